@@ -1,0 +1,1 @@
+"""The subcommands of ``bsmamba2`` that need nothing but the runtime."""
