@@ -1,0 +1,259 @@
+"""BSMamba2: band split, bidirectional Mamba2 along time and along the bands, a mask a stem.
+
+Source: Kim and Choi 2025, "Mamba2 Meets Silence: Robust Vocal Source Separation for Sparse
+Regions" (arXiv 2508.14556). The module tree gives the parameters the names that published
+checkpoints have.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import glu
+
+from bsmamba2_network import checkpoints, spectrum
+from bsmamba2_network.config import Config
+from bsmamba2_network.scan import mamba2_scan
+
+NORM_EPSILON = 1e-5
+
+
+class BandNorm(nn.Module):
+    """x / max(‖x‖₂, 1e-12) · √d · gamma over the last axis: the band split's norm, no epsilon."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        length = x.square().sum(-1, keepdim=True).sqrt().clamp_min(1e-12)
+        return x / length * math.sqrt(x.shape[-1]) * self.gamma
+
+
+class MixerNorm(nn.Module):
+    """x / √(mean(x²) + 1e-5) · weight over the last axis."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + NORM_EPSILON) * self.weight
+
+
+class Mamba2(nn.Module):
+    """One mixer: in_proj, the scan, out_proj; (batch, L, D) to (batch, L, D).
+
+    Initialised as the authors do: Δ log-uniform in [0.001, 0.1], A uniform in [1, 16], D = 1.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        heads, d_inner, channels = config.heads, config.d_inner, config.conv_channels
+        self.in_proj = nn.Linear(config.dim, d_inner + channels + heads, bias=False)
+        # Only the container of the scan's convolution weights, under their published names.
+        self.conv1d = nn.Conv1d(channels, channels, config.conv_width, groups=channels)
+        delta = torch.exp(torch.empty(heads).uniform_(math.log(0.001), math.log(0.1)))
+        self.dt_bias = nn.Parameter(delta + torch.log(-torch.expm1(-delta)))
+        self.A_log = nn.Parameter(torch.empty(heads).uniform_(1, 16).log())
+        self.D = nn.Parameter(torch.ones(heads))
+        self.norm = MixerNorm(d_inner)
+        self.out_proj = nn.Linear(d_inner, config.dim, bias=False)
+
+    def forward(self, u: Tensor, start: tuple[Tensor, Tensor], reverse: bool) -> Tensor:
+        assert self.conv1d.bias is not None
+        y, _, _ = mamba2_scan(
+            self.in_proj(u),
+            self.conv1d.weight,
+            self.conv1d.bias,
+            self.dt_bias,
+            self.A_log,
+            self.D,
+            self.norm.weight,
+            *start,
+            self.config.head_dim,
+            self.config.state_size,
+            reverse,
+            NORM_EPSILON,
+        )
+        out: Tensor = self.out_proj(y)
+        return out
+
+
+class Direction(nn.Module):
+    """x + mixer(norm(x)), forwards or backwards along the sequence."""
+
+    def __init__(self, config: Config, reverse: bool) -> None:
+        super().__init__()
+        self.reverse = reverse
+        self.norm = MixerNorm(config.dim)
+        self.mixer = Mamba2(config)
+
+    def forward(self, x: Tensor, start: tuple[Tensor, Tensor]) -> Tensor:
+        return x + self.mixer(self.norm(x), start, self.reverse)  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """Both directions along one axis, joined: y = x + W·[f ; g] + b; (batch, L, D) to the same."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.forward_blocks = nn.ModuleList([Direction(config, reverse=False)])
+        self.backward_blocks = nn.ModuleList([Direction(config, reverse=True)])
+        # A product, stored as the 1-wide transposed convolution that the checkpoints hold.
+        self.linear = nn.ConvTranspose1d(2 * config.dim, config.dim, 1)
+
+    def forward(self, x: Tensor, start: tuple[Tensor, Tensor]) -> Tensor:
+        both = torch.cat([self.forward_blocks[0](x, start), self.backward_blocks[0](x, start)], -1)
+        return x + both @ self.linear.weight[:, :, 0] + self.linear.bias
+
+
+class BandSplit(nn.Module):
+    """Each band's bins, channels and parts to D features: (b, t, F·c·2) to (b, t, K, D)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.widths = [2 * config.channels * bins for bins in config.bands]
+        self.to_features = nn.ModuleList(
+            nn.Sequential(BandNorm(width), nn.Linear(width, config.dim)) for width in self.widths
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        bands = x.split(self.widths, dim=-1)
+        features = [net(band) for net, band in zip(self.to_features, bands, strict=True)]
+        return torch.stack(features, dim=-2)
+
+
+class MaskEstimator(nn.Module):
+    """One stem's complex mask from the bands' features: (b, t, K, D) to (b, t, F·c·2)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        hidden = config.mask_expand * config.dim
+        self.to_freqs = nn.ModuleList(
+            nn.Sequential(
+                nn.Sequential(
+                    nn.Linear(config.dim, hidden),
+                    nn.Tanh(),
+                    nn.Linear(hidden, 4 * config.channels * bins),
+                )
+            )
+            for bins in config.bands
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        bands = x.unbind(-2)
+        masks = [glu(net(band)) for net, band in zip(self.to_freqs, bands, strict=True)]
+        return torch.cat(masks, dim=-1)
+
+
+class BSMamba2(nn.Module):
+    """The network: waveform to stems, and inside it spectrum to spectra.
+
+    Args:
+        config: its sizes; the paper's unless given.
+    """
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__()
+        self.config = config = config or Config()
+        self.band_split = BandSplit(config)
+        self.layers = nn.ModuleList(
+            nn.ModuleList([Block(config), Block(config)]) for _ in range(config.depth)
+        )
+        self.final_norm = BandNorm(config.dim)
+        self.mask_estimators = nn.ModuleList(MaskEstimator(config) for _ in config.stems)
+
+    @classmethod
+    def untrained(cls, preset: str = "paper", seed: int = 0) -> BSMamba2:
+        """A preset with random weights that depend on the seed alone: for tests and timing."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(Config.preset(preset)).eval()
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], config: str | os.PathLike[str] | Config | None = None
+    ) -> BSMamba2:
+        """Reads a checkpoint: our ``.safetensors``, MSST's ``.ckpt``, the authors' Lightning file.
+
+        Args:
+            path: the file. Nothing in it is ever executed.
+            config: MSST's yaml, or the sizes; without it they are read from the weights' shapes,
+                with the paper's hop and chunk.
+
+        Raises:
+            ModelError: the file is not a BSMamba2 checkpoint, or not of these sizes; the message
+                names every missing, unexpected or wrongly shaped key.
+        """
+        return checkpoints.load(cls, Path(path), config)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the weights as safetensors, with the sizes in the file's metadata."""
+        checkpoints.save(self, Path(path))
+
+    def masks(self, mixture: Tensor) -> Tensor:
+        """Complex masks for a spectrum.
+
+        Args:
+            mixture: (b, channels, frames, F, 2), real and imaginary parts last.
+
+        Returns:
+            (b, stems, channels, frames, F, 2), unbounded.
+        """
+        config = self.config
+        batch, channels, frames = mixture.shape[:3]
+        x = mixture.permute(0, 2, 3, 1, 4).flatten(2)  # (b, t, F·c·2)
+        x = self.band_split(x)  # (b, t, K, D)
+
+        zero = x.new_zeros
+        start = (
+            zero(1, config.conv_channels, config.conv_width - 1),
+            zero(1, config.heads, config.head_dim, config.state_size),
+        )
+        bands = x.shape[2]
+        for along_time, along_bands in self.layers:  # type: ignore[misc]
+            x = x.transpose(1, 2).reshape(batch * bands, frames, config.dim)
+            x = along_time(x, start)
+            x = x.reshape(batch, bands, frames, config.dim).transpose(1, 2)
+            x = x.reshape(batch * frames, bands, config.dim)
+            x = along_bands(x, start)
+            x = x.reshape(batch, frames, bands, config.dim)
+
+        x = self.final_norm(x)
+        mask = torch.stack([estimator(x) for estimator in self.mask_estimators], dim=1)
+        mask = mask.reshape(batch, len(config.stems), frames, config.bins, channels, 2)
+        return mask.permute(0, 1, 4, 2, 3, 5)
+
+    def separate_spectrum(self, mixture: Tensor) -> Tensor:
+        """Spectrum to spectra: the masks times the mixture, in real tensors. What is exported.
+
+        Args:
+            mixture: (b, channels, frames, F, 2).
+
+        Returns:
+            (b, stems, channels, frames, F, 2).
+        """
+        mask, mixture = self.masks(mixture), mixture[:, None]
+        mask_re, mask_im = mask[..., 0], mask[..., 1]
+        re, im = mixture[..., 0], mixture[..., 1]
+        return torch.stack([mask_re * re - mask_im * im, mask_re * im + mask_im * re], dim=-1)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Waveform to stems.
+
+        Args:
+            waveform: (b, channels, samples) at the configuration's rate.
+
+        Returns:
+            (b, stems, channels, samples).
+        """
+        config = self.config
+        mixture = spectrum.stft(waveform, config.n_fft, config.hop)
+        stems = self.separate_spectrum(mixture)
+        return spectrum.istft(stems, config.n_fft, config.hop, waveform.shape[-1])

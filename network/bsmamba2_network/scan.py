@@ -1,0 +1,261 @@
+"""The Mamba2 scan: everything in a mixer between its two projections, on one page.
+
+Along a sequence of L steps (paper: Dao and Gu 2024, "Transformers are SSMs", arXiv 2405.21060):
+
+1. **Convolve.** x, B and C pass a causal depthwise convolution and SiLU.
+2. **Discretise.** Δ = softplus(dt + dt_bias); the decay of a step is exp(a) with a = −Δ·exp(A_log),
+   one number a head.
+3. **Scan.** h_t = exp(a_t)·h_{t−1} + Δ_t·x_t ⊗ B_t, a (P, N) matrix a head; y_t = C_t·h_t + D·x_t.
+4. **Gate.** y·SiLU(z), then RMS norm.
+
+Step 3 is written twice. :func:`recurrence` is the definition. :func:`chunked` is the same sum,
+cut at multiples of Q (state-space duality): inside a chunk
+
+    y_i = Σ_{j ≤ i} (C_i·B_j) exp(a_{j+1} + … + a_i) Δ_j x_j
+
+is a masked matrix product, and only the states at the cuts are a recurrence. Decays are formed as
+differences of sums of logarithms, never as quotients of products, which underflow.
+
+``bsmamba2::mamba2_scan`` is the operator of this name in PyTorch, in ONNX and in the native
+kernels; its signature is the same in all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv1d, pad, silu, softplus
+
+CHUNK = 64
+
+StateSpace = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def recurrence(x: Tensor, a: Tensor, B: Tensor, C: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """The state space, step by step: the definition, and the reference of every other form.
+
+    Args:
+        x: (batch, L, H, P), already times Δ.
+        a: (batch, L, H), logarithm of each step's decay.
+        B: (batch, L, N), what a step writes.
+        C: (batch, L, N), what a step reads.
+        h: (batch, H, P, N), the state before the first step.
+
+    Returns:
+        y (batch, L, H, P) without the skip, and the state after the last step.
+    """
+    y = torch.empty_like(x)
+    for t in range(x.shape[1]):
+        decay = a[:, t].exp()[..., None, None]
+        h = decay * h + x[:, t, :, :, None] * B[:, t, None, None, :]
+        y[:, t] = torch.einsum("bhpn,bn->bhp", h, C[:, t])
+    return y, h
+
+
+def chunked(x: Tensor, a: Tensor, B: Tensor, C: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """The state space in chunks of Q = 64 steps; arguments and results as :func:`recurrence`."""
+    length = x.shape[1]
+    Q = max(1, min(CHUNK, length))
+    # A step with x = 0 and a = 0 writes nothing and forgets nothing: it fills the last chunk.
+    x, a, B, C = (pad(v, (0, 0) * (v.dim() - 2) + (0, -length % Q)) for v in (x, a, B, C))
+    x, a, B, C = (v.unflatten(1, (-1, Q)) for v in (x, a, B, C))  # (batch, chunks, Q, …)
+
+    # Inside the chunks. decay[i, j] = exp(a_{j+1} + … + a_i) for j ≤ i, else 0.
+    total = a.cumsum(2).transpose(2, 3)  # (batch, chunks, H, Q)
+    above = torch.ones(Q, Q, dtype=torch.bool, device=x.device).triu(1)
+    decay = (total[..., :, None] - total[..., None, :]).masked_fill(above, -torch.inf).exp()
+    scores = torch.einsum("bcin,bcjn->bcij", C, B)[:, :, None] * decay
+    y = torch.einsum("bchij,bcjhp->bcihp", scores, x)
+
+    # From cut to cut: what each chunk adds to the state, then the recurrence over chunks.
+    to_end = (total[..., -1:] - total).exp()
+    added = torch.einsum("bchj,bcjhp,bcjn->bchpn", to_end, x, B)
+    over_chunk = total[..., -1].exp()[..., None, None]
+    entering = []
+    for c in range(x.shape[1]):
+        entering.append(h)
+        h = over_chunk[:, c] * h + added[:, c]
+
+    # What the state at each cut gives to the steps after it.
+    if entering:
+        states = torch.stack(entering, 1)
+        y = y + torch.einsum("bcin,bchpn,bchi->bcihp", C, states, total.exp())
+    return y.flatten(1, 2)[:, :length], h
+
+
+def scan(
+    zxbcdt: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    norm_weight: Tensor,
+    conv_state: Tensor,
+    ssm_state: Tensor,
+    head_dim: int,
+    state_size: int,
+    reverse: bool,
+    epsilon: float,
+    *,
+    state_space: StateSpace = chunked,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Steps 1 to 4 in plain, differentiable PyTorch: the body of :func:`mamba2_scan`.
+
+    Arguments and results as there; ``state_space`` picks the form of step 3. Below float32 all is
+    computed in float32.
+    """
+    _check(zxbcdt, conv_weight, norm_weight, conv_state, ssm_state, A_log, head_dim, state_size)
+    given = zxbcdt.dtype
+    exact = torch.promote_types(given, torch.float32)
+    batch, heads = zxbcdt.shape[0], A_log.shape[0]
+    d_inner = heads * head_dim
+    conv_state = conv_state.to(exact).expand(batch, -1, -1)
+    ssm_state = ssm_state.to(exact).expand(batch, -1, -1, -1)
+
+    zxbcdt = zxbcdt.to(exact)
+    if reverse:
+        zxbcdt = zxbcdt.flip(1)
+    z, xBC, dt = zxbcdt.split([d_inner, d_inner + 2 * state_size, heads], dim=-1)
+
+    past = torch.cat([conv_state, xBC.transpose(1, 2)], dim=-1)
+    conv_state = past[..., xBC.shape[1] :].clone()
+    if xBC.shape[1]:  # conv1d refuses an empty result
+        past = conv1d(past, conv_weight.to(exact), conv_bias.to(exact), groups=past.shape[1])
+        xBC = silu(past).transpose(1, 2)
+    x, B, C = xBC.split([d_inner, state_size, state_size], dim=-1)
+    x = x.unflatten(-1, (heads, head_dim))
+
+    delta = softplus(dt + dt_bias.to(exact))
+    a = -delta * A_log.to(exact).exp()
+
+    y, ssm_state = state_space(x * delta[..., None], a, B, C, ssm_state)
+    y = (y + D.to(exact)[:, None] * x).flatten(2)
+
+    y = y * silu(z)
+    y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + epsilon) * norm_weight.to(exact)
+    if reverse:
+        y = y.flip(1)
+    return y.to(given), conv_state, ssm_state.clone()
+
+
+@torch.library.custom_op("bsmamba2::mamba2_scan", mutates_args=())
+def mamba2_scan(
+    zxbcdt: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    norm_weight: Tensor,
+    conv_state: Tensor,
+    ssm_state: Tensor,
+    head_dim: int,
+    state_size: int,
+    reverse: bool,
+    epsilon: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The scan as a registered operator, which export maps to one ONNX node.
+
+    H heads of P features make d_inner = H·P; the convolution runs over d_inner + 2·N channels.
+
+    Args:
+        zxbcdt: (batch, L, 2·d_inner + 2·N + H), in_proj's output: z, x, B, C, dt side by side.
+        conv_weight: (d_inner + 2·N, 1, width).
+        conv_bias: (d_inner + 2·N,).
+        dt_bias: (H,).
+        A_log: (H,).
+        D: (H,), the skip.
+        norm_weight: (d_inner,).
+        conv_state: (batch or 1, d_inner + 2·N, width − 1), the convolution's last inputs, oldest
+            first.
+        ssm_state: (batch or 1, H, P, N).
+        head_dim: P.
+        state_size: N.
+        reverse: from the last step to the first. Nothing else changes: y stays in place, and the
+            states are those before the first step taken and after the last.
+        epsilon: under the root of the norm.
+
+    Returns:
+        y (batch, L, d_inner) in zxbcdt's type, and both states after the last step, of the full
+        batch, in float32 or better. L and batch may be 0.
+
+    Source: ``mamba_split_conv1d_scan_combined`` and ``RMSNormGated`` of state-spaces/mamba.
+    """
+    return scan(
+        zxbcdt, conv_weight, conv_bias, dt_bias, A_log, D, norm_weight, conv_state, ssm_state,
+        head_dim, state_size, reverse, epsilon,
+    )  # fmt: skip
+
+
+@mamba2_scan.register_fake
+def _shapes(
+    zxbcdt: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    norm_weight: Tensor,
+    conv_state: Tensor,
+    ssm_state: Tensor,
+    head_dim: int,
+    state_size: int,
+    reverse: bool,
+    epsilon: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch, length = zxbcdt.shape[:2]
+    exact = torch.promote_types(zxbcdt.dtype, torch.float32)
+    return (
+        zxbcdt.new_empty(batch, length, norm_weight.shape[0]),
+        conv_state.new_empty(batch, *conv_state.shape[1:], dtype=exact),
+        ssm_state.new_empty(batch, *ssm_state.shape[1:], dtype=exact),
+    )
+
+
+def _remember(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    ctx.save_for_backward(*inputs[:9])
+    ctx.attributes = inputs[9:]
+
+
+def _backward(ctx, *gradients):  # type: ignore[no-untyped-def]
+    """Runs the body again under autograd: a scan's inside is large, its inputs are small."""
+    inputs = [v.detach().requires_grad_(v.is_floating_point()) for v in ctx.saved_tensors]
+    with torch.enable_grad():
+        outputs = scan(*inputs, *ctx.attributes)
+        found = torch.autograd.grad(outputs, inputs, gradients, allow_unused=True)
+    return (*found, None, None, None, None)
+
+
+mamba2_scan.register_autograd(_backward, setup_context=_remember)
+
+
+def _check(
+    zxbcdt: Tensor,
+    conv_weight: Tensor,
+    norm_weight: Tensor,
+    conv_state: Tensor,
+    ssm_state: Tensor,
+    A_log: Tensor,
+    head_dim: int,
+    state_size: int,
+) -> None:
+    """Raises ValueError, naming the argument, where the shapes do not fit each other."""
+    batch, heads = zxbcdt.shape[0], A_log.shape[0]
+    d_inner = heads * head_dim
+    channels = d_inner + 2 * state_size
+    wanted = {
+        "zxbcdt": (zxbcdt, (batch, zxbcdt.shape[1], 2 * d_inner + 2 * state_size + heads)),
+        "conv_weight": (conv_weight, (channels, 1, conv_weight.shape[2])),
+        "norm_weight": (norm_weight, (d_inner,)),
+        "conv_state": (conv_state, (conv_state.shape[0], channels, conv_weight.shape[2] - 1)),
+        "ssm_state": (ssm_state, (ssm_state.shape[0], heads, head_dim, state_size)),
+    }
+    for name, (tensor, shape) in wanted.items():
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} must have the shape {shape}; got {tuple(tensor.shape)}")
+    for name, state in (("conv_state", conv_state), ("ssm_state", ssm_state)):
+        if state.shape[0] not in (1, batch):
+            raise ValueError(f"{name} must be of batch 1 or {batch}; got {state.shape[0]}")
