@@ -12,7 +12,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from bsmamba2.checkpoint import Checkpoint, match, read_checkpoint
+from bsmamba2.checkpoint import CONFIG_KEY, Checkpoint, match, read_checkpoint
 from bsmamba2.errors import ModelError
 from bsmamba2_network.config import Config
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from bsmamba2_network.model import BSMamba2
 
     Network = TypeVar("Network", bound=BSMamba2)
-
-CONFIG_KEY = "bsmamba2.config"
 
 
 class _TupleLoader(yaml.SafeLoader):

@@ -147,8 +147,8 @@ class MaskEstimator(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        bands = x.unbind(-2)
-        masks = [glu(net(band)) for net, band in zip(self.to_freqs, bands, strict=True)]
+        bands = x.split(1, dim=2)
+        masks = [glu(net(band.squeeze(2))) for net, band in zip(self.to_freqs, bands, strict=True)]
         return torch.cat(masks, dim=-1)
 
 
@@ -239,7 +239,7 @@ class BSMamba2(nn.Module):
         Returns:
             (b, stems, channels, frames, F, 2).
         """
-        mask, mixture = self.masks(mixture), mixture[:, None]
+        mask, mixture = self.masks(mixture), mixture.unsqueeze(1)
         mask_re, mask_im = mask[..., 0], mask[..., 1]
         re, im = mixture[..., 0], mixture[..., 1]
         return torch.stack([mask_re * re - mask_im * im, mask_re * im + mask_im * re], dim=-1)

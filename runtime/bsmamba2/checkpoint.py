@@ -26,6 +26,9 @@ import safetensors
 from bsmamba2.array import Audio
 from bsmamba2.errors import ModelError
 
+CONFIG_KEY = "bsmamba2.config"
+"""Under this key a safetensors file of ours holds the network's sizes, as JSON."""
+
 MAX_PICKLE_BYTES = 64 << 20
 
 _DTYPES: dict[str, npt.DTypeLike] = {

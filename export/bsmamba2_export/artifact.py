@@ -1,0 +1,46 @@
+"""An exported model as a file: with its manifest, whole or without its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto, TensorProto
+
+from bsmamba2.errors import ModelError
+from bsmamba2.manifest import METADATA_KEY, Manifest
+from bsmamba2.onnx_file import WEIGHTLESS
+
+
+def set_manifest(model: ModelProto, manifest: Manifest) -> None:
+    """Puts the manifest into the model's metadata, in place of any other."""
+    kept = [entry for entry in model.metadata_props if entry.key != METADATA_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    onnx.helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
+
+
+def without_weights(model: ModelProto, names: set[str]) -> ModelProto:
+    """A copy whose named initialisers are declared to lie outside: poured in when it is loaded."""
+    graph = ModelProto()
+    graph.CopyFrom(model)
+    for value in graph.graph.initializer:
+        if value.name in names:
+            value.ClearField("raw_data")
+            value.ClearField("float_data")
+            value.data_location = TensorProto.EXTERNAL
+            del value.external_data[:]
+            value.external_data.add(key="location", value=WEIGHTLESS)
+    return graph
+
+
+def write(model: ModelProto, path: Path) -> None:
+    """Writes the model, the same bytes for the same model.
+
+    Raises:
+        ModelError: the file cannot be written.
+    """
+    try:
+        path.write_bytes(model.SerializeToString(deterministic=True))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be written: {error.strerror}") from None

@@ -1,0 +1,206 @@
+"""The scan in plain ONNX operators: the specification of the node ``bsmamba2::mamba2_scan``.
+
+One canonical file holds one node a scan and these functions as its body, so any ONNX Runtime can
+run it; where a kernel is registered, the kernel takes the node and the body is never read. The
+steps are those of :mod:`bsmamba2_network.scan`, under the same names: ``mamba2_scan`` calls
+``state_space``, and a target changes ``state_space`` alone.
+"""
+
+# mypy: ignore-errors
+# ruff: noqa: ANN001, ANN201
+# Inside @script, Python is read as ONNX: a name is a tensor, a call an operator.
+
+from __future__ import annotations
+
+import onnx
+from onnxscript import script
+from onnxscript.onnx_opset import opset20 as op
+from onnxscript.values import Opset
+
+DOMAIN = "bsmamba2"
+NAME = "mamba2_scan"
+OPSET = 20
+CONTRIB = "com.microsoft"
+
+_ours = Opset(DOMAIN, 1)
+_contrib = Opset(CONTRIB, 1)
+
+
+@script(_ours, default_opset=op)
+def state_space(x, a, B, C, h):
+    """y_i = Σ_{j ≤ i} (C_i·B_j) exp(a_{j+1} + … + a_i) x_j in chunks of Q; see scan.chunked.
+
+    x (b, L, H, P), a (b, L, H), B and C (b, L, N), h (b, H, P, N), all float32. Q is 64, or the
+    length where that is less, so short sequences are not padded. The recurrence from chunk to
+    chunk is one product with the matrix of decays between them, which needs no loop.
+    """
+    zero = op.Constant(value_ints=[0])
+    one = op.Constant(value_ints=[1])
+    batch, length, heads, P = op.Split(op.Shape(x), num_outputs=4)
+    N = op.Shape(B, start=2)
+    Q = op.Min(op.Constant(value_ints=[64]), op.Max(length, one))
+    chunks = (length + Q - one) / Q
+
+    # A step with x = 0 and a = 0 writes nothing and forgets nothing: it fills the last chunk.
+    fill = op.Concat(zero, zero, zero, zero, chunks * Q - length, zero, axis=0)
+    rows = op.Concat(batch, chunks, Q, N, axis=0)
+    B = op.Reshape(op.Pad(B, fill), rows, allowzero=1)  # (b, c, Q, N)
+    C = op.Reshape(op.Pad(C, fill), rows, allowzero=1)
+    x = op.Reshape(x, op.Concat(batch, length, heads * P, axis=0), allowzero=1)
+    x = op.Reshape(op.Pad(x, fill), op.Concat(batch, chunks, Q, heads, P, axis=0), allowzero=1)
+    x = op.Transpose(x, perm=[0, 1, 3, 2, 4])  # (b, c, H, Q, P)
+    a = op.Reshape(op.Pad(a, fill), op.Concat(batch, chunks, Q, heads, axis=0), allowzero=1)
+    total = op.CumSum(op.Transpose(a, perm=[0, 1, 3, 2]), op.Constant(value_int=3))  # (b, c, H, Q)
+
+    # Inside the chunks.
+    step = op.Range(op.Constant(value_int=0), op.Squeeze(Q), op.Constant(value_int=1))
+    past = op.Unsqueeze(step, one) >= op.Unsqueeze(step, zero)  # j ≤ i
+    between = op.Unsqueeze(total, op.Constant(value_ints=[4])) - op.Unsqueeze(
+        total, op.Constant(value_ints=[3])
+    )
+    never = op.Constant(value_float=float("-inf"))
+    decay = op.Exp(op.Where(past, between, never))  # (b, c, H, Q, Q)
+    scores = op.MatMul(C, op.Transpose(B, perm=[0, 1, 3, 2]))  # one for all heads
+    heads_axis = op.Constant(value_ints=[2])
+    inside = op.MatMul(decay * op.Unsqueeze(scores, heads_axis), x)  # (b, c, H, Q, P)
+
+    # From chunk to chunk: what each adds, then every state that enters one, and the last.
+    whole = op.Slice(total, op.Constant(value_ints=[-1]), Q, op.Constant(value_ints=[3]))
+    to_end = op.Unsqueeze(op.Exp(whole - total), op.Constant(value_ints=[4]))
+    added = op.MatMul(op.Transpose(x * to_end, perm=[0, 1, 2, 4, 3]), op.Unsqueeze(B, heads_axis))
+    states = op.Concat(op.Unsqueeze(h, one), added, axis=1)  # (b, c + 1, H, P, N)
+    cells = op.Concat(batch, heads, chunks + one, P * N, axis=0)
+    states = op.Reshape(op.Transpose(states, perm=[0, 2, 1, 3, 4]), cells, allowzero=1)
+    whole = op.Transpose(op.Squeeze(whole, op.Constant(value_ints=[3])), perm=[0, 2, 1])
+    whole = op.Pad(whole, op.Concat(zero, zero, one, zero, zero, zero, axis=0))
+    reached = op.CumSum(whole, op.Constant(value_int=2))  # (b, H, c + 1), 0 first
+    cut = op.Range(op.Constant(value_int=0), op.Squeeze(chunks + one), op.Constant(value_int=1))
+    past_cut = op.Unsqueeze(cut, one) >= op.Unsqueeze(cut, zero)
+    between_cuts = op.Unsqueeze(reached, op.Constant(value_ints=[3])) - op.Unsqueeze(
+        reached, heads_axis
+    )
+    states = op.MatMul(op.Exp(op.Where(past_cut, between_cuts, never)), states)
+    entering = op.Slice(states, zero, chunks, heads_axis)
+    entering = op.Reshape(
+        entering, op.Concat(batch, heads, chunks, P, N, axis=0), allowzero=1
+    )
+    final = op.Slice(states, chunks, chunks + one, heads_axis)
+    final = op.Reshape(final, op.Concat(batch, heads, P, N, axis=0), allowzero=1)
+
+    # What the state that enters a chunk gives to its steps.
+    readers = op.Unsqueeze(C, heads_axis)  # (b, c, 1, Q, N)
+    given = op.MatMul(readers, op.Transpose(entering, perm=[0, 2, 1, 4, 3]))  # (b, c, H, Q, P)
+    y = inside + given * op.Unsqueeze(op.Exp(total), op.Constant(value_ints=[4]))
+    y = op.Transpose(y, perm=[0, 1, 3, 2, 4])
+    y = op.Reshape(y, op.Concat(batch, chunks * Q, heads, P, axis=0), allowzero=1)
+    return op.Slice(y, zero, length, one), final
+
+
+def state_space_contrib(heads: int) -> onnx.FunctionProto:
+    """The same sum by ONNX Runtime's ``LinearAttention``, which has a CUDA kernel.
+
+    It names the parts otherwise: query C, key B, value x, and its state is (b, H, N, P). The
+    number of heads is an attribute there, so the function is made for one network.
+    """
+
+    @script(_ours, default_opset=op)
+    def state_space(x, a, B, C, h):
+        batch, length, _, P = op.Split(op.Shape(x), num_outputs=4)
+        flat = op.Concat(batch, length, P * op.Constant(value_ints=[heads]), axis=0)
+        y, h = _contrib.LinearAttention(
+            C,
+            B,
+            op.Reshape(x, flat, allowzero=1),
+            op.Transpose(h, perm=[0, 1, 3, 2]),
+            a,
+            q_num_heads=1,
+            kv_num_heads=heads,
+            scale=1.0,
+            update_rule="gated",
+        )
+        return op.Reshape(y, op.Shape(x), allowzero=1), op.Transpose(h, perm=[0, 1, 3, 2])
+
+    return state_space.to_function_proto()
+
+
+@script(_ours, default_opset=op)
+def convolve(past, weight, bias):
+    """Step 1: taps as shifted copies; past (b, width − 1 + L, channels), weight (channels, 1, 4)."""
+    one = op.Constant(value_ints=[1])
+    end = op.Shape(past, start=1, end=2)
+    w0, w1, w2, w3 = op.Split(op.Transpose(weight, perm=[2, 1, 0]), num_outputs=4, axis=0)
+    y = (
+        bias
+        + w0 * op.Slice(past, op.Constant(value_ints=[0]), end - op.Constant(value_ints=[3]), one)
+        + w1 * op.Slice(past, op.Constant(value_ints=[1]), end - op.Constant(value_ints=[2]), one)
+        + w2 * op.Slice(past, op.Constant(value_ints=[2]), end - one, one)
+        + w3 * op.Slice(past, op.Constant(value_ints=[3]), end, one)
+    )
+    return y * op.Sigmoid(y)
+
+
+@script(_ours, default_opset=op)
+def mamba2_scan(
+    zxbcdt,
+    conv_weight,
+    conv_bias,
+    dt_bias,
+    A_log,
+    D,
+    norm_weight,
+    conv_state,
+    ssm_state,
+    head_dim: int,
+    state_size: int,
+    reverse: int,
+    epsilon: float,
+):
+    """Steps 1 to 4; arguments and results as bsmamba2_network.mamba2_scan."""
+    one = op.Constant(value_ints=[1])
+    P = op.Reshape(op.Constant(value_int=head_dim), one)
+    N = op.Reshape(op.Constant(value_int=state_size), one)
+    heads = op.Shape(A_log)
+    d_inner = op.Shape(norm_weight)
+    batch = op.Shape(zxbcdt, start=0, end=1)
+    length = op.Shape(zxbcdt, start=1, end=2)
+
+    # Steps run 0 … L − 1 or L − 1 … 0: one Slice whose step is 1 − 2·reverse, without a branch.
+    backwards = op.Reshape(op.Constant(value_int=reverse), one)
+    start = op.Neg(backwards)
+    step = one - backwards - backwards
+    end = step * op.Constant(value_ints=[4611686018427387904])  # 2^62: beyond either end
+    steps = op.Slice(op.Cast(zxbcdt, to=1), start, end, one, step)
+    z, xBC, dt = op.Split(steps, op.Concat(d_inner, d_inner + N + N, heads, axis=0), axis=2)
+
+    # 1. Convolve; the state is (b, channels, width − 1), oldest first.
+    before = op.Transpose(conv_state, perm=[0, 2, 1])
+    before = op.Expand(before, op.Concat(batch, op.Shape(before, start=1), axis=0))
+    past = op.Concat(before, xBC, axis=1)
+    next_conv_state = op.Transpose(op.Slice(past, length, end * step, one), perm=[0, 2, 1])
+    xBC = _ours.convolve(past, conv_weight, conv_bias)
+    x, B, C = op.Split(xBC, op.Concat(d_inner, N, N, axis=0), axis=2)
+
+    # 2. Discretise.
+    delta = op.Softplus(dt + dt_bias)  # (b, L, H)
+    a = op.Neg(op.Exp(A_log)) * delta
+
+    # 3. Scan.
+    last = op.Constant(value_ints=[-1])
+    x = op.Reshape(x, op.Concat(batch, length, heads, P, axis=0), allowzero=1)
+    h = op.Expand(ssm_state, op.Concat(batch, heads, P, N, axis=0))
+    y, next_ssm_state = _ours.state_space(x * op.Unsqueeze(delta, last), a, B, C, h)
+    y = y + x * op.Unsqueeze(D, last)
+    y = op.Reshape(y, op.Concat(batch, length, d_inner, axis=0), allowzero=1)
+
+    # 4. Gate.
+    y = y * (z * op.Sigmoid(z))
+    power = op.ReduceMean(y * y, last, keepdims=1)
+    y = y / op.Sqrt(power + op.Constant(value_float=epsilon)) * norm_weight
+    y = op.Slice(y, start, end, one, step)
+    return op.CastLike(y, zxbcdt), next_conv_state, next_ssm_state
+
+
+def functions(target: str, heads: int) -> list[onnx.FunctionProto]:
+    """The functions that give ``bsmamba2::mamba2_scan`` its meaning in one target."""
+    space = state_space_contrib(heads) if target == "ort" else state_space.to_function_proto()
+    return [mamba2_scan.to_function_proto(), convolve.to_function_proto(), space]

@@ -1,0 +1,143 @@
+"""Checkpoint to verified ONNX: trace, attach, write, run, compare, and only then name the file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from onnx import ModelProto
+
+from bsmamba2.check import make_check
+from bsmamba2.checkpoint import read_checkpoint
+from bsmamba2.errors import ModelError
+from bsmamba2.manifest import Manifest
+from bsmamba2.onnx_file import read_onnx
+from bsmamba2.ort_engine import OrtEngine
+from bsmamba2_export import artifact
+from bsmamba2_export.trace import trace
+from bsmamba2_export.verify import MINIMUM_SNR_DB, verify
+from bsmamba2_network import BSMamba2, Config
+from bsmamba2_network.checkpoints import pour, resolve_config
+
+TARGETS = ("portable", "ort")
+CROSSFADE_SECONDS = 1.0
+RESIDUALS = {("vocals",): "instrumental"}
+CHECK_SNR_DB = 60.0
+"""What another device or version must reach: far above any fault, below float32's own differences."""
+
+Report = Callable[[str], None]
+
+
+def export(
+    checkpoint: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    config: str | os.PathLike[str] | Config | None = None,
+    target: str = "portable",
+    io: str = "spectrum",
+    report: Report = lambda _: None,
+) -> Manifest:
+    """Exports a checkpoint to one verified ONNX file.
+
+    Args:
+        checkpoint: ``.safetensors``, MSST's ``.ckpt`` or the authors' Lightning file.
+        output: the ``.onnx`` to write; it appears under this name only when it has been verified.
+        config: MSST's yaml or the sizes; read from the checkpoint where it is None.
+        target: ``portable`` (any ONNX Runtime) or ``ort`` (its LinearAttention, for CUDA).
+        io: ``spectrum``, or ``waveform`` with the Fourier transforms inside.
+        report: told each step, for a person.
+
+    Returns:
+        The manifest, which holds the measured SNRs.
+
+    Raises:
+        ModelError: the checkpoint is not usable, or the exported file does not agree with it.
+    """
+    path = Path(output)
+    if path.suffix != ".onnx":
+        raise ModelError(f"output must end in .onnx; got {str(path)!r}")
+    if not path.parent.is_dir():
+        raise ModelError(f"output's folder {str(path.parent)!r} does not exist: make it first")
+    report(f"reading {Path(checkpoint).name}")
+    read = read_checkpoint(Path(checkpoint))
+    net = pour(BSMamba2(resolve_config(read, config)), read)
+    manifest = describe(net, read.name, target=target, io=io, checkpoint_sha256=read.sha256)
+    return export_network(net, manifest, path, report)
+
+
+def export_network(
+    net: BSMamba2, manifest: Manifest, path: Path, report: Report = lambda _: None
+) -> Manifest:
+    """Exports a network in memory as its manifest says; see :func:`export`."""
+    report(f"tracing {manifest.parameters:,} parameters")
+    model = trace(net, manifest.io, manifest.target)
+    artifact.set_manifest(model, manifest)
+    unproven = path.with_name(f".{path.name}.unverified")
+    try:
+        artifact.write(model, unproven)
+        report("comparing with the network")
+        manifest = prove(unproven, net)
+        artifact.set_manifest(model, manifest)
+        artifact.write(model, unproven)
+        os.replace(unproven, path)
+    finally:
+        unproven.unlink(missing_ok=True)
+    return manifest
+
+
+def prove(path: Path, net: BSMamba2) -> Manifest:
+    """Runs a written model against the network; its manifest with what was measured.
+
+    Raises:
+        ModelError: the two do not agree.
+    """
+    engine = OrtEngine(read_onnx(path), "cpu")
+    found = verify(engine, net)
+    return engine.manifest.replace(
+        verification=found, check=make_check(engine, min(CHECK_SNR_DB, MINIMUM_SNR_DB))
+    )
+
+
+def weightless_graph(preset: str) -> ModelProto:
+    """The canonical graph of a preset without weights, as the runtime ships it."""
+    net = BSMamba2.untrained(preset)
+    manifest = describe(net, preset)
+    model = trace(net)
+    artifact.set_manifest(model, manifest)
+    return artifact.without_weights(model, set(manifest.initialisers))
+
+
+def describe(
+    net: BSMamba2,
+    name: str,
+    *,
+    target: str = "portable",
+    io: str = "spectrum",
+    checkpoint_sha256: str | None = None,
+) -> Manifest:
+    """The manifest of a network that is about to be exported.
+
+    Raises:
+        ModelError: an unknown target or io.
+    """
+    if target not in TARGETS:
+        raise ModelError(f"target must be one of {', '.join(TARGETS)}; got {target!r}")
+    config = net.config
+    state = net.state_dict()
+    return Manifest(
+        name=name,
+        stems=config.stems,
+        residual=RESIDUALS.get(config.stems, "residual"),
+        sample_rate=config.sample_rate,
+        channels=config.channels,
+        n_fft=config.n_fft,
+        hop=config.hop,
+        chunk=config.chunk,
+        overlap=min(0.5, CROSSFADE_SECONDS * config.sample_rate / config.chunk),
+        io=io,
+        target=target,
+        parameters=sum(value.numel() for value in state.values()),
+        checkpoint_sha256=checkpoint_sha256,
+        initialisers={key: tuple(value.shape) for key, value in state.items()},
+    )

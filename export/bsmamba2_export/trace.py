@@ -1,0 +1,203 @@
+"""From the network to an ONNX graph: one node a scan, initialisers named as in checkpoints.
+
+torch.export turns the network into a graph of operators, the scan among them as the registered
+``bsmamba2::mamba2_scan``; a table maps that one to the ONNX node of the same name. Its body is
+attached afterwards, since the exporter would inline it.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+import torch
+from onnx import ModelProto, defs, helper
+from onnxscript.optimizer import fold_constants
+from onnxscript.values import Opset
+from torch import Tensor, nn
+from torch.export import Dim
+
+from bsmamba2.errors import ModelError
+from bsmamba2_export import body
+from bsmamba2_export.waveform import WaveformGraph
+from bsmamba2_network import BSMamba2
+
+_ours = Opset(body.DOMAIN, 1)
+_INPUTS = (
+    "zxbcdt", "conv_weight", "conv_bias", "dt_bias", "A_log", "D", "norm_weight", "conv_state",
+    "ssm_state",
+)  # fmt: skip
+
+
+class SpectrumGraph(nn.Module):
+    """What is traced with ``io="spectrum"``."""
+
+    def __init__(self, net: BSMamba2) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, spectrum: Tensor) -> Tensor:
+        return self.net.separate_spectrum(spectrum)
+
+
+def trace(net: BSMamba2, io: str = "spectrum", target: str = "portable") -> ModelProto:
+    """Traces the network.
+
+    Args:
+        net: in evaluation.
+        io: ``spectrum`` or ``waveform``, see :class:`bsmamba2.Manifest`.
+        target: which body the scan gets, ``portable`` or ``ort``.
+
+    Returns:
+        The model with its weights, batch and length dynamic, without a manifest.
+
+    Raises:
+        ModelError: the traced initialisers are not the network's state dict, or the onnx checker
+            refuses the graph.
+    """
+    config = net.config
+    if io == "spectrum":
+        graph: nn.Module = SpectrumGraph(net)
+        example = torch.randn(2, config.channels, 7, config.bins, 2)
+        axes = {0: Dim("batch"), 2: Dim("frames")}
+    else:
+        graph = WaveformGraph(net)
+        example = torch.randn(2, config.channels, 3 * config.n_fft)
+        axes = {0: Dim("batch"), 2: Dim("samples", min=config.bins)}
+    _register_schema()
+    with warnings.catch_warnings():
+        # torch's exporter warns of its own deprecated calls.
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            graph.eval(),
+            (example,),
+            dynamo=True,
+            optimize=False,  # would fold weights away; _simplify does not
+            opset_version=body.OPSET,
+            input_names=[io],
+            output_names=["stems"],
+            dynamic_shapes=(axes,),
+            custom_translation_table={torch.ops.bsmamba2.mamba2_scan.default: _scan_node},
+            verbose=False,
+        )
+    assert program is not None
+    _simplify(program.model)
+    model: ModelProto = program.model_proto
+    _name_weights(model, net)
+    _tidy(model)
+    set_target(model, target)
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise ModelError(f"the traced graph is not valid ONNX: {error}") from None
+    return model
+
+
+def set_target(model: ModelProto, target: str) -> None:
+    """Gives the scan the body of a target, in place; nothing else of the model changes."""
+    heads = next(
+        value.dims[0]
+        for value in model.graph.initializer
+        if value.name == "layers.0.0.forward_blocks.0.mixer.A_log"
+    )
+    del model.functions[:]
+    model.functions.extend(body.functions(target, heads))
+    imports = {entry.domain: entry for entry in model.opset_import}
+    del model.opset_import[:]
+    model.opset_import.append(imports[""])
+    model.opset_import.append(helper.make_opsetid(body.DOMAIN, 1))
+    if target == "ort":
+        model.opset_import.append(helper.make_opsetid(body.CONTRIB, 1))
+
+
+def _scan_node(*arguments: Any) -> Any:
+    """The translation of PyTorch's operator: tensors as inputs, numbers as attributes."""
+    tensors, (head_dim, state_size, reverse, epsilon) = arguments[:9], arguments[9:]
+    return _ours.mamba2_scan(
+        *tensors,
+        head_dim=head_dim,
+        state_size=state_size,
+        reverse=int(reverse),
+        epsilon=epsilon,
+    )
+
+
+def _register_schema() -> None:
+    """Tells the onnx package the node's signature, once a process."""
+    if defs.has(body.NAME, domain=body.DOMAIN):
+        return
+    schema = defs.OpSchema
+    given, exact = "T", "tensor(float)"
+    optional = schema.FormalParameterOption.Optional
+    inputs = [
+        schema.FormalParameter(name, given if name == "zxbcdt" else exact) for name in _INPUTS
+    ]
+    outputs = [
+        schema.FormalParameter("y", given),
+        schema.FormalParameter("next_conv_state", exact, param_option=optional),
+        schema.FormalParameter("next_ssm_state", exact, param_option=optional),
+    ]
+    types = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"]
+    kinds = {"head_dim": "INT", "state_size": "INT", "reverse": "INT", "epsilon": "FLOAT"}
+    defs.register_schema(
+        schema(
+            body.NAME,
+            body.DOMAIN,
+            1,
+            inputs=inputs,
+            outputs=outputs,
+            type_constraints=[(given, types, "zxbcdt and y")],
+            attributes=[schema.Attribute(k, getattr(schema.AttrType, v)) for k, v in kinds.items()],
+        )
+    )
+
+
+def _simplify(model: ir.Model) -> None:
+    """Folds shapes and merges repeated nodes; weights stay as they are, under their names."""
+
+    def touches_no_weight(node: ir.Node) -> bool | None:
+        weights = (value is not None and value.is_initializer() for value in node.inputs)
+        return False if any(weights) else None
+
+    fold_constants(model, should_fold=touches_no_weight)
+    passes.RemoveUnusedNodesPass()(model)
+    passes.CommonSubexpressionEliminationPass()(model)
+
+
+def _name_weights(model: ModelProto, net: BSMamba2) -> None:
+    """Takes the tracing module's prefix off, and proves that every weight is there, as it was."""
+    prefix = "net."
+    for value in model.graph.initializer:
+        value.name = value.name.removeprefix(prefix)
+    for node in model.graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = name.removeprefix(prefix)
+    found = {value.name: tuple(value.dims) for value in model.graph.initializer}
+    for name, tensor in net.state_dict().items():
+        if found.get(name) != tuple(tensor.shape):
+            raise ModelError(f"the traced graph lost the weight {name}: found {found.get(name)}")
+
+
+def _tidy(model: ModelProto) -> None:
+    """Drops what only the exporter needs, and the outputs of the scans that nobody reads."""
+    read = {name for node in model.graph.node for name in node.input}
+    read |= {value.name for value in model.graph.output}
+    for node in model.graph.node:
+        if node.op_type == body.NAME:
+            # Blank, not shorter: ONNX Runtime wants as many as the body has.
+            node.output[:] = [name if name in read else "" for name in node.output]
+        del node.metadata_props[:]
+        node.ClearField("doc_string")
+    del model.graph.value_info[:]
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+    model.graph.name = "bsmamba2"
+    model.ir_version = 10
+    model.producer_name, model.producer_version = "bsmamba2", ""
+    model.doc_string = ""

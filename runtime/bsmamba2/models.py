@@ -1,0 +1,114 @@
+"""From what a user calls a model to an engine that runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from bsmamba2.checkpoint import CONFIG_KEY, Checkpoint, match, read_checkpoint
+from bsmamba2.engine import Engine
+from bsmamba2.errors import ModelError
+from bsmamba2.manifest import Manifest
+from bsmamba2.onnx_file import OnnxFile, read_onnx
+from bsmamba2.ort_engine import OrtEngine
+
+CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
+_HOW_TO_GET_ONE = (
+    "name one with --model (model=): a checkpoint such as bs_mamba2_vocals.ckpt of release v1.0.19 "
+    "of github.com/ZFTurbo/Music-Source-Separation-Training, or an .onnx made by bsmamba2 export"
+)
+
+
+def open_engine(model: str | os.PathLike[str] | None, device: str = "auto") -> Engine:
+    """Loads a model: an ``.onnx`` of ours, or a checkpoint of a size whose graph is shipped.
+
+    Raises:
+        ModelError: no such model, not ours, damaged, or of a size that has to be exported first.
+        DeviceError: the device is not there.
+        MissingExtra: no ONNX Runtime is installed.
+    """
+    if model is None:
+        raise ModelError(f"no model was named, and none is shipped yet; {_HOW_TO_GET_ONE}")
+    path = Path(model)
+    if path.suffix in CHECKPOINT_SUFFIXES:
+        checkpoint = read_checkpoint(path)
+        graph = find_graph(checkpoint)
+        manifest = poured_manifest(graph.manifest, checkpoint)
+        return OrtEngine(graph, device, checkpoint.tensors, manifest)
+    if path.suffix == ".onnx":
+        return OrtEngine(read_onnx(path), device)
+    if path.exists():
+        known = ", ".join((".onnx", *CHECKPOINT_SUFFIXES))
+        raise ModelError(f"model {str(path)!r} must be one of {known}")
+    raise ModelError(f"no model is called {str(model)!r}; {_HOW_TO_GET_ONE}")
+
+
+@cache
+def shipped_graphs() -> tuple[OnnxFile, ...]:
+    """The graphs without weights that come with the package, one a size."""
+    folder = files("bsmamba2") / "graphs"
+    found = []
+    for entry in sorted(folder.iterdir(), key=lambda item: item.name):
+        if entry.name.endswith(".onnx"):
+            with as_file(entry) as path:
+                found.append(read_onnx(path))
+    return tuple(found)
+
+
+def find_graph(checkpoint: Checkpoint) -> OnnxFile:
+    """The shipped graph whose initialisers are this checkpoint's tensors.
+
+    Raises:
+        ModelError: none is; the message names what differs from the nearest one.
+    """
+    shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+
+    def differences(graph: OnnxFile) -> int:
+        wanted = graph.manifest.initialisers
+        return sum(shapes.get(key) != shape for key, shape in wanted.items()) + len(
+            shapes.keys() - wanted.keys()
+        )
+
+    nearest = min(shipped_graphs(), key=differences)
+    if differences(nearest) * 2 > len(nearest.manifest.initialisers) and _is_bsmamba2(checkpoint):
+        sizes = ", ".join(graph.path.stem for graph in shipped_graphs())
+        raise ModelError(
+            f"{checkpoint.name} is of a size that has no ready graph (there are {sizes}); make one "
+            'with pip install "bsmamba2[export]" and bsmamba2 export CHECKPOINT -o model.onnx'
+        )
+    match(checkpoint.tensors, nearest.manifest.initialisers, checkpoint.name)
+    return nearest
+
+
+def poured_manifest(graph: Manifest, checkpoint: Checkpoint) -> Manifest:
+    """The graph's manifest, now of this checkpoint: its name, its hash, its lengths."""
+    changes: dict[str, Any] = {
+        "name": checkpoint.name,
+        "checkpoint_sha256": checkpoint.sha256,
+    }
+    if CONFIG_KEY in checkpoint.metadata:
+        try:
+            stored = json.loads(checkpoint.metadata[CONFIG_KEY])
+            changes |= _lengths(stored)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise ModelError(f"the sizes stored in {checkpoint.name} are damaged") from None
+    return graph.replace(**changes)
+
+
+def _lengths(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """What the weights' shapes do not tell: a graph from spectrum to spectrum fits any of them."""
+    return {
+        "stems": tuple(str(stem) for stem in stored["stems"]),
+        "sample_rate": int(stored["sample_rate"]),
+        "hop": int(stored["hop"]),
+        "chunk": int(stored["chunk"]),
+    }
+
+
+def _is_bsmamba2(checkpoint: Checkpoint) -> bool:
+    return "layers.0.0.forward_blocks.0.mixer.A_log" in checkpoint.tensors
