@@ -46,7 +46,7 @@ def arrange(audio: npt.ArrayLike) -> tuple[Audio, Layout]:
         AudioError: integers, another number of dimensions, or a square array.
     """
     array = np.asarray(audio)
-    if array.dtype not in (np.float32, np.float64):
+    if array.dtype.newbyteorder("=") not in (np.float32, np.float64):
         raise AudioError(_wrong_type(array.dtype))
     if array.ndim not in (1, 2):
         raise AudioError(

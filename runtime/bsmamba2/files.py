@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import stat
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,11 +39,13 @@ class SongFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        if self.path.is_dir():
+        with _sentences(f"{self.path} cannot be opened", "check its name"):
+            mode = self.path.stat().st_mode
+        if stat.S_ISDIR(mode):
             raise AudioError(f"{self.path} is a folder: give the songs in it, e.g. {self.path}/*")
-        if not self.path.exists():
-            raise AudioError(f"{self.path} does not exist: check its name")
-        if self.path.is_file() and self.path.stat().st_size == 0:
+        if not stat.S_ISREG(mode):
+            raise AudioError(f"{self.path} is no file: write the song to one first")
+        if self.path.stat().st_size == 0:
             raise AudioError(f"{self.path} is an empty file: get it again")
         try:
             self._file = soundfile.SoundFile(self.path)

@@ -1,8 +1,18 @@
-"""Another sample rate, as a stream: no delay, and a length that is exact."""
+"""Another sample rate, as a stream: no delay, and a length that is exact.
+
+The filter is libsoxr's best. At the ratio 2 it is a half-band filter, flat to 1e-7; at any other it
+falls by up to 7e-4 (0.006 dB) at 0.9 of the lower Nyquist frequency, but below half of it by no more
+than 1e-6. So other ratios are taken at twice the lower rate, where the band ends at half:
+
+    8000 → 16000 → 44100            44100 → 88200 → 96000 → 48000
+
+and a sine below 0.9 of the lower Nyquist frequency keeps its amplitude to 1e-5.
+"""
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,9 +40,9 @@ def require_rate(sample_rate: float) -> None:
 
 
 class Resampler:
-    """A stream from one rate to another through libsoxr's best linear-phase filter.
+    """A stream from one rate to another through linear-phase filters.
 
-    libsoxr makes up for its filter's delay, so sample k of the output stands at the time
+    libsoxr makes up for their delay, so sample k of the output stands at the time
     k / out_rate of the input. Where the rates are equal the samples pass untouched. The output does
     not depend on how the input is cut into pushes.
 
@@ -49,18 +59,17 @@ class Resampler:
         require_rate(in_rate)
         require_rate(out_rate)
         self._ratio = out_rate / in_rate
+        self._channels = channels
         self._came = 0
         self._went = 0
-        self._soxr: soxr.ResampleStream | None = None
-        if in_rate != out_rate:
-            self._soxr = soxr.ResampleStream(in_rate, out_rate, channels, "float32", "VHQ")
-        self._channels = channels
+        rates = _rates(in_rate, out_rate)
+        self._stages = [
+            soxr.ResampleStream(*stage, channels, "float32", "VHQ") for stage in pairwise(rates)
+        ]
 
     def push(self, audio: Audio) -> Audio:
         """Takes (channels, n); returns (channels, m), the output that is certain by now."""
         self._came += audio.shape[-1]
-        if self._soxr is None:
-            return audio
         return self._process(audio, last=False)
 
     def flush(self, length: int | None = None) -> Audio:
@@ -72,7 +81,7 @@ class Resampler:
         """
         if length is None:
             length = round(self._came * self._ratio)
-        if self._soxr is None or length == 0:
+        if not self._stages or length == 0:
             return np.zeros((self._channels, 0), np.float32)
         # Silence after the end lets the filter ring out as far as the length asks, where rounding
         # there and back would end a sample or two short.
@@ -82,8 +91,22 @@ class Resampler:
         return tail[:, :rest]
 
     def _process(self, audio: Audio, last: bool) -> Audio:
-        assert self._soxr is not None
         frames = np.ascontiguousarray(audio.T)
-        resampled: Audio = self._soxr.resample_chunk(frames, last).T
-        self._went += resampled.shape[-1]
-        return resampled
+        for stage in self._stages:
+            frames = stage.resample_chunk(frames, last)
+        self._went += len(frames)
+        return frames.T
+
+
+def _rates(start: float, end: float) -> list[float]:
+    """The rates on the way, both ends included; see above."""
+    low, high = sorted((start, end))
+    if low == high:
+        return [low]
+    if high == 2 * low:
+        rates = [low, high]
+    elif high > 2 * low:
+        rates = [low, 2 * low, high]
+    else:
+        rates = [low, 2 * low, 2 * high, high]
+    return rates if start < end else rates[::-1]

@@ -126,7 +126,8 @@ class Separation:
         return self._finish(np.concatenate([back, self._from_engine.flush(self._came)], axis=-1))
 
     def _flat(self, stems: Audio) -> Audio:
-        return stems.reshape(-1, stems.shape[-1])
+        outputs, channels, samples = stems.shape
+        return stems.reshape(outputs * channels, samples)
 
     def _finish(self, flat: Audio) -> Exact:
         stems = flat.reshape(*self._stems_shape, flat.shape[-1]).astype(np.float64)
