@@ -142,6 +142,7 @@ class StemFile:
         self._song = song
         self._require_free()
         self._temporary, self._file = self._open()
+        self._empty = True
 
     @property
     def path(self) -> Path:
@@ -158,6 +159,7 @@ class StemFile:
             samples = self._fit(samples)
         with self._told():
             self._file.write(_native(samples, self._encoding))
+        self._empty = False
 
     def finish(self) -> None:
         """Closes the file and waits until it is on the disk, still under its temporary name."""
@@ -193,7 +195,7 @@ class StemFile:
         if self._clip == "error":
             raise AudioError(
                 f"{self.path.name} leaves full scale, which {self._encoding.subtype} cannot hold: "
-                "use --clip float (or clip), or --subtype float with a WAV"
+                "use --clip float or --clip clip, or a --subtype that holds it"
             )
         self._promote()
         return samples
@@ -207,9 +209,8 @@ class StemFile:
         try:
             self._require_free()
             self._temporary, self._file = self._open()
-            with self._told(), soundfile.SoundFile(was) as written:
-                for block in written.blocks(BLOCK, dtype="float64", always_2d=True):
-                    self._file.write(_native(block.T, self._encoding))
+            if not self._empty:  # a FLAC without samples has no header to read
+                self._copy(was)
         finally:
             was.unlink(missing_ok=True)
         log.warning(
@@ -217,6 +218,11 @@ class StemFile:
             self.path.name,
             encoding.subtype,
         )
+
+    def _copy(self, source: Path) -> None:
+        with self._told(), soundfile.SoundFile(source) as written:
+            for block in written.blocks(BLOCK, dtype="float64", always_2d=True):
+                self._file.write(_native(block.T, self._encoding))
 
     def _open(self) -> tuple[Path, soundfile.SoundFile]:
         """A new file under a name that nobody else uses, in the folder of the final one."""
@@ -240,17 +246,17 @@ class StemFile:
         if not os.path.lexists(self.path):
             return
         if self._song is not None and self.path.exists() and self.path.samefile(self._song):
-            raise AudioError(f"{self.path} is the song itself: choose another folder with -o")
+            raise AudioError(f"{self.path} is the song itself: give another directory (-o)")
         if not self._overwrite:
             raise AudioError(
-                f"{self.path} exists already: choose another folder with -o, or allow it with "
-                "--overwrite"
+                f"{self.path} exists already: give another directory (-o), or allow overwriting "
+                "(--overwrite)"
             )
         if self.path.is_dir():
-            raise AudioError(f"{self.path} is a folder: choose another folder with -o")
+            raise AudioError(f"{self.path} is a folder: give another directory (-o)")
 
     def _told(self) -> Any:
-        return _sentences(f"{self.path} cannot be written", "choose another folder or format")
+        return _sentences(f"{self.path} cannot be written", "give another directory or format")
 
 
 class StemFiles:
@@ -277,7 +283,7 @@ class StemFiles:
         overwrite: bool,
         song: Path | None = None,
     ) -> None:
-        with _sentences(f"the folder {directory} cannot be made", "choose another with -o"):
+        with _sentences(f"the folder {directory} cannot be made", "give another directory (-o)"):
             directory.mkdir(parents=True, exist_ok=True)
         self._files: dict[int, StemFile] = {}
         try:

@@ -1,8 +1,8 @@
 """Another sample rate, as a stream: no delay, and a length that is exact.
 
-The filter is libsoxr's best. At the ratio 2 it is a half-band filter, flat to 1e-7; at any other it
-falls by up to 7e-4 (0.006 dB) at 0.9 of the lower Nyquist frequency, but below half of it by no more
-than 1e-6. So other ratios are taken at twice the lower rate, where the band ends at half:
+The filter is libsoxr's best. At the ratio 2 it is a half-band filter, flat to 1e-7; at any other
+it falls by up to 7e-4 (0.006 dB) at 0.9 of the lower Nyquist frequency, but below half of it by no
+more than 1e-6. So other ratios are taken at twice the lower rate, where the band ends at half:
 
     8000 → 16000 → 44100            44100 → 88200 → 96000 → 48000
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from bsmamba2.array import Audio, Exact, Layout
 from bsmamba2.encoding import Clip, choose, require_clip
-from bsmamba2.errors import ModelError
+from bsmamba2.errors import AudioError, ModelError
 from bsmamba2.files import BLOCK, StemFiles
 from bsmamba2.separation import on_grid, subtract
 
@@ -116,13 +116,16 @@ class Stems(Mapping[str, Audio]):
             The path of each stem.
 
         Raises:
-            AudioError: the format is unknown, a file exists or cannot be written.
+            AudioError: the format is unknown, there is no sample, a file exists or cannot be
+                written.
         """
         require_clip(clip)
         encoding = choose(None, format, subtype)
         prefix = self._song if name is None else name
         files = [f"{prefix}_{stem}" if prefix else stem for stem in self._names]
         _, channels, samples = self._outputs.shape
+        if samples == 0:
+            raise AudioError("the stems have no samples to save: separate audio that is not empty")
         with StemFiles(
             Path(directory),
             files,
