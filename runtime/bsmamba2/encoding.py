@@ -27,7 +27,20 @@ BITS = {
 
 FLOATS = ("FLOAT", "DOUBLE")
 
-_SUFFIXES = {"AIFF": ".aiff", "WAVEX": ".wav", "RF64": ".wav"}
+CONTAINERS = {
+    "WAV": ".wav",
+    "WAVEX": ".wav",
+    "RF64": ".wav",
+    "W64": ".w64",
+    "FLAC": ".flac",
+    "AIFF": ".aiff",
+    "CAF": ".caf",
+    "AU": ".au",
+    "OGG": ".ogg",
+    "MP3": ".mp3",
+}
+"""What stems are written in, with the file's suffix. libsndfile writes more, but of those some keep
+neither the rate nor the length, and some need a second file beside the first."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +77,8 @@ class Encoding:
 
 
 def choose(source: Encoding | None, format: str | None, subtype: str | None) -> Encoding:
-    """The encoding of stems: the source's own where it is lossless, else FLAC of 24 bits.
+    """The encoding of stems: the source's own where that is lossless and among
+    :data:`CONTAINERS`, else FLAC of 24 bits.
 
     Args:
         source: of the song; None where the song is an array.
@@ -72,12 +86,12 @@ def choose(source: Encoding | None, format: str | None, subtype: str | None) -> 
         subtype: the sample format that was asked for, e.g. ``PCM_16``, ``float``.
 
     Raises:
-        AudioError: libsndfile writes no such container or sample format.
+        AudioError: there is no such container, or it has no such sample format.
     """
-    if source is not None and not source.lossless:
+    if source and not (source.lossless and source.format in CONTAINERS):
         source = None
     container = _container(format) if format else source.format if source else "FLAC"
-    suffix = source.suffix if source and source.format == container else _suffix(container)
+    suffix = source.suffix if source and source.format == container else CONTAINERS[container]
     known = soundfile.available_subtypes(container)
     if subtype:
         if subtype.upper() not in known:
@@ -102,13 +116,7 @@ def require_clip(clip: str) -> None:
 
 def _container(name: str) -> str:
     container = {"AIF": "AIFF"}.get(name.upper(), name.upper())
-    known = soundfile.available_formats()
-    if container not in known or container == "RAW":
-        raise AudioError(
-            f"format must be one that libsndfile writes, e.g. flac, wav, aiff, ogg; {name!r} came"
-        )
+    if container not in CONTAINERS:
+        known = ", ".join(CONTAINERS).lower()
+        raise AudioError(f"format must be one of {known}; {name!r} came")
     return container
-
-
-def _suffix(container: str) -> str:
-    return _SUFFIXES.get(container, f".{container.lower()}")

@@ -29,6 +29,9 @@ log = logging.getLogger("bsmamba2")
 BLOCK = 1 << 16
 """Samples read or copied at once."""
 
+PIECE = 1 << 12
+"""Samples written at once: libvorbis puts them on the stack, and crashes on a few seconds."""
+
 
 class SongFile:
     """A song on disk, to be read once in blocks; a context manager.
@@ -158,7 +161,7 @@ class StemFile:
         if self._encoding.bits:
             samples = self._fit(samples)
         with self._told():
-            self._file.write(_native(samples, self._encoding))
+            self._put(samples)
         self._empty = False
 
     def finish(self) -> None:
@@ -222,7 +225,12 @@ class StemFile:
     def _copy(self, source: Path) -> None:
         with self._told(), soundfile.SoundFile(source) as written:
             for block in written.blocks(BLOCK, dtype="float64", always_2d=True):
-                self._file.write(_native(block.T, self._encoding))
+                self._put(block.T)
+
+    def _put(self, samples: Exact) -> None:
+        frames = _native(samples, self._encoding)
+        for start in range(0, len(frames), PIECE):
+            self._file.write(frames[start : start + PIECE])
 
     def _open(self) -> tuple[Path, soundfile.SoundFile]:
         """A new file under a name that nobody else uses, in the folder of the final one."""
