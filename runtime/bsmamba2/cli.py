@@ -1,0 +1,103 @@
+"""The command ``bsmamba2``: finds its subcommands, and says in one line what went wrong.
+
+Subcommands are entry points of the group ``bsmamba2.commands``, so that other layers add theirs and
+the runtime never imports upward. One is imported when it is called. Exit status: 0 done, 1 a bug,
+2 an error with a mend, 130 stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import sys
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import bsmamba2.commands
+from bsmamba2.errors import Cancelled, Error, MissingExtra
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+GROUP = "bsmamba2.commands"
+
+EXTRAS = {
+    "bsmamba2_export": "export",
+    "bsmamba2_training": "training",
+    "bsmamba2_pedalboard": "pedalboard",
+}
+"""The extra that installs what a package needs."""
+
+
+def entry_points() -> dict[str, metadata.EntryPoint]:
+    """The subcommands by name: the runtime's own modules, and what is installed beside them."""
+    own = [module.name for module in pkgutil.iter_modules(bsmamba2.commands.__path__)]
+    found = {name: metadata.EntryPoint(name, f"{GROUP}.{name}:{name}", GROUP) for name in own}
+    return found | {point.name: point for point in metadata.entry_points(group=GROUP)}
+
+
+class Commands(click.Group):
+    """A group whose subcommands are entry points, and whose errors are one line each."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(entry_points())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        point = entry_points().get(cmd_name)
+        if point is None:
+            return None
+        try:
+            command: click.Command = point.load()
+        except ModuleNotFoundError as error:
+            extra = EXTRAS.get(point.module.partition(".")[0])
+            if extra is None:
+                raise
+            return _missing(cmd_name, extra, error)
+        return command
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
+        try:
+            status = super().main(args, *more, **(extra | {"standalone_mode": False}))
+        except click.ClickException as error:
+            error.show()
+            sys.exit(2)
+        except (click.Abort, KeyboardInterrupt, Cancelled):
+            click.echo("stopped", err=True)
+            sys.exit(130)
+        except Error as error:
+            click.echo(f"bsmamba2: {error}", err=True)
+            sys.exit(2)
+        except Exception as error:
+            if os.environ.get("BSMAMBA2_DEBUG"):
+                raise
+            click.echo(
+                f"bsmamba2: {type(error).__name__}: {error}: this is a bug in bsmamba2, please "
+                "report it; set BSMAMBA2_DEBUG=1 for the traceback",
+                err=True,
+            )
+            sys.exit(1)
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def _missing(name: str, extra: str, error: ModuleNotFoundError) -> click.Command:
+    """Stands in for a subcommand that cannot be imported, and says what installs it."""
+    line = f'pip install "bsmamba2[{extra}]"'
+
+    def refuse() -> None:
+        raise MissingExtra(f"{name} needs {error.name}, which is not installed: {line}")
+
+    return click.Command(
+        name,
+        callback=refuse,
+        short_help=f"Not installed: {line}",
+        add_help_option=False,
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )
+
+
+@click.command(cls=Commands)
+@click.version_option(bsmamba2.__version__)
+def main() -> None:
+    """Separate vocals from music with BSMamba2."""

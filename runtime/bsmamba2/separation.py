@@ -1,0 +1,161 @@
+"""The whole way of a song through an engine, as a stream at the song's own rate.
+
+    mixture ─┬─ resample ─ overlapping chunks ─ resample back ─ stems
+             └─ wait ─────────────────────────────────────────── − ── residual
+
+The residual is the mixture less the stems at the song's own rate, so all outputs sum to the
+mixture, and what resampling loses is in the residual.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bsmamba2.array import Audio, Exact, require_finite, to_float32
+from bsmamba2.errors import AudioError
+from bsmamba2.fifo import Fifo
+from bsmamba2.overlap import OverlapAdd
+from bsmamba2.resample import Resampler
+
+if TYPE_CHECKING:
+    from bsmamba2.engine import Engine
+    from bsmamba2.manifest import Manifest
+
+
+def require_channels(channels: int) -> None:
+    """Refuses what is neither mono nor stereo.
+
+    Raises:
+        AudioError: channels is not 1 or 2.
+    """
+    if channels not in (1, 2):
+        raise AudioError(
+            f"audio must have 1 or 2 channels; {channels} came: mix it down to stereo, or separate "
+            "its channels in pairs"
+        )
+
+
+def on_grid(samples: Exact, step: float) -> Exact:
+    """The samples rounded to multiples of step, a power of two; untouched where step is 0."""
+    return np.round(samples / step) * step if step else samples
+
+
+def subtract(mixture: Exact, stems: Exact, step: float) -> Exact:
+    """The residual (channels, n) of a mixture (channels, n) and stems (stems, channels, n).
+
+    With stems on a grid of step the mixture is put on it too, and since float64 holds the
+    difference of two integers of 32 bits, the sum is exact to the bit.
+    """
+    residual: Exact = on_grid(mixture, step) - stems.sum(axis=0)
+    return residual
+
+
+class Separation:
+    """A stream of a song through an engine: push what there is, flush at the end.
+
+    As many samples come out as went in. The output does not depend on how the input is cut into
+    pushes. Stems and residual sum to the mixture.
+
+    Args:
+        engine: runs the chunks.
+        sample_rate: of input and output, Hz.
+        channels: of input and output. Mono goes to a stereo engine twice and comes back as the
+            mean; stereo goes to a mono engine channel by channel.
+        overlap: of neighbouring chunks, a fraction of the chunk in [0, 1).
+        step: the distance of neighbouring sample values in an integer format (2^-15 for 16 bits).
+            The stems are rounded to it before the residual is taken. 0: no rounding.
+
+    Raises:
+        AudioError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        sample_rate: float,
+        channels: int,
+        overlap: float,
+        step: float = 0.0,
+    ) -> None:
+        require_channels(channels)
+        manifest = engine.manifest
+        stems = len(manifest.stems)
+        fitted = engine if manifest.channels == channels else _Fitted(engine, channels)
+        self._has_residual = manifest.residual is not None
+        self._sample_rate = sample_rate
+        self._step = step
+        self._stems_shape = (stems, channels)
+        self._to_engine = Resampler(sample_rate, manifest.sample_rate, channels)
+        self._overlap_add = OverlapAdd(fitted, overlap)
+        self._from_engine = Resampler(manifest.sample_rate, sample_rate, stems * channels)
+        self._waiting = Fifo(channels, np.float64)
+        self._came = 0
+
+    def push(self, mixture: npt.NDArray[Any]) -> Exact:
+        """Takes the next samples, returns what is certain by now.
+
+        Args:
+            mixture: (channels, n), float32 or float64.
+
+        Returns:
+            (outputs, channels, m) in float64: the manifest's ``outputs`` in its order.
+
+        Raises:
+            AudioError: a sample is not finite.
+            ModelError: the engine's output is not finite or of a wrong shape.
+        """
+        audio = to_float32(mixture)
+        require_finite(audio, self._sample_rate, self._came)
+        self._came += mixture.shape[-1]
+        self._waiting.append(mixture)
+        stems = self._overlap_add.push(self._to_engine.push(audio))
+        return self._finish(self._from_engine.push(self._flat(stems)))
+
+    def flush(self) -> Exact:
+        """Ends the stream; returns (outputs, channels, m), the rest of the output.
+
+        Raises:
+            ModelError: as :meth:`push`.
+        """
+        pushed = self._overlap_add.push(self._to_engine.flush())
+        stems = np.concatenate([pushed, self._overlap_add.flush()], axis=-1)
+        back = self._from_engine.push(self._flat(stems))
+        return self._finish(np.concatenate([back, self._from_engine.flush(self._came)], axis=-1))
+
+    def _flat(self, stems: Audio) -> Audio:
+        outputs, channels, samples = stems.shape
+        return stems.reshape(outputs * channels, samples)
+
+    def _finish(self, flat: Audio) -> Exact:
+        stems = flat.reshape(*self._stems_shape, flat.shape[-1]).astype(np.float64)
+        stems = on_grid(stems, self._step)
+        mixture = self._waiting.take(stems.shape[-1])
+        if not self._has_residual:
+            return stems
+        return np.concatenate([stems, subtract(mixture, stems, self._step)[np.newaxis]])
+
+
+class _Fitted:
+    """An engine for another number of channels than it was trained with."""
+
+    def __init__(self, engine: Engine, channels: int) -> None:
+        self._engine = engine
+        self._channels = channels
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._engine.manifest.replace(channels=self._channels)
+
+    @property
+    def device(self) -> str:
+        return self._engine.device
+
+    def run(self, chunk: Audio) -> Audio:
+        if self._channels == 1:
+            doubled = self._engine.run(np.concatenate([chunk, chunk]))
+            mean: Audio = doubled.mean(axis=1, keepdims=True, dtype=np.float32)
+            return mean
+        return np.concatenate([self._engine.run(channel[np.newaxis]) for channel in chunk], axis=1)

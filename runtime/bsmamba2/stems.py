@@ -1,0 +1,149 @@
+"""What a separation returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bsmamba2.array import Audio, Exact, Layout
+from bsmamba2.encoding import Clip, choose, require_clip
+from bsmamba2.errors import AudioError, ModelError
+from bsmamba2.files import BLOCK, StemFiles
+from bsmamba2.separation import on_grid, subtract
+
+if TYPE_CHECKING:
+    import os
+
+ALIASES = {"instrumental": ("other", "accompaniment", "no_vocals")}
+"""What people also call a stem."""
+
+
+class UnknownStem(ModelError, KeyError):  # noqa: N818 - a KeyError by another name
+    """A stem that the model does not make."""
+
+    # KeyError would print its message in quotes.
+    __str__ = Exception.__str__
+
+
+def find_stem(name: str, known: Sequence[str]) -> str:
+    """The known stem that a name or an alias means.
+
+    Raises:
+        UnknownStem: none; the message lists what there is.
+    """
+    for stem in known:
+        if name == stem or name in ALIASES.get(stem, ()):
+            return stem
+    raise UnknownStem(f"stem must be one of {', '.join(known)}; {name!r} came")
+
+
+class Stems(Mapping[str, Audio]):
+    """The separated sources of one song by name; their sum is the song.
+
+    ``stems["vocals"]`` is float32 in the layout of the song that was given. ``instrumental`` also
+    answers to ``other``, ``accompaniment`` and ``no_vocals``.
+
+    Args:
+        outputs: (outputs, channels, samples).
+        names: of the outputs, the residual last where there is one.
+        sample_rate: Hz.
+        layout: of the arrays that are handed out.
+        residual: the output that is the mixture less the others; None where there is none.
+        song: the song's name, for files; None where it was an array.
+    """
+
+    def __init__(
+        self,
+        outputs: Audio,
+        names: Sequence[str],
+        sample_rate: float,
+        *,
+        layout: Layout = Layout.CHANNELS_FIRST,
+        residual: str | None = None,
+        song: str | None = None,
+    ) -> None:
+        self._outputs = outputs
+        self._names = tuple(names)
+        self._layout = layout
+        self._residual = residual
+        self._song = song
+        self.sample_rate = sample_rate
+
+    def __getitem__(self, name: str) -> Audio:
+        row = self._names.index(find_stem(name, self._names))
+        return self._layout.restore(self._outputs[row])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __repr__(self) -> str:
+        _, channels, samples = self._outputs.shape
+        seconds = samples / self.sample_rate
+        return (
+            f"Stems({', '.join(self._names)}: {seconds:.3f} s, {channels} channel"
+            f"{'s' * (channels > 1)}, {self.sample_rate:g} Hz)"
+        )
+
+    def save(
+        self,
+        directory: str | os.PathLike[str],
+        name: str | None = None,
+        format: str = "flac",
+        subtype: str | None = None,
+        *,
+        clip: Clip = "float",
+        overwrite: bool = False,
+    ) -> dict[str, Path]:
+        """Writes ``directory/name_stem.format`` for each stem; all files or none.
+
+        Args:
+            directory: made where it does not exist.
+            name: of the song. Default: the name of the file that it came from; without one the
+                files are called after the stems alone.
+            format: a container of libsndfile's, e.g. ``flac``, ``wav``.
+            subtype: a sample format of it, e.g. ``PCM_16``, ``float``. Default: 24 bits.
+            clip: what becomes of a stem that leaves ±1 where the format ends there: ``float``
+                writes that file as 32-bit float, ``clip`` clips it, ``error`` refuses.
+            overwrite: whether existing files may be replaced.
+
+        Returns:
+            The path of each stem.
+
+        Raises:
+            AudioError: the format is unknown, there is no sample, a file exists or cannot be
+                written.
+        """
+        require_clip(clip)
+        encoding = choose(None, format, subtype)
+        prefix = self._song if name is None else name
+        files = [f"{prefix}_{stem}" if prefix else stem for stem in self._names]
+        _, channels, samples = self._outputs.shape
+        if samples == 0:
+            raise AudioError("the stems have no samples to save: separate audio that is not empty")
+        with StemFiles(
+            Path(directory),
+            files,
+            encoding,
+            round(self.sample_rate),
+            channels,
+            clip=clip,
+            overwrite=overwrite,
+        ) as writer:
+            for start in range(0, samples, BLOCK):
+                writer.write(self._rounded(start, start + BLOCK, encoding.step))
+            return {self._names[row]: path for row, path in writer.publish().items()}
+
+    def _rounded(self, start: int, stop: int, step: float) -> Exact:
+        """A block of the outputs on the grid of an integer format, still summing to the song."""
+        outputs = self._outputs[..., start:stop].astype(np.float64)
+        if not step or self._residual is None:
+            return on_grid(outputs, step)
+        stems = on_grid(outputs[:-1], step)
+        residual = subtract(outputs.sum(axis=0), stems, step)
+        return np.concatenate([stems, residual[np.newaxis]])

@@ -1,0 +1,198 @@
+"""The command line: what it prints, where, and with which exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+from click.testing import CliRunner
+
+import bsmamba2
+from bsmamba2 import Cancelled, ModelError, cli
+
+
+@pytest.fixture
+def run(stub, monkeypatch):
+    """``run("separate", ...)`` with a stub where the models are; ``run.engine`` replaces it."""
+
+    def invoke(*args):
+        models = type(sys)("bsmamba2.models")
+        models.open_engine = lambda model, device: invoke.open(model, device)
+        monkeypatch.setitem(sys.modules, "bsmamba2.models", models)
+        return CliRunner().invoke(cli.main, [str(arg) for arg in args])
+
+    invoke.open = lambda model, device: stub.lower_half_band()
+    return invoke
+
+
+def raising(error):
+    def open_engine(model, device):
+        raise error
+
+    return open_engine
+
+
+def test_the_paths_of_the_stems_are_printed(run, song):
+    path = song(samples=500)
+    result = run("separate", path)
+    made = [path.with_name(f"song_{stem}.wav") for stem in ("vocals", "instrumental")]
+    assert (result.exit_code, result.stdout.split()) == (0, [str(out) for out in made])
+    assert all(out.exists() for out in made)
+
+
+def test_auto_says_what_it_chose(run, song):
+    assert run("separate", song(samples=500)).stderr == "stub on cpu\n"
+    assert run("separate", song("b.wav", samples=500), "--device", "cpu").stderr == ""
+
+
+def test_json_is_one_object_a_song(run, song, tmp_path):
+    songs = [song("a.wav"), tmp_path / "none.wav", song("b.flac")]
+    result = run("separate", *songs, "--json", "-o", tmp_path / "out")
+    first, second, third = map(json.loads, result.stdout.splitlines())
+    assert first["outputs"]["vocals"] == str(tmp_path / "out" / "a_vocals.wav")
+    assert (third["song"], third["model"], third["device"]) == (str(songs[2]), "stub", "cpu")
+    assert third["speed"] == pytest.approx(1 / third["seconds"], rel=0.05)
+    assert "none.wav cannot be opened" in second["error"]
+
+
+def test_all_songs_are_tried_and_the_failures_listed_at_the_end(run, song, tmp_path):
+    (tmp_path / "text.wav").write_text("no audio")
+    result = run("separate", tmp_path / "none.wav", tmp_path / "text.wav", song(samples=500))
+    assert result.exit_code == 2
+    assert len(result.stdout.split()) == 2
+    none, text = result.stderr.splitlines()[-2:]
+    assert none.startswith(f"bsmamba2: {tmp_path}/none.wav cannot be opened")
+    assert text.startswith(f"bsmamba2: {tmp_path}/text.wav is not audio")
+
+
+def test_options_reach_the_files(run, song):
+    path = song(samples=500)
+    options = ("--stem", "other", "--format", "flac", "--subtype", "pcm_24", "--overlap", "0.5")
+    result = run("separate", path, *options)
+    assert result.stdout.split() == [str(path.with_name("song_instrumental.flac"))]
+
+
+def test_nothing_is_overwritten_unasked(run, song):
+    path = song(samples=500)
+    assert run("separate", path).exit_code == 0
+    again = run("separate", path)
+    assert (again.exit_code, "--overwrite" in again.stderr) == (2, True)
+    assert run("separate", path, "--overwrite").exit_code == 0
+
+
+def test_two_songs_of_one_name_do_not_overwrite_each_other(run, song, tmp_path):
+    wav, flac = song("song.wav"), song("song.flac")
+    result = run("separate", wav, flac, "--overwrite", "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert f"{flac} has the name of {wav}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "args", [["separate"], ["separate", "x", "--clip", "no"], ["separate", "--no"], ["sing"], []]
+)
+def test_a_wrong_use_of_the_command_is_status_2(run, args):
+    assert run(*args).exit_code == 2
+
+
+def test_an_overlap_of_msst_is_explained(run, song):
+    result = run("separate", song(), "--overlap", "2")
+    assert (result.exit_code, "MSST's num_overlap 2 is 0.5" in result.stderr) == (2, True)
+
+
+def test_an_error_with_a_mend_is_one_line_and_status_2(run, song):
+    run.open = raising(ModelError("there is no model: get one"))
+    result = run("separate", song())
+    assert (result.exit_code, result.stderr) == (2, "bsmamba2: there is no model: get one\n")
+
+
+def test_a_bug_is_one_line_and_status_1(run, song):
+    run.open = raising(ZeroDivisionError("by zero"))
+    result = run("separate", song())
+    assert result.exit_code == 1
+    assert result.stderr.startswith("bsmamba2: ZeroDivisionError: by zero: this is a bug")
+    assert "set BSMAMBA2_DEBUG=1" in result.stderr
+
+
+def test_a_bug_shows_its_traceback_when_asked(run, song, monkeypatch):
+    monkeypatch.setenv("BSMAMBA2_DEBUG", "1")
+    run.open = raising(ZeroDivisionError("by zero"))
+    assert isinstance(run("separate", song()).exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Cancelled("enough")])
+def test_stopping_is_status_130_and_leaves_no_file(run, stub, song, error):
+    def stop(chunk):
+        raise error
+
+    run.open = lambda model, device: stub.of(stop)
+    path = song()
+    result = run("separate", path)
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (130, "stopped")
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_missing_extra_answers_with_the_line_that_installs_it(run, monkeypatch):
+    point = metadata.EntryPoint("export", "bsmamba2_export.none.at.all:export", cli.GROUP)
+    monkeypatch.setattr(cli.metadata, "entry_points", lambda group: [point])
+    result = run("export", "model.ckpt", "--any", "thing")
+    assert result.exit_code == 2
+    assert result.stderr.endswith(': pip install "bsmamba2[export]"\n')
+    assert 'Not installed: pip install "bsmamba2[export]"' in run("--help").stdout
+
+
+def test_the_version_is_the_package_s(run):
+    assert run("--version").stdout.split()[-1] == bsmamba2.__version__
+
+
+def python(*args, **environment):
+    """A real process, with nothing of pytest in it."""
+    return subprocess.run(
+        [sys.executable, *args],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+STUBBED = """
+import sys, types
+import numpy as np
+from bsmamba2 import Manifest, cli
+class Engine:
+    device, manifest = "cpu", Manifest(name="stub")
+    def run(self, chunk):
+        return chunk[np.newaxis]
+sys.modules["bsmamba2.models"] = types.ModuleType("bsmamba2.models")
+sys.modules["bsmamba2.models"].open_engine = lambda model, device: Engine()
+cli.main(prog_name="bsmamba2")
+"""
+
+
+def test_a_real_process_separates_and_says_so(song):
+    path = song(subtype="PCM_16", gain=1)
+    result = python("-c", STUBBED, "separate", str(path), "--json")
+    assert (result.returncode, len(json.loads(result.stdout)["outputs"])) == (0, 2)
+    assert result.stderr == "stub on cpu\n"
+
+
+def test_a_real_process_has_no_traceback_for_bad_songs(tmp_path):
+    (tmp_path / "empty.wav").touch()
+    result = python("-c", STUBBED, "separate", str(tmp_path / "empty.wav"), str(tmp_path))
+    assert result.returncode == 2
+    assert [line.partition(": ")[0] for line in result.stderr.splitlines()[1:]] == ["bsmamba2"] * 2
+
+
+def test_the_module_is_the_command():
+    result = python("-m", "bsmamba2", "--help")
+    assert (result.returncode, "separate" in result.stdout) == (0, True)
+
+
+def test_importing_bsmamba2_is_light():
+    heavy = "{'torch', 'onnx', 'onnxruntime', 'rich', 'click'}"
+    code = f"import bsmamba2, sys; print({heavy} & set(sys.modules))"
+    assert python("-c", code).stdout == "set()\n"

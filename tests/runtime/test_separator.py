@@ -1,0 +1,142 @@
+"""Arrays in and arrays out: `Separator`, `separate` and `Stems`."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+import bsmamba2
+from bsmamba2 import AudioError, Cancelled, DeviceError, ModelError, Separator
+
+
+@pytest.mark.parametrize("shape", [(500,), (1, 500), (500, 1), (2, 500), (500, 2), (1, 1)])
+def test_arrays_come_back_in_the_shape_they_had(stub, shape):
+    audio = np.linspace(-1, 1, np.prod(shape)).reshape(shape)
+    stems = Separator(stub.half())(audio, 48000)
+    assert stems["vocals"].shape == shape
+    assert stems["vocals"].dtype == np.float32
+    np.testing.assert_allclose(sum(stems.values()), audio, rtol=0, atol=1e-6)
+
+
+def test_no_samples_in_is_no_samples_out(stub):
+    stems = Separator(stub.half())(np.zeros((2, 0)), 44100)
+    assert stems["instrumental"].shape == (2, 0)
+
+
+def test_integers_are_refused(stub):
+    with pytest.raises(AudioError, match="int16 came: give audio / 32768"):
+        Separator(stub.half())(np.zeros((2, 9), np.int16), 44100)
+
+
+def test_the_caller_s_array_is_left_as_it_was(stub, noise):
+    def destroy(chunk):
+        chunk[:] = 0
+        return chunk[np.newaxis]
+
+    audio = noise(2, 500)
+    Separator(stub.of(destroy))(audio, 44100)
+    np.testing.assert_array_equal(audio, noise(2, 500))
+
+
+def test_the_overlap_is_the_manifest_s_unless_given(stub, noise):
+    for overlap, runs in ((None, 3), (0, 2), (0.5, 4)):
+        engine = stub.half(overlap=0.25)
+        Separator(engine)(noise(2, 128), 44100, overlap=overlap)
+        assert len(engine.lengths) == runs - (overlap == 0.5)
+
+
+def test_progress_ends_at_the_whole_and_never_goes_back(stub, noise):
+    seen = []
+    Separator(stub.half())(
+        noise(1, 200_000)[0], 44100, progress=lambda done, total: seen.append((done, total))
+    )
+    assert seen == sorted(seen)
+    assert seen[-1] == (200_000 / 44100, 200_000 / 44100)
+
+
+def test_the_caller_can_stop_from_progress(stub, noise):
+    def stop(done, total):
+        raise Cancelled("enough")
+
+    with pytest.raises(Cancelled, match="enough"):
+        Separator(stub.half())(noise(2, 500), 44100, progress=stop)
+
+
+def test_an_engine_has_its_own_device(stub):
+    assert Separator(stub.half()).device == "cpu"
+    with pytest.raises(DeviceError, match="device must be 'auto' with an engine"):
+        Separator(stub.half(), device="cuda")
+
+
+def test_a_name_or_path_is_opened_by_the_models(stub, monkeypatch):
+    models = type(sys)("bsmamba2.models")
+    models.open_engine = lambda model, device: stub.half(name=f"{model}-on-{device}")
+    monkeypatch.setitem(sys.modules, "bsmamba2.models", models)
+    assert Separator("voice", device="cpu").manifest.name == "voice-on-cpu"
+
+
+def test_separate_reads_a_file(stub, song):
+    path = song(rate=8000)
+    stems = bsmamba2.separate(path, stub.half())
+    assert stems.sample_rate == 8000
+    np.testing.assert_allclose(sum(stems.values()).T, soundfile.read(path)[0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["instrumental", "other", "accompaniment", "no_vocals"])
+def test_the_instrumental_answers_to_its_other_names(stub, noise, name):
+    stems = Separator(stub.half())(noise(2, 99), 44100)
+    assert list(stems) == ["vocals", "instrumental"]
+    assert name in stems
+    np.testing.assert_array_equal(stems[name], stems["instrumental"])
+
+
+def test_an_unknown_stem_is_a_key_error_that_lists_the_known(stub, noise):
+    stems = Separator(stub.half())(noise(2, 99), 44100)
+    assert stems.get("drums") is None
+    with pytest.raises(KeyError) as error:
+        stems["drums"]
+    assert isinstance(error.value, ModelError)
+    assert str(error.value) == "stem must be one of vocals, instrumental; 'drums' came"
+
+
+def test_other_is_no_alias_where_it_is_a_stem_of_its_own(stub, noise):
+    engine = stub.left_and_right(stems=("other", "instrumental"))
+    stems = Separator(engine)(noise(2, 99), 44100)
+    assert not np.array_equal(stems["other"], stems["instrumental"])
+
+
+def test_stems_show_what_they_are(stub, noise):
+    stems = Separator(stub.half())(noise(2, 48000), 48000)
+    assert repr(stems) == "Stems(vocals, instrumental: 1.000 s, 2 channels, 48000 Hz)"
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
+def test_saved_stems_of_a_song_sum_to_it_to_the_bit(stub, song, tmp_path, subtype):
+    path = song("song.wav", subtype)
+    saved = bsmamba2.separate(path, stub.lower_half_band()).save(tmp_path / "out", subtype=subtype)
+    total = sum(soundfile.read(stem, dtype="int32")[0] for stem in saved.values())
+    np.testing.assert_array_equal(total, soundfile.read(path, dtype="int32")[0])
+
+
+def test_saved_stems_are_named_after_the_song_or_as_asked(stub, song, noise, tmp_path):
+    from_file = bsmamba2.separate(song(), stub.half()).save(tmp_path / "a")
+    from_array = Separator(stub.half())(noise(99, 2), 44100).save(tmp_path / "b", format="wav")
+    assert from_file["vocals"] == tmp_path / "a" / "song_vocals.flac"
+    assert from_array["vocals"] == tmp_path / "b" / "vocals.wav"
+    named = Separator(stub.half())(noise(1, 99)[0], 44100).save(tmp_path, name="x")
+    assert named["instrumental"] == tmp_path / "x_instrumental.flac"
+
+
+def test_a_saved_stem_keeps_rate_length_and_channels(stub, noise, tmp_path):
+    saved = Separator(stub.half())(noise(999, 2), 48000).save(tmp_path)
+    audio, rate = soundfile.read(saved["vocals"])
+    assert (audio.shape, rate) == ((999, 2), 48000)
+
+
+def test_there_is_no_file_of_nothing(stub, tmp_path):
+    with pytest.raises(AudioError, match="no samples to save"):
+        Separator(stub.half())(np.zeros(0), 44100).save(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
