@@ -78,14 +78,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         ModelError: not a checkpoint, of another network, damaged, or carrying code.
     """
+    if path.is_dir():
+        raise ModelError(f"the checkpoint {path} is not a file but a folder")
     try:
-        size = path.stat().st_size
-        head = path.open("rb").read(256) if path.is_file() else None
+        with path.open("rb") as file:
+            head = file.read(256)
     except OSError as error:
         raise ModelError(f"the checkpoint {path} cannot be read: {error.strerror}") from None
-    if head is None:
-        raise ModelError(f"the checkpoint {path} is not a file")
-    if size == 0:
+    if not head:
         raise ModelError(f"the checkpoint {path} is empty (0 bytes): download it again")
     metadata: dict[str, str] = {}
     if path.suffix == ".safetensors":

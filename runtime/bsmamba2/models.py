@@ -32,20 +32,26 @@ def open_engine(model: str | os.PathLike[str] | None, device: str = "auto") -> E
         DeviceError: the device is not there.
         MissingExtra: no ONNX Runtime is installed.
     """
-    if model is None:
-        raise ModelError(f"no model was named, and none is shipped yet; {_HOW_TO_GET_ONE}")
-    path = Path(model)
-    if path.suffix in CHECKPOINT_SUFFIXES:
-        checkpoint = read_checkpoint(path)
-        graph = find_graph(checkpoint)
-        manifest = poured_manifest(graph.manifest, checkpoint)
-        return OrtEngine(graph, device, checkpoint.tensors, manifest)
+    path = _model_path(model)
     if path.suffix == ".onnx":
         return OrtEngine(read_onnx(path), device)
-    if path.exists():
-        known = ", ".join((".onnx", *CHECKPOINT_SUFFIXES))
-        raise ModelError(f"model {str(path)!r} must be one of {known}")
-    raise ModelError(f"no model is called {str(model)!r}; {_HOW_TO_GET_ONE}")
+    checkpoint = read_checkpoint(path)
+    graph = find_graph(checkpoint)
+    manifest = poured_manifest(graph.manifest, checkpoint)
+    return OrtEngine(graph, device, checkpoint.tensors, manifest)
+
+
+def describe(model: str | os.PathLike[str]) -> Manifest:
+    """A model's manifest, without loading it into an engine.
+
+    Raises:
+        ModelError: as :func:`open_engine`.
+    """
+    path = _model_path(model)
+    if path.suffix == ".onnx":
+        return read_onnx(path).manifest
+    checkpoint = read_checkpoint(path)
+    return poured_manifest(find_graph(checkpoint).manifest, checkpoint)
 
 
 @cache
@@ -98,6 +104,18 @@ def poured_manifest(graph: Manifest, checkpoint: Checkpoint) -> Manifest:
         except (ValueError, TypeError, KeyError, AttributeError):
             raise ModelError(f"the sizes stored in {checkpoint.name} are damaged") from None
     return graph.replace(**changes)
+
+
+def _model_path(model: str | os.PathLike[str] | None) -> Path:
+    if model is None:
+        raise ModelError(f"no model was named, and none is shipped yet; {_HOW_TO_GET_ONE}")
+    path = Path(model)
+    known = (".onnx", *CHECKPOINT_SUFFIXES)
+    if not path.exists():
+        raise ModelError(f"no model is called {str(model)!r}; {_HOW_TO_GET_ONE}")
+    if path.suffix not in known:
+        raise ModelError(f"model must be a file in one of {', '.join(known)}; got {str(path)!r}")
+    return path
 
 
 def _lengths(stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,44 @@
+"""``bsmamba2 info``: what a model file is, without running it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bsmamba2.check import reproduce
+from bsmamba2.manifest import Manifest
+from bsmamba2.models import describe, open_engine
+
+
+@click.command(short_help="Tell what a model or checkpoint is.")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--check", is_flag=True, help="Run the model's own check on --device as well.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON.")
+def info(model: Path, check: bool, device: str, as_json: bool) -> None:
+    """Print what MODEL (.onnx, .ckpt, .safetensors) separates, in which form, and how it was proven."""
+    manifest = describe(model)
+    click.echo(manifest.to_json() if as_json else _page(manifest))
+    if check:
+        engine = open_engine(model, device)
+        found = reproduce(engine)
+        click.echo(f"check       reproduced on {engine.device} with {found:.1f} dB", err=as_json)
+
+
+def _page(manifest: Manifest) -> str:
+    seconds = manifest.chunk / manifest.sample_rate
+    rows = {
+        "name": manifest.name,
+        "stems": ", ".join(manifest.outputs),
+        "audio": f"{manifest.sample_rate} Hz, {manifest.channels} channels",
+        "spectrum": f"n_fft {manifest.n_fft}, hop {manifest.hop}",
+        "chunk": f"{seconds:g} s, overlap {manifest.overlap:g}",
+        "graph": f"{manifest.io}, target {manifest.target}, {manifest.precision}",
+        "parameters": f"{manifest.parameters:,}",
+        "checkpoint": f"SHA-256 {manifest.checkpoint_sha256 or 'of no file'}",
+        "licence": manifest.licence,
+        "verified": ", ".join(f"{k} {v:.1f} dB" for k, v in manifest.verification.items())
+        or "not by an export: a checkpoint poured into a shipped graph",
+    }
+    return "\n".join(f"{name:<11} {value}" for name, value in rows.items())

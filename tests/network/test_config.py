@@ -1,0 +1,61 @@
+"""Sizes are checked when they are stated, not when they crash."""
+
+from __future__ import annotations
+
+import pytest
+
+from bsmamba2 import ModelError
+from bsmamba2_network import PRESETS, Config
+
+MSST = {
+    "audio": {"sample_rate": 44100, "chunk_size": 352800},
+    "training": {"instruments": ["vocals", "other"], "target_instrument": "vocals"},
+    "model": {
+        "module_type": "mamba2",
+        "dim": 256,
+        "depth": 6,
+        "stereo": True,
+        "num_stems": 1,
+        "stft_n_fft": 2048,
+        "stft_hop_length": 441,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bands": (1, 2)}, "bands must be widths that add up to n_fft / 2 \\+ 1 = 1025"),
+        ({"hop": 1025}, "hop must be at most 1024"),
+        ({"head_dim": 60}, "head_dim must be a divisor of expand · dim = 1024"),
+        ({"depth": 0}, "depth must be a whole number"),
+        ({"dim": 2.5}, "dim must be a whole number"),
+        ({"channels": 6}, "channels must be 1 or 2"),
+        ({"stems": ()}, "stems must be at least one name"),
+    ],
+)
+def test_a_size_that_does_not_fit_is_named(change, message):
+    with pytest.raises(ModelError, match=message):
+        Config(**change)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_sizes_survive_json(name):
+    assert Config.from_json(Config.preset(name).to_json()) == Config.preset(name)
+
+
+def test_msst_yaml_of_the_published_model_is_the_paper():
+    assert Config.from_msst(MSST) == Config.preset("paper")
+
+
+@pytest.mark.parametrize(
+    "change", [{"module_type": "transformer"}, {"mamba_gmlp": True}, {"stft_normalized": True}]
+)
+def test_msst_variants_that_are_another_network_are_refused(change):
+    with pytest.raises(ModelError, match=next(iter(change))):
+        Config.from_msst(MSST | {"model": MSST["model"] | change})
+
+
+def test_an_unknown_preset_is_told_which_exist():
+    with pytest.raises(ModelError, match="paper, small, tiny"):
+        Config.preset("huge")

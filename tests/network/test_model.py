@@ -1,0 +1,70 @@
+"""The network: its size, its shapes, and the symmetries that its parts must have."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bsmamba2_network import BSMamba2, spectrum
+
+
+def test_the_paper_has_its_48_098_188_parameters_in_675_tensors(paper):
+    tensors = paper.state_dict().values()
+    assert (sum(value.numel() for value in tensors), len(tensors)) == (48_098_188, 675)
+
+
+def test_the_same_seed_gives_the_same_weights_and_leaves_torchs_own_alone():
+    before = torch.get_rng_state()
+    one, two = (BSMamba2.untrained("tiny", seed=3).state_dict() for _ in range(2))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("samples", [0, 1, 16, 17, 400, 401])
+@torch.inference_mode()
+def test_stems_have_the_mixtures_length(micro, samples):
+    stems = micro(torch.randn(2, 2, samples))
+    assert stems.shape == (2, 1, 2, samples)
+    assert torch.isfinite(stems).all()
+
+
+@torch.inference_mode()
+def test_silence_stays_silence(micro):
+    assert not micro(torch.zeros(1, 2, 500)).any()
+
+
+@torch.inference_mode()
+def test_items_of_a_batch_do_not_hear_each_other(micro):
+    pair = torch.randn(2, 2, 300)
+    alone = torch.cat([micro(item[None]) for item in pair])
+    torch.testing.assert_close(micro(pair), alone)
+
+
+@torch.inference_mode()
+def test_a_gain_passes_through_the_network(micro):
+    """The band split's norm takes levels away, so the masks do not know them."""
+    mixture = torch.randn(1, 2, 400)
+    torch.testing.assert_close(micro(0.01 * mixture), 0.01 * micro(mixture), rtol=1e-4, atol=1e-7)
+
+
+@torch.inference_mode()
+def test_a_block_of_mirrored_directions_commutes_with_time_reversal(micro):
+    block = micro.layers[0][0]
+    block.backward_blocks[0].mixer.load_state_dict(block.forward_blocks[0].mixer.state_dict())
+    half = block.linear.weight[:16].clone()
+    block.linear.weight[16:] = half
+    start = (torch.zeros(1, 80, 3), torch.zeros(1, 8, 8, 8))
+    x = torch.randn(2, 30, 16)
+    torch.testing.assert_close(block(x.flip(1), start).flip(1), block(x, start))
+
+
+@pytest.mark.parametrize("samples", [1, 1024, 1025, 1026, 5000])
+def test_the_transform_and_back_is_the_signal(samples):
+    audio = torch.randn(2, samples, dtype=torch.float64)
+    frames = spectrum.stft(audio, 2048, 441)
+    torch.testing.assert_close(spectrum.istft(frames, 2048, 441, samples), audio)
+
+
+def test_frames_stand_from_0_to_the_last_multiple_of_hop():
+    counts = [spectrum.stft(torch.zeros(1, n), 2048, 441).shape[1] for n in (1, 44100, 44101)]
+    assert counts == [1025 // 441 + 1, 101, 101]
