@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import soundfile
 
+from bsmamba2.array import require_finite
 from bsmamba2.encoding import FLOATS, Clip, Encoding
 from bsmamba2.errors import AudioError
 from bsmamba2.resample import require_rate
@@ -59,10 +60,12 @@ class SongFile:
                 "WAV or FLAC first"
             ) from None
         try:
-            self._require_song()
-        except AudioError as error:
+            with self._named():
+                require_channels(self.channels)
+                require_rate(self.sample_rate)
+        except AudioError:
             self._file.close()
-            raise AudioError(f"{self.path}: {error}") from None
+            raise
 
     @property
     def sample_rate(self) -> int:
@@ -86,17 +89,19 @@ class SongFile:
         """The samples, (channels, n) in float64, full scale ±1.
 
         Raises:
-            AudioError: the file cannot be read on, or there was no sample in it.
+            AudioError: the file cannot be read on, a sample is not finite, or there is none.
         """
-        empty = True
+        start = 0
         while True:
             with _sentences(f"{self.path} cannot be read on", "it is damaged, get it again"):
                 frames = self._file.read(BLOCK, dtype="float64", always_2d=True)
             if len(frames) == 0:
                 break
-            empty = False
+            with self._named():
+                require_finite(frames.T, self.sample_rate, start)
+            start += len(frames)
             yield frames.T
-        if empty:
+        if start == 0:
             raise AudioError(f"{self.path} has no samples: give a song that is not empty")
 
     def __enter__(self) -> SongFile:
@@ -105,9 +110,13 @@ class SongFile:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def _require_song(self) -> None:
-        require_channels(self.channels)
-        require_rate(self.sample_rate)
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Puts the song's name before what is wrong with its audio."""
+        try:
+            yield
+        except AudioError as error:
+            raise AudioError(f"{self.path}: {error}") from None
 
 
 class StemFile:

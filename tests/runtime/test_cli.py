@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from importlib import metadata
 
 import pytest
@@ -148,14 +150,13 @@ def test_the_version_is_the_package_s(run):
     assert run("--version").stdout.split()[-1] == bsmamba2.__version__
 
 
-def python(*args, **environment):
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def python(*args):
     """A real process, with nothing of pytest in it."""
     return subprocess.run(
-        [sys.executable, *args],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
+        [sys.executable, *args], env=ENVIRONMENT, capture_output=True, text=True, timeout=60
     )
 
 
@@ -185,6 +186,18 @@ def test_a_real_process_has_no_traceback_for_bad_songs(tmp_path):
     result = python("-c", STUBBED, "separate", str(tmp_path / "empty.wav"), str(tmp_path))
     assert result.returncode == 2
     assert [line.partition(": ")[0] for line in result.stderr.splitlines()[1:]] == ["bsmamba2"] * 2
+
+
+def test_ctrl_c_ends_a_real_process_without_a_trace(song):
+    path = song(samples=500_000)
+    code = STUBBED.replace("return chunk", "time.sleep(60); return chunk")
+    arguments = [sys.executable, "-c", f"import time\n{code}", "separate", str(path)]
+    with subprocess.Popen(arguments, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        while len(list(path.parent.iterdir())) < 3:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert (process.wait(60), process.stderr.read().split("\n")[-2]) == (130, "stopped")
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_the_module_is_the_command():

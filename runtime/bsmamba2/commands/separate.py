@@ -76,7 +76,8 @@ def separate(
         except Cancelled:
             raise
         except Error as error:
-            failures.append(str(error))
+            # An AudioError names its file; what the model did needs the song beside it.
+            failures.append(str(error) if isinstance(error, AudioError) else f"{song}: {error}")
             record: dict[str, Any] = {"error": str(error)}
         else:
             made[key] = song
