@@ -1,5 +1,5 @@
 """From a BSMamba2 checkpoint to a verified ONNX file."""
 
-from bsmamba2_export.export import export, export_network
+from bsmamba2_export.exporter import export, export_network
 
 __all__ = ["export", "export_network"]

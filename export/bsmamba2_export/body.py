@@ -200,7 +200,34 @@ def mamba2_scan(
     return op.CastLike(y, zxbcdt), next_conv_state, next_ssm_state
 
 
-def functions(target: str, heads: int) -> list[onnx.FunctionProto]:
-    """The functions that give ``bsmamba2::mamba2_scan`` its meaning in one target."""
+def functions(target: str, heads: int, *, states: bool = True) -> list[onnx.FunctionProto]:
+    """The functions that give ``bsmamba2::mamba2_scan`` its meaning in one target.
+
+    Args:
+        target: ``portable`` or ``ort``.
+        heads: of the network.
+        states: whether the states are results. ONNX Runtime computes what an inlined body
+            computes, read or not, so where nobody reads the states the body does not make them.
+    """
     space = state_space_contrib(heads) if target == "ort" else state_space.to_function_proto()
-    return [mamba2_scan.to_function_proto(), convolve.to_function_proto(), space]
+    made = [mamba2_scan.to_function_proto(), convolve.to_function_proto(), space]
+    if not states:
+        del made[0].output[1:]
+        _drop_dead_nodes(made[0])
+        call = next(node for node in made[0].node if node.op_type == "state_space")
+        del call.output[1:]
+        del space.output[1:]
+        _drop_dead_nodes(space)
+    return made
+
+
+def _drop_dead_nodes(function: onnx.FunctionProto) -> None:
+    """Removes the nodes whose results lead to no output of the function, in place."""
+    live = set(function.output)
+    kept = []
+    for node in reversed(function.node):
+        if live.intersection(node.output):
+            live.update(node.input)
+            kept.append(node)
+    del function.node[:]
+    function.node.extend(reversed(kept))

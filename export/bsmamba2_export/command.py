@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from bsmamba2_export.export import TARGETS
-from bsmamba2_export.export import export as export_checkpoint
+from bsmamba2_export.exporter import TARGETS
+from bsmamba2_export.exporter import export as export_checkpoint
 
 
 @click.command()

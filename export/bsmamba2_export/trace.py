@@ -106,8 +106,10 @@ def set_target(model: ModelProto, target: str) -> None:
         for value in model.graph.initializer
         if value.name == "layers.0.0.forward_blocks.0.mixer.A_log"
     )
+    scans = [node for node in model.graph.node if node.op_type == body.NAME]
+    streams = any(len(node.output) > 1 for node in scans)
     del model.functions[:]
-    model.functions.extend(body.functions(target, heads))
+    model.functions.extend(body.functions(target, heads, states=streams))
     imports = {entry.domain: entry for entry in model.opset_import}
     del model.opset_import[:]
     model.opset_import.append(imports[""])
@@ -190,8 +192,7 @@ def _tidy(model: ModelProto) -> None:
     read |= {value.name for value in model.graph.output}
     for node in model.graph.node:
         if node.op_type == body.NAME:
-            # Blank, not shorter: ONNX Runtime wants as many as the body has.
-            node.output[:] = [name if name in read else "" for name in node.output]
+            node.output[:] = [name for name in node.output if name in read]
         del node.metadata_props[:]
         node.ClearField("doc_string")
     del model.graph.value_info[:]

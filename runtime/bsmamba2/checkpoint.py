@@ -47,6 +47,8 @@ _BOOKKEEPING = (
     "omegaconf", "lightning", "lightning_fabric", "pytorch_lightning", "typing", "pathlib",
     "argparse", "numpy", "torch",
 )  # fmt: skip
+_BOOKKEEPING_TYPES = ("int", "float", "str", "bool", "tuple")
+_PLAIN = {"set": set, "dict": dict, "list": list}
 _WRAPPERS = ("state_dict", "model_state_dict", "state")
 _FOREIGN = (
     ("BN_mask.", "TS-BSMamba2 (arXiv 2409.06245), another network with a similar name"),
@@ -193,13 +195,12 @@ class _TensorUnpickler(pickle.Unpickler):
             return lambda tensor, *_: tensor
         if module in ("torch", "torch.storage") and name.endswith("Storage"):
             return _Storage(name)
-        if (module, name) in {("builtins", "set"), ("builtins", "dict"), ("builtins", "list")}:
-            return {"set": set, "dict": dict, "list": list}[name]
-        inert = module.split(".")[0] in _BOOKKEEPING or (module, name) in {
-            ("collections", "defaultdict"), ("builtins", "int"), ("builtins", "str"),
-            ("builtins", "float"), ("builtins", "bool"), ("builtins", "tuple"),
-        }  # fmt: skip
-        if inert:
+        builtin = name if module in ("builtins", "__builtin__") else ""
+        if builtin in _PLAIN:
+            return _PLAIN[builtin]
+        if module.split(".")[0] in _BOOKKEEPING or builtin in _BOOKKEEPING_TYPES:
+            return _Inert
+        if (module, name) == ("collections", "defaultdict"):
             return _Inert
         raise ModelError(f"the checkpoint carries code ({module}.{name}) and is refused")
 

@@ -230,6 +230,11 @@ class Manifest:
         )
 
 
+def residual_of(stems: tuple[str, ...]) -> str:
+    """What is left of a mixture without these stems: the instrumental, where they are the vocals."""
+    return "instrumental" if stems == ("vocals",) else "residual"
+
+
 def _require(holds: bool, name: str, allowed: str, came: object) -> None:
     if not holds:
         raise ModelError(f"the manifest's {name} must be {allowed}; it is {came!r}")

@@ -13,7 +13,7 @@ from typing import Any
 from bsmamba2.checkpoint import CONFIG_KEY, Checkpoint, match, read_checkpoint
 from bsmamba2.engine import Engine
 from bsmamba2.errors import ModelError
-from bsmamba2.manifest import Manifest
+from bsmamba2.manifest import Manifest, residual_of
 from bsmamba2.onnx_file import OnnxFile, read_onnx
 from bsmamba2.ort_engine import OrtEngine
 
@@ -120,8 +120,10 @@ def _model_path(model: str | os.PathLike[str] | None) -> Path:
 
 def _lengths(stored: Mapping[str, Any]) -> dict[str, Any]:
     """What the weights' shapes do not tell: a graph from spectrum to spectrum fits any of them."""
+    stems = tuple(str(stem) for stem in stored["stems"])
     return {
-        "stems": tuple(str(stem) for stem in stored["stems"]),
+        "stems": stems,
+        "residual": residual_of(stems),
         "sample_rate": int(stored["sample_rate"]),
         "hop": int(stored["hop"]),
         "chunk": int(stored["chunk"]),

@@ -22,9 +22,7 @@ def run(stub, monkeypatch):
     """``run("separate", ...)`` with a stub where the models are; ``run.engine`` replaces it."""
 
     def invoke(*args):
-        models = type(sys)("bsmamba2.models")
-        models.open_engine = lambda model, device: invoke.open(model, device)
-        monkeypatch.setitem(sys.modules, "bsmamba2.models", models)
+        monkeypatch.setattr("bsmamba2.models.open_engine", lambda *how: invoke.open(*how))
         return CliRunner().invoke(cli.main, [str(arg) for arg in args])
 
     invoke.open = lambda model, device: stub.lower_half_band()
@@ -161,15 +159,14 @@ def python(*args):
 
 
 STUBBED = """
-import sys, types
 import numpy as np
+import bsmamba2.models
 from bsmamba2 import Manifest, cli
 class Engine:
     device, manifest = "cpu", Manifest(name="stub")
     def run(self, chunk):
         return chunk[np.newaxis]
-sys.modules["bsmamba2.models"] = types.ModuleType("bsmamba2.models")
-sys.modules["bsmamba2.models"].open_engine = lambda model, device: Engine()
+bsmamba2.models.open_engine = lambda model, device: Engine()
 cli.main(prog_name="bsmamba2")
 """
 

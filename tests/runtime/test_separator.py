@@ -72,9 +72,10 @@ def test_an_engine_has_its_own_device(stub):
 
 
 def test_a_name_or_path_is_opened_by_the_models(stub, monkeypatch):
-    models = type(sys)("bsmamba2.models")
-    models.open_engine = lambda model, device: stub.half(name=f"{model}-on-{device}")
-    monkeypatch.setitem(sys.modules, "bsmamba2.models", models)
+    def open_engine(model, device):
+        return stub.half(name=f"{model}-on-{device}")
+
+    monkeypatch.setattr("bsmamba2.models.open_engine", open_engine)
     assert Separator("voice", device="cpu").manifest.name == "voice-on-cpu"
 
 

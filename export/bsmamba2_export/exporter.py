@@ -6,12 +6,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from onnx import ModelProto
-
 from bsmamba2.check import make_check
 from bsmamba2.checkpoint import read_checkpoint
 from bsmamba2.errors import ModelError
-from bsmamba2.manifest import Manifest
+from bsmamba2.manifest import Manifest, residual_of
 from bsmamba2.onnx_file import read_onnx
 from bsmamba2.ort_engine import OrtEngine
 from bsmamba2_export import artifact
@@ -22,7 +20,6 @@ from bsmamba2_network.checkpoints import pour, resolve_config
 
 TARGETS = ("portable", "ort")
 CROSSFADE_SECONDS = 1.0
-RESIDUALS = {("vocals",): "instrumental"}
 CHECK_SNR_DB = 60.0
 """What another device or version must reach: far above any fault, below float32's own differences."""
 
@@ -99,15 +96,6 @@ def prove(path: Path, net: BSMamba2) -> Manifest:
     )
 
 
-def weightless_graph(preset: str) -> ModelProto:
-    """The canonical graph of a preset without weights, as the runtime ships it."""
-    net = BSMamba2.untrained(preset)
-    manifest = describe(net, preset)
-    model = trace(net)
-    artifact.set_manifest(model, manifest)
-    return artifact.without_weights(model, set(manifest.initialisers))
-
-
 def describe(
     net: BSMamba2,
     name: str,
@@ -128,7 +116,7 @@ def describe(
     return Manifest(
         name=name,
         stems=config.stems,
-        residual=RESIDUALS.get(config.stems, "residual"),
+        residual=residual_of(config.stems),
         sample_rate=config.sample_rate,
         channels=config.channels,
         n_fft=config.n_fft,

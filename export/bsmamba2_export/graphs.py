@@ -1,0 +1,39 @@
+"""The graphs without weights that the runtime ships, one a preset.
+
+``python -m bsmamba2_export.graphs`` writes them into the runtime of this checkout; a test compares
+what is shipped with what the network exports to.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from onnx import ModelProto
+
+import bsmamba2
+from bsmamba2_export import artifact
+from bsmamba2_export.exporter import describe
+from bsmamba2_export.trace import trace
+from bsmamba2_network import PRESETS, BSMamba2
+
+
+def weightless_graph(preset: str) -> ModelProto:
+    """The canonical graph of a preset without its weights."""
+    net = BSMamba2.untrained(preset)
+    manifest = describe(net, preset)
+    model = trace(net)
+    artifact.set_manifest(model, manifest)
+    return artifact.without_weights(model, set(manifest.initialisers))
+
+
+def main() -> None:
+    """Writes every preset's graph."""
+    folder = Path(bsmamba2.__file__).parent / "graphs"
+    folder.mkdir(exist_ok=True)
+    for preset in PRESETS:
+        artifact.write(weightless_graph(preset), folder / f"{preset}.onnx")
+        print(f"wrote {preset}.onnx")
+
+
+if __name__ == "__main__":
+    main()

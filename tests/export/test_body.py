@@ -1,0 +1,137 @@
+"""The operator's body in ONNX Runtime against the recurrence in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from bsmamba2_export import body
+from bsmamba2_network.scan import recurrence, scan
+
+NAMES = (
+    "zxbcdt conv_weight conv_bias dt_bias A_log D norm_weight conv_state ssm_state".split()
+)
+HEADS, HEAD_DIM, STATE = 3, 4, 8
+
+
+def model(target, reverse, outputs=("y", "conv", "ssm"), kind=TensorProto.FLOAT):
+    """A graph of one node, its body attached."""
+    attributes = {"head_dim": HEAD_DIM, "state_size": STATE, "reverse": reverse, "epsilon": 1e-5}
+    node = helper.make_node(body.NAME, NAMES, outputs, domain=body.DOMAIN, **attributes)
+    ranks = (3, 3, 1, 1, 1, 1, 1, 3, 4)
+    inputs = [
+        helper.make_tensor_value_info(
+            name, kind if name == "zxbcdt" else TensorProto.FLOAT, [f"{name}{i}" for i in range(rank)]
+        )
+        for name, rank in zip(NAMES, ranks, strict=True)
+    ]
+    kinds = {"y": kind}
+    found = [
+        helper.make_tensor_value_info(name, kinds.get(name, TensorProto.FLOAT), None)
+        for name in outputs
+        if name
+    ]
+    imports = [("", body.OPSET), (body.DOMAIN, 1), (body.CONTRIB, 1)]
+    return helper.make_model(
+        helper.make_graph([node], "one", inputs, found),
+        opset_imports=[helper.make_opsetid(*entry) for entry in imports],
+        functions=body.functions(target, HEADS),
+        ir_version=10,
+    )
+
+
+SESSIONS = {}
+
+
+def run(target, reverse, tensors):
+    key = target, reverse
+    if key not in SESSIONS:
+        SESSIONS[key] = onnxruntime.InferenceSession(model(*key).SerializeToString())
+    values = [tensor.float().numpy() for tensor in tensors]
+    return SESSIONS[key].run(None, dict(zip(NAMES, values, strict=True)))
+
+
+def tensors(batch, length, states, seed):
+    random = torch.Generator().manual_seed(seed)
+    d_inner = HEADS * HEAD_DIM
+    channels = d_inner + 2 * STATE
+    shapes = [
+        (batch, length, d_inner + channels + HEADS), (channels, 1, 4), (channels,), (HEADS,),
+        (HEADS,), (HEADS,), (d_inner,), (states, channels, 3), (states, HEADS, HEAD_DIM, STATE),
+    ]  # fmt: skip
+    return [torch.randn(shape, generator=random).double() for shape in shapes]
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from(["portable", "ort"]),
+    st.integers(0, 1),
+    st.integers(1, 4),
+    st.integers(0, 150),
+    st.booleans(),
+    st.integers(0, 2**16),
+)
+@example("portable", 0, 2, 0, False, 0)
+@example("ort", 1, 2, 0, False, 0)
+@example("portable", 1, 2, 1, True, 0)
+@example("ort", 0, 2, 1, True, 0)
+@example("portable", 0, 1, 64, True, 1)
+@example("portable", 1, 1, 65, False, 1)
+def test_every_body_is_the_recurrence(target, reverse, batch, length, one_state, seed):
+    given_tensors = tensors(batch, length, 1 if one_state else batch, seed)
+    found = run(target, reverse, given_tensors)
+    wanted = scan(*given_tensors, HEAD_DIM, STATE, bool(reverse), 1e-5, state_space=recurrence)
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
+
+
+@settings(max_examples=20)
+@given(st.sampled_from(["portable", "ort"]), st.integers(0, 130), st.integers(0, 130))
+def test_two_halves_with_the_state_handed_over_are_the_whole(target, first, second):
+    whole = tensors(2, first + second, 1, seed=first)
+    y1, *states = run(target, 0, [whole[0][:, :first], *whole[1:]])
+    handed = [torch.from_numpy(state) for state in states]
+    y2, *states = run(target, 0, [whole[0][:, first:], *whole[1:7], *handed])
+    for one, other in zip(
+        [np.concatenate([y1, y2], 1), *states], run(target, 0, whole), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("target", ["portable", "ort"])
+def test_half_precision_goes_in_and_out_with_float32_inside(target):
+    graph = model(target, 0, kind=TensorProto.FLOAT16)
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    values = [tensor.float().numpy() for tensor in tensors(2, 70, 1, seed=5)]
+    feeds = dict(zip(NAMES, values, strict=True)) | {"zxbcdt": values[0].astype(np.float16)}
+    y, _, state = session.run(None, feeds)
+    exact = run(target, 0, [torch.from_numpy(feeds[name]).float() for name in NAMES])
+    assert (y.dtype, state.dtype) == (np.float16, np.float32)
+    np.testing.assert_allclose(state, exact[2], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(y, exact[0].astype(np.float16))
+
+
+@pytest.mark.parametrize("target", ["portable", "ort"])
+def test_a_body_without_states_makes_the_same_y_with_fewer_nodes(target):
+    graph = model(target, 1, outputs=["y"])
+    del graph.functions[:]
+    graph.functions.extend(body.functions(target, HEADS, states=False))
+    values = [tensor.float().numpy() for tensor in tensors(2, 70, 1, seed=6)]
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    (y,) = session.run(None, dict(zip(NAMES, values, strict=True)))
+    np.testing.assert_array_equal(y, run(target, 1, [torch.from_numpy(v) for v in values])[0])
+    assert nodes(graph.functions) < nodes(body.functions(target, HEADS))
+
+
+def nodes(functions):
+    return sum(len(function.node) for function in functions)
+
+
+def test_the_portable_body_is_made_of_standard_operators_alone():
+    domains = {n.domain for f in body.functions("portable", HEADS) for n in f.node}
+    assert domains == {"", body.DOMAIN}

@@ -1,0 +1,118 @@
+"""An exported file says what it is, computes what the network computes, or does not exist."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from click.testing import CliRunner
+
+from bsmamba2 import DeviceError, ModelError, Separator
+from bsmamba2.check import check_input, reproduce, snr_db
+from bsmamba2.cli import main
+from bsmamba2.models import open_engine
+from bsmamba2_export import export, trace, verify
+from bsmamba2_export.exporter import describe, export_network
+from bsmamba2_network import BSMamba2, Config
+
+FORMS = [(target, io) for target in ("portable", "ort") for io in ("spectrum", "waveform")]
+
+
+@pytest.mark.parametrize(("target", "io"), FORMS)
+def test_every_form_agrees_with_the_network_and_says_so(exported, target, io):
+    manifest = open_engine(exported(target, io), "cpu").manifest
+    assert (manifest.target, manifest.io) == (target, io)
+    assert min(manifest.verification.values()) >= 90
+
+
+@pytest.mark.parametrize("samples", [1, 700, 1025, 30_000])
+@pytest.mark.parametrize(("target", "io"), FORMS)
+def test_every_length_runs_and_agrees(exported, tiny, target, io, samples):
+    audio = check_input(3, 2, samples)
+    with torch.inference_mode():
+        wanted = tiny(torch.from_numpy(audio)[None])[0].numpy()
+    assert snr_db(wanted, open_engine(exported(target, io), "cpu").run(audio)) >= 90
+
+
+def test_one_node_a_scan_and_the_checkpoints_names(exported, tiny):
+    model = onnx.load(exported())
+    scans = [node for node in model.graph.node if node.op_type == "mamba2_scan"]
+    assert len(scans) == 4 * tiny.config.depth
+    shapes = {value.name: tuple(value.dims) for value in model.graph.initializer}
+    assert all(shapes[key] == tuple(v.shape) for key, v in tiny.state_dict().items())
+
+
+def test_targets_differ_in_the_scans_body_alone(exported):
+    one, other = onnx.load(exported("portable")), onnx.load(exported("ort"))
+    assert one.graph.SerializeToString() == other.graph.SerializeToString()
+    assert [f.name for f in one.functions] == [f.name for f in other.functions]
+    assert one.functions[:2] == other.functions[:2]
+
+
+def test_the_check_vector_is_reproduced_and_a_damaged_one_is_not(exported):
+    engine = open_engine(exported(), "cpu")
+    assert reproduce(engine) >= 60
+    broken = engine.manifest.check.expected
+    broken += 0.1
+    with pytest.raises(DeviceError, match="does not reproduce its check"):
+        reproduce(engine)
+
+
+def test_a_checkpoint_poured_into_the_shipped_graph_is_the_exported_model(exported, checkpoint):
+    audio = check_input(4, 2, 20_000)
+    poured, whole = (Separator(path, "cpu")(audio, 44100) for path in (checkpoint, exported()))
+    np.testing.assert_array_equal(poured["vocals"], whole["vocals"])
+
+
+def test_a_graph_that_computes_something_else_is_deleted(tiny, tmp_path, monkeypatch):
+    def wrong_trace(net, io, target):
+        model = trace.trace(net, io, target)
+        values = {value.name: value for value in model.graph.initializer}
+        gamma = onnx.numpy_helper.to_array(values["final_norm.gamma"])
+        values["final_norm.gamma"].CopyFrom(
+            onnx.numpy_helper.from_array(gamma * np.float32(1.001), "final_norm.gamma")
+        )
+        return model
+
+    monkeypatch.setattr("bsmamba2_export.exporter.trace", wrong_trace)
+    with pytest.raises(ModelError, match="does not agree with the network"):
+        export_network(tiny, describe(tiny, "wrong"), tmp_path / "wrong.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_bar_is_90_db():
+    verify.require({"audio": 90.0}, verify.MINIMUM_SNR_DB)
+    for value in (89.9, float("nan"), -float("inf")):
+        with pytest.raises(ModelError):
+            verify.require({"audio": value, "spectrum": 120.0}, verify.MINIMUM_SNR_DB)
+
+
+def test_a_size_without_a_shipped_graph_is_told_to_export(tmp_path):
+    BSMamba2(Config(dim=16, depth=1, state_size=16)).save(tmp_path / "odd.safetensors")
+    with pytest.raises(ModelError, match="no ready graph .*bsmamba2 export"):
+        open_engine(tmp_path / "odd.safetensors", "cpu")
+
+
+def test_other_stems_hops_and_chunks_of_a_known_size_run_from_their_checkpoint(tmp_path, tiny):
+    sizes = {**vars(tiny.config), "stems": ("drums",), "hop": 512, "chunk": 88200}
+    BSMamba2(Config(**sizes)).save(tmp_path / "drums.safetensors")
+    manifest = open_engine(tmp_path / "drums.safetensors", "cpu").manifest
+    assert (manifest.outputs, manifest.hop, manifest.chunk) == (("drums", "residual"), 512, 88200)
+
+
+@pytest.mark.parametrize(
+    ("output", "message"), [("x.pt", "must end in .onnx"), ("no/x.onnx", "does not exist")]
+)
+def test_a_wrong_output_is_refused_before_the_work(checkpoint, tmp_path, output, message):
+    with pytest.raises(ModelError, match=message):
+        export(checkpoint, tmp_path / output)
+
+
+def test_the_command_exports_and_info_reads_it(checkpoint, tmp_path):
+    path = tmp_path / "voice.onnx"
+    result = CliRunner().invoke(main, ["export", str(checkpoint), "-o", str(path)])
+    assert (result.exit_code, result.stdout.count("SNR")) == (0, 3)
+    page = CliRunner().invoke(main, ["info", str(path), "--check", "--device", "cpu"]).stdout
+    assert "parameters  1,451,004" in page
+    assert "reproduced on cpu" in page
