@@ -7,7 +7,6 @@ steps are those of :mod:`bsmamba2_network.scan`, under the same names: ``mamba2_
 """
 
 # mypy: ignore-errors
-# ruff: noqa: ANN001, ANN201
 # Inside @script, Python is read as ONNX: a name is a tensor, a call an operator.
 
 from __future__ import annotations
@@ -81,9 +80,7 @@ def state_space(x, a, B, C, h):
     )
     states = op.MatMul(op.Exp(op.Where(past_cut, between_cuts, never)), states)
     entering = op.Slice(states, zero, chunks, heads_axis)
-    entering = op.Reshape(
-        entering, op.Concat(batch, heads, chunks, P, N, axis=0), allowzero=1
-    )
+    entering = op.Reshape(entering, op.Concat(batch, heads, chunks, P, N, axis=0), allowzero=1)
     final = op.Slice(states, chunks, chunks + one, heads_axis)
     final = op.Reshape(final, op.Concat(batch, heads, P, N, axis=0), allowzero=1)
 
@@ -125,7 +122,7 @@ def state_space_contrib(heads: int) -> onnx.FunctionProto:
 
 @script(_ours, default_opset=op)
 def convolve(past, weight, bias):
-    """Step 1: taps as shifted copies; past (b, width − 1 + L, channels), weight (channels, 1, 4)."""
+    """Step 1: taps as shifted copies; past (b, 3 + L, channels), weight (channels, 1, 4)."""
     one = op.Constant(value_ints=[1])
     end = op.Shape(past, start=1, end=2)
     w0, w1, w2, w3 = op.Split(op.Transpose(weight, perm=[2, 1, 0]), num_outputs=4, axis=0)

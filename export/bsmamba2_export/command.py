@@ -10,19 +10,34 @@ from rich.console import Console
 from bsmamba2_export.exporter import TARGETS
 from bsmamba2_export.exporter import export as export_checkpoint
 
+PATH = click.Path(path_type=Path)
 
-@click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .onnx to write.")
-@click.option("--config", type=click.Path(path_type=Path), help="MSST's yaml; read off the weights without it.")
-@click.option("--target", type=click.Choice(TARGETS), default="portable", show_default=True,
-              help="portable: any ONNX Runtime. ort: its LinearAttention, for CUDA.")
-@click.option("--io", type=click.Choice(("spectrum", "waveform")), default="spectrum", show_default=True,
-              help="waveform: the Fourier transforms inside the graph, for hosts that want one file.")
+
+@click.command(short_help="Make a verified ONNX file of a checkpoint.")
+@click.argument("checkpoint", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="The .onnx to write.")
+@click.option("--config", type=PATH, help="MSST's yaml. Default: read off the weights.")
+@click.option(
+    "--target",
+    type=click.Choice(TARGETS),
+    default="portable",
+    show_default=True,
+    help="portable: any ONNX Runtime. ort: its LinearAttention, for CUDA.",
+)
+@click.option(
+    "--io",
+    type=click.Choice(("spectrum", "waveform")),
+    default="spectrum",
+    show_default=True,
+    help="waveform: with the Fourier transforms inside, for hosts that want one file.",
+)
 def export(checkpoint: Path, output: Path, config: Path | None, target: str, io: str) -> None:
-    """Exports a CHECKPOINT (.safetensors, .ckpt) to a verified ONNX file."""
-    console = Console(stderr=True, highlight=False)
-    with console.status("exporting") as status:
+    """Export CHECKPOINT (.safetensors, .ckpt) to ONNX, and prove that it computes the same.
+
+    The file appears only when it agrees with the network to 90 dB; the figures are printed, and
+    stand in the file.
+    """
+    with Console(stderr=True, highlight=False).status("exporting") as status:
         manifest = export_checkpoint(
             checkpoint, output, config=config, target=target, io=io, report=status.update
         )

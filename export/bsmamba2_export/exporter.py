@@ -21,7 +21,7 @@ from bsmamba2_network.checkpoints import pour, resolve_config
 TARGETS = ("portable", "ort")
 CROSSFADE_SECONDS = 1.0
 CHECK_SNR_DB = 60.0
-"""What another device or version must reach: far above any fault, below float32's own differences."""
+"""What another device or version must reach: no fault does, and float32's own differences do."""
 
 Report = Callable[[str], None]
 
@@ -77,7 +77,7 @@ def export_network(
         manifest = prove(unproven, net)
         artifact.set_manifest(model, manifest)
         artifact.write(model, unproven)
-        os.replace(unproven, path)
+        unproven.replace(path)
     finally:
         unproven.unlink(missing_ok=True)
     return manifest

@@ -26,9 +26,11 @@ class _TupleLoader(yaml.SafeLoader):
     """Safe YAML that also knows the tuples which MSST's files hold."""
 
 
-_TupleLoader.add_constructor(
-    "tag:yaml.org,2002:python/tuple", lambda loader, node: tuple(loader.construct_sequence(node))
-)
+def _tuple(loader: yaml.SafeLoader, node: yaml.SequenceNode) -> tuple[Any, ...]:
+    return tuple(loader.construct_sequence(node))
+
+
+_TupleLoader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
 
 
 def load(
@@ -79,7 +81,7 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
         ModelError: unreadable, not yaml, or holding objects other than tuples.
     """
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_TupleLoader)  # noqa: S506 - a SafeLoader
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_TupleLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"config {path} is not a readable yaml file: {reason}") from None

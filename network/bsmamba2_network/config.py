@@ -116,8 +116,9 @@ class Config:
         """
         model = document.get("model")
         if not isinstance(model, Mapping) or "module_type" not in model:
-            raise ModelError("config must be MSST's yaml of a bs_mamba2 model, with model.*; it is not")
-        for key, wanted in (("module_type", "mamba2"), ("mamba_gmlp", False), ("stft_normalized", False)):
+            raise ModelError("config must be MSST's yaml of a bs_mamba2 model; it has no model.*")
+        fixed = {"module_type": "mamba2", "mamba_gmlp": False, "stft_normalized": False}
+        for key, wanted in fixed.items():
             if model.get(key, wanted) != wanted:
                 raise ModelError(f"config's model.{key} must be {wanted!r}; it is {model[key]!r}")
         if model.get("stft_win_length", model["stft_n_fft"]) != model["stft_n_fft"]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +111,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, start: tuple[Tensor, Tensor]) -> Tensor:
         both = torch.cat([self.forward_blocks[0](x, start), self.backward_blocks[0](x, start)], -1)
-        return x + both @ self.linear.weight[:, :, 0] + self.linear.bias
+        assert self.linear.bias is not None
+        out: Tensor = x + both @ self.linear.weight[:, :, 0] + self.linear.bias
+        return out
 
 
 class BandSplit(nn.Module):
@@ -217,7 +220,8 @@ class BSMamba2(nn.Module):
             zero(1, config.heads, config.head_dim, config.state_size),
         )
         bands = x.shape[2]
-        for along_time, along_bands in self.layers:  # type: ignore[misc]
+        for layer in self.layers:
+            along_time, along_bands = cast("nn.ModuleList", layer)
             x = x.transpose(1, 2).reshape(batch * bands, frames, config.dim)
             x = along_time(x, start)
             x = x.reshape(batch, bands, frames, config.dim).transpose(1, 2)

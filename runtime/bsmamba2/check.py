@@ -51,7 +51,7 @@ def reproduce(engine: Engine) -> float:
 
 
 def snr_db(reference: Audio, estimate: Audio) -> float:
-    """10·log10(Σ reference² / Σ (reference − estimate)²); −inf where shapes differ or not finite."""
+    """10·log10(Σ r² / Σ (r − e)²); −inf where the shapes differ or the estimate is not finite."""
     if reference.shape != estimate.shape or not np.isfinite(estimate).all():
         return -np.inf
     exact = reference.astype(np.float64)

@@ -109,17 +109,16 @@ def match(tensors: Mapping[str, Audio], shapes: Mapping[str, tuple[int, ...]], n
     Raises:
         ModelError: naming each missing, unexpected and wrongly shaped key.
     """
-    faults = []
-    missing = [key for key in shapes if key not in tensors]
-    unexpected = [key for key in tensors if key not in shapes]
-    misshapen = [
-        f"{key} is {tensors[key].shape}, must be {tuple(shape)}"
-        for key, shape in shapes.items()
-        if key in tensors and tensors[key].shape != tuple(shape)
-    ]
-    for kind, keys in (("missing", missing), ("unexpected", unexpected), ("wrong shape", misshapen)):
-        if keys:
-            faults.append(f"{len(keys)} {kind}: {', '.join(keys)}")
+    found = {
+        "missing": [key for key in shapes if key not in tensors],
+        "unexpected": [key for key in tensors if key not in shapes],
+        "wrong shape": [
+            f"{key} is {tensors[key].shape}, must be {tuple(shape)}"
+            for key, shape in shapes.items()
+            if key in tensors and tensors[key].shape != tuple(shape)
+        ],
+    }
+    faults = [f"{len(keys)} {kind}: {', '.join(keys)}" for kind, keys in found.items() if keys]
     if faults:
         raise ModelError(f"{name} does not hold this network's weights; {'; '.join(faults)}")
 
@@ -236,13 +235,17 @@ class _TensorUnpickler(pickle.Unpickler):
 def _read_zip(path: Path) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
-            pickles = [n for n in archive.namelist() if n.endswith("/data.pkl") and n.count("/") == 1]
+            pickles = [
+                n for n in archive.namelist() if n.endswith("/data.pkl") and n.count("/") == 1
+            ]
             if len(pickles) != 1:
                 raise ModelError(f"{path} is a zip, but torch.save did not write it")
             if any(e.compress_type != zipfile.ZIP_STORED for e in archive.infolist()):
                 raise ModelError(f"{path} is a compressed zip; torch.save writes none")
             if archive.getinfo(pickles[0]).file_size > MAX_PICKLE_BYTES:
-                raise ModelError(f"{path} has an index above {MAX_PICKLE_BYTES >> 20} MiB: not ours")
+                raise ModelError(
+                    f"{path} has an index above {MAX_PICKLE_BYTES >> 20} MiB: not ours"
+                )
             return _TensorUnpickler(archive, pickles[0].removesuffix("/data.pkl")).load()
     except zipfile.BadZipFile:
         raise ModelError(f"{path} is truncated or damaged: download it again") from None

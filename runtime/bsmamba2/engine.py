@@ -9,7 +9,7 @@ from bsmamba2.manifest import Manifest
 
 
 class Engine(Protocol):
-    """Something that separates one chunk: an ONNX Runtime session, a TensorRT engine, a test's stub.
+    """Something that separates one chunk: an ONNX Runtime session, a TensorRT engine, a stub.
 
     An engine keeps no memory between chunks and may be shared between threads.
     """

@@ -231,7 +231,7 @@ class Manifest:
 
 
 def residual_of(stems: tuple[str, ...]) -> str:
-    """What is left of a mixture without these stems: the instrumental, where they are the vocals."""
+    """What a mixture less these stems is called: the instrumental, if they are the vocals."""
     return "instrumental" if stems == ("vocals",) else "residual"
 
 

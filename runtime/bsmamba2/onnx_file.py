@@ -19,7 +19,7 @@ from bsmamba2.errors import ModelError
 from bsmamba2.manifest import METADATA_KEY, Manifest
 
 WEIGHTLESS = "weights"
-"""Where a graph without weights says that its initialisers lie: nowhere, until they are poured in."""
+"""Where a graph without weights says that they lie: nowhere, until they are poured in."""
 
 _MODEL_GRAPH, _MODEL_METADATA = 7, 14
 _GRAPH_INITIALISER = 5
@@ -58,8 +58,8 @@ def read_onnx(path: Path) -> OnnxFile:
         raise ModelError(f"the model {path} cannot be read: {reason}") from None
     if METADATA_KEY not in metadata:
         raise ModelError(
-            f"{path} is not a model of bsmamba2: it has no {METADATA_KEY} in its metadata; make one "
-            "with bsmamba2 export"
+            f"{path} is not a model of bsmamba2: it has no {METADATA_KEY} in its metadata; make "
+            "one with bsmamba2 export"
         )
     for location in set(locations.values()) - {None, WEIGHTLESS}:
         inside = PurePosixPath(str(location))

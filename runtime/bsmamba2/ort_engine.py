@@ -56,7 +56,9 @@ class OrtEngine:
         try:
             self._session = ort.InferenceSession(str(file.path), options, providers=providers)
         except Exception as error:  # the binding raises bare exceptions of many classes
-            raise ModelError(f"ONNX Runtime refuses {file.path.name}: {_first_line(error)}") from None
+            raise ModelError(
+                f"ONNX Runtime refuses {file.path.name}: {_first_line(error)}"
+            ) from None
         if self._session.get_providers()[0] != _name(providers[0]):
             raise DeviceError(
                 f"device {self.device} was asked for, but ONNX Runtime fell back to "
@@ -107,7 +109,7 @@ def import_onnxruntime() -> Any:
     except ImportError as error:
         reason = f" ({error})" if found else ""
         raise MissingExtra(
-            f"no ONNX Runtime can be loaded{reason}; run: pip install \"bsmamba2[cpu]\", or "
+            f'no ONNX Runtime can be loaded{reason}; run: pip install "bsmamba2[cpu]", or '
             'pip install "bsmamba2[gpu]" for an NVIDIA GPU'
         ) from None
     return onnxruntime
@@ -124,7 +126,9 @@ def _installed(distribution: str) -> bool:
 def _resolve_device(device: str, available: list[str]) -> tuple[str, list[Any]]:
     """The device by its full name, and what ONNX Runtime calls it."""
     kind, _, number = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (number and not (kind == "cuda" and number.isdigit())):
+    if kind not in ("auto", "cpu", "cuda") or (
+        number and not (kind == "cuda" and number.isdigit())
+    ):
         raise DeviceError(f"device must be auto, cpu, cuda or cuda:N; got {device!r}")
     has_cuda = "CUDAExecutionProvider" in available
     if kind == "cpu" or (kind == "auto" and not has_cuda):

@@ -43,7 +43,7 @@ def istft(spectrum: Audio, n_fft: int, hop: int, samples: int) -> Audio:
         audio[..., i * hop : i * hop + n_fft] += frames[..., i, :]
         weight[i * hop : i * hop + n_fft] += window * window
     kept = slice(n_fft // 2, n_fft // 2 + samples)
-    return audio[..., kept] / weight[kept]
+    return np.divide(audio[..., kept], weight[kept], dtype=np.float32)
 
 
 @cache

@@ -13,9 +13,17 @@ from onnx import TensorProto, helper
 from bsmamba2_export import body
 from bsmamba2_network.scan import recurrence, scan
 
-NAMES = (
-    "zxbcdt conv_weight conv_bias dt_bias A_log D norm_weight conv_state ssm_state".split()
-)
+NAMES = [
+    "zxbcdt",
+    "conv_weight",
+    "conv_bias",
+    "dt_bias",
+    "A_log",
+    "D",
+    "norm_weight",
+    "conv_state",
+    "ssm_state",
+]
 HEADS, HEAD_DIM, STATE = 3, 4, 8
 
 
@@ -26,7 +34,9 @@ def model(target, reverse, outputs=("y", "conv", "ssm"), kind=TensorProto.FLOAT)
     ranks = (3, 3, 1, 1, 1, 1, 1, 3, 4)
     inputs = [
         helper.make_tensor_value_info(
-            name, kind if name == "zxbcdt" else TensorProto.FLOAT, [f"{name}{i}" for i in range(rank)]
+            name,
+            kind if name == "zxbcdt" else TensorProto.FLOAT,
+            [f"{name}{i}" for i in range(rank)],
         )
         for name, rank in zip(NAMES, ranks, strict=True)
     ]

@@ -17,7 +17,7 @@ from bsmamba2.models import describe, open_engine
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON.")
 def info(model: Path, check: bool, device: str, as_json: bool) -> None:
-    """Print what MODEL (.onnx, .ckpt, .safetensors) separates, in which form, and how it was proven."""
+    """Print what MODEL (.onnx, .ckpt, .safetensors) separates, its form, and its proof."""
     manifest = describe(model)
     click.echo(manifest.to_json() if as_json else _page(manifest))
     if check:
