@@ -1,8 +1,12 @@
 """Separation in a Pedalboard chain, offline.
 
-    from bsmamba2_pedalboard import SeparationEffect
+    from pedalboard import Compressor, Reverb
+    from bsmamba2_pedalboard import Board, SeparationEffect
 
-    vocals = SeparationEffect(stem="vocals")(audio, sample_rate)
+    board = Board([Compressor(), SeparationEffect(stem="vocals"), Reverb()])
+    output = board(audio, sample_rate)
+
+Pedalboard's own containers take native plugins alone; a Board takes both.
 """
 
 try:
@@ -14,6 +18,7 @@ except ImportError as _error:
         'bsmamba2_pedalboard needs pedalboard: pip install "bsmamba2[pedalboard]"'
     ) from _error
 
+from bsmamba2_pedalboard.board import Board
 from bsmamba2_pedalboard.effect import SeparationEffect
 
-__all__ = ["SeparationEffect"]
+__all__ = ["Board", "SeparationEffect"]
