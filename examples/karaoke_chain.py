@@ -1,0 +1,51 @@
+"""A karaoke track in one chain: the singer leaves, the room stays.
+
+    python examples/karaoke_chain.py SONG OUTPUT --model bs_mamba2_vocals.ckpt
+
+OUTPUT may be any file that Pedalboard writes, e.g. karaoke.wav or karaoke.flac.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from pedalboard import Gain, Reverb
+from pedalboard.io import AudioFile
+
+import bsmamba2
+from bsmamba2_pedalboard import Board, SeparationEffect
+
+
+def karaoke_board(separator: bsmamba2.Separator) -> Board:
+    """The song without its singer, who stays far away: 14 dB down, for the tune to be followed."""
+    return Board(
+        [
+            SeparationEffect(separator, stem="instrumental", mix=0.8),
+            Reverb(room_size=0.3, wet_level=0.1, dry_level=0.5),  # whose dry level 0.5 is unity
+            Gain(gain_db=-3),  # room for what the reverb adds
+        ]
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("song")
+    parser.add_argument("output")
+    parser.add_argument("--model", help="a name, or the path of a checkpoint or an .onnx")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda[:N]")
+    options = parser.parse_args(arguments)
+    try:
+        board = karaoke_board(bsmamba2.Separator(options.model, options.device))
+    except bsmamba2.Error as error:
+        sys.exit(f"error: {error}")
+
+    with AudioFile(options.song) as song:
+        audio, rate = song.read(song.frames), song.samplerate
+    karaoke = board(audio, rate)
+    with AudioFile(options.output, "w", rate, num_channels=len(karaoke), bit_depth=24) as output:
+        output.write(karaoke)
+
+
+if __name__ == "__main__":
+    main()

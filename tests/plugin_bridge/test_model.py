@@ -1,0 +1,63 @@
+"""A real model behind the effect: the smallest shipped graph with random weights."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from pedalboard import Gain
+from safetensors.numpy import save_file
+
+from bsmamba2 import Separator
+from bsmamba2_pedalboard import Board, SeparationEffect
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The path of a checkpoint that any bsmamba2 with an ONNX Runtime can run."""
+    pytest.importorskip("onnxruntime")
+    from bsmamba2.models import shipped_graphs
+
+    graph = next(graph for graph in shipped_graphs() if graph.path.stem == "tiny")
+    random = np.random.default_rng(0)
+    tensors = {
+        name: random.normal(0, 0.1, shape).astype(np.float32)
+        for name, shape in graph.manifest.initialisers.items()
+    }
+    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
+    save_file(tensors, path)
+    return path
+
+
+def test_an_effect_passes_what_the_separator_makes(tiny, noise):
+    audio = noise(2, 22050)
+    effect = SeparationEffect(tiny, stem="other", device="cpu")
+    expected = Separator(tiny, "cpu")(audio, 44100)["instrumental"]
+    np.testing.assert_array_equal(effect(audio, 44100), expected)
+    assert (effect.model, effect.device) == ("tiny", "cpu")
+
+
+def test_a_pickled_effect_of_a_checkpoint_says_the_same(tiny, noise):
+    effect = SeparationEffect(str(tiny), device="cpu", gain_db=3)
+    twin = pickle.loads(pickle.dumps(effect))
+    np.testing.assert_array_equal(twin(noise(5000), 44100), effect(noise(5000), 44100))
+
+
+def test_one_board_serves_four_threads_at_once(tiny, noise):
+    board = Board([Gain(6), SeparationEffect(tiny, device="cpu"), Gain(-6)])
+    expected = board(noise(2, 9000), 44100)
+    with ThreadPoolExecutor(4) as pool:
+        for output in pool.map(lambda _: board(noise(2, 9000), 44100), range(8)):
+            np.testing.assert_array_equal(output, expected)
+
+
+def test_without_pedalboard_it_says_what_installs_it():
+    code = "import sys; sys.modules['pedalboard'] = None; import bsmamba2_pedalboard"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    last_line = done.stderr.strip().splitlines()[-1]
+    assert last_line.startswith("bsmamba2.errors.MissingExtra: bsmamba2_pedalboard needs")
+    assert last_line.endswith('pip install "bsmamba2[pedalboard]"')
