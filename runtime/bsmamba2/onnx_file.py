@@ -46,11 +46,7 @@ def read_onnx(path: Path) -> OnnxFile:
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            view = memoryview(data)
-            try:
-                metadata, locations = _scan_model(view)
-            finally:
-                view.release()
+            metadata, locations = _scan_model(data)
     except ModelError:
         raise ModelError(f"{path} is no ONNX file, or a damaged one: export it again") from None
     except (OSError, ValueError) as error:  # mmap refuses an empty file with ValueError
@@ -69,70 +65,70 @@ def read_onnx(path: Path) -> OnnxFile:
     return OnnxFile(path, Manifest.from_json(metadata[METADATA_KEY]), wanting)
 
 
-def _scan_model(view: memoryview) -> tuple[dict[str, str], dict[str, str | None]]:
+def _scan_model(data: mmap.mmap) -> tuple[dict[str, str], dict[str, str | None]]:
     """The metadata, and each initialiser's location: None inside the file."""
     metadata: dict[str, str] = {}
     locations: dict[str, str | None] = {}
-    for number, payload in _fields(view):
+    for number, field in _fields(data, range(len(data))):
         if number == _MODEL_METADATA:
-            key, value = _entry(payload)
+            key, value = _entry(data, field)
             metadata[key] = value
         elif number == _MODEL_GRAPH:
-            for inner, tensor in _fields(payload):
+            for inner, tensor in _fields(data, field):
                 if inner == _GRAPH_INITIALISER:
-                    name, location = _tensor(tensor)
+                    name, location = _tensor(data, tensor)
                     locations[name] = location
     return metadata, locations
 
 
-def _tensor(view: memoryview) -> tuple[str, str | None]:
+def _tensor(data: mmap.mmap, message: range) -> tuple[str, str | None]:
     name, location = "", None
-    for number, payload in _fields(view):
+    for number, field in _fields(data, message):
         if number == _TENSOR_NAME:
-            name = _text(payload)
+            name = _text(data, field)
         elif number == _TENSOR_EXTERNAL:
-            key, value = _entry(payload)
+            key, value = _entry(data, field)
             location = value if key == "location" else location
     return name, location
 
 
-def _entry(view: memoryview) -> tuple[str, str]:
-    parts = {number: _text(payload) for number, payload in _fields(view)}
+def _entry(data: mmap.mmap, message: range) -> tuple[str, str]:
+    parts = {number: _text(data, field) for number, field in _fields(data, message)}
     return parts.get(_ENTRY_KEY, ""), parts.get(_ENTRY_VALUE, "")
 
 
-def _text(view: memoryview) -> str:
+def _text(data: mmap.mmap, field: range) -> str:
     try:
-        return str(view, "utf-8")
+        return data[field.start : field.stop].decode("utf-8")
     except UnicodeDecodeError:
         raise ModelError("text that is no UTF-8") from None
 
 
-def _fields(view: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Every length-delimited field of a message; numbers are stepped over."""
-    at = 0
-    while at < len(view):
-        key, at = _varint(view, at)
+def _fields(data: mmap.mmap, message: range) -> Iterator[tuple[int, range]]:
+    """Every length-delimited field of a message, by where it lies; numbers are stepped over."""
+    at = message.start
+    while at < message.stop:
+        key, at = _varint(data, at, message.stop)
         kind = key & 7
         if kind == _BYTES:
-            size, at = _varint(view, at)
-            if size > len(view) - at:
+            size, at = _varint(data, at, message.stop)
+            if size > message.stop - at:
                 raise ModelError("a field reaches past its message")
-            yield key >> 3, view[at : at + size]
+            yield key >> 3, range(at, at + size)
             at += size
         elif kind == _VARINT:
-            _, at = _varint(view, at)
+            _, at = _varint(data, at, message.stop)
         elif kind in (_FIXED64, _FIXED32):
             at += 8 if kind == _FIXED64 else 4
         else:
             raise ModelError("a field of unknown kind")
 
 
-def _varint(view: memoryview, at: int) -> tuple[int, int]:
+def _varint(data: mmap.mmap, at: int, stop: int) -> tuple[int, int]:
     """A base-128 number and where it ends."""
     value = shift = 0
-    while at < len(view) and shift < 64:
-        byte = view[at]
+    while at < stop and shift < 64:
+        byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:

@@ -6,30 +6,22 @@ that it runs a model.
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
-
 import numpy as np
 import pytest
+from support.engines import StubEngine
 
-from bsmamba2 import Manifest
 from bsmamba2_pedalboard import SeparationEffect
 
 
-class GainEngine:
-    """One stem, the mixture times a factor; counts its runs."""
-
-    device = "cpu"
+class GainEngine(StubEngine):
+    """One stem, the mixture times a factor."""
 
     def __init__(self, factor=1.0, **changes):
-        sizes = {"name": "stub", "n_fft": 16, "hop": 8, "chunk": 64}
-        self.manifest = Manifest(**(sizes | changes))
-        self.factor = np.float32(factor)
-        self.runs = 0
+        super().__init__(lambda chunk: np.float32(factor) * chunk[np.newaxis], **changes)
 
-    def run(self, chunk):
-        self.runs += 1
-        return self.factor * chunk[np.newaxis]
+    @property
+    def runs(self):
+        return len(self.lengths)
 
 
 @pytest.fixture(scope="session")
@@ -53,9 +45,7 @@ def opened(monkeypatch):
         opened.append((model, device))
         return GainEngine(0.5, name=str(model))
 
-    models = ModuleType("bsmamba2.models")
-    models.open_engine = open_engine
-    monkeypatch.setitem(sys.modules, "bsmamba2.models", models)
+    monkeypatch.setattr("bsmamba2.models.open_engine", open_engine)
     return opened
 
 

@@ -85,7 +85,7 @@ def test_the_overlap_is_the_model_s_unless_given(effect):
     separation = effect(overlap=0.5)
     assert separation.overlap == 0.5
     separation.overlap = None
-    assert separation.overlap == 0.125
+    assert separation.overlap == 0.25
 
 
 @pytest.mark.parametrize("name", ["other", "accompaniment", "no_vocals", "instrumental"])

@@ -1,0 +1,151 @@
+"""An ONNX file is read for its manifest and its reach before anything loads it."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from bsmamba2 import DeviceError, Manifest, MissingExtra, ModelError, Separator
+from bsmamba2.manifest import METADATA_KEY
+from bsmamba2.models import open_engine, shipped_graphs
+from bsmamba2.onnx_file import read_onnx
+from bsmamba2.ort_engine import OrtEngine, import_onnxruntime
+
+MANIFEST = Manifest("gain", n_fft=16, hop=4, chunk=64)
+
+
+def gain_model(manifest=MANIFEST, location=None):
+    """One stem, the spectrum times 0.5; the factor may be said to lie elsewhere."""
+    factor = numpy_helper.from_array(np.full(1, 0.5, np.float32), "factor")
+    if location:
+        factor.ClearField("raw_data")
+        factor.data_location = TensorProto.EXTERNAL
+        factor.external_data.add(key="location", value=location)
+    one = numpy_helper.from_array(np.array([1]), "one")
+    nodes = [
+        helper.make_node("Mul", ["spectrum", "factor"], ["half"]),
+        helper.make_node("Unsqueeze", ["half", "one"], ["stems"]),
+    ]
+    kinds = [
+        helper.make_tensor_value_info("spectrum", TensorProto.FLOAT, ["b", 2, "t", 9, 2]),
+        helper.make_tensor_value_info("stems", TensorProto.FLOAT, ["b", 1, 2, "t", 9, 2]),
+    ]
+    graph = helper.make_graph(nodes, "g", kinds[:1], kinds[1:], [factor, one])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    if manifest:
+        helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
+    return model.SerializeToString()
+
+
+@pytest.fixture
+def write(tmp_path):
+    def to_path(content):
+        path = tmp_path / "model.onnx"
+        path.write_bytes(content)
+        return path
+
+    return to_path
+
+
+def test_a_model_of_ours_separates(write):
+    audio = np.random.default_rng(0).normal(size=(2, 500)).astype(np.float32) / 4
+    stems = Separator(write(gain_model()), "cpu")(audio, 44100)
+    np.testing.assert_allclose(stems["vocals"], audio / 2, atol=1e-6)
+
+
+def test_the_manifest_and_the_initialisers_are_found(write):
+    file = read_onnx(write(gain_model(location="weights")))
+    assert (file.manifest, file.wanting) == (MANIFEST, ("factor",))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it is empty"),
+        (b"hello, I am no model", "is no ONNX file"),
+        (gain_model(manifest=None), "is not a model of bsmamba2"),
+        (gain_model(location="../secret"), "data from outside its folder"),
+        (gain_model(location="/etc/passwd"), "data from outside its folder"),
+        (gain_model(location="a\\..\\b"), "data from outside its folder"),
+        (gain_model(location="weights"), "has no weights: give a checkpoint"),
+        (gain_model()[:-40], "is no ONNX file|not JSON"),
+    ],
+)
+def test_what_cannot_be_used_is_told_why(write, content, message):
+    with pytest.raises(ModelError, match=message):
+        open_engine(write(content), "cpu")
+
+
+@settings(max_examples=300)
+@given(data=st.data())
+def test_a_mutated_model_is_read_or_refused_with_a_sentence(data, tmp_path_factory):
+    content = bytearray(gain_model())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.getbasetemp() / "mutated.onnx"
+    path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
+    try:
+        read_onnx(path)
+    except ModelError as error:
+        assert str(path) in str(error) or "manifest" in str(error)
+
+
+def test_a_graph_that_onnxruntime_refuses_is_one_sentence(write):
+    broken = onnx.load_from_string(gain_model())
+    broken.graph.node[0].op_type = "NoSuchOperator"
+    with pytest.raises(ModelError, match="ONNX Runtime refuses model.onnx: ") as caught:
+        open_engine(write(broken.SerializeToString()), "cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_is_named_or_told_how_to_get_one(tmp_path):
+    for model in (None, "bs_mamba2_voclas"):
+        with pytest.raises(ModelError, match="name one with --model"):
+            Separator(model)
+    (tmp_path / "model.tflite").touch()
+    with pytest.raises(ModelError, match="must be a file in one of .onnx"):
+        Separator(tmp_path / "model.tflite")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cpu:1", "cuda:x", "cuda:-1", ""])
+def test_an_unknown_device_is_told_which_exist(write, device):
+    with pytest.raises(DeviceError, match="device must be auto, cpu, cuda or cuda:N"):
+        Separator(write(gain_model()), device)
+
+
+def test_a_device_that_is_not_there_is_an_error_with_its_mend(write, monkeypatch):
+    ort = import_onnxruntime()
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(DeviceError, match='pip install "bsmamba2\\[gpu\\]"'):
+        Separator(write(gain_model()), "cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("installed", "message"),
+    [([], "no ONNX Runtime"), (["onnxruntime", "onnxruntime-gpu"], "overwrite each other")],
+)
+def test_no_onnxruntime_or_two_of_them_is_told_with_the_mend(monkeypatch, installed, message):
+    monkeypatch.setattr("bsmamba2.ort_engine._installed", lambda name: name in installed)
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(MissingExtra, match=message) as caught:
+        import_onnxruntime()
+    assert 'pip install "bsmamba2[' in str(caught.value)
+
+
+def test_one_engine_serves_many_threads(write):
+    from concurrent.futures import ThreadPoolExecutor
+
+    engine = OrtEngine(read_onnx(write(gain_model())), "cpu")
+    chunks = [np.full((2, 64), k, np.float32) for k in range(32)]
+    with ThreadPoolExecutor(4) as pool:
+        for chunk, stems in zip(chunks, pool.map(engine.run, chunks), strict=True):
+            np.testing.assert_allclose(stems[0], chunk / 2, rtol=1e-5)
+
+
+def test_the_shipped_graphs_are_ours_and_small():
+    assert {graph.path.stem for graph in shipped_graphs()} >= {"paper", "tiny"}
+    assert all(graph.wanting and not graph.manifest.check for graph in shipped_graphs())
