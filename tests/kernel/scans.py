@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 INPUTS = (
     "zxbcdt", "conv_weight", "conv_bias", "dt_bias", "A_log", "D", "norm_weight", "conv_state",
     "ssm_state",
 )  # fmt: skip
 OUTPUTS = ("y", "conv_state_out", "ssm_state_out")
+# A program that loads a library and does no more.
+REGISTER = "import onnxruntime as o; o.SessionOptions().register_custom_ops_library('{}')"
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Scan:
 def random_scan(
     batch=2, length=70, heads=2, head_dim=8, state_size=8, taps=4, reverse=0, seed=0, states=None
 ) -> Scan:
-    """Ordinary values. ``states``: None for the full batch, 1 for one that broadcasts, 0 for zero."""
+    """Ordinary values. ``states``: None for the full batch, 1 for one for all, 0 for zero."""
     rng = np.random.default_rng(seed)
     inner, channels = heads * head_dim, heads * head_dim + 2 * state_size
     kept, scale = (1, 1) if states == 1 else (batch, 1) if states is None else (1, 0)
@@ -52,7 +57,7 @@ def random_scan(
         "conv_state": (kept, channels, taps - 1),
         "ssm_state": (kept, heads, head_dim, state_size),
     }
-    tensors = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    tensors = {n: rng.standard_normal(shape).astype(np.float32) for n, shape in shapes.items()}
     tensors["conv_weight"] *= 0.5
     tensors["dt_bias"] -= 2
     tensors["A_log"] = np.linspace(0, np.log(16), heads, dtype=np.float32)

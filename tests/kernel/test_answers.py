@@ -51,7 +51,7 @@ def test_the_sizes_of_the_models_give_the_recurrence(run, state_size):
     check(run, random_scan(length=200, heads=16, head_dim=64, state_size=state_size))
 
 
-# Δ = softplus(dt + dt_bias) is the number itself where it is large, and its exponential where small.
+# Large numbers are their own softplus, and small steps come from very negative ones.
 @pytest.mark.parametrize("A", [1e-3, 1, 16, 100])
 @pytest.mark.parametrize("delta", [1e-6, 1e-3, 0.7, 50])
 def test_extreme_steps_and_decays_neither_cancel_nor_underflow(run, delta, A):
@@ -64,7 +64,8 @@ def test_extreme_steps_and_decays_neither_cancel_nor_underflow(run, delta, A):
 
 def test_tiny_steps_after_huge_ones_keep_their_accuracy(run):
     scan = random_scan(batch=1, length=2000)
-    scan["zxbcdt"][..., -2:] = np.random.default_rng(1).choice([-14, 50], (1, 2000, 2), p=[0.9, 0.1])
+    huge = np.random.default_rng(1).random((1, 2000, 2)) < 0.1
+    scan["zxbcdt"][..., -2:] = np.where(huge, 50, -14)
     check(run, scan)
 
 
