@@ -39,9 +39,9 @@ struct Block {
   float *delta, *decay;   // (Q, H), Δ and exp(a)
   float *from_start;      // (Q, H), exp(a_0 + … + a_i)
   float *to_end;          // (Q, H), exp(a_{i+1} + … + a_last) Δ_i
-  float* x;               // (H, panels, Q, panel)
-  float *G;               // (Q, Q), of one head
-  float *scratch;         // (N, Q) Bᵀ, or (Q, panel) of one head
+  float* x;               // (H, panels, Q, panel), and in the end y before the gate
+  float* G;               // (Q, Q), of one head
+  float* scratch;         // (N, Q) Bᵀ, or (Q, panel) x weighted to the end
   float* end;
 
   Block(const Shape& s, float* at) : states(ceil(s.state, W)), heads(ceil(s.heads, W)) {
@@ -64,8 +64,9 @@ size_t state_floats(const Shape& s) { return size_t(s.heads * panels(s) * s.stat
 
 // ---- The one product: a tile of rows by columns, sums += a · b over k ------------------------
 
-template <int rows, int vectors = V>
+template <int row_count, int vectors = V>
 struct Tile {
+  static constexpr int rows = row_count;
   Vec sums[rows][vectors];
 
   INLINE Tile() {
@@ -89,71 +90,81 @@ struct Tile {
       }
     }
   }
+
+  // Calls body(row, column, W sums).
+  template <class Body>
+  INLINE void each(Body body) {
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) body(r, v * W, sums[r][v]);
+  }
 };
 
-// Calls body(i, tile of n rows) for the rows 0 … count - 1, R at a time and then those that are left.
-template <int n = R, class Body>
-INLINE void each_tile(int64_t count, Body body, int64_t i = 0) {
-  for (; i + n <= count; i += n) body(i, Tile<n>{});
-  if constexpr (n > 1) {
-    if (i < count) each_tile<n - 1>(count, body, i);
-  }
+// Calls body(i, tile) for the rows 0 … count - 1 from the last to the first: what is left over R in
+// one tile, then R at a time.
+template <int n, class Body>
+INLINE void last_tile(int64_t i, int64_t rows, Body body) {
+  if (rows == n) return body(i, Tile<n>{});
+  if constexpr (n > 1) last_tile<n - 1>(i, rows, body);
+}
+template <class Body>
+INLINE void each_tile(int64_t count, Body body) {
+  int64_t i = count / R * R;
+  last_tile<R - 1>(i, count - i, body);
+  while ((i -= R) >= 0) body(i, Tile<R>{});
 }
 
 // ---- prepare ----------------------------------------------------------------------------------
 
-// SiLU of the causal convolution for W channels from c on, of which `valid` exist, of n tokens.
-template <int K>
+// SiLU of the causal convolution for W channels from c on, or the `count` that are left, of n tokens.
+template <int K, class Count>
 INLINE void convolve_vector(const Weights& w, int64_t channels, const float* const* xbc, int n,
-                            int64_t c, int64_t valid, float* to, int64_t to_stride) {
-  Vec taps[K], past[K], bias = load(w.conv_bias + c, valid);
+                            int64_t c, Count count, float* to, int64_t to_stride) {
+  Vec taps[K], past[K], bias = load(w.conv_bias + c, count);
 #pragma GCC unroll 4
-  for (int k = 0; k < K; ++k) taps[k] = load(w.taps + k * channels + c, valid);
+  for (int k = 0; k < K; ++k) taps[k] = load(w.taps + k * channels + c, count);
 #pragma GCC unroll 4
-  for (int k = 1; k < K; ++k) past[k] = load(xbc[k - K] + c, valid);
+  for (int k = 1; k < K; ++k) past[k] = load(xbc[k - K] + c, count);
   for (int t = 0; t < n; ++t, to += to_stride) {
     Vec sum = bias;
 #pragma GCC unroll 4
     for (int k = 1; k < K; ++k) past[k - 1] = past[k];
-    past[K - 1] = load(xbc[t] + c, valid);
+    past[K - 1] = load(xbc[t] + c, count);
 #pragma GCC unroll 4
     for (int k = 0; k < K; ++k) sum += taps[k] * past[k];
     store(to, silu(sum));
   }
 }
 
-// A few tokens at a time, so that their rows are read side by side and from end to end.
+// A few tokens at a time, so that their rows are read side by side and from end to end. What pads
+// a row to its width holds nothing that anybody reads.
 template <int K>
 void convolve(const Shape& s, const Weights& w, const float* const* xbc, int rows, Block& m) {
   const int64_t channels = s.channels();
   for (int t = 0; t < rows; t += 8) {
     const int n = int(lesser(8, rows - t));
-    auto run = [&](int64_t c, int64_t valid, int64_t width, float* to, int64_t to_stride) {
-      if (valid == width)
-        for (int64_t v = 0; v < width; v += W)
-          convolve_vector<K>(w, channels, xbc + t, n, c + v, W, to + t * to_stride + v, to_stride);
-      else
-        for (int64_t v = 0; v < width; v += W)
-          convolve_vector<K>(w, channels, xbc + t, n, c + v, valid - v, to + t * to_stride + v,
-                             to_stride);
+    auto run = [&](int64_t c, int64_t count, float* to, int64_t width) {
+      each_vector(count, [&](int64_t i, auto left) {
+        convolve_vector<K>(w, channels, xbc + t, n, c + i, left, to + t * width + i, width);
+      });
     };
     float* x = m.x;
     for (int64_t h = 0; h < s.heads; ++h)
       for (int64_t p = 0; p < s.head_dim; p += panel, x += Q * panel)
-        run(h * s.head_dim + p, lesser(panel, s.head_dim - p), panel, x, panel);
-    run(s.inner(), s.state, m.states, m.B, m.states);
-    run(s.inner() + s.state, s.state, m.states, m.C, m.states);
+        run(h * s.head_dim + p, lesser(panel, s.head_dim - p), x, panel);
+    run(s.inner(), s.state, m.B, m.states);
+    run(s.inner() + s.state, s.state, m.C, m.states);
   }
 }
 
 void steps(const Shape& s, const Weights& w, const float* const* xbc, int rows, Block& m) {
-  for (int64_t h = 0; h < s.heads; h += W) {
-    const int64_t valid = s.heads - h;
-    const Vec A = load(w.A + h, valid), bias = load(w.dt_bias + h, valid);
+  each_vector(s.heads, [&](int64_t h, auto count) {
+    const Vec A = load(w.A + h, count), bias = load(w.dt_bias + h, count);
     Vec total{};
     for (int t = 0; t < rows; ++t) {
       const int64_t at = t * m.heads + h;
-      Vec delta = softplus(load(xbc[t] + s.channels() + h, valid) + bias), a = delta * A;
+      Vec delta = softplus(load(xbc[t] + s.channels() + h, count) + bias), a = delta * A;
       total += a;
       store(m.delta + at, delta);
       store(m.decay + at, exp(a));
@@ -167,7 +178,7 @@ void steps(const Shape& s, const Weights& w, const float* const* xbc, int rows, 
       store(m.to_end + at, exp(total) * load(m.delta + at));
       total += a;
     }
-  }
+  });
 }
 
 void products_of_C_and_B(const Shape& s, int rows, Block& m) {
@@ -176,15 +187,10 @@ void products_of_C_and_B(const Shape& s, int rows, Block& m) {
       transpose(m.B + t * m.states + n, m.states, m.scratch + n * Q + t, Q);
   constexpr int vectors = 2;
   each_tile(rows, [&](int64_t i, auto wide) {
-    constexpr int tile_rows = sizeof wide.sums / sizeof wide.sums[0];
-    for (int64_t j = 0; j < i + tile_rows; j += vectors * W) {
-      Tile<tile_rows, vectors> tile;
+    for (int64_t j = 0; j < i + wide.rows; j += vectors * W) {
+      Tile<wide.rows, vectors> tile;
       tile.multiply(m.C + i * m.states, m.states, 1, m.scratch + j, Q, s.state);
-#pragma GCC unroll 8
-      for (int r = 0; r < tile_rows; ++r)
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; ++v)
-          store(m.CB + (i + r) * Q + j + v * W, tile.sums[r][v]);
+      tile.each([&](int r, int v, Vec sum) { store(m.CB + (i + r) * Q + j + v, sum); });
     }
   });
 }
@@ -200,32 +206,35 @@ void prepare(const Shape& s, const Weights& w, const float* const* xbc, int rows
 
 // ---- the state --------------------------------------------------------------------------------
 
-void advance(const Shape& s, int rows, const float* block, const float* before, float* after) {
-  Block m(s, block);
+// What each token of one panel still weighs at the end of the chunk.
+INLINE void weigh(const Block& m, int64_t h, int rows, const float* x) {
+  for (int t = 0; t < rows; ++t) {
+    const Vec weight = all(m.to_end[t * m.heads + h]);
+    for (int v = 0; v < panel; v += W)
+      store(m.scratch + t * panel + v, weight * load(x + t * panel + v));
+  }
+}
+
+// The state of that panel, which may be advanced in place.
+INLINE void advance_panel(const Shape& s, const Block& m, int64_t h, int rows, const float* before,
+                          float* after) {
+  each_tile(s.state, [&](int64_t n, auto tile) {
+    tile.multiply(m.B + n, 1, m.states, m.scratch, panel, rows);
+    const Vec decay = all(m.from_start[(rows - 1) * m.heads + h]);
+    tile.each([&](int r, int v, Vec sum) {
+      const int64_t at = (n + r) * panel + v;
+      store(after + at, before ? sum + decay * load(before + at) : sum);
+    });
+  });
+}
+
+void advance(const Shape& s, int rows, const float* block, float* after) {
+  const Block m(s, block);
   const float* x = m.x;
   for (int64_t h = 0; h < s.heads; ++h)
-    for (int64_t p = 0; p < panels(s); ++p, x += Q * panel) {
-      for (int t = 0; t < rows; ++t) {
-        Vec weight = all(m.to_end[t * m.heads + h]);
-        for (int v = 0; v < panel; v += W)
-          store(m.scratch + t * panel + v, weight * load(x + t * panel + v));
-      }
-      const Vec decay = all(m.from_start[(rows - 1) * m.heads + h]);
-      each_tile(s.state, [&](int64_t n, auto tile) {
-        constexpr int tile_rows = sizeof tile.sums / sizeof tile.sums[0];
-        tile.multiply(m.B + n, 1, m.states, m.scratch, panel, rows);
-#pragma GCC unroll 8
-        for (int r = 0; r < tile_rows; ++r)
-#pragma GCC unroll 4
-          for (int v = 0; v < V; ++v) {
-            const int64_t at = (n + r) * panel + v * W;
-            Vec sum = tile.sums[r][v];
-            if (before) sum += decay * load(before + at);
-            store(after + at, sum);
-          }
-      });
-      if (before) before += s.state * panel;
-      after += s.state * panel;
+    for (int64_t p = 0; p < panels(s); ++p, x += Q * panel, after += s.state * panel) {
+      weigh(m, h, rows, x);
+      advance_panel(s, m, h, rows, nullptr, after);
     }
 }
 
@@ -302,48 +311,61 @@ INLINE void rows_of_G(int rows, const float* delta, const float* decay, int64_t 
     if (end < rows) rows_of_G<b + 1>(rows, delta, decay, stride, D, CB, G, decays);
 }
 
-void gate_and_norm(const Shape& s, const Weights& w, const float* z, float* y) {
-  const int64_t inner = s.inner();
+// One token: y, whose heads lie Q · panel apart, times SiLU(z), normed.
+void gate_and_norm(const Shape& s, const Weights& w, const float* z, float* y, float* out) {
   Vec squares{};
-  for (int64_t c = 0; c < inner; c += W) {
-    Vec gated = load(y + c, inner - c) * silu(load(z + c, inner - c));
+  auto each_column = [&](auto body) {
+    float* from = y;
+    for (int64_t h = 0; h < s.heads; ++h)
+      for (int64_t p = 0; p < s.head_dim; p += panel, from += Q * panel)
+        each_vector(lesser(panel, s.head_dim - p), [&](int64_t i, auto count) {
+          body(h * s.head_dim + p + i, from + i, count);
+        });
+  };
+  each_column([&](int64_t c, float* from, auto count) {
+    const Vec gated = load(from, count) * silu(load(z + c, count));
     squares += gated * gated;
-    store(y + c, gated, inner - c);
-  }
-  const float scale = 1.0f / __builtin_sqrtf(sum(squares) / float(inner) + w.epsilon);
-  for (int64_t c = 0; c < inner; c += W)
-    store(y + c, load(y + c, inner - c) * scale * load(w.norm + c, inner - c), inner - c);
+    store(from, gated);
+  });
+  const float scale = 1.0f / __builtin_sqrtf(sum(squares) / float(s.inner()) + w.epsilon);
+  each_column([&](int64_t c, float* from, auto count) {
+    store(out + c, load(from) * scale * load(w.norm + c, count), count);
+  });
 }
 
 void finish(const Shape& s, const Weights& w, const float* const* z, float* const* out, int rows,
-            const float* block, const float* state) {
+            float* block, const float* before, float* after) {
   Block m(s, block);
-  const float* x = m.x;
+  float* x = m.x;
   for (int64_t h = 0; h < s.heads; ++h) {
     Vec decays[Q / W];
     rows_of_G<0>(rows, m.delta + h, m.decay + h, m.heads, w.D[h], m.CB, m.G, decays);
     for (int64_t p = 0; p < s.head_dim; p += panel, x += Q * panel) {
-      const int64_t width = lesser(panel, s.head_dim - p), column = h * s.head_dim + p;
+      if (after) weigh(m, h, rows, x);
+      // From the last tile to the first, y takes the place of the x that no other row needs.
       each_tile(rows, [&](int64_t i, auto tile) {
-        constexpr int tile_rows = sizeof tile.sums / sizeof tile.sums[0];
-        if (state) {
-          tile.multiply(m.C + i * m.states, m.states, 1, state, panel, s.state);
+        // The gate's input comes from memory meanwhile.
+        const int64_t column = h * s.head_dim + p, end = lesser(column + panel, s.inner());
+        for (int r = 0; r < tile.rows; ++r)
+          for (int64_t c = column; c < end; c += 16) __builtin_prefetch(z[i + r] + c, 0, 2);
+        if (before) {
+          tile.multiply(m.C + i * m.states, m.states, 1, before, panel, s.state);
 #pragma GCC unroll 8
-          for (int r = 0; r < tile_rows; ++r)
+          for (int r = 0; r < tile.rows; ++r)
 #pragma GCC unroll 4
             for (int v = 0; v < V; ++v) tile.sums[r][v] *= m.from_start[(i + r) * m.heads + h];
         }
-        tile.multiply(m.G + i * Q, Q, 1, x, panel, i + tile_rows);
-#pragma GCC unroll 8
-        for (int r = 0; r < tile_rows; ++r)
-#pragma GCC unroll 4
-          for (int v = 0; v < V; ++v)
-            store(out[i + r] + column + v * W, tile.sums[r][v], width - v * W);
+        tile.multiply(m.G + i * Q, Q, 1, x, panel, i + tile.rows);
+        tile.each([&](int r, int v, Vec sum) { store(x + (i + r) * panel + v, sum); });
       });
-      if (state) state += s.state * panel;
+      if (after) {
+        advance_panel(s, m, h, rows, before, after);
+        after += s.state * panel;
+      }
+      if (before) before += s.state * panel;
     }
   }
-  for (int i = 0; i < rows; ++i) gate_and_norm(s, w, z[i], out[i]);
+  for (int i = 0; i < rows; ++i) gate_and_norm(s, w, z[i], m.x + i * panel, out[i]);
 }
 
 // ---- float16 ----------------------------------------------------------------------------------

@@ -183,10 +183,9 @@ void many_sequences(const Plan& plan, const Weights& weights, const Parallel& pa
     for (int64_t chunk = 0; chunk < plan.chunks; ++chunk) {
       rows.open(plan, b, chunk, panels + plan.state_floats);
       plan.isa.prepare(plan.shape, weights, rows.xbc, rows.count, block);
-      plan.isa.finish(plan.shape, weights, rows.z, rows.out, rows.count, block, state);
+      plan.isa.finish(plan.shape, weights, rows.z, rows.out, rows.count, block, state,
+                      plan.state_is_read(chunk) ? panels : nullptr);
       rows.close(plan, b, chunk);
-      if (!plan.state_is_read(chunk)) continue;
-      plan.isa.advance(plan.shape, rows.count, block, state, panels);
       state = panels;
     }
     store_conv_state(plan, b);
@@ -220,7 +219,7 @@ void few_sequences(const Plan& plan, const Weights& weights, const Parallel& par
       r.open(plan, b, chunk, own_state(i) + plan.state_floats);
       plan.isa.prepare(plan.shape, weights, r.xbc, r.count, block(i));
       if (plan.state_is_read(chunk))
-        plan.isa.advance(plan.shape, r.count, block(i), nullptr, own_state(i));
+        plan.isa.advance(plan.shape, r.count, block(i), own_state(i));
       else
         std::fill_n(own_state(i), plan.state_floats, 0.0f);
     });
@@ -235,7 +234,7 @@ void few_sequences(const Plan& plan, const Weights& weights, const Parallel& par
       const Rows& r = rows[size_t(i)];
       const bool is_zero = chunk == 0 && from_zero[size_t(b)];
       plan.isa.finish(plan.shape, weights, r.z, r.out, r.count, block(i),
-                      is_zero ? nullptr : own_state(i));
+                      is_zero ? nullptr : own_state(i), nullptr);
       r.close(plan, b, chunk);
     });
   }

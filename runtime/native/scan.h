@@ -41,22 +41,27 @@ struct Weights {
 // that is known about it before the state arrives, so that chunks can be prepared side by side.
 //
 //     prepare   convolution, softplus, decays, C·Bᵀ            rows -> block
-//     advance   the state after the chunk, from that before    block, state -> state
-//     combine   the same for a state summed up without what came before
-//     finish    outputs of all heads, gate, norm               block, state, z -> out
+//     finish    outputs of all heads, gate, norm; the state     block, state, z -> out, state
 //
-// A null state is zero. A state lies head by head in panels of `panel` columns: (H, panels, N, panel).
+// or, where chunks are computed side by side,
+//
+//     advance   the state that the chunk adds up by itself      block -> own state
+//     combine   the state after the chunk, and into its own     running, own state -> the same
+//               the one that it starts from
+//     finish    the rest                                        block, own state, z -> out
+//
+// finish uses the block up. A null state is zero, or is not wanted. A state lies head by head in panels of `panel` columns: (H, panels, N, panel).
 struct Isa {
   const char* name;
   size_t (*block_floats)(const Shape&);
   size_t (*state_floats)(const Shape&);
   // `xbc[i]` points to the x|B|C columns of token i; i from -(K-1), the convolution's past.
   void (*prepare)(const Shape&, const Weights&, const float* const* xbc, int rows, float* block);
-  void (*advance)(const Shape&, int rows, const float* block, const float* before, float* after);
+  void (*advance)(const Shape&, int rows, const float* block, float* own);
   void (*combine)(const Shape&, int64_t head, int rows, const float* block, float* running,
                   float* own);
   void (*finish)(const Shape&, const Weights&, const float* const* z, float* const* out, int rows,
-                 const float* block, const float* state);
+                 float* block, const float* before, float* after);
   void (*load_state)(const Shape&, const float* state, float* panels);   // from (H, P, N)
   void (*store_state)(const Shape&, const float* panels, float* state);  // to (H, P, N)
   void (*widen)(const uint16_t* half, float* single, int64_t count);

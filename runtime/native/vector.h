@@ -38,14 +38,22 @@ INLINE Ints bits(Vec v) { Ints i; memcpy(&i, &v, sizeof i); return i; }
 
 // The first `count` of W values; the others read as zero and are not written.
 INLINE Vec load(const float* p, int64_t count) {
-  if (count >= W) return load(p);
   Vec v{};
-  if (count > 0) memcpy(&v, p, size_t(count) * 4);
+  memcpy(&v, p, size_t(count) * 4);
   return v;
 }
-INLINE void store(float* p, Vec v, int64_t count) {
-  if (count >= W) return store(p, v);
-  if (count > 0) memcpy(p, &v, size_t(count) * 4);
+INLINE void store(float* p, Vec v, int64_t count) { memcpy(p, &v, size_t(count) * 4); }
+
+// Calls body(i, whole) for each W of `count` values and body(i, rest) for those that are left.
+struct Whole {};
+INLINE Vec load(const float* p, Whole) { return load(p); }
+INLINE void store(float* p, Vec v, Whole) { store(p, v); }
+
+template <class Body>
+INLINE void each_vector(int64_t count, Body body) {
+  int64_t i = 0;
+  for (; i + W <= count; i += W) body(i, Whole{});
+  if (i < count) body(i, count - i);
 }
 
 INLINE float sum(Vec v) {
@@ -70,24 +78,42 @@ INLINE Vec larger(Vec a, Vec b) { return a > b ? a : b; }
 INLINE Vec reciprocal(Vec x) { return 1.0f / x; }
 #endif
 
-// exp(x) = 2ⁿ·exp(r) with n the integer nearest to x / ln 2, found by adding 1.5·2²³, whose last
-// bit counts ones, and |r| ≤ ln(2) / 2, where 1 + r·q(r) is off by 2e-9. x is kept within ±87, so
-// that 2ⁿ is a normal number: a decay of e⁻⁸⁷ is as good as zero.
+// exp(sign · x) = 2ⁿ·exp(r) with n the integer nearest to sign · x / ln 2, found by adding 1.5·2²³,
+// whose last bit counts ones, and |r| ≤ ln(2) / 2, where exp is a polynomial. x is kept within ±87,
+// so that 2ⁿ is a normal number: a decay of e⁻⁸⁷ is as good as zero.
+struct Power {
+  Vec shifted, r;
+  INLINE Power(Vec x, float sign) {
+    x = larger(all(-87.0f), smaller(all(87.0f), x));
+    const Vec shifter = all(12582912.0f);
+    shifted = x * (sign * 1.442695041f) + shifter;
+    r = x * sign - (shifted - shifter) * 0.693147181f;
+  }
+  INLINE Vec times(Vec q) const { return bits(bits(q) + (bits(shifted) << 23)); }
+};
+
+// To 2e-9 and rounding: errors of decays add up along a chunk.
 INLINE Vec exp(Vec x) {
-  x = larger(all(-87.0f), smaller(all(87.0f), x));
-  const Vec shifter = all(12582912.0f);
-  Vec shifted = x * 1.442695041f + shifter;
-  Vec r = x - (shifted - shifter) * 0.693147181f;
+  const Power power(x, 1);
+  const Vec r = power.r;
   Vec q = r * 1.384355990e-3f + 8.374236094e-3f;
   q = q * r + 4.166800743e-2f;
   q = q * r + 1.666643034e-1f;
   q = q * r + 4.999999417e-1f;
   q = q * r + 1.0f;
-  q = q * r + 1.0f;
-  return bits(bits(q) + (bits(shifted) << 23));
+  return power.times(q * r + 1.0f);
 }
 
-INLINE Vec silu(Vec x) { return x * reciprocal(1.0f + exp(-x)); }
+// x / (1 + e⁻ˣ), with the exponential to 9e-8.
+INLINE Vec silu(Vec x) {
+  const Power power(x, -1);
+  const Vec r = power.r;
+  Vec q = r * 8.290229414e-3f + 4.189839102e-2f;
+  q = q * r + 1.666764007e-1f;
+  q = q * r + 4.999914614e-1f;
+  q = q * r + 9.999997054e-1f;
+  return x * reciprocal(1.0f + power.times(q * r + 1.0f));
+}
 
 // log(1 + eˣ) = max(x, 0) + log(1 + u), u = exp(-|x|), and log(1 + u) = 2·artanh(s), s = u / (2 + u),
 // is a short series in s² ≤ 1/9 with no cancellation: 1e-6 comes out as accurate as 50.
