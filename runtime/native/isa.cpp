@@ -1,0 +1,41 @@
+// The choice of the instruction set.
+#include "scan.h"
+
+#include <cstring>
+#include <string>
+#include <vector>
+
+namespace bsmamba2 {
+
+extern const Isa portable;
+#if defined(__x86_64__)
+extern const Isa avx2, avx512;
+#endif
+
+// Best first.
+static std::vector<const Isa*> isas_of_this_machine() {
+  std::vector<const Isa*> found;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                        __builtin_cpu_supports("f16c");
+  if (has_avx2 && __builtin_cpu_supports("avx512f")) found.push_back(&avx512);
+  if (has_avx2) found.push_back(&avx2);
+#endif
+  found.push_back(&portable);
+  return found;
+}
+
+const Isa* choose_isa(const char* asked) {
+  for (const Isa* isa : isas_of_this_machine())
+    if (!asked || !*asked || !std::strcmp(asked, isa->name)) return isa;
+  return nullptr;
+}
+
+std::string isa_names() {
+  std::string names;
+  for (const Isa* isa : isas_of_this_machine()) names += (names.empty() ? "" : ", ") + std::string(isa->name);
+  return names;
+}
+
+}  // namespace bsmamba2

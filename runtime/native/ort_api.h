@@ -1,0 +1,110 @@
+// The part of ONNX Runtime's C API that a custom operator needs, declared here because no package
+// ships the header. OrtApi is a table of functions that only ever grows: a function keeps its place
+// for ever, so it is enough to know the places of those that are called.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+struct OrtStatus;
+struct OrtValue;
+struct OrtTypeAndShape;
+struct OrtSessionOptions;
+struct OrtCustomOpDomain;
+struct OrtKernelInfo;
+struct OrtKernelContext;
+struct OrtShapeInferContext;
+struct OrtApi;
+
+struct OrtApiBase {
+  const OrtApi* (*GetApi)(uint32_t version);
+  const char* (*GetVersionString)();
+};
+
+enum { ORT_FAIL = 1, ORT_INVALID_ARGUMENT = 2 };
+enum { ORT_UNDEFINED = 0, ORT_FLOAT = 1, ORT_FLOAT16 = 10 };
+enum { ORT_REQUIRED = 0, ORT_OPTIONAL = 1 };
+enum { ORT_MEMORY_DEFAULT = 0 };
+
+// KernelContext_ParallelFor and shape inference came with version 17.
+constexpr uint32_t ort_api_version = 17;
+
+struct OrtCustomOp {
+  uint32_t version;
+  void* (*CreateKernel)(const OrtCustomOp*, const OrtApi*, const OrtKernelInfo*);
+  const char* (*GetName)(const OrtCustomOp*);
+  const char* (*GetExecutionProviderType)(const OrtCustomOp*);
+  int (*GetInputType)(const OrtCustomOp*, size_t);
+  size_t (*GetInputTypeCount)(const OrtCustomOp*);
+  int (*GetOutputType)(const OrtCustomOp*, size_t);
+  size_t (*GetOutputTypeCount)(const OrtCustomOp*);
+  void (*KernelCompute)(void*, OrtKernelContext*);
+  void (*KernelDestroy)(void*);
+  int (*GetInputCharacteristic)(const OrtCustomOp*, size_t);
+  int (*GetOutputCharacteristic)(const OrtCustomOp*, size_t);
+  int (*GetInputMemoryType)(const OrtCustomOp*, size_t);
+  int (*GetVariadicInputMinArity)(const OrtCustomOp*);
+  int (*GetVariadicInputHomogeneity)(const OrtCustomOp*);
+  int (*GetVariadicOutputMinArity)(const OrtCustomOp*);
+  int (*GetVariadicOutputHomogeneity)(const OrtCustomOp*);
+  OrtStatus* (*CreateKernelV2)(const OrtCustomOp*, const OrtApi*, const OrtKernelInfo*, void**);
+  OrtStatus* (*KernelComputeV2)(void*, OrtKernelContext*);
+  OrtStatus* (*InferOutputShapeFn)(const OrtCustomOp*, OrtShapeInferContext*);
+  int (*GetStartVersion)(const OrtCustomOp*);
+  int (*GetEndVersion)(const OrtCustomOp*);
+  size_t (*GetMayInplace)(int**, int**);
+  void (*ReleaseMayInplace)(int*, int*);
+  size_t (*GetAliasMap)(int**, int**);
+  void (*ReleaseAliasMap)(int*, int*);
+};
+
+// The functions that are called, each with its place in OrtApi.
+class Ort {
+  const OrtApi* api;
+
+  template <class Function>
+  Function* at(size_t place) const {
+    return reinterpret_cast<Function*>(reinterpret_cast<void* const*>(api)[place]);
+  }
+
+ public:
+  explicit Ort(const OrtApi* api) : api(api) {}
+
+#define ORT_FUNCTION(place, result, name, parameters) \
+  result(*name) parameters = at<result parameters>(place)
+
+  ORT_FUNCTION(0, OrtStatus*, CreateStatus, (int code, const char* message));
+  ORT_FUNCTION(2, const char*, GetErrorMessage, (const OrtStatus*));
+  ORT_FUNCTION(26, OrtStatus*, CreateCustomOpDomain, (const char*, OrtCustomOpDomain**));
+  ORT_FUNCTION(27, OrtStatus*, CustomOpDomain_Add, (OrtCustomOpDomain*, const OrtCustomOp*));
+  ORT_FUNCTION(28, OrtStatus*, AddCustomOpDomain, (OrtSessionOptions*, OrtCustomOpDomain*));
+  ORT_FUNCTION(51, OrtStatus*, GetTensorMutableData, (OrtValue*, void**));
+  ORT_FUNCTION(57, OrtStatus*, CreateTensorTypeAndShapeInfo, (OrtTypeAndShape**));
+  ORT_FUNCTION(58, OrtStatus*, SetTensorElementType, (OrtTypeAndShape*, int));
+  ORT_FUNCTION(59, OrtStatus*, SetDimensions, (OrtTypeAndShape*, const int64_t*, size_t));
+  ORT_FUNCTION(60, OrtStatus*, GetTensorElementType, (const OrtTypeAndShape*, int*));
+  ORT_FUNCTION(61, OrtStatus*, GetDimensionsCount, (const OrtTypeAndShape*, size_t*));
+  ORT_FUNCTION(62, OrtStatus*, GetDimensions, (const OrtTypeAndShape*, int64_t*, size_t));
+  ORT_FUNCTION(63, OrtStatus*, GetSymbolicDimensions,
+               (const OrtTypeAndShape*, const char**, size_t));
+  ORT_FUNCTION(65, OrtStatus*, GetTensorTypeAndShape, (const OrtValue*, OrtTypeAndShape**));
+  ORT_FUNCTION(85, OrtStatus*, KernelInfoGetAttribute_float,
+               (const OrtKernelInfo*, const char*, float*));
+  ORT_FUNCTION(86, OrtStatus*, KernelInfoGetAttribute_int64,
+               (const OrtKernelInfo*, const char*, int64_t*));
+  ORT_FUNCTION(90, OrtStatus*, KernelContext_GetInput,
+               (const OrtKernelContext*, size_t, const OrtValue**));
+  ORT_FUNCTION(91, OrtStatus*, KernelContext_GetOutput,
+               (OrtKernelContext*, size_t, const int64_t*, size_t, OrtValue**));
+  ORT_FUNCTION(93, void, ReleaseStatus, (OrtStatus*));
+  ORT_FUNCTION(99, void, ReleaseTensorTypeAndShapeInfo, (OrtTypeAndShape*));
+  ORT_FUNCTION(268, OrtStatus*, ShapeInferContext_GetInputTypeShape,
+               (const OrtShapeInferContext*, size_t, OrtTypeAndShape**));
+  ORT_FUNCTION(270, OrtStatus*, ShapeInferContext_SetOutputTypeShape,
+               (const OrtShapeInferContext*, size_t, const OrtTypeAndShape*));
+  ORT_FUNCTION(271, OrtStatus*, SetSymbolicDimensions, (OrtTypeAndShape*, const char**, size_t));
+  ORT_FUNCTION(274, OrtStatus*, KernelContext_ParallelFor,
+               (const OrtKernelContext*, void (*)(void*, size_t), size_t total, size_t batches,
+                void*));
+#undef ORT_FUNCTION
+};

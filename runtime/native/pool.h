@@ -1,0 +1,64 @@
+// Workspace that is lent and comes back: at most one block a thread exists, and after the first
+// calls nobody pays for fresh pages.
+#pragma once
+
+#include <cstddef>
+#include <cstdlib>
+#include <mutex>
+#include <new>
+#include <utility>
+#include <vector>
+
+namespace bsmamba2 {
+
+class Pool {
+  struct Block {
+    float* data = nullptr;
+    size_t floats = 0;
+  };
+  std::mutex mutex;
+  std::vector<Block> idle;
+
+ public:
+  // Memory of at least this many floats, aligned to a cache line, until the end of the scope.
+  class Loan {
+    Pool& pool;
+    Block block;
+
+   public:
+    Loan(Pool& from, size_t floats) : pool(from), block(from.take()) {
+      if (block.floats >= floats) return;
+      std::free(block.data);
+      block.data = static_cast<float*>(std::aligned_alloc(64, (floats * 4 + 63) / 64 * 64));
+      block.floats = block.data ? floats : 0;
+      if (!block.data) throw std::bad_alloc();
+    }
+    ~Loan() { pool.give_back(block); }
+    Loan(const Loan&) = delete;
+    Loan& operator=(const Loan&) = delete;
+    float* data() const { return block.data; }
+  };
+
+  ~Pool() {
+    for (Block& block : idle) std::free(block.data);
+  }
+
+ private:
+  Block take() {
+    std::lock_guard<std::mutex> lock(mutex);
+    if (idle.empty()) return {};
+    Block block = idle.back();
+    idle.pop_back();
+    return block;
+  }
+  void give_back(Block block) noexcept {
+    std::lock_guard<std::mutex> lock(mutex);
+    try {
+      idle.push_back(block);
+    } catch (const std::bad_alloc&) {
+      std::free(block.data);
+    }
+  }
+};
+
+}  // namespace bsmamba2

@@ -1,0 +1,86 @@
+"""Random calls of the operator, most of them wrong in one or two places.
+
+    python -m tests.kernel.fuzz LIBRARY [--calls 100000] [--seed 0]
+
+Each call must come back with outputs of the right shapes or with a sentence; the process must live.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from .scans import OUTPUTS, model, random_scan, session
+
+NUMBERS = [0, 1, 2, 3, 5, 16, 63, 64, 65, 100]
+
+
+def wrong_tensor(rng: np.random.Generator, tensor: np.ndarray) -> np.ndarray:
+    """Another shape: a dimension resized, dropped or added, or all of them drawn anew."""
+    shape = list(tensor.shape)
+    match rng.integers(4):
+        case 0:
+            shape[rng.integers(len(shape))] = rng.choice(NUMBERS)
+        case 1:
+            del shape[rng.integers(len(shape))]
+        case 2:
+            shape.insert(rng.integers(len(shape) + 1), rng.choice(NUMBERS[:4]))
+        case _:
+            shape = rng.choice(NUMBERS[:6], len(shape))
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def wrong_values(rng: np.random.Generator, tensor: np.ndarray) -> np.ndarray:
+    """The same shape, with numbers that no network has."""
+    odd = np.array([0, np.nan, np.inf, -np.inf, 1e38, -1e38, 1e-45], np.float32)
+    return np.where(rng.random(tensor.shape) < 0.1, rng.choice(odd, tensor.shape), tensor)
+
+
+def call(library: Path, rng: np.random.Generator) -> bool:
+    """One call. Whether it was answered rather than refused."""
+    scan = random_scan(
+        *(int(v) for v in rng.choice(NUMBERS, 2)),
+        *(int(v) for v in rng.choice(NUMBERS[1:7], 3)),
+        taps=int(rng.integers(2, 5)),
+        seed=int(rng.integers(2**32)),
+    )
+    for name in rng.choice(list(scan.tensors), rng.integers(3), replace=False):
+        spoil = wrong_tensor if rng.random() < 0.7 else wrong_values
+        scan = scan.but(**{name: spoil(rng, scan[name])})
+    attributes = {
+        "head_dim": scan.head_dim if rng.random() < 0.9 else int(rng.integers(-2, 2**40)),
+        "state_size": scan.state_size if rng.random() < 0.9 else int(rng.integers(-2, 70)),
+        "reverse": int(rng.integers(0, 2)),
+    }
+    try:
+        loaded = session(library, model(**attributes), threads=int(rng.integers(1, 4)))
+        y, conv_state, ssm_state = loaded.run(None, scan.tensors)
+    except Exception as refusal:
+        if "mamba2_scan:" not in str(refusal):
+            raise
+        return False
+    batch, length, _ = scan["zxbcdt"].shape
+    assert y.shape == (batch, length, *scan["norm_weight"].shape)
+    assert conv_state.shape == (batch, *scan["conv_state"].shape[1:])
+    assert ssm_state.shape == (batch, *scan["ssm_state"].shape[1:])
+    return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("library", type=Path)
+    parser.add_argument("--calls", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    answered = 0
+    for i in range(asked.calls):
+        answered += call(asked.library, np.random.default_rng([asked.seed, i]))
+    print(f"{asked.calls} calls: {answered} answered, {asked.calls - answered} refused.")
+    print(f"onnxruntime {onnxruntime.__version__}, outputs {', '.join(OUTPUTS)}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""The kernel against the recurrence in float64: at least 100 dB, whatever the sizes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from .scans import random_scan, recurrence, snr_db
+
+
+def check(run, scan, least_db=100):
+    for wanted, got in zip(recurrence(scan), run(scan), strict=True):
+        assert snr_db(wanted, got) >= least_db
+
+
+sizes = st.fixed_dictionaries(
+    {
+        "batch": st.integers(0, 6),
+        "length": st.integers(0, 200),
+        "heads": st.integers(1, 5),
+        "head_dim": st.sampled_from([1, 5, 16, 64, 80]),
+        "state_size": st.sampled_from([1, 7, 16, 64, 130]),
+        "taps": st.integers(2, 4),
+        "reverse": st.integers(0, 1),
+        "states": st.sampled_from([None, 1, 0]),
+        "seed": st.integers(0, 2**32 - 1),
+    }
+)
+
+
+@given(sizes=sizes)
+def test_any_sizes_give_the_recurrence(run, sizes):
+    check(run, random_scan(**sizes))
+
+
+@pytest.mark.parametrize("reverse", [0, 1])
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 63, 64, 65, 128, 129, 801, 2000])
+def test_lengths_around_the_chunks_give_the_recurrence(run, length, reverse):
+    check(run, random_scan(batch=1, length=length, reverse=reverse))
+
+
+@pytest.mark.parametrize("batch", [0, 1, 31, 32, 33, 900])
+def test_batches_shared_out_either_way_give_the_recurrence(run, batch):
+    check(run, random_scan(batch=batch, length=70))
+
+
+@pytest.mark.parametrize("state_size", [64, 128])
+def test_the_sizes_of_the_models_give_the_recurrence(run, state_size):
+    check(run, random_scan(length=200, heads=16, head_dim=64, state_size=state_size))
+
+
+# Large numbers are their own softplus, and small steps come from very negative ones.
+@pytest.mark.parametrize("A", [1e-3, 1, 16, 100])
+@pytest.mark.parametrize("delta", [1e-6, 1e-3, 0.7, 50])
+def test_extreme_steps_and_decays_neither_cancel_nor_underflow(run, delta, A):
+    scan = random_scan(batch=1, length=2000)
+    scan["zxbcdt"][..., -2:] = np.log(np.expm1(delta))
+    scan["dt_bias"][:] = 0
+    scan["A_log"][:] = np.log(A)
+    check(run, scan)
+
+
+def test_tiny_steps_after_huge_ones_keep_their_accuracy(run):
+    scan = random_scan(batch=1, length=2000)
+    huge = np.random.default_rng(1).random((1, 2000, 2)) < 0.1
+    scan["zxbcdt"][..., -2:] = np.where(huge, 50, -14)
+    check(run, scan)
+
+
+def test_large_activations_saturate_as_they_should(run):
+    scan = random_scan()
+    scan["zxbcdt"][...] *= 60
+    check(run, scan)
+
+
+def test_float16_tokens_are_computed_in_float32(run):
+    scan = random_scan(length=150, reverse=1)
+    half = scan.but(zxbcdt=scan["zxbcdt"].astype(np.float16))
+    y, conv_state, ssm_state = run(half)
+    assert y.dtype == np.float16
+    assert snr_db(recurrence(half)[0].astype(np.float16), y) >= 90
+    assert snr_db(recurrence(half)[2], ssm_state) >= 100
+    np.testing.assert_array_equal(recurrence(half)[1], conv_state)
+
+
+def test_outputs_that_are_left_out_change_nothing(run):
+    scan = random_scan(length=130)
+    y, _, ssm_state = run(scan)
+    np.testing.assert_array_equal(run(scan, outputs=("y",))[0], y)
+    np.testing.assert_array_equal(run(scan, outputs=("y", "", "ssm_state_out"))[1], ssm_state)
