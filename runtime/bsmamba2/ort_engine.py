@@ -11,6 +11,7 @@ import numpy as np
 from bsmamba2 import stft
 from bsmamba2.array import Audio
 from bsmamba2.errors import DeviceError, MissingExtra, ModelError
+from bsmamba2.kernel import library
 from bsmamba2.manifest import Manifest
 from bsmamba2.onnx_file import OnnxFile
 
@@ -48,6 +49,9 @@ class OrtEngine:
         options.log_severity_level = 4  # errors are raised, and shown once
         options.use_deterministic_compute = True
         options.intra_op_num_threads = threads or 0
+        if self.device == "cpu" and (kernel := library()):
+            # It takes the scans' nodes; without it their bodies of plain operators run.
+            options.register_custom_ops_library(str(kernel))
         if file.wanting:
             if weights is None or any(name not in weights for name in file.wanting):
                 raise ModelError(f"{file.path.name} has no weights: give a checkpoint in its place")

@@ -1,0 +1,113 @@
+"""A real song through ``bsmamba2 separate``: time and peak memory, with the kernel and without.
+
+    python benchmarks/song.py            # a minute of the song; writes benchmarks/results/song.md
+                                         # and the README's table
+
+Each row is a process of its own, measured from outside: its wall time, and its largest resident
+size. The stems are read back and must sum to the song. Needs the extras cpu and network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from bsmamba2_network import BSMamba2
+
+ROOT = Path(__file__).parent.parent
+BEGIN, END = "<!-- benchmarks/song.py -->", "<!-- end -->"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--song", type=Path, help="Default: examples/real_song.sh fetches one.")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        song = arguments.song or real_song(folder)
+        audio, rate = soundfile.read(song, frames=int(arguments.seconds * 44100), dtype="float32")
+        soundfile.write(folder / "song.wav", audio, rate, "FLOAT")
+        rows = [
+            measure(folder, preset, kernel, len(audio) / rate)
+            for preset, kernel in (
+                ("paper", "on"),
+                ("paper", "off"),
+                ("small", "on"),
+                ("tiny", "on"),
+            )
+        ]
+    page = "\n".join(
+        [
+            "| size | parameters | scan | time | × real time | peak memory |",
+            "|---|---|---|---|---|---|",
+            *rows,
+            "",
+            f"{arguments.seconds:g} s of a stereo song at {rate} Hz, WAV to two WAVs, whole process, "
+            f"random weights; {cpu()}, {os.cpu_count()} cores; ONNX Runtime "
+            f"{version('onnxruntime')}; {datetime.date.today()}; `python benchmarks/song.py`.",
+        ]
+    )
+    (ROOT / "benchmarks/results/song.md").write_text(f"# A song, file to files\n\n{page}\n")
+    readme = (ROOT / "README.md").read_text()
+    before, _, rest = readme.partition(BEGIN)
+    (ROOT / "README.md").write_text(f"{before}{BEGIN}\n{page}\n{END}{rest.partition(END)[2]}")
+    print(page)
+
+
+def real_song(folder: Path) -> Path:
+    script = ["bash", str(ROOT / "examples/real_song.sh"), str(folder)]
+    return Path(subprocess.run(script, check=True, capture_output=True, text=True).stdout.strip())
+
+
+def measure(folder: Path, preset: str, kernel: str, seconds: float) -> str:
+    """One row: separates the song in a process and checks the sum of its stems."""
+    weights = folder / f"{preset}.safetensors"
+    net = BSMamba2.untrained(preset)
+    net.save(weights)
+    command = [sys.executable, "-m", "bsmamba2", "separate", str(folder / "song.wav")]
+    command += ["-m", str(weights), "-o", str(folder), "--device", "cpu", "--json", "--overwrite"]
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        # A child of its own, so that the largest resident size is this row's alone.
+        result = subprocess.run(
+            command, env=os.environ | {"BSMAMBA2_KERNEL": kernel}, capture_output=True, check=True
+        )
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        os.write(writer, json.dumps([json.loads(result.stdout), peak]).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    record, peak = json.loads(os.read(reader, 1 << 16))
+    mixture = soundfile.read(folder / "song.wav")[0]
+    stems = sum(soundfile.read(path)[0] for path in record["outputs"].values())
+    np.testing.assert_allclose(stems, mixture, atol=1e-6)
+    parameters = sum(value.numel() for value in net.state_dict().values()) / 1e6
+    scan = "kernel" if kernel == "on" else "plain operators"
+    return (
+        f"| {preset} | {parameters:.1f} M | {scan} | {record['seconds']:.1f} s | "
+        f"{seconds / record['seconds']:.2f} | {peak / 1e6:.2f} GB |"
+    )
+
+
+def cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(": ")[2]
+    return platform.machine()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""The wheel in a fresh environment: a checkpoint runs there with neither torch nor onnx."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+
+from bsmamba2_network import BSMamba2
+
+ROOT = Path(__file__).parents[2]
+
+
+def call(*command, **changes):
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | changes
+    return subprocess.run(
+        [str(part) for part in command], env=environment, text=True, capture_output=True, check=True
+    ).stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Built without a compiler, as for Windows and macOS."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+    call(*pip, "-w", folder, ROOT, BSMAMBA2_PURE="true")
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def python(wheel, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("venv")
+    call(sys.executable, "-m", "venv", folder)
+    pip = [folder / "bin/pip", "install", "--quiet", "-c", ROOT / "constraints.txt"]
+    call(*pip, f"{wheel}[cpu]")
+    return folder / "bin/python"
+
+
+def test_the_pure_wheel_is_for_every_platform(wheel):
+    assert wheel.name.endswith("-py3-none-any.whl")
+
+
+def test_neither_torch_nor_onnx_is_there(python):
+    find = "import importlib.util as u; print(*map(u.find_spec, ['torch', 'onnx', 'onnxscript']))"
+    assert call(python, "-c", find).split() == ["None"] * 3
+
+
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
+def test_a_checkpoint_of_a_known_size_separates(python, tmp_path, suffix):
+    net, weights = BSMamba2.untrained("tiny"), tmp_path / f"voice.{suffix}"
+    net.save(weights) if suffix == "safetensors" else torch.save(net.state_dict(), weights)
+    song = torch.randn(30_000, 2).clamp(-0.9, 0.9) / 4
+    soundfile.write(tmp_path / "song.wav", song.numpy(), 44100, "PCM_16")
+    call(python, "-m", "bsmamba2", "separate", tmp_path / "song.wav", "-m", weights)
+    mixture, vocals, rest = (
+        soundfile.read(tmp_path / name, dtype="int16")[0].astype(int)
+        for name in ("song.wav", "song_vocals.wav", "song_instrumental.wav")
+    )
+    assert (vocals + rest == mixture).all()
+
+
+def test_export_says_what_it_needs(python, tmp_path):
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        call(python, "-m", "bsmamba2", "export", "x.ckpt", "-o", tmp_path / "x.onnx")
+    assert caught.value.returncode == 2
+    assert 'pip install "bsmamba2[export]"' in caught.value.stderr
