@@ -40,23 +40,16 @@ def main() -> None:
         song = arguments.song or real_song(folder)
         audio, rate = soundfile.read(song, frames=int(arguments.seconds * 44100), dtype="float32")
         soundfile.write(folder / "song.wav", audio, rate, "FLOAT")
-        rows = [
-            measure(folder, preset, kernel, len(audio) / rate)
-            for preset, kernel in (
-                ("paper", "on"),
-                ("paper", "off"),
-                ("small", "on"),
-                ("tiny", "on"),
-            )
-        ]
+        cases = [("paper", "on"), ("paper", "off"), ("small", "on"), ("tiny", "on")]
+        rows = [measure(folder, *case, len(audio) / rate) for case in cases]
     page = "\n".join(
         [
             "| size | parameters | scan | time | × real time | peak memory |",
             "|---|---|---|---|---|---|",
             *rows,
             "",
-            f"{arguments.seconds:g} s of a stereo song at {rate} Hz, WAV to two WAVs, whole process, "
-            f"random weights; {cpu()}, {os.cpu_count()} cores; ONNX Runtime "
+            f"{arguments.seconds:g} s of a stereo song at {rate} Hz, WAV to two WAVs, whole "
+            f"process, random weights; {cpu()}, {os.cpu_count()} cores; ONNX Runtime "
             f"{version('onnxruntime')}; {datetime.date.today()}; `python benchmarks/song.py`.",
         ]
     )

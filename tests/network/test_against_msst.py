@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from ml_collections import ConfigDict
-from support.msst_reference import published_model, snr_db
 
 from bsmamba2 import Manifest
 from bsmamba2.overlap import OverlapAdd
 from bsmamba2_network import BSMamba2
+from support.msst_reference import published_model, snr_db
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.engines import StubEngine
 
 from bsmamba2_pedalboard import SeparationEffect
+from support.engines import StubEngine
 
 
 class GainEngine(StubEngine):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
+
 from support.engines import StubEngine, half, identity, left_and_right, lower_half_band, restless
 
 

@@ -1,0 +1,67 @@
+"""What the documents show is what runs: their code, on a tiny checkpoint of the published name."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from click.testing import CliRunner
+
+from bsmamba2.cli import main
+from bsmamba2_network import BSMamba2
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "network/README.md", "plugin_bridge/README.md"]
+
+
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A song and a checkpoint under the names that the documents use."""
+    net, noise = BSMamba2.untrained("tiny"), np.random.default_rng(0).uniform(-0.2, 0.2, (9000, 2))
+    torch.save(net.state_dict(), tmp_path / "bs_mamba2_vocals.ckpt")
+    for name in ("song.flac", "song.wav"):
+        soundfile.write(tmp_path / name, noise, 44100)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_pages_python_runs(page, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    audio = np.zeros((2, 9000), np.float32)
+    names = {"audio": audio, "sample_rate": 44100, "waveform": torch.zeros(1, 2, 9000)}
+    for block in blocks(page, "python"):
+        here = block.replace('"cuda"', '"cpu"')
+        exec(compile(here, page, "exec"), names)
+
+
+def test_the_readmes_commands_run(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    commands = [
+        shlex.split(line)[1:]
+        for block in blocks("README.md", "bash")
+        for line in block.splitlines()
+        if line.startswith("bsmamba2 ")
+    ]
+    assert len(commands) >= 4
+    for command in commands:
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 0, (command, result.output)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in ROOT.glob("**/*.md") if ".venv" not in page.parts],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
+def test_links_between_the_documents_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
