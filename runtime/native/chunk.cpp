@@ -18,6 +18,7 @@
 //     x ⊗ B      P·N      =   8,192   a head    131,072   not for a state that nobody reads
 //     convolution, SiLU, gate, norm: 2 I + 2 N of each, about 20 instructions for W of them
 // so 37 k for a band axis of 62 (one chunk, no state) and 286 k for a time axis of 801.
+#include "half.h"
 #include "scan.h"
 #include "vector.h"
 
@@ -42,6 +43,7 @@ struct Block {
   float* x;               // (H, panels, Q, panel), and in the end y before the gate
   float* G;               // (Q, Q), of one head
   float* scratch;         // (N, Q) Bᵀ, or (Q, panel) x weighted to the end
+  float* gated;           // (I), one token
   float* end;
 
   Block(const Shape& s, float* at) : states(ceil(s.state, W)), heads(ceil(s.heads, W)) {
@@ -51,6 +53,7 @@ struct Block {
     from_start = take(Q * heads), to_end = take(Q * heads);
     x = take(s.heads * panels(s) * Q * panel);
     G = take(Q * Q), scratch = take(Q * (states > panel ? states : panel));
+    gated = take(s.inner());
     end = at;
   }
   Block(const Shape& s, const float* at) : Block(s, const_cast<float*>(at)) {}
@@ -312,29 +315,29 @@ INLINE void rows_of_G(int rows, const float* delta, const float* decay, int64_t 
 }
 
 // One token: y, whose heads lie Q · panel apart, times SiLU(z), normed.
-void gate_and_norm(const Shape& s, const Weights& w, const float* z, float* y, float* out) {
+void gate_and_norm(const Shape& s, const Weights& w, const float* z, const float* y, float* gated,
+                   float* out, bool past_caches) {
   Vec squares{};
-  auto each_column = [&](auto body) {
-    float* from = y;
-    for (int64_t h = 0; h < s.heads; ++h)
-      for (int64_t p = 0; p < s.head_dim; p += panel, from += Q * panel)
-        each_vector(lesser(panel, s.head_dim - p), [&](int64_t i, auto count) {
-          body(h * s.head_dim + p + i, from + i, count);
-        });
-  };
-  each_column([&](int64_t c, float* from, auto count) {
-    const Vec gated = load(from, count) * silu(load(z + c, count));
-    squares += gated * gated;
-    store(from, gated);
-  });
+  for (int64_t h = 0; h < s.heads; ++h)
+    for (int64_t p = 0; p < s.head_dim; p += panel, y += Q * panel)
+      each_vector(lesser(panel, s.head_dim - p), [&](int64_t i, auto count) {
+        const int64_t c = h * s.head_dim + p + i;
+        const Vec product = load(y + i, count) * silu(load(z + c, count));
+        squares += product * product;
+        store(gated + c, product, count);
+      });
   const float scale = 1.0f / __builtin_sqrtf(sum(squares) / float(s.inner()) + w.epsilon);
-  each_column([&](int64_t c, float* from, auto count) {
-    store(out + c, load(from) * scale * load(w.norm + c, count), count);
-  });
+  if (past_caches)
+    for (int64_t c = 0; c < s.inner(); c += W)
+      store_past_caches(out + c, load(gated + c) * scale * load(w.norm + c));
+  else
+    each_vector(s.inner(), [&](int64_t c, auto count) {
+      store(out + c, load(gated + c, count) * scale * load(w.norm + c, count), count);
+    });
 }
 
 void finish(const Shape& s, const Weights& w, const float* const* z, float* const* out, int rows,
-            float* block, const float* before, float* after) {
+            bool past_caches, float* block, const float* before, float* after) {
   Block m(s, block);
   float* x = m.x;
   for (int64_t h = 0; h < s.heads; ++h) {
@@ -365,59 +368,10 @@ void finish(const Shape& s, const Weights& w, const float* const* z, float* cons
       if (before) before += s.state * panel;
     }
   }
-  for (int i = 0; i < rows; ++i) gate_and_norm(s, w, z[i], m.x + i * panel, out[i]);
+  for (int i = 0; i < rows; ++i)
+    gate_and_norm(s, w, z[i], m.x + i * panel, m.gated, out[i], past_caches);
+  if (past_caches) fence();
 }
-
-// ---- float16 ----------------------------------------------------------------------------------
-
-#if defined(__AVX2__)
-void widen(const uint16_t* half, float* single, int64_t count) {
-  int64_t i = 0;
-  for (; i + 8 <= count; i += 8)
-    _mm256_storeu_ps(single + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(half + i))));
-  for (; i < count; ++i) single[i] = _cvtsh_ss(half[i]);
-}
-void narrow(const float* single, uint16_t* half, int64_t count) {
-  int64_t i = 0;
-  for (; i + 8 <= count; i += 8)
-    _mm_storeu_si128((__m128i*)(half + i), _mm256_cvtps_ph(_mm256_loadu_ps(single + i), 0));
-  for (; i < count; ++i) half[i] = uint16_t(_cvtss_sh(single[i], 0));
-}
-#else
-void widen(const uint16_t* half, float* single, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    const uint32_t exponent = half[i] >> 10 & 31, fraction = half[i] & 1023;
-    const float tiny = float(fraction) * 5.9604645e-8f;  // 2⁻²⁴
-    uint32_t word = exponent + (exponent == 31 ? 224 : 112);
-    word = word << 23 | fraction << 13;
-    if (exponent == 0) memcpy(&word, &tiny, 4);
-    word |= uint32_t(half[i] >> 15) << 31;
-    memcpy(single + i, &word, 4);
-  }
-}
-void narrow(const float* single, uint16_t* half, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    uint32_t word;
-    memcpy(&word, single + i, 4);
-    const uint32_t sign = word >> 31 << 15;
-    word &= 0x7fffffff;
-    if (word > 0x7f800000) {
-      word = 0x7e00;
-    } else if (word >= 0x47800000) {  // 65536 and more
-      word = 0x7c00;
-    } else if (word < 0x38800000) {  // below 2⁻¹⁴: adding 1/2 rounds to a multiple of 2⁻²⁴
-      float shifted;
-      memcpy(&shifted, &word, 4);
-      shifted += 0.5f;
-      memcpy(&word, &shifted, 4);
-      word -= 0x3f000000;
-    } else {
-      word = (word - 0x38000000 + 0xfff + (word >> 13 & 1)) >> 13;
-    }
-    half[i] = uint16_t(sign | word);
-  }
-}
-#endif
 
 }  // namespace
 

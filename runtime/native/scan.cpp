@@ -23,6 +23,9 @@ namespace {
 // prepared before a state is handed on.
 constexpr int64_t many = 32;
 
+// From this many values on (32 MB), y will have left the caches before it is read.
+constexpr int64_t large = 8 << 20;
+
 Pool pool;
 
 // Decays below 1e-38 count as zero: computing with denormal numbers costs a hundred times more.
@@ -58,6 +61,8 @@ struct Plan {
       size_t(past * shape.channels() +
              (call.half ? (past + chunk_length) * shape.row() + chunk_length * shape.inner() : 0));
   const size_t state_floats = isa.state_floats(shape);
+  const bool past_caches = !call.half && call.batch * call.length * shape.inner() >= large &&
+                           shape.inner() % 16 == 0 && reinterpret_cast<uintptr_t>(call.y) % 64 == 0;
 
   // Token t of sequence b, in scan order, in a tensor with `width` columns.
   int64_t at(int64_t b, int64_t t, int64_t width) const {
@@ -183,8 +188,8 @@ void many_sequences(const Plan& plan, const Weights& weights, const Parallel& pa
     for (int64_t chunk = 0; chunk < plan.chunks; ++chunk) {
       rows.open(plan, b, chunk, panels + plan.state_floats);
       plan.isa.prepare(plan.shape, weights, rows.xbc, rows.count, block);
-      plan.isa.finish(plan.shape, weights, rows.z, rows.out, rows.count, block, state,
-                      plan.state_is_read(chunk) ? panels : nullptr);
+      plan.isa.finish(plan.shape, weights, rows.z, rows.out, rows.count, plan.past_caches, block,
+                      state, plan.state_is_read(chunk) ? panels : nullptr);
       rows.close(plan, b, chunk);
       state = panels;
     }
@@ -233,7 +238,7 @@ void few_sequences(const Plan& plan, const Weights& weights, const Parallel& par
       const int64_t b = i / count, chunk = first + i % count;
       const Rows& r = rows[size_t(i)];
       const bool is_zero = chunk == 0 && from_zero[size_t(b)];
-      plan.isa.finish(plan.shape, weights, r.z, r.out, r.count, block(i),
+      plan.isa.finish(plan.shape, weights, r.z, r.out, r.count, plan.past_caches, block(i),
                       is_zero ? nullptr : own_state(i), nullptr);
       r.close(plan, b, chunk);
     });

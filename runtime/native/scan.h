@@ -50,7 +50,8 @@ struct Weights {
 //               the one that it starts from
 //     finish    the rest                                        block, own state, z -> out
 //
-// finish uses the block up. A null state is zero, or is not wanted. A state lies head by head in panels of `panel` columns: (H, panels, N, panel).
+// finish uses the block up. A null state is zero, or is not wanted. `past_caches` asks that y go
+// straight to memory; its rows must then be whole cache lines. A state lies head by head in panels of `panel` columns: (H, panels, N, panel).
 struct Isa {
   const char* name;
   size_t (*block_floats)(const Shape&);
@@ -61,7 +62,7 @@ struct Isa {
   void (*combine)(const Shape&, int64_t head, int rows, const float* block, float* running,
                   float* own);
   void (*finish)(const Shape&, const Weights&, const float* const* z, float* const* out, int rows,
-                 float* block, const float* before, float* after);
+                 bool past_caches, float* block, const float* before, float* after);
   void (*load_state)(const Shape&, const float* state, float* panels);   // from (H, P, N)
   void (*store_state)(const Shape&, const float* panels, float* state);  // to (H, P, N)
   void (*widen)(const uint16_t* half, float* single, int64_t count);

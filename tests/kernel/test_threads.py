@@ -22,6 +22,14 @@ def test_a_sequence_has_the_same_bits_alone_and_among_many(run):
     np.testing.assert_array_equal(run(scan)[0][7], alone[0])
 
 
+def test_an_output_larger_than_the_caches_has_the_same_bits(run):
+    scan = random_scan(batch=129, length=66, heads=16, head_dim=64, states=0)
+    y = run(scan, outputs=("y",))[0]
+    assert y.nbytes > 32e6
+    few = run(scan.but(zxbcdt=scan["zxbcdt"][-2:]), outputs=("y",))[0]
+    np.testing.assert_array_equal(y[-2:], few)
+
+
 @pytest.mark.parametrize("batch", [4, 40])
 def test_nan_in_one_sequence_stays_in_it(run, batch):
     scan = random_scan(batch=batch, length=200)
