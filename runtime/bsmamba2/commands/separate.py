@@ -98,6 +98,7 @@ class _Watch:
 
     def __init__(self, song: Path) -> None:
         console = Console(stderr=True)
+        self._shown = console.is_terminal
         self._bar = Progress(
             # No markup: a song may be called "[red] x".
             TextColumn("{task.description}", markup=False),
@@ -105,7 +106,6 @@ class _Watch:
             TextColumn("{task.fields[speed]:.1f}x real time"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
             transient=True,
         )
         self._task = self._bar.add_task(song.name, total=None, speed=0.0)
@@ -113,11 +113,13 @@ class _Watch:
 
     def __enter__(self) -> _Watch:
         self._start = time.perf_counter()
-        self._bar.start()
+        if self._shown:
+            self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if self._shown:
+            self._bar.stop()
         self._seconds = time.perf_counter() - self._start
 
     def report(self, done_seconds: float, total_seconds: float) -> None:
