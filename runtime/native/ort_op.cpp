@@ -19,12 +19,12 @@ struct Refusal : std::runtime_error {
   explicit Refusal(const std::string& sentence) : runtime_error("mamba2_scan: " + sentence) {}
 };
 
-// Set once, when the library is registered.
+// Set when the library is registered, always to the same.
 const Isa* isa = nullptr;
-const OrtApiBase* api_base = nullptr;
+const OrtApi* api = nullptr;
 
 const Ort& ort() {
-  static const Ort table(api_base->GetApi(ort_api_version));
+  static const Ort table(api);
   return table;
 }
 
@@ -52,7 +52,9 @@ OrtStatus* guarded(Body body) noexcept {
 
 // ---- Tensors ----------------------------------------------------------------------------------
 
-enum Input { zxbcdt, conv_weight, conv_bias, dt_bias, A_log, D, norm_weight, conv_state, ssm_state };
+enum Input {
+  zxbcdt, conv_weight, conv_bias, dt_bias, A_log, D, norm_weight, conv_state, ssm_state
+};
 enum Output { y, conv_state_out, ssm_state_out };
 constexpr size_t input_count = 9, output_count = 3;
 constexpr const char* input_names[input_count] = {
@@ -128,7 +130,8 @@ void* output(OrtKernelContext* context, Output index, std::initializer_list<int6
 
 // An attribute of the node, or `otherwise` where the node has none of that name.
 template <class Value, class Getter>
-Value attribute(Getter getter, const OrtKernelInfo* info, const char* name, const Value* otherwise) {
+Value attribute(Getter getter, const OrtKernelInfo* info, const char* name,
+                const Value* otherwise) {
   Value value{};
   OrtStatus* status = getter(info, name, &value);
   if (!status) return value;
@@ -153,7 +156,8 @@ void parallel_for(OrtKernelContext* context, int64_t n, const std::function<void
       loop.failed = true;
     }
   };
-  if (n > 0) check(ort().KernelContext_ParallelFor(context, iteration, size_t(n), size_t(n), &loop));
+  if (n > 0)
+    check(ort().KernelContext_ParallelFor(context, iteration, size_t(n), size_t(n), &loop));
   if (loop.failed) throw std::bad_alloc();  // the only thing that the scan throws
 }
 
@@ -185,7 +189,8 @@ struct Kernel {
   }
 
   void compute(OrtKernelContext* context) const {
-    const Tensor projected(context, zxbcdt, 3), steps(context, A_log, 1), taps(context, conv_weight, 3);
+    const Tensor projected(context, zxbcdt, 3), steps(context, A_log, 1);
+    const Tensor taps(context, conv_weight, 3);
     Call call{};
     Shape& s = call.shape;
     s.heads = steps.dimensions[0], s.head_dim = head_dim, s.state = state_size;
@@ -321,20 +326,20 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
     OrtSessionOptions* options, const OrtApiBase* base) {
   using namespace bsmamba2;
   static const OrtCustomOp op = operator_table();
-  if (!base->GetApi(ort_api_version)) {
-    const Ort oldest(base->GetApi(1));
+  api = base->GetApi(ort_api_version);
+  if (!api) {
     char sentence[160];
     std::snprintf(sentence, sizeof sentence,
                   "bsmamba2's kernels need ONNX Runtime 1.17 or newer; this is %s.",
                   base->GetVersionString());
-    return oldest.CreateStatus(ORT_FAIL, sentence);
+    return create_status(base->GetApi(1), ORT_FAIL, sentence);
   }
-  api_base = base;
   return guarded([=] {
     const char* asked = std::getenv("BSMAMBA2_ISA");
     isa = choose_isa(asked);
     if (!isa)
-      throw std::runtime_error("BSMAMBA2_ISA must be one of " + isa_names() + " here; got " + asked + ".");
+      throw std::runtime_error("BSMAMBA2_ISA must be one of " + isa_names() + " here; got " +
+                               asked + ".");
     OrtCustomOpDomain* domain = nullptr;
     check(ort().CreateCustomOpDomain("bsmamba2", &domain));
     check(ort().CustomOpDomain_Add(domain, &op));
