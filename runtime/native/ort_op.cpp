@@ -19,11 +19,8 @@ struct Refusal : std::runtime_error {
   explicit Refusal(const std::string& sentence) : runtime_error("mamba2_scan: " + sentence) {}
 };
 
-// Set when the library is registered, always to the same.
-const Isa* isa = nullptr;
-const OrtApi* api = nullptr;
-
-const Ort& ort() {
+// Set once, by the first call, which registers the library and hands the API over.
+const Ort& ort(const OrtApi* api = nullptr) {
   static const Ort table(api);
   return table;
 }
@@ -48,6 +45,17 @@ OrtStatus* guarded(Body body) noexcept {
   } catch (const std::exception& error) {
     return ort().CreateStatus(ORT_FAIL, error.what());
   }
+}
+
+// The instruction set: the best one, or that which BSMAMBA2_ISA names at the first registration.
+const Isa& isa() {
+  static const Isa* const chosen = [] {
+    const char* asked = std::getenv("BSMAMBA2_ISA");
+    if (const Isa* found = choose_isa(asked)) return found;
+    throw std::runtime_error("BSMAMBA2_ISA must be one of " + isa_names() + " here; got " + asked +
+                             ".");
+  }();
+  return *chosen;
 }
 
 // ---- Tensors ----------------------------------------------------------------------------------
@@ -227,7 +235,7 @@ struct Kernel {
         static_cast<float*>(output(context, conv_state_out, {B, s.channels(), s.taps - 1}));
     call.ssm_state_out =
         static_cast<float*>(output(context, ssm_state_out, {B, s.heads, s.head_dim, s.state}));
-    scan(call, *isa, [context](int64_t n, const std::function<void(int64_t)>& body) {
+    scan(call, isa(), [context](int64_t n, const std::function<void(int64_t)>& body) {
       parallel_for(context, n, body);
     });
   }
@@ -320,13 +328,12 @@ OrtCustomOp operator_table() {
 }  // namespace
 }  // namespace bsmamba2
 
-// Called by SessionOptions.register_custom_ops_library. BSMAMBA2_ISA names another instruction set
-// than the best one, for tests and benchmarks.
+// Called by SessionOptions.register_custom_ops_library.
 extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
     OrtSessionOptions* options, const OrtApiBase* base) {
   using namespace bsmamba2;
   static const OrtCustomOp op = operator_table();
-  api = base->GetApi(ort_api_version);
+  const OrtApi* api = base->GetApi(ort_api_version);
   if (!api) {
     char sentence[160];
     std::snprintf(sentence, sizeof sentence,
@@ -334,15 +341,15 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
                   base->GetVersionString());
     return create_status(base->GetApi(1), ORT_FAIL, sentence);
   }
+  ort(api);
   return guarded([=] {
-    const char* asked = std::getenv("BSMAMBA2_ISA");
-    isa = choose_isa(asked);
-    if (!isa)
-      throw std::runtime_error("BSMAMBA2_ISA must be one of " + isa_names() + " here; got " +
-                               asked + ".");
-    OrtCustomOpDomain* domain = nullptr;
-    check(ort().CreateCustomOpDomain("bsmamba2", &domain));
-    check(ort().CustomOpDomain_Add(domain, &op));
+    isa();
+    static OrtCustomOpDomain* const domain = [] {  // lent to all sessions
+      OrtCustomOpDomain* created = nullptr;
+      check(ort().CreateCustomOpDomain("bsmamba2", &created));
+      check(ort().CustomOpDomain_Add(created, &op));
+      return created;
+    }();
     check(ort().AddCustomOpDomain(options, domain));
   });
 }
