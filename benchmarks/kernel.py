@@ -242,8 +242,9 @@ def main() -> None:
         "",
         f"{HEADS} heads of {HEAD_DIM}, {STATE_SIZE} states, float32, from zero states; torch "
         f"{torch.__version__}, onnxruntime {onnxruntime.__version__}; medians of {asked.rounds} "
-        f"rounds, taken in turn; every answer ≥ {LEAST_DB} dB against float64. How many times "
-        "faster than PyTorch's chunked scan:",
+        f"rounds, taken in turn; every answer ≥ {LEAST_DB} dB against float64. Before the start "
+        f"{os.getloadavg()[0]:.1f} of {os.cpu_count()} processors were busy. How many times faster "
+        "than PyTorch's chunked scan:",
         "",
     ]
     print("\n".join(lines))

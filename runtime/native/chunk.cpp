@@ -44,23 +44,26 @@ struct Block {
   float* G;               // (Q, Q), of one head
   float* scratch;         // (N, Q) Bᵀ, or (Q, panel) x weighted to the end
   float* gated;           // (I), one token
-  float* end;
+  int64_t floats = 0;     // of all
 
   Block(const Shape& s, float* at) : states(ceil(s.state, W)), heads(ceil(s.heads, W)) {
-    auto take = [&at](int64_t floats) { float* p = at; at += ceil(floats, 16); return p; };
+    auto take = [&](int64_t count) {
+      float* part = at ? at + floats : nullptr;
+      floats += ceil(count, 16);
+      return part;
+    };
     B = take(Q * states), C = take(Q * states), CB = take(Q * Q);
     delta = take(Q * heads), decay = take(Q * heads);
     from_start = take(Q * heads), to_end = take(Q * heads);
     x = take(s.heads * panels(s) * Q * panel);
     G = take(Q * Q), scratch = take(Q * (states > panel ? states : panel));
     gated = take(s.inner());
-    end = at;
   }
   Block(const Shape& s, const float* at) : Block(s, const_cast<float*>(at)) {}
 };
 
 size_t block_floats(const Shape& s) {
-  return size_t(Block(s, static_cast<float*>(nullptr)).end - static_cast<float*>(nullptr));
+  return size_t(Block(s, static_cast<float*>(nullptr)).floats);
 }
 
 size_t state_floats(const Shape& s) { return size_t(s.heads * panels(s) * s.state * panel); }
@@ -120,7 +123,7 @@ INLINE void each_tile(int64_t count, Body body) {
 
 // ---- prepare ----------------------------------------------------------------------------------
 
-// SiLU of the causal convolution for W channels from c on, or the `count` that are left, of n tokens.
+// SiLU of the causal convolution of n tokens, for W channels from c on or the `count` that are left.
 template <int K, class Count>
 INLINE void convolve_vector(const Weights& w, int64_t channels, const float* const* xbc, int n,
                             int64_t c, Count count, float* to, int64_t to_stride) {

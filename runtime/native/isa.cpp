@@ -17,8 +17,8 @@ static std::vector<const Isa*> isas_of_this_machine() {
   std::vector<const Isa*> found;
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                        __builtin_cpu_supports("f16c");
+  // Every processor with AVX2 converts float16 too, which not every compiler can be asked about.
+  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (has_avx2 && __builtin_cpu_supports("avx512f")) found.push_back(&avx512);
   if (has_avx2) found.push_back(&avx2);
 #endif
@@ -34,7 +34,8 @@ const Isa* choose_isa(const char* asked) {
 
 std::string isa_names() {
   std::string names;
-  for (const Isa* isa : isas_of_this_machine()) names += (names.empty() ? "" : ", ") + std::string(isa->name);
+  for (const Isa* isa : isas_of_this_machine())
+    names += (names.empty() ? "" : ", ") + std::string(isa->name);
   return names;
 }
 

@@ -58,20 +58,25 @@ struct OrtCustomOp {
   void (*ReleaseAliasMap)(int*, int*);
 };
 
+template <class Function>
+Function* ort_function(const OrtApi* api, size_t place) {
+  return reinterpret_cast<Function*>(reinterpret_cast<void* const*>(api)[place]);
+}
+
+// For a table that may be too short for all of the others.
+inline OrtStatus* create_status(const OrtApi* api, int code, const char* message) {
+  return ort_function<OrtStatus*(int, const char*)>(api, 0)(code, message);
+}
+
 // The functions that are called, each with its place in OrtApi.
 class Ort {
   const OrtApi* api;
-
-  template <class Function>
-  Function* at(size_t place) const {
-    return reinterpret_cast<Function*>(reinterpret_cast<void* const*>(api)[place]);
-  }
 
  public:
   explicit Ort(const OrtApi* api) : api(api) {}
 
 #define ORT_FUNCTION(place, result, name, parameters) \
-  result(*name) parameters = at<result parameters>(place)
+  result(*name) parameters = ort_function<result parameters>(api, place)
 
   ORT_FUNCTION(0, OrtStatus*, CreateStatus, (int code, const char* message));
   ORT_FUNCTION(2, const char*, GetErrorMessage, (const OrtStatus*));

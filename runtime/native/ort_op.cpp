@@ -19,12 +19,9 @@ struct Refusal : std::runtime_error {
   explicit Refusal(const std::string& sentence) : runtime_error("mamba2_scan: " + sentence) {}
 };
 
-// Set once, when the library is registered.
-const Isa* isa = nullptr;
-const OrtApiBase* api_base = nullptr;
-
-const Ort& ort() {
-  static const Ort table(api_base->GetApi(ort_api_version));
+// Set once, by the first call, which registers the library and hands the API over.
+const Ort& ort(const OrtApi* api = nullptr) {
+  static const Ort table(api);
   return table;
 }
 
@@ -50,9 +47,22 @@ OrtStatus* guarded(Body body) noexcept {
   }
 }
 
+// The instruction set: the best one, or that which BSMAMBA2_ISA names at the first registration.
+const Isa& isa() {
+  static const Isa* const chosen = [] {
+    const char* asked = std::getenv("BSMAMBA2_ISA");
+    if (const Isa* found = choose_isa(asked)) return found;
+    throw std::runtime_error("BSMAMBA2_ISA must be one of " + isa_names() + " here; got " + asked +
+                             ".");
+  }();
+  return *chosen;
+}
+
 // ---- Tensors ----------------------------------------------------------------------------------
 
-enum Input { zxbcdt, conv_weight, conv_bias, dt_bias, A_log, D, norm_weight, conv_state, ssm_state };
+enum Input {
+  zxbcdt, conv_weight, conv_bias, dt_bias, A_log, D, norm_weight, conv_state, ssm_state
+};
 enum Output { y, conv_state_out, ssm_state_out };
 constexpr size_t input_count = 9, output_count = 3;
 constexpr const char* input_names[input_count] = {
@@ -128,7 +138,8 @@ void* output(OrtKernelContext* context, Output index, std::initializer_list<int6
 
 // An attribute of the node, or `otherwise` where the node has none of that name.
 template <class Value, class Getter>
-Value attribute(Getter getter, const OrtKernelInfo* info, const char* name, const Value* otherwise) {
+Value attribute(Getter getter, const OrtKernelInfo* info, const char* name,
+                const Value* otherwise) {
   Value value{};
   OrtStatus* status = getter(info, name, &value);
   if (!status) return value;
@@ -153,7 +164,8 @@ void parallel_for(OrtKernelContext* context, int64_t n, const std::function<void
       loop.failed = true;
     }
   };
-  if (n > 0) check(ort().KernelContext_ParallelFor(context, iteration, size_t(n), size_t(n), &loop));
+  if (n > 0)
+    check(ort().KernelContext_ParallelFor(context, iteration, size_t(n), size_t(n), &loop));
   if (loop.failed) throw std::bad_alloc();  // the only thing that the scan throws
 }
 
@@ -185,7 +197,8 @@ struct Kernel {
   }
 
   void compute(OrtKernelContext* context) const {
-    const Tensor projected(context, zxbcdt, 3), steps(context, A_log, 1), taps(context, conv_weight, 3);
+    const Tensor projected(context, zxbcdt, 3), steps(context, A_log, 1);
+    const Tensor taps(context, conv_weight, 3);
     Call call{};
     Shape& s = call.shape;
     s.heads = steps.dimensions[0], s.head_dim = head_dim, s.state = state_size;
@@ -222,7 +235,7 @@ struct Kernel {
         static_cast<float*>(output(context, conv_state_out, {B, s.channels(), s.taps - 1}));
     call.ssm_state_out =
         static_cast<float*>(output(context, ssm_state_out, {B, s.heads, s.head_dim, s.state}));
-    scan(call, *isa, [context](int64_t n, const std::function<void(int64_t)>& body) {
+    scan(call, isa(), [context](int64_t n, const std::function<void(int64_t)>& body) {
       parallel_for(context, n, body);
     });
   }
@@ -315,29 +328,28 @@ OrtCustomOp operator_table() {
 }  // namespace
 }  // namespace bsmamba2
 
-// Called by SessionOptions.register_custom_ops_library. BSMAMBA2_ISA names another instruction set
-// than the best one, for tests and benchmarks.
+// Called by SessionOptions.register_custom_ops_library.
 extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
     OrtSessionOptions* options, const OrtApiBase* base) {
   using namespace bsmamba2;
   static const OrtCustomOp op = operator_table();
-  if (!base->GetApi(ort_api_version)) {
-    const Ort oldest(base->GetApi(1));
+  const OrtApi* api = base->GetApi(ort_api_version);
+  if (!api) {
     char sentence[160];
     std::snprintf(sentence, sizeof sentence,
                   "bsmamba2's kernels need ONNX Runtime 1.17 or newer; this is %s.",
                   base->GetVersionString());
-    return oldest.CreateStatus(ORT_FAIL, sentence);
+    return create_status(base->GetApi(1), ORT_FAIL, sentence);
   }
-  api_base = base;
+  ort(api);
   return guarded([=] {
-    const char* asked = std::getenv("BSMAMBA2_ISA");
-    isa = choose_isa(asked);
-    if (!isa)
-      throw std::runtime_error("BSMAMBA2_ISA must be one of " + isa_names() + " here; got " + asked + ".");
-    OrtCustomOpDomain* domain = nullptr;
-    check(ort().CreateCustomOpDomain("bsmamba2", &domain));
-    check(ort().CustomOpDomain_Add(domain, &op));
+    isa();
+    static OrtCustomOpDomain* const domain = [] {  // lent to all sessions
+      OrtCustomOpDomain* created = nullptr;
+      check(ort().CreateCustomOpDomain("bsmamba2", &created));
+      check(ort().CustomOpDomain_Add(created, &op));
+      return created;
+    }();
     check(ort().AddCustomOpDomain(options, domain));
   });
 }

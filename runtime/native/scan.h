@@ -51,7 +51,8 @@ struct Weights {
 //     finish    the rest                                        block, own state, z -> out
 //
 // finish uses the block up. A null state is zero, or is not wanted. `past_caches` asks that y go
-// straight to memory; its rows must then be whole cache lines. A state lies head by head in panels of `panel` columns: (H, panels, N, panel).
+// straight to memory; its rows must then be whole cache lines. A state lies head by head in panels
+// of as many columns as a tile has: (H, panels, N, columns).
 struct Isa {
   const char* name;
   size_t (*block_floats)(const Shape&);

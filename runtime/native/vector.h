@@ -130,8 +130,8 @@ INLINE Vec silu(Vec x) {
   return x * reciprocal(1.0f + power.times(q * r + 1.0f));
 }
 
-// log(1 + eˣ) = max(x, 0) + log(1 + u), u = exp(-|x|), and log(1 + u) = 2·artanh(s), s = u / (2 + u),
-// is a short series in s² ≤ 1/9 with no cancellation: 1e-6 comes out as accurate as 50.
+// log(1 + eˣ) = max(x, 0) + log(1 + u) with u = exp(-|x|), and log(1 + u) = 2·artanh(s) with
+// s = u / (2 + u) is a short series in s² ≤ 1/9 without cancellation: 1e-6 is as accurate as 50.
 INLINE Vec softplus(Vec x) {
   Vec u = exp(smaller(x, -x));
   Vec s = u / (2.0f + u), s2 = s * s;

@@ -1,5 +1,5 @@
 // The kernel without ONNX Runtime, for sanitizers and for machines that have none: random shapes on
-// every instruction set, against the recurrence in double, on 1 and on 4 threads with the same bits.
+// every instruction set, against the recurrence in double, with the same bits on 1 and 4 threads.
 //
 //     kernel_driver [rounds]
 #include <atomic>
