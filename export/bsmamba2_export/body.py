@@ -70,14 +70,15 @@ def state_space(x, a, B, C, h):
     states = op.Concat(op.Unsqueeze(h, one), added, axis=1)  # (b, c + 1, H, P, N)
     cells = op.Concat(batch, heads, chunks + one, P * N, axis=0)
     states = op.Reshape(op.Transpose(states, perm=[0, 2, 1, 3, 4]), cells, allowzero=1)
+    # between_cuts[i, j] = sum of the chunks j … i − 1, each column summed from its own start: a
+    # difference of two long sums would lose what comes after a strong decay.
     whole = op.Transpose(op.Squeeze(whole, op.Constant(value_ints=[3])), perm=[0, 2, 1])
-    whole = op.Pad(whole, op.Concat(zero, zero, one, zero, zero, zero, axis=0))
-    reached = op.CumSum(whole, op.Constant(value_int=2))  # (b, H, c + 1), 0 first
+    whole = op.Pad(whole, op.Concat(zero, zero, one, zero, zero, zero, axis=0))  # (b, H, c + 1)
     cut = op.Range(op.Constant(value_int=0), op.Squeeze(chunks + one), op.Constant(value_int=1))
-    past_cut = op.Unsqueeze(cut, one) >= op.Unsqueeze(cut, zero)
-    between_cuts = op.Unsqueeze(reached, op.Constant(value_ints=[3])) - op.Unsqueeze(
-        reached, heads_axis
-    )
+    row, column = op.Unsqueeze(cut, one), op.Unsqueeze(cut, zero)
+    past_cut = row >= column
+    counted = op.Where(row > column, op.Unsqueeze(whole, op.Constant(value_ints=[3])), 0.0)
+    between_cuts = op.CumSum(counted, op.Constant(value_int=2))
     states = op.MatMul(op.Exp(op.Where(past_cut, between_cuts, never)), states)
     entering = op.Slice(states, zero, chunks, heads_axis)
     entering = op.Reshape(entering, op.Concat(batch, heads, chunks, P, N, axis=0), allowzero=1)

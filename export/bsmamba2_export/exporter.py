@@ -9,17 +9,17 @@ from pathlib import Path
 from bsmamba2.check import make_check
 from bsmamba2.checkpoint import read_checkpoint
 from bsmamba2.errors import ModelError
-from bsmamba2.manifest import Manifest, residual_of
+from bsmamba2.kernel import library
+from bsmamba2.manifest import Manifest, default_overlap, residual_of
 from bsmamba2.onnx_file import read_onnx
 from bsmamba2.ort_engine import OrtEngine
 from bsmamba2_export import artifact
 from bsmamba2_export.trace import trace
-from bsmamba2_export.verify import MINIMUM_SNR_DB, verify
+from bsmamba2_export.verify import verify
 from bsmamba2_network import BSMamba2, Config
 from bsmamba2_network.checkpoints import pour, resolve_config
 
 TARGETS = ("portable", "ort")
-CROSSFADE_SECONDS = 1.0
 CHECK_SNR_DB = 60.0
 """What another device or version must reach: no fault does, and float32's own differences do."""
 
@@ -33,6 +33,7 @@ def export(
     config: str | os.PathLike[str] | Config | None = None,
     target: str = "portable",
     io: str = "spectrum",
+    overwrite: bool = False,
     report: Report = lambda _: None,
 ) -> Manifest:
     """Exports a checkpoint to one verified ONNX file.
@@ -43,6 +44,7 @@ def export(
         config: MSST's yaml or the sizes; read from the checkpoint where it is None.
         target: ``portable`` (any ONNX Runtime) or ``ort`` (its LinearAttention, for CUDA).
         io: ``spectrum``, or ``waveform`` with the Fourier transforms inside.
+        overwrite: whether an existing file may be replaced.
         report: told each step, for a person.
 
     Returns:
@@ -54,11 +56,13 @@ def export(
     path = Path(output)
     if path.suffix != ".onnx":
         raise ModelError(f"output must end in .onnx; got {str(path)!r}")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise ModelError(f"output {str(path)!r} exists: choose another, or overwrite it")
     if not path.parent.is_dir():
         raise ModelError(f"output's folder {str(path.parent)!r} does not exist: make it first")
     report(f"reading {Path(checkpoint).name}")
     read = read_checkpoint(Path(checkpoint))
-    net = pour(BSMamba2(resolve_config(read, config)), read)
+    net = pour(BSMamba2, resolve_config(read, config), read)
     manifest = describe(net, read.name, target=target, io=io, checkpoint_sha256=read.sha256)
     return export_network(net, manifest, path, report)
 
@@ -86,14 +90,18 @@ def export_network(
 def prove(path: Path, net: BSMamba2) -> Manifest:
     """Runs a written model against the network; its manifest with what was measured.
 
+    The scan's body is run, which is in the file; and the native kernel, where it is installed.
+
     Raises:
-        ModelError: the two do not agree.
+        ModelError: one of them does not agree with the network.
     """
-    engine = OrtEngine(read_onnx(path), "cpu")
-    found = verify(engine, net)
-    return engine.manifest.replace(
-        verification=found, check=make_check(engine, min(CHECK_SNR_DB, MINIMUM_SNR_DB))
-    )
+    file = read_onnx(path)
+    body = OrtEngine(file, "cpu", kernel=False)
+    found = verify(body, net)
+    if library():
+        with_kernel = verify(OrtEngine(file, "cpu"), net)
+        found |= {f"{name}_kernel": value for name, value in with_kernel.items()}
+    return file.manifest.replace(verification=found, check=make_check(body, CHECK_SNR_DB))
 
 
 def describe(
@@ -122,7 +130,7 @@ def describe(
         n_fft=config.n_fft,
         hop=config.hop,
         chunk=config.chunk,
-        overlap=min(0.5, CROSSFADE_SECONDS * config.sample_rate / config.chunk),
+        overlap=default_overlap(config.chunk, config.sample_rate),
         io=io,
         target=target,
         parameters=sum(value.numel() for value in state.values()),

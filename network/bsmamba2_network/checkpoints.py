@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import save_file
 
 from bsmamba2.checkpoint import CONFIG_KEY, Checkpoint, match, read_checkpoint
-from bsmamba2.errors import ModelError
+from bsmamba2.errors import ModelError, printable
 from bsmamba2_network.config import Config
 
 if TYPE_CHECKING:
@@ -40,18 +40,23 @@ def load(
 ) -> Network:
     """See :meth:`bsmamba2_network.BSMamba2.load`."""
     checkpoint = read_checkpoint(path)
-    return pour(network(resolve_config(checkpoint, config)), checkpoint)
+    return pour(network, resolve_config(checkpoint, config), checkpoint)
 
 
-def pour(net: Network, checkpoint: Checkpoint) -> Network:
-    """Puts a checkpoint's tensors into a network, strictly, and sets it to evaluation.
+def pour(network: type[Network], config: Config, checkpoint: Checkpoint) -> Network:
+    """A network of these sizes with a checkpoint's tensors, in evaluation.
+
+    Memory is taken only when the names and shapes agree.
 
     Raises:
         ModelError: naming each key that is missing, unexpected or wrongly shaped.
     """
+    with torch.device("meta"):
+        net = network(config)
     shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}
     match(checkpoint.tensors, shapes, checkpoint.name)
-    net.load_state_dict({key: torch.tensor(value) for key, value in checkpoint.tensors.items()})
+    tensors = {key: torch.tensor(value) for key, value in checkpoint.tensors.items()}
+    net.load_state_dict(tensors, assign=True)
     return net.eval()
 
 
@@ -82,8 +87,8 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     """
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=_TupleLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = printable(" ".join(str(error).split()))
         raise ModelError(f"config {path} is not a readable yaml file: {reason}") from None
     if not isinstance(document, Mapping):
         raise ModelError(f"config {path} must be a yaml mapping; it is {type(document).__name__}")
@@ -106,10 +111,12 @@ def _config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> Config:
         masks = _numbered(shapes, r"mask_estimators\.(\d+)\.")
         hidden = shapes["mask_estimators.0.to_freqs.0.0.0.weight"][0]
     except (KeyError, IndexError, ValueError):
-        first = ", ".join(list(shapes)[:3])
+        first = printable(", ".join(list(shapes)[:3]))
         raise ModelError(
             f"these are not the weights of a BSMamba2: its keys are missing (found {first}, …)"
         ) from None
+    if min(dim, heads, d_inner, hidden) < 1:
+        raise ModelError("these weights are damaged: some of them are of size 0")
     return Config(
         stems=("vocals",) if len(masks) == 1 else tuple(f"stem{s}" for s in masks),
         n_fft=2 * (sum(bands) - 1),

@@ -8,7 +8,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bsmamba2.errors import ModelError
+from bsmamba2.errors import ModelError, printable
+
+# No network is this large; what a stranger's file says is.
+_LARGEST = {
+    "sample_rate": 384000,
+    "channels": 2,
+    "n_fft": 1 << 16,
+    "hop": 1 << 14,
+    "dim": 1 << 12,
+    "depth": 64,
+    "expand": 16,
+    "head_dim": 1 << 10,
+    "state_size": 1 << 10,
+    "conv_width": 4,
+    "mask_expand": 16,
+    "chunk": 1 << 24,
+}
 
 # 62 bands, narrow where voices have their fundamentals, wide above.
 PAPER_BANDS = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
@@ -54,14 +70,16 @@ class Config:
     """What the network was trained on and is run on at once, samples."""
 
     def __post_init__(self) -> None:
-        for item in dataclasses.fields(self):
-            value = getattr(self, item.name)
-            if item.type == "int":
-                _require(type(value) is int and value >= 1, item.name, "a whole number ≥ 1", value)
-        _require(len(self.stems) >= 1, "stems", "at least one name", self.stems)
-        _require(self.channels <= 2, "channels", "1 or 2", self.channels)
+        for name, largest in _LARGEST.items():
+            value = getattr(self, name)
+            allowed = f"a whole number from 1 to {largest}"
+            _require(type(value) is int and 1 <= value <= largest, name, allowed, value)
+        _require(1 <= len(self.stems) <= 16, "stems", "1 to 16 names", self.stems)
+        _require(self.conv_width == 4, "conv_width", "4, which every kernel has", self.conv_width)
         _require(self.n_fft % 2 == 0, "n_fft", "an even number", self.n_fft)
-        _require(self.hop <= self.n_fft // 2, "hop", f"at most {self.n_fft // 2}", self.hop)
+        # A longer hop leaves samples that only the foot of a window reaches: their inverse
+        # transform is a division by almost nothing.
+        _require(self.hop <= self.n_fft // 4, "hop", f"at most {self.n_fft // 4}", self.hop)
         _require(self.chunk >= self.n_fft, "chunk", f"at least n_fft = {self.n_fft}", self.chunk)
         _require(
             len(self.bands) >= 1 and min(self.bands) >= 1 and sum(self.bands) == self.bins,
@@ -114,6 +132,13 @@ class Config:
         Raises:
             ModelError: the yaml describes another network, or variants that no checkpoint has.
         """
+        try:
+            return cls._from_msst(document)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelError(f"config is no usable MSST yaml: {printable(repr(error))}") from None
+
+    @classmethod
+    def _from_msst(cls, document: Mapping[str, Any]) -> Config:
         model = document.get("model")
         if not isinstance(model, Mapping) or "module_type" not in model:
             raise ModelError("config must be MSST's yaml of a bs_mamba2 model; it has no model.*")
@@ -157,8 +182,9 @@ class Config:
             fields = json.loads(text)
             fields["stems"], fields["bands"] = tuple(fields["stems"]), tuple(fields["bands"])
             return cls(**fields)
-        except (ValueError, TypeError, KeyError) as error:
-            raise ModelError(f"the sizes stored with the weights are damaged: {error}") from None
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            reason = printable(str(error))
+            raise ModelError(f"the sizes stored with the weights are damaged: {reason}") from None
 
 
 def _require(holds: bool, name: str, allowed: str, came: object) -> None:
@@ -180,7 +206,7 @@ PRESETS = {
         dim=32,
         depth=2,
         state_size=64,
-        hop=1024,
+        hop=512,
         chunk=4 * 44100,
     ),
 }

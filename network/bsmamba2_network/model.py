@@ -31,7 +31,7 @@ class BandNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(size))
 
     def forward(self, x: Tensor) -> Tensor:
-        length = x.square().sum(-1, keepdim=True).sqrt().clamp_min(1e-12)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-12)
         return x / length * math.sqrt(x.shape[-1]) * self.gamma
 
 

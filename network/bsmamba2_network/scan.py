@@ -107,7 +107,10 @@ def scan(
     Arguments and results as there; ``state_space`` picks the form of step 3. Below float32 all is
     computed in float32.
     """
-    _check(zxbcdt, conv_weight, norm_weight, conv_state, ssm_state, A_log, head_dim, state_size)
+    _check(
+        zxbcdt, conv_weight, conv_bias, dt_bias, A_log, D, norm_weight, conv_state, ssm_state,
+        head_dim, state_size,
+    )  # fmt: skip
     given = zxbcdt.dtype
     exact = torch.promote_types(given, torch.float32)
     batch, heads = zxbcdt.shape[0], A_log.shape[0]
@@ -235,10 +238,13 @@ mamba2_scan.register_autograd(_backward, setup_context=_remember)
 def _check(
     zxbcdt: Tensor,
     conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
     norm_weight: Tensor,
     conv_state: Tensor,
     ssm_state: Tensor,
-    A_log: Tensor,
     head_dim: int,
     state_size: int,
 ) -> None:
@@ -249,6 +255,10 @@ def _check(
     wanted = {
         "zxbcdt": (zxbcdt, (batch, zxbcdt.shape[1], 2 * d_inner + 2 * state_size + heads)),
         "conv_weight": (conv_weight, (channels, 1, conv_weight.shape[2])),
+        "conv_bias": (conv_bias, (channels,)),
+        "dt_bias": (dt_bias, (heads,)),
+        "A_log": (A_log, (heads,)),
+        "D": (D, (heads,)),
         "norm_weight": (norm_weight, (d_inner,)),
         "conv_state": (conv_state, (conv_state.shape[0], channels, conv_weight.shape[2] - 1)),
         "ssm_state": (ssm_state, (ssm_state.shape[0], heads, head_dim, state_size)),

@@ -1,54 +1,42 @@
-"""Reads checkpoints as NumPy tensors, without torch and without running anything they contain.
+"""Checkpoints as NumPy tensors by the names that BSMamba2 gives them, strictly checked.
 
-A ``.ckpt`` is a zip of raw storages and one pickle that says how tensors lie in them. A pickle is
-a program: it names classes and functions and has them called. The reader here resolves names to
-nothing but its own tensors, plain containers, and, for the bookkeeping that training frameworks
-leave behind (omegaconf, Lightning), to a dead object that swallows whatever it is given. Any other
-name is refused, and shown.
+Nothing in a checkpoint is ever run: see :mod:`bsmamba2.torch_file`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import pickle
-import zipfile
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import safetensors
 
 from bsmamba2.array import Audio
-from bsmamba2.errors import ModelError
+from bsmamba2.errors import ModelError, printable
+from bsmamba2.torch_file import read_torch_file, widen_bfloat16
 
 CONFIG_KEY = "bsmamba2.config"
 """Under this key a safetensors file of ours holds the network's sizes, as JSON."""
 
-MAX_PICKLE_BYTES = 64 << 20
+MARK = "layers.0.0.forward_blocks.0.mixer.A_log"
+"""A tensor that every BSMamba2 has and no other network."""
 
-_DTYPES: dict[str, npt.DTypeLike] = {
-    "FloatStorage": "<f4",
-    "DoubleStorage": "<f8",
-    "HalfStorage": "<f2",
-    "BFloat16Storage": "<u2",
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ShortStorage": "<i2",
-    "CharStorage": "i1",
-    "ByteStorage": "u1",
-    "BoolStorage": "?",
+_SAFETENSORS_DTYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "?",
 }
-_BOOKKEEPING = (
-    "omegaconf", "lightning", "lightning_fabric", "pytorch_lightning", "typing", "pathlib",
-    "argparse", "numpy", "torch",
-)  # fmt: skip
-_BOOKKEEPING_TYPES = ("int", "float", "str", "bool", "tuple")
-_PLAIN = {"set": set, "dict": dict, "list": list}
 _WRAPPERS = ("state_dict", "model_state_dict", "state")
 _FOREIGN = (
     ("BN_mask.", "TS-BSMamba2 (arXiv 2409.06245), another network with a similar name"),
@@ -93,7 +81,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if path.suffix == ".safetensors":
         tensors, metadata = _read_safetensors(path)
     elif head.startswith(b"PK\x03\x04"):
-        tensors = _state_dict(_read_zip(path), path)
+        tensors = _state_dict(read_torch_file(path), path)
     else:
         raise ModelError(f"{path} is no checkpoint: {_looks_like(head)}")
     tensors = _plain_names(tensors)
@@ -107,8 +95,14 @@ def match(tensors: Mapping[str, Audio], shapes: Mapping[str, tuple[int, ...]], n
     """Compares tensors with the names and shapes that a network has, strictly.
 
     Raises:
-        ModelError: naming each missing, unexpected and wrongly shaped key.
+        ModelError: naming the missing, unexpected and wrongly shaped keys: the first of each in
+            the sentence, all of them in its notes.
     """
+    if MARK not in tensors:
+        first = printable(", ".join(list(tensors)[:3]))
+        raise ModelError(
+            f"{name} is not a checkpoint of a BSMamba2: it has no {MARK} (but {first})"
+        )
     found = {
         "missing": [key for key in shapes if key not in tensors],
         "unexpected": [key for key in tensors if key not in shapes],
@@ -118,9 +112,18 @@ def match(tensors: Mapping[str, Audio], shapes: Mapping[str, tuple[int, ...]], n
             if key in tensors and tensors[key].shape != tuple(shape)
         ],
     }
-    faults = [f"{len(keys)} {kind}: {', '.join(keys)}" for kind, keys in found.items() if keys]
+    faults = {kind: keys for kind, keys in found.items() if keys}
     if faults:
-        raise ModelError(f"{name} does not hold this network's weights; {'; '.join(faults)}")
+        parts = [f"{len(keys)} {kind}: {_first(keys)}" for kind, keys in faults.items()]
+        error = ModelError(f"{name} does not hold this network's weights; {'; '.join(parts)}")
+        for kind, keys in faults.items():
+            error.add_note(f"{kind}: {printable(', '.join(keys), limit=1 << 20)}")
+        raise error
+
+
+def _first(keys: list[str]) -> str:
+    rest = f" and {len(keys) - 4} more" if len(keys) > 4 else ""
+    return printable(", ".join(keys[:4]), limit=500) + rest
 
 
 def file_sha256(path: Path) -> str:
@@ -146,127 +149,38 @@ def _looks_like(head: bytes) -> str:
 def _read_safetensors(path: Path) -> tuple[dict[str, Audio], dict[str, str]]:
     try:
         with safetensors.safe_open(path, framework="np") as file:
-            tensors = {key: file.get_tensor(key).astype(np.float32) for key in file.keys()}  # noqa: SIM118 - no mapping
-            return tensors, dict(file.metadata() or {})
-    except (safetensors.SafetensorError, TypeError, ValueError, OSError) as error:
-        raise ModelError(f"{path} is a damaged or truncated safetensors file: {error}") from None
+            metadata = dict(file.metadata() or {})
+        entries = dict(safetensors.deserialize(path.read_bytes()))
+        return {key: _to_float32(**entry) for key, entry in entries.items()}, metadata
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        reason = printable(str(error))
+        raise ModelError(f"{path} is a damaged or truncated safetensors file: {reason}") from None
 
 
-class _Inert(dict[Any, Any]):
-    """Stands for an object of a training framework: takes anything, does nothing."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        super().__init__()
-
-    def __setstate__(self, _: Any) -> None: ...
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return id(self)
-
-    def append(self, _: Any) -> None:
-        """Some of them are lists."""
-
-    def extend(self, _: Any) -> None:
-        """Some of them are lists."""
-
-
-@dataclass(frozen=True)
-class _Storage:
-    """A kind of storage, named in the pickle; ``dtype`` None where tensors cannot be made of it."""
-
-    dtype: str | None
-
-
-class _TensorUnpickler(pickle.Unpickler):
-    """Resolves names to tensors, plain containers and dead objects; see the module's text."""
-
-    def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
-        super().__init__(archive.open(f"{root}/data.pkl"), encoding="utf-8")
-        self.archive, self.root = archive, root
-        self.storages: dict[str, npt.NDArray[Any]] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if module == "torch._utils" and name.startswith("_rebuild_tensor"):
-            return self.rebuild
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return lambda tensor, *_: tensor
-        if module in ("torch", "torch.storage") and name.endswith("Storage"):
-            return _Storage(name)
-        builtin = name if module in ("builtins", "__builtin__") else ""
-        if builtin in _PLAIN:
-            return _PLAIN[builtin]
-        if module.split(".")[0] in _BOOKKEEPING or builtin in _BOOKKEEPING_TYPES:
-            return _Inert
-        if (module, name) == ("collections", "defaultdict"):
-            return _Inert
-        raise ModelError(f"the checkpoint carries code ({module}.{name}) and is refused")
-
-    def persistent_load(self, reference: Any) -> npt.NDArray[Any]:
-        """A storage: ('storage', kind, key, device, elements)."""
-        _, kind, key, _, elements = reference
-        if key not in self.storages:
-            dtype = np.dtype(_DTYPES[kind.dtype])
-            entry = self.archive.getinfo(f"{self.root}/data/{key}")
-            if entry.file_size != elements * dtype.itemsize:
-                raise ValueError(f"storage {key} has {entry.file_size} bytes")
-            values: npt.NDArray[Any] = np.frombuffer(self.archive.read(entry), dtype)
-            if kind.dtype == "BFloat16Storage":  # the upper half of a float32
-                values = (values.astype("<u4") << 16).view("<f4")
-            self.storages[key] = values
-        return self.storages[key]
-
-    @staticmethod
-    def rebuild(
-        storage: npt.NDArray[Any], offset: int, shape: Any, strides: Any, *_: Any
-    ) -> npt.NDArray[Any]:
-        """A view of a storage, after checking that it stays inside and repeats nothing."""
-        shape, strides = tuple(shape), tuple(strides)
-        count = math.prod(shape)
-        last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
-        inside = min((offset, *shape, *strides), default=0) >= 0 and count <= storage.size
-        if not inside or (count and last >= storage.size):
-            raise ValueError(f"a tensor of shape {shape} reaches outside its storage")
-        steps = [s * storage.itemsize for s in strides]
-        return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps, writeable=False)
-
-
-def _read_zip(path: Path) -> Any:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            pickles = [
-                n for n in archive.namelist() if n.endswith("/data.pkl") and n.count("/") == 1
-            ]
-            if len(pickles) != 1:
-                raise ModelError(f"{path} is a zip, but torch.save did not write it")
-            if any(e.compress_type != zipfile.ZIP_STORED for e in archive.infolist()):
-                raise ModelError(f"{path} is a compressed zip; torch.save writes none")
-            if archive.getinfo(pickles[0]).file_size > MAX_PICKLE_BYTES:
-                raise ModelError(
-                    f"{path} has an index above {MAX_PICKLE_BYTES >> 20} MiB: not ours"
-                )
-            return _TensorUnpickler(archive, pickles[0].removesuffix("/data.pkl")).load()
-    except zipfile.BadZipFile:
-        raise ModelError(f"{path} is truncated or damaged: download it again") from None
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}") if str(path) not in str(error) else error from None
-    except Exception as error:  # a damaged pickle can fail in any way
-        raise ModelError(f"{path} is damaged: {type(error).__name__}: {error}") from None
+def _to_float32(dtype: str, shape: list[int], data: bytes) -> Audio:
+    if dtype not in _SAFETENSORS_DTYPES:
+        raise ValueError(f"tensors of type {dtype} hold no weights of ours")
+    values = np.frombuffer(data, _SAFETENSORS_DTYPES[dtype])
+    if dtype == "BF16":
+        values = widen_bfloat16(values)
+    return values.astype(np.float32).reshape(shape)
 
 
 def _state_dict(document: Any, path: Path) -> dict[str, Audio]:
     for wrapper in _WRAPPERS:
         if isinstance(document, dict) and isinstance(document.get(wrapper), dict):
             document = document[wrapper]
-    tensors = {
-        key: value.astype(np.float32)
+    found = {
+        key: value
         for key, value in (document.items() if isinstance(document, dict) else ())
         if isinstance(key, str) and isinstance(value, np.ndarray)
     }
-    if not tensors:
+    if not found:
         raise ModelError(f"{path} holds no state dict: no tensors by name")
-    return tensors
+    # Many names for one storage would unfold to many times the file.
+    if sum(math.prod(value.shape) for value in found.values()) > path.stat().st_size:
+        raise ModelError(f"{path} holds fewer numbers than its tensors together: refused")
+    return {key: value.astype(np.float32) for key, value in found.items()}
 
 
 def _plain_names(tensors: Mapping[str, Audio]) -> dict[str, Audio]:

@@ -34,3 +34,9 @@ class MissingExtra(Error, ImportError):  # noqa: N818 - named for what it tells,
 
 class Cancelled(Error):  # noqa: N818 - the caller asked for it
     """The caller stopped the work; nothing half-made is left behind."""
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """Text from a file of a stranger's, fit for one line on a terminal."""
+    shown = "".join(letter if letter.isprintable() else "�" for letter in text[: limit + 1])
+    return shown if len(text) <= limit else f"{shown[:limit]}…"

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from bsmamba2.array import Audio
-from bsmamba2.errors import ModelError
+from bsmamba2.errors import ModelError, printable
 
 FORMAT = 1
 METADATA_KEY = "bsmamba2.manifest"
@@ -73,7 +73,7 @@ class Check:
             seed=_integer(fields, "seed", 0, 2**32 - 1),
             samples=_integer(fields, "samples", 1, 1 << 22),
             stride=_integer(fields, "stride", 1, 1 << 16),
-            snr_db=float(fields["snr_db"]),
+            snr_db=_finite(fields["snr_db"], "check.snr_db"),
             expected=expected.astype(np.float32),
         )
 
@@ -127,7 +127,12 @@ class Manifest:
     """None in a graph without weights."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.name) and len(self.name) <= 200, "name", "1 to 200 letters", self.name)
+        shown = self.name.isprintable() and 1 <= len(self.name) <= 200
+        _require(shown, "name", "1 to 200 printable letters", self.name)
+        _require(self.licence.isprintable(), "licence", "one printable line", self.licence)
+        sha = self.checkpoint_sha256
+        hexadecimal = sha is None or (isinstance(sha, str) and len(sha) == 64 and sha.isalnum())
+        _require(hexadecimal, "checkpoint_sha256", "64 hexadecimal digits or null", sha)
         _require(0 < len(self.stems) <= 16, "stems", "1 to 16 names", self.stems)
         names = (*self.stems, self.residual) if self.residual else self.stems
         for stem in names:
@@ -137,9 +142,9 @@ class Manifest:
         _require(self.channels in (1, 2), "channels", "1 or 2", self.channels)
         _require(16 <= self.n_fft <= 1 << 16, "n_fft", "16-65536", self.n_fft)
         _require(self.n_fft % 2 == 0, "n_fft", "an even number", self.n_fft)
-        _require(1 <= self.hop <= self.n_fft // 2, "hop", f"1-{self.n_fft // 2}", self.hop)
+        _require(1 <= self.hop <= self.n_fft // 4, "hop", f"1-{self.n_fft // 4}", self.hop)
         _require(self.n_fft <= self.chunk <= 1 << 24, "chunk", "n_fft to 2^24 samples", self.chunk)
-        _require(0 <= self.overlap < 1, "overlap", "a fraction in [0, 1)", self.overlap)
+        _require(0 <= self.overlap <= 0.99, "overlap", "a fraction in 0-0.99", self.overlap)
         _require(self.io in IO_KINDS, "io", " or ".join(IO_KINDS), self.io)
         _require(self.target in TARGETS, "target", ", ".join(TARGETS), self.target)
         _require(self.precision in PRECISIONS, "precision", ", ".join(PRECISIONS), self.precision)
@@ -192,9 +197,9 @@ class Manifest:
             fields = json.loads(text)
         except (ValueError, RecursionError):
             raise ModelError("the manifest is not JSON: the model is damaged or not ours") from None
-        if not isinstance(fields, dict) or not isinstance(fields.get("format"), int):
+        if not isinstance(fields, dict) or type(fields.get("format")) is not int:
             raise ModelError("the manifest has no format number: the model is damaged or not ours")
-        if fields["format"] > FORMAT:
+        if not 1 <= fields["format"] <= FORMAT:
             raise ModelError(
                 f"the model's manifest has format {fields['format']}, this bsmamba2 reads up to "
                 f"{FORMAT}: upgrade with pip install -U bsmamba2"
@@ -202,32 +207,41 @@ class Manifest:
         try:
             return cls._from_fields(fields)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise ModelError(f"the manifest is damaged: {error!r}") from None
+            raise ModelError(f"the manifest is damaged: {printable(repr(error))}") from None
 
     @classmethod
     def _from_fields(cls, fields: Mapping[str, Any]) -> Manifest:
         return cls(
             name=str(fields["name"]),
-            stems=tuple(str(stem) for stem in fields["stems"]),
+            stems=tuple(str(stem) for stem in _list(fields, "stems")),
             residual=None if fields["residual"] is None else str(fields["residual"]),
             sample_rate=_integer(fields, "sample_rate", 1, 1 << 20),
             channels=_integer(fields, "channels", 1, 64),
             n_fft=_integer(fields, "n_fft", 1, 1 << 20),
             hop=_integer(fields, "hop", 1, 1 << 20),
             chunk=_integer(fields, "chunk", 1, 1 << 30),
-            overlap=float(fields["overlap"]),
+            overlap=_finite(fields["overlap"], "overlap"),
             io=str(fields["io"]),
             target=str(fields["target"]),
             precision=str(fields["precision"]),
             weights=str(fields["weights"]),
-            states=tuple(State(str(s["name"]), _shape(s["shape"])) for s in fields["states"]),
+            states=tuple(
+                State(str(s["name"]), _shape(s["shape"])) for s in _list(fields, "states")
+            ),
             parameters=_integer(fields, "parameters", 0, 1 << 40),
             checkpoint_sha256=fields["checkpoint_sha256"],
             licence=str(fields["licence"]),
             initialisers={str(k): _shape(v) for k, v in fields["initialisers"].items()},
-            verification={str(k): float(v) for k, v in fields["verification"].items()},
+            verification={
+                str(k): _finite(v, "verification") for k, v in fields["verification"].items()
+            },
             check=None if fields["check"] is None else Check.from_json(fields["check"]),
         )
+
+
+def default_overlap(chunk: int, sample_rate: int) -> float:
+    """A crossfade of a second, half a chunk at most, as a fraction of the chunk."""
+    return min(0.5, sample_rate / chunk)
 
 
 def residual_of(stems: tuple[str, ...]) -> str:
@@ -237,7 +251,8 @@ def residual_of(stems: tuple[str, ...]) -> str:
 
 def _require(holds: bool, name: str, allowed: str, came: object) -> None:
     if not holds:
-        raise ModelError(f"the manifest's {name} must be {allowed}; it is {came!r}")
+        shown = printable(repr(came))
+        raise ModelError(f"the manifest's {name} must be {allowed}; it is {shown}")
 
 
 def _is_plain_name(name: str) -> bool:
@@ -252,8 +267,26 @@ def _integer(fields: Mapping[str, Any], name: str, low: int, high: int) -> int:
     return int(value)
 
 
+def _list(fields: Mapping[str, Any], name: str) -> list[Any]:
+    value = fields[name]
+    _require(isinstance(value, list), name, "a list", value)
+    return list(value)
+
+
+def _finite(value: Any, name: str) -> float:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    _require(is_number and math.isfinite(value), name, "a finite number", value)
+    return float(value)
+
+
 def _shape(sizes: Any) -> tuple[int, ...]:
-    shape = tuple(int(size) for size in sizes)
+    _require(
+        isinstance(sizes, (list, tuple)) and all(type(size) is int for size in sizes),
+        "shapes",
+        "lists of whole numbers",
+        sizes,
+    )
+    shape = tuple(sizes)
     _require(
         len(shape) <= 8 and all(size >= 0 for size in shape) and math.prod(shape) <= 1 << 34,
         "initialisers",

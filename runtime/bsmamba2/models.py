@@ -10,10 +10,10 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from bsmamba2.checkpoint import CONFIG_KEY, Checkpoint, match, read_checkpoint
+from bsmamba2.checkpoint import CONFIG_KEY, MARK, Checkpoint, match, read_checkpoint
 from bsmamba2.engine import Engine
-from bsmamba2.errors import ModelError
-from bsmamba2.manifest import Manifest, residual_of
+from bsmamba2.errors import ModelError, printable
+from bsmamba2.manifest import Manifest, default_overlap, residual_of
 from bsmamba2.onnx_file import OnnxFile, read_onnx
 from bsmamba2.ort_engine import OrtEngine
 
@@ -81,7 +81,7 @@ def find_graph(checkpoint: Checkpoint) -> OnnxFile:
         )
 
     nearest = min(shipped_graphs(), key=differences)
-    if differences(nearest) * 2 > len(nearest.manifest.initialisers) and _is_bsmamba2(checkpoint):
+    if differences(nearest) * 2 > len(nearest.manifest.initialisers) and MARK in shapes:
         sizes = ", ".join(graph.path.stem for graph in shipped_graphs())
         raise ModelError(
             f"{checkpoint.name} is of a size that has no ready graph (there are {sizes}); make one "
@@ -94,15 +94,20 @@ def find_graph(checkpoint: Checkpoint) -> OnnxFile:
 def poured_manifest(graph: Manifest, checkpoint: Checkpoint) -> Manifest:
     """The graph's manifest, now of this checkpoint: its name, its hash, its lengths."""
     changes: dict[str, Any] = {
-        "name": checkpoint.name,
+        "name": printable(checkpoint.name),
         "checkpoint_sha256": checkpoint.sha256,
     }
     if CONFIG_KEY in checkpoint.metadata:
         try:
             stored = json.loads(checkpoint.metadata[CONFIG_KEY])
             changes |= _lengths(stored)
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError, AttributeError):
             raise ModelError(f"the sizes stored in {checkpoint.name} are damaged") from None
+        if len(changes["stems"]) != len(graph.stems):
+            raise ModelError(
+                f"{checkpoint.name} names {len(changes['stems'])} stems, but its weights are of "
+                f"{len(graph.stems)}: it is damaged"
+            )
     return graph.replace(**changes)
 
 
@@ -121,14 +126,12 @@ def _model_path(model: str | os.PathLike[str] | None) -> Path:
 def _lengths(stored: Mapping[str, Any]) -> dict[str, Any]:
     """What the weights' shapes do not tell: a graph from spectrum to spectrum fits any of them."""
     stems = tuple(str(stem) for stem in stored["stems"])
+    chunk, sample_rate = int(stored["chunk"]), int(stored["sample_rate"])
     return {
         "stems": stems,
         "residual": residual_of(stems),
-        "sample_rate": int(stored["sample_rate"]),
+        "sample_rate": sample_rate,
         "hop": int(stored["hop"]),
-        "chunk": int(stored["chunk"]),
+        "chunk": chunk,
+        "overlap": default_overlap(chunk, sample_rate),
     }
-
-
-def _is_bsmamba2(checkpoint: Checkpoint) -> bool:
-    return "layers.0.0.forward_blocks.0.mixer.A_log" in checkpoint.tensors

@@ -3,7 +3,9 @@
 An ONNX file is a protocol buffer: fields of (number, kind, payload), nested. Three things are
 wanted: the metadata, which holds the manifest; the initialisers' names; and where initialisers
 that lie outside the file say they lie, because a file from a stranger must not point out of its
-own folder. Weights inside the file are stepped over, never copied.
+own folder. Weights inside the file are stepped over, never copied. Tensors in other places of the
+file (attributes, subgraphs, functions) and links are left to ONNX Runtime, which refuses any that
+leaves the model's folder; a test holds it to that.
 
 Field numbers: onnx/onnx.proto of ONNX 1.x; they never change.
 """
@@ -57,18 +59,18 @@ def read_onnx(path: Path) -> OnnxFile:
             f"{path} is not a model of bsmamba2: it has no {METADATA_KEY} in its metadata; make "
             "one with bsmamba2 export"
         )
-    for location in set(locations.values()) - {None, WEIGHTLESS}:
+    for location in {location for _, location in locations} - {None, WEIGHTLESS}:
         inside = PurePosixPath(str(location))
         if inside.is_absolute() or ".." in inside.parts or "\\" in str(location):
             raise ModelError(f"{path} wants data from outside its folder ({location!r}): refused")
-    wanting = tuple(name for name, location in locations.items() if location == WEIGHTLESS)
+    wanting = tuple(name for name, location in locations if location == WEIGHTLESS)
     return OnnxFile(path, Manifest.from_json(metadata[METADATA_KEY]), wanting)
 
 
-def _scan_model(data: mmap.mmap) -> tuple[dict[str, str], dict[str, str | None]]:
+def _scan_model(data: mmap.mmap) -> tuple[dict[str, str], list[tuple[str, str | None]]]:
     """The metadata, and each initialiser's location: None inside the file."""
     metadata: dict[str, str] = {}
-    locations: dict[str, str | None] = {}
+    locations: list[tuple[str, str | None]] = []
     for number, field in _fields(data, range(len(data))):
         if number == _MODEL_METADATA:
             key, value = _entry(data, field)
@@ -76,8 +78,7 @@ def _scan_model(data: mmap.mmap) -> tuple[dict[str, str], dict[str, str | None]]
         elif number == _MODEL_GRAPH:
             for inner, tensor in _fields(data, field):
                 if inner == _GRAPH_INITIALISER:
-                    name, location = _tensor(data, tensor)
-                    locations[name] = location
+                    locations.append(_tensor(data, tensor))
     return metadata, locations
 
 

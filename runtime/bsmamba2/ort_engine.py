@@ -27,6 +27,7 @@ class OrtEngine:
         weights: for a graph without weights, every initialiser by name.
         manifest: in place of the file's own, where a checkpoint was poured in.
         threads: of one run; None leaves the number to ONNX Runtime (all cores).
+        kernel: whether the native kernel may take the scans, where it is there.
 
     Raises:
         MissingExtra: no ONNX Runtime is installed, or two that overwrite each other are.
@@ -41,6 +42,7 @@ class OrtEngine:
         weights: Mapping[str, Audio] | None = None,
         manifest: Manifest | None = None,
         threads: int | None = None,
+        kernel: bool = True,
     ) -> None:
         ort = import_onnxruntime()
         self.manifest = manifest or file.manifest
@@ -49,9 +51,10 @@ class OrtEngine:
         options.log_severity_level = 4  # errors are raised, and shown once
         options.use_deterministic_compute = True
         options.intra_op_num_threads = threads or 0
-        if self.device == "cpu" and (kernel := library()):
+        native = library() if kernel and self.device == "cpu" else None
+        if native:
             # It takes the scans' nodes; without it their bodies of plain operators run.
-            options.register_custom_ops_library(str(kernel))
+            options.register_custom_ops_library(str(native))
         if file.wanting:
             if weights is None or any(name not in weights for name in file.wanting):
                 raise ModelError(f"{file.path.name} has no weights: give a checkpoint in its place")

@@ -8,7 +8,7 @@ import torch
 from bsmamba2_network import BSMamba2, Config
 
 MICRO = Config(
-    n_fft=32, hop=12, bands=(3, 14), dim=16, depth=2, head_dim=8, state_size=8, chunk=400
+    n_fft=32, hop=8, bands=(3, 14), dim=16, depth=2, head_dim=8, state_size=8, chunk=400
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from bsmamba2.stft import istft, stft
 
 
 @pytest.mark.parametrize("samples", [1, 2, 8, 9, 10, 15, 16, 100])
-@pytest.mark.parametrize(("n_fft", "hop"), [(16, 8), (16, 5), (16, 1)])
+@pytest.mark.parametrize(("n_fft", "hop"), [(16, 4), (16, 3), (16, 1)])
 def test_there_and_back_is_the_signal(samples, n_fft, hop):
     audio = np.random.default_rng(samples).normal(size=(2, samples)).astype(np.float32)
     back = istft(stft(audio, n_fft, hop), n_fft, hop, samples)

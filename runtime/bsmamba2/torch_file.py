@@ -1,0 +1,264 @@
+"""Reads the tensors of a file that torch.save wrote, without torch and without unpickling it.
+
+The file is a zip of raw storages and one pickle that says how tensors lie in them. A pickle is a
+program for a stack machine, and Python's own machine calls whatever the program names. The machine
+here knows the instructions that torch.save writes and calls nothing: a name stands for a tensor or
+a plain container, or, where it belongs to the bookkeeping that training frameworks leave behind,
+for a dead object. Every other name is refused, and shown.
+"""
+
+from __future__ import annotations
+
+import math
+import pickletools
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bsmamba2.errors import ModelError, printable
+
+MAX_PICKLE_BYTES = 64 << 20
+
+Tensor = npt.NDArray[Any]
+
+_DTYPES = {
+    "FloatStorage": "<f4",
+    "DoubleStorage": "<f8",
+    "HalfStorage": "<f2",
+    "BFloat16Storage": "<u2",
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "?",
+}
+_BOOKKEEPING_PACKAGES = {
+    "argparse", "lightning", "lightning_fabric", "omegaconf", "pathlib", "pytorch_lightning",
+    "typing",
+}  # fmt: skip
+_BOOKKEEPING_NAMES = {
+    "builtins": {"bool", "complex", "dict", "float", "int", "list", "set", "str", "tuple"},
+    "collections": {"defaultdict", "Counter"},
+    "numpy": {"dtype", "ndarray"},
+    "numpy.core.multiarray": {"scalar", "_reconstruct"},
+    "numpy._core.multiarray": {"scalar", "_reconstruct"},
+    "torch": {"Size", "device", "bfloat16", "bool", "float16", "float32", "float64", "int64"},
+}
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A name in the pickle, standing for itself."""
+
+    module: str
+    name: str
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """Raw values, made by the machine alone: what tensors may lie in."""
+
+    values: Tensor
+
+
+class _Dead:
+    """Stands for an object of a training framework."""
+
+
+_MARK = _Dead()
+
+
+def read_torch_file(path: Path) -> Any:
+    """What was saved: tensors as NumPy arrays inside plain dicts, lists and tuples.
+
+    Raises:
+        ModelError: not such a file, damaged, or naming code.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            pickles = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
+            if len(pickles) != 1:
+                raise ModelError(f"{path} is a zip, but torch.save did not write it")
+            if any(e.compress_type != zipfile.ZIP_STORED for e in archive.infolist()):
+                raise ModelError(f"{path} is a compressed zip; torch.save writes none")
+            if archive.getinfo(pickles[0]).file_size > MAX_PICKLE_BYTES:
+                raise ModelError(f"{path} has an index above {MAX_PICKLE_BYTES >> 20} MiB")
+            return _Machine(archive, pickles[0].removesuffix("/data.pkl")).run()
+    except zipfile.BadZipFile:
+        raise ModelError(f"{path} is truncated or damaged: download it again") from None
+    except _CodeError as error:
+        raise ModelError(f"{path} carries code ({error}) and is refused") from None
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, OSError) as error:
+        raise ModelError(f"{path} is damaged: {printable(repr(error))}") from None
+
+
+class _CodeError(Exception):
+    """A name that is nothing of ours."""
+
+
+class _Machine:
+    """The stack machine. Its values are str, bytes, numbers, containers, names and tensors."""
+
+    def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
+        self.archive, self.root = archive, root
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+        self.storages: dict[str, _Storage] = {}
+
+    def run(self) -> Any:
+        program = self.archive.read(f"{self.root}/data.pkl")
+        for opcode, argument, _ in pickletools.genops(program):
+            if opcode.name == "STOP":
+                return self.stack.pop()
+            self.step(opcode.name, argument)
+        raise ValueError("no end")
+
+    def step(self, op: str, argument: Any) -> None:
+        push, pop = self.stack.append, self.stack.pop
+        match op:
+            case "PROTO" | "FRAME":
+                pass
+            case "MARK":
+                push(_MARK)
+            case "NONE" | "NEWTRUE" | "NEWFALSE":
+                push({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[op])
+            case "EMPTY_DICT" | "EMPTY_LIST" | "EMPTY_TUPLE" | "EMPTY_SET":
+                push({"D": dict, "L": list, "T": tuple, "S": list}[op[6]]())
+            case "TUPLE":
+                push(tuple(self.pop_to_mark()))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                push(tuple(reversed([pop() for _ in range(int(op[-1]))])))
+            case "BINPUT" | "LONG_BINPUT" | "PUT":
+                self.memo[argument] = self.stack[-1]
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = self.stack[-1]
+            case "BINGET" | "LONG_BINGET" | "GET":
+                push(self.memo[argument])
+            case "APPEND" | "SETITEM" | "APPENDS" | "SETITEMS" | "ADDITEMS":
+                count = {"APPEND": 1, "SETITEM": 2}.get(op)
+                items = [pop() for _ in range(count)][::-1] if count else self.pop_to_mark()
+                _fill(self.stack[-1], items)
+            case "GLOBAL":
+                push(_known(_Name(*argument.split(" ", 1))))
+            case "STACK_GLOBAL":
+                name, module = pop(), pop()
+                push(_known(_Name(_text(module), _text(name))))
+            case "REDUCE" | "NEWOBJ":
+                arguments = pop()
+                push(self.made(pop(), arguments))
+            case "BUILD":
+                pop()  # attributes of a dead object, or of an OrderedDict
+            case "BINPERSID":
+                push(self.storage(*pop()))
+            case _ if op.startswith(("BININT", "LONG", "BINFLOAT", "BINUNICODE", "SHORT_BIN")):
+                push(argument)
+            case _ if op in ("BINBYTES", "BINBYTES8", "BINSTRING"):
+                push(argument)
+            case _:
+                raise ValueError(f"the instruction {op}, which torch.save does not write")
+
+    def pop_to_mark(self) -> list[Any]:
+        at = len(self.stack) - 1
+        while self.stack[at] is not _MARK:
+            at -= 1
+        items = self.stack[at + 1 :]
+        del self.stack[at:]
+        return items
+
+    def made(self, name: Any, arguments: Any) -> Any:
+        """What a name makes of its arguments."""
+        if not isinstance(name, _Name):
+            raise ValueError("a call of what is no name")
+        if name == _Name("collections", "OrderedDict"):
+            return {}
+        if name in (_Name("builtins", "dict"), _Name("builtins", "list"), _Name("builtins", "set")):
+            return {} if name.name == "dict" else []
+        if name == _Name("torch._utils", "_rebuild_parameter"):
+            return arguments[0]
+        if name in _REBUILDERS:
+            return _view(*arguments[:4])
+        return _Dead()
+
+    def storage(self, _: Any, kind: _Name, key: str, __: Any, elements: int) -> _Storage:
+        """A storage by its reference: ('storage', kind, key, device, elements)."""
+        if _text(key) not in self.storages:
+            if kind.name not in _DTYPES:
+                raise ValueError(f"a storage of kind {kind.name}")
+            dtype = np.dtype(_DTYPES[kind.name])
+            entry = self.archive.getinfo(f"{self.root}/data/{key}")
+            if entry.file_size != elements * dtype.itemsize:
+                raise ValueError(f"storage {key} has {entry.file_size} bytes")
+            values: Tensor = np.frombuffer(self.archive.read(entry), dtype)
+            if kind.name == "BFloat16Storage":
+                values = widen_bfloat16(values)
+            self.storages[key] = _Storage(values)
+        return self.storages[key]
+
+
+_REBUILDERS = {
+    _Name("torch._utils", "_rebuild_tensor"),
+    _Name("torch._utils", "_rebuild_tensor_v2"),
+}
+
+
+def widen_bfloat16(bits: Tensor) -> Tensor:
+    """bfloat16, the upper half of a float32, as uint16, to float32."""
+    return (bits.astype("<u4") << 16).view("<f4")
+
+
+def _known(name: _Name) -> _Name:
+    """The name itself, if anything is to be made of it.
+
+    Raises:
+        _CodeError: nothing is.
+    """
+    module = "builtins" if name.module == "__builtin__" else name.module
+    name = _Name(module, name.name)
+    makers = name in _REBUILDERS or name in (
+        _Name("torch._utils", "_rebuild_parameter"),
+        _Name("collections", "OrderedDict"),
+    )
+    storage = module in ("torch", "torch.storage") and name.name.endswith("Storage")
+    package = module.split(".")[0] in _BOOKKEEPING_PACKAGES
+    listed = name.name in _BOOKKEEPING_NAMES.get(module, ())
+    if name.name.isidentifier() and (makers or storage or package or listed):
+        return name
+    raise _CodeError(printable(f"{name.module}.{name.name}"))
+
+
+def _text(value: Any) -> str:
+    """Only text may be hashed or shown: anything else might be nested without end."""
+    if not isinstance(value, str):
+        raise ValueError("no text where a name should be")
+    return value
+
+
+def _fill(container: Any, items: list[Any]) -> None:
+    if isinstance(container, dict):
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if isinstance(key, (str, int)):  # others are bookkeeping, and might not hash
+                container[key] = value
+    elif isinstance(container, list):
+        container.extend(items)
+    elif not isinstance(container, _Dead):
+        raise ValueError(f"items for a {type(container).__name__}")
+
+
+def _view(storage: Any, offset: int, shape: Any, strides: Any) -> Tensor:
+    """A tensor as it lies in a storage, after checking that it stays inside and is no larger."""
+    if not isinstance(storage, _Storage) or not all(
+        type(n) is int and n >= 0 for n in (offset, *shape, *strides)
+    ):
+        raise ValueError("a tensor that lies in no storage")
+    values = storage.values
+    count = math.prod(shape)
+    last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+    if count > values.size or (count and last >= values.size):
+        raise ValueError(f"a tensor of shape {shape} reaches outside its storage")
+    steps = [step * values.itemsize for step in strides]
+    return np.lib.stride_tricks.as_strided(values[offset:], shape, steps, writeable=False)
