@@ -35,11 +35,10 @@ class SeparationEffect(Effect):
     native plugins alone.
 
     Args:
-        model: a registry name or the path of a model, as for :class:`bsmamba2.Separator`; or a
-            Separator or an engine, so that several effects share one. Default: the shipped model.
+        model: the path of a model, as for :class:`bsmamba2.Separator`; or a Separator or an
+            engine, so that several effects share one.
         stem: any stem of the model, its residual and their other names included.
-        device: ``auto``, ``cpu``, ``cuda[:N]`` or ``tensorrt[:N]``; a Separator or an engine has
-            its own.
+        device: ``auto``, ``cpu`` or ``cuda[:N]``; a Separator or an engine has its own.
         gain_db: of the stem, dB, up to 100; -inf mutes it.
         mix: 0 is the input (dry), 1 the stem (wet).
         overlap: of neighbouring chunks, a fraction in [0, 1). Default: the model's.
@@ -63,7 +62,7 @@ class SeparationEffect(Effect):
     ) -> None:
         if not isinstance(device, str):
             raise ArgumentTypeError(
-                f"device must be a string; {device!r} came: give auto, cpu, cuda or tensorrt"
+                f"device must be a string; {device!r} came: give auto, cpu or cuda"
             )
         self._source = model
         self._asked_device = device
@@ -80,7 +79,7 @@ class SeparationEffect(Effect):
 
     @property
     def device(self) -> str:
-        """Where it runs: ``cpu``, ``cuda:0``, ``tensorrt:0``."""
+        """Where it runs: ``cpu``, ``cuda:0``."""
         return self._separator.device
 
     @property

@@ -68,7 +68,7 @@ def to_float32(audio: npt.NDArray[Any]) -> Audio:
 
 
 def require_finite(audio: npt.NDArray[Any], sample_rate: float, start: int = 0) -> None:
-    """Refuses NaN, infinite samples, and what is infinite in float32.
+    """Refuses NaN, infinite samples, and what is infinite in float32, ±3.4e38.
 
     Args:
         audio: (channels, samples).
@@ -84,7 +84,7 @@ def require_finite(audio: npt.NDArray[Any], sample_rate: float, start: int = 0) 
     at = int(np.argmin(finite.all(axis=0)))
     channel = int(np.argmin(finite[:, at]))
     raise AudioError(
-        f"audio must be finite in float32; channel {channel + 1} is {audio[channel, at]} at "
+        f"audio must be finite; channel {channel + 1} is {audio[channel, at]} at "
         f"{(start + at) / sample_rate:.6f} s: repair it, e.g. with numpy.nan_to_num"
     )
 

@@ -60,8 +60,13 @@ class Commands(click.Group):
     def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
         try:
             status = super().main(args, *more, **(extra | {"standalone_mode": False}))
-        except click.ClickException as error:
+        except click.exceptions.NoArgsIsHelpError as error:
             error.show()
+            sys.exit(2)
+        except click.ClickException as error:
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context else "bsmamba2"
+            click.echo(f"bsmamba2: {error.format_message()} ({command} --help)", err=True)
             sys.exit(2)
         except (click.Abort, KeyboardInterrupt, Cancelled):
             click.echo("stopped", err=True)

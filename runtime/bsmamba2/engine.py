@@ -21,7 +21,7 @@ class Engine(Protocol):
 
     @property
     def device(self) -> str:
-        """Where it runs, in the words of ``--device``: ``cpu``, ``cuda:0``, ``tensorrt:0``."""
+        """Where it runs, in the words of ``--device``: ``cpu``, ``cuda:0``."""
         ...
 
     def run(self, chunk: Audio) -> Audio:

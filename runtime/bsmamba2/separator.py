@@ -31,9 +31,9 @@ class Separator:
     """A model on a device, ready to separate.
 
     Args:
-        model: a registry name, or the path of an .onnx, .engine, .ckpt or .safetensors; an
-            :class:`~bsmamba2.engine.Engine` is taken as it is. Default: the shipped model.
-        device: ``auto``, ``cpu``, ``cuda[:N]`` or ``tensorrt[:N]``; an engine has its own.
+        model: the path of an .onnx, .ckpt or .safetensors; an :class:`~bsmamba2.engine.Engine`
+            is taken as it is. None asks for the shipped model, of which there is none yet.
+        device: ``auto``, ``cpu`` or ``cuda[:N]``; an engine has its own.
 
     Raises:
         ModelError: the model cannot be found or used.
@@ -63,7 +63,7 @@ class Separator:
 
     @property
     def device(self) -> str:
-        """Where it runs: ``cpu``, ``cuda:0``, ``tensorrt:0``."""
+        """Where it runs: ``cpu``, ``cuda:0``."""
         return self._engine.device
 
     def __call__(
@@ -124,8 +124,9 @@ class Separator:
             progress: see :data:`Progress`.
 
         Returns:
-            The path of each stem that was written. In integer formats the files of all stems sum to
-            the song to the bit.
+            The path of each stem that was written. The files of all stems sum to the song: to the
+            bit where all are in integers, to 1e-6 where one left ±1 and became 32-bit float. What
+            ``clip`` cut off is missing from the sum.
 
         Raises:
             AudioError: the song cannot be read, an argument is out of range, or a file exists or

@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from bsmamba2.check import snr_db
 from bsmamba2_export import body
 from bsmamba2_network.scan import recurrence, scan
 
@@ -111,6 +112,17 @@ def test_two_halves_with_the_state_handed_over_are_the_whole(target, first, seco
         [np.concatenate([y1, y2], 1), *states], run(target, 0, whole), strict=True
     ):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("target", ["portable", "ort"])
+def test_what_comes_after_a_strong_decay_keeps_100_db(target):
+    values = tensors(1, 801, 1, seed=9)
+    values[0][..., -HEADS:] = -6.0  # Δ of about 0.002 …
+    values[0][:, :640, -HEADS:] = 20.0  # … after 640 steps of 20
+    values[3], values[4] = values[3] * 0, torch.full_like(values[4], 16).log()
+    found = run(target, 0, values)
+    wanted = scan(*values, HEAD_DIM, STATE, False, 1e-5, state_space=recurrence)
+    assert all(snr_db(w.float().numpy(), f) >= 100 for w, f in zip(wanted, found, strict=True))
 
 
 @pytest.mark.parametrize("target", ["portable", "ort"])

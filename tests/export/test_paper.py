@@ -34,5 +34,6 @@ def test_both_targets_agree_with_the_network_to_90_db(paper, second, tmp_path, i
         set_target(model, target)
         artifact.set_manifest(model, describe(paper, "paper", target=target, io=io))
         artifact.write(model, tmp_path / "paper.onnx")
-        engine = OrtEngine(read_onnx(tmp_path / "paper.onnx"), "cpu")
-        assert snr_db(second[1], engine.run(second[0])) >= 90
+        for kernel in (False, True):
+            engine = OrtEngine(read_onnx(tmp_path / "paper.onnx"), "cpu", kernel=kernel)
+            assert snr_db(second[1], engine.run(second[0])) >= 90

@@ -26,12 +26,12 @@ MSST = {
     ("change", "message"),
     [
         ({"bands": (1, 2)}, "bands must be widths that add up to n_fft / 2 \\+ 1 = 1025"),
-        ({"hop": 1025}, "hop must be at most 1024"),
+        ({"hop": 513}, "hop must be at most 512"),
         ({"head_dim": 60}, "head_dim must be a divisor of expand · dim = 1024"),
         ({"depth": 0}, "depth must be a whole number"),
         ({"dim": 2.5}, "dim must be a whole number"),
-        ({"channels": 6}, "channels must be 1 or 2"),
-        ({"stems": ()}, "stems must be at least one name"),
+        ({"channels": 6}, "channels must be a whole number from 1 to 2"),
+        ({"stems": ()}, "stems must be 1 to 16 names"),
     ],
 )
 def test_a_size_that_does_not_fit_is_named(change, message):

@@ -80,6 +80,20 @@ def test_what_cannot_be_used_is_told_why(write, content, message):
         open_engine(write(content), "cpu")
 
 
+def test_onnxruntime_refuses_what_an_attribute_wants_from_outside(write, tmp_path):
+    (tmp_path.parent / "secret").write_bytes(bytes(4))
+    model = onnx.load_from_string(gain_model())
+    factor = model.graph.initializer[0]
+    factor.ClearField("raw_data")
+    factor.data_location = TensorProto.EXTERNAL
+    factor.external_data.add(key="location", value="../secret")
+    constant = helper.make_node("Constant", [], ["factor"], value=factor)
+    del model.graph.initializer[0]
+    model.graph.node.insert(0, constant)
+    with pytest.raises(ModelError, match="ONNX Runtime refuses"):
+        open_engine(write(model.SerializeToString()), "cpu")
+
+
 @settings(max_examples=300)
 @given(data=st.data())
 def test_a_mutated_model_is_read_or_refused_with_a_sentence(data, tmp_path_factory):

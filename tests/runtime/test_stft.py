@@ -32,3 +32,14 @@ def test_an_impulse_at_the_start_is_seen_by_the_frames_that_reach_it():
     impulse = np.eye(1, 100, dtype=np.float32)
     power = np.square(stft(impulse, 16, 4)).sum((0, 2, 3))
     assert (power > 0).tolist() == [True, True] + [False] * (len(power) - 2)
+
+
+@pytest.mark.parametrize(("n_fft", "hop"), [(64, 16), (64, 13), (64, 1)])
+def test_a_masked_spectrum_is_no_louder_than_its_mask_at_any_length(n_fft, hop):
+    """Where a window's foot alone reaches a sample, the inverse would divide by almost nothing."""
+    for samples in range(1, 200):
+        random = np.random.default_rng(samples)
+        audio = random.uniform(-1, 1, (1, samples)).astype(np.float32)
+        spectrum = stft(audio, n_fft, hop)
+        mask = random.uniform(-1, 1, spectrum.shape).astype(np.float32)
+        assert np.abs(istft(spectrum * mask, n_fft, hop, samples)).max() < 8

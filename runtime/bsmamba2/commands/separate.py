@@ -23,11 +23,9 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "-o", "--output", metavar="DIR", type=PATH, help="Folder for the stems. Default: the song's."
 )
-@click.option("-m", "--model", help="Registry name or model file. Default: the shipped model.")
+@click.option("-m", "--model", help="An .onnx of bsmamba2 export, a .ckpt or .safetensors.")
 @click.option("--stem", "stems", multiple=True, help="Write this stem only; may repeat.")
-@click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda[:N] or tensorrt[:N]."
-)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
 @click.option(
     "--overlap", type=float, help="Overlap of chunks, 0 to below 1. Default: the model's."
 )

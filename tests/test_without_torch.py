@@ -13,7 +13,7 @@ import torch
 
 from bsmamba2_network import BSMamba2
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 def call(*command, **changes):
@@ -36,9 +36,10 @@ def wheel(tmp_path_factory):
 def python(wheel, tmp_path_factory):
     folder = tmp_path_factory.mktemp("venv")
     call(sys.executable, "-m", "venv", folder)
-    pip = [folder / "bin/pip", "install", "--quiet", "-c", ROOT / "constraints.txt"]
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    pip = [python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt"]
     call(*pip, f"{wheel}[cpu]")
-    return folder / "bin/python"
+    return python
 
 
 def test_the_pure_wheel_is_for_every_platform(wheel):

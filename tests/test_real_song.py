@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from bsmamba2.cli import main
 from bsmamba2_network import BSMamba2
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture(scope="module")
