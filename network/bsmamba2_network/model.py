@@ -32,7 +32,8 @@ class BandNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-12)
-        return x / length * math.sqrt(x.shape[-1]) * self.gamma
+        out: Tensor = x / length * math.sqrt(x.shape[-1]) * self.gamma
+        return out
 
 
 class MixerNorm(nn.Module):

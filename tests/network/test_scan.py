@@ -22,6 +22,15 @@ SIZES = st.fixed_dictionaries(
 )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """So small that threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def arguments(batch=2, length=70, heads=2, head_dim=4, state_size=8, reverse=False, seed=0):
     """A scan's arguments in float64, states included."""
     random = torch.Generator().manual_seed(seed)
