@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import os
 import pickle
 import zipfile
@@ -151,6 +152,36 @@ def test_a_compressed_zip_is_refused_before_it_can_unfold(tmp_path):
         archive.writestr("archive/data.pkl", bytes(1 << 20))
     with pytest.raises(ModelError, match="compressed"):
         BSMamba2.load(tmp_path / "m.ckpt")
+
+
+def published_shapes():
+    """The paper's key table, written out: 675 names and shapes."""
+    shapes = {"final_norm.gamma": (256,)}
+    for i, j, way in itertools.product(range(6), range(2), ("forward", "backward")):
+        block = f"layers.{i}.{j}."
+        shapes |= {block + "linear.weight": (512, 256, 1), block + "linear.bias": (256,)}
+        mixer = f"{block}{way}_blocks.0.mixer."
+        shapes[f"{block}{way}_blocks.0.norm.weight"] = (256,)
+        shapes |= {mixer + name: (16,) for name in ("dt_bias", "A_log", "D")}
+        shapes |= {mixer + "in_proj.weight": (2320, 256), mixer + "out_proj.weight": (256, 1024)}
+        shapes |= {mixer + "conv1d.weight": (1280, 1, 4), mixer + "conv1d.bias": (1280,)}
+        shapes[mixer + "norm.weight"] = (1024,)
+    for k, bins in enumerate([2] * 24 + [4] * 12 + [12] * 8 + [24] * 8 + [48] * 8 + [128, 129]):
+        split, mask = f"band_split.to_features.{k}.", f"mask_estimators.0.to_freqs.{k}.0."
+        shapes |= {split + "0.gamma": (4 * bins,), split + "1.bias": (256,)}
+        shapes[split + "1.weight"] = (256, 4 * bins)
+        shapes |= {mask + "0.weight": (1024, 256), mask + "0.bias": (1024,)}
+        shapes |= {mask + "2.weight": (8 * bins, 1024), mask + "2.bias": (8 * bins,)}
+    return shapes
+
+
+def test_a_checkpoint_of_the_published_keys_is_the_paper(tmp_path):
+    shapes = published_shapes()
+    torch.save({key: torch.zeros(shape) for key, shape in shapes.items()}, tmp_path / "m.ckpt")
+    net = BSMamba2.load(tmp_path / "m.ckpt")
+    assert net.config == Config.preset("paper")
+    counts = [value.numel() for value in net.state_dict().values()]
+    assert (len(shapes), len(counts), sum(counts)) == (675, 675, 48_098_188)
 
 
 def pickled(path, program, storage=b""):
