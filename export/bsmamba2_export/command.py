@@ -31,7 +31,10 @@ PATH = click.Path(path_type=Path)
     show_default=True,
     help="waveform: with the Fourier transforms inside, for hosts that want one file.",
 )
-def export(checkpoint: Path, output: Path, config: Path | None, target: str, io: str) -> None:
+@click.option("--streaming", is_flag=True, help="The step of a stream in place of whole chunks.")
+def export(
+    checkpoint: Path, output: Path, config: Path | None, target: str, io: str, streaming: bool
+) -> None:
     """Export CHECKPOINT (.safetensors, .ckpt) to ONNX, and prove that it computes the same.
 
     The file appears only when it agrees with the network to 90 dB; the figures are printed, and
@@ -39,7 +42,13 @@ def export(checkpoint: Path, output: Path, config: Path | None, target: str, io:
     """
     with Console(stderr=True, highlight=False).status("exporting") as status:
         manifest = export_checkpoint(
-            checkpoint, output, config=config, target=target, io=io, report=status.update
+            checkpoint,
+            output,
+            config=config,
+            target=target,
+            io=io,
+            streaming=streaming,
+            report=status.update,
         )
     for name, value in manifest.verification.items():
         click.echo(f"{name}: SNR {value:.1f} dB against the network")
