@@ -11,6 +11,8 @@ steps are those of :mod:`bsmamba2_network.scan`, under the same names: ``mamba2_
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import onnx
 from onnxscript import script
 from onnxscript.onnx_opset import opset20 as op
@@ -18,6 +20,8 @@ from onnxscript.values import Opset
 
 DOMAIN = "bsmamba2"
 NAME = "mamba2_scan"
+STATES = "states"
+"""The node's overload whose states are read, in a streaming graph."""
 OPSET = 20
 CONTRIB = "com.microsoft"
 
@@ -198,25 +202,30 @@ def mamba2_scan(
     return op.CastLike(y, zxbcdt), next_conv_state, next_ssm_state
 
 
-def functions(target: str, heads: int, *, states: bool = True) -> list[onnx.FunctionProto]:
+def functions(target: str, heads: int, *, states: bool = False) -> list[onnx.FunctionProto]:
     """The functions that give ``bsmamba2::mamba2_scan`` its meaning in one target.
 
     Args:
         target: ``portable`` or ``ort``.
         heads: of the network.
-        states: whether the states are results. ONNX Runtime computes what an inlined body
-            computes, read or not, so where nobody reads the states the body does not make them.
+        states: whether there are nodes whose states are read. They are of the overload ``states``,
+            the others' body makes no states: ONNX Runtime computes all that an inlined body
+            computes, and holds what nobody reads until the run ends.
     """
     space = state_space_contrib(heads) if target == "ort" else state_space.to_function_proto()
     made = [mamba2_scan.to_function_proto(), convolve.to_function_proto(), space]
-    if not states:
-        del made[0].output[1:]
-        _drop_dead_nodes(made[0])
-        call = next(node for node in made[0].node if node.op_type == "state_space")
-        del call.output[1:]
-        del space.output[1:]
-        _drop_dead_nodes(space)
-    return made
+    whole = [deepcopy(made[0]), deepcopy(space)] if states else []
+    call = next(node for node in made[0].node if node.op_type == "state_space")
+    for outputs in (made[0].output, call.output, space.output):
+        del outputs[1:]
+    _drop_dead_nodes(made[0])
+    _drop_dead_nodes(space)
+    if states:
+        whole[0].overload = STATES
+        # ONNX Runtime does not look at overloads inside a function, so this one has another name.
+        call = next(node for node in whole[0].node if node.op_type == "state_space")
+        call.op_type = whole[1].name = "state_space_and_state"
+    return made + whole
 
 
 def _drop_dead_nodes(function: onnx.FunctionProto) -> None:

@@ -31,9 +31,16 @@ PATH = click.Path(path_type=Path)
     show_default=True,
     help="waveform: with the Fourier transforms inside, for hosts that want one file.",
 )
+@click.option("--streaming", is_flag=True, help="The step of a stream in place of whole chunks.")
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 def export(
-    checkpoint: Path, output: Path, config: Path | None, target: str, io: str, overwrite: bool
+    checkpoint: Path,
+    output: Path,
+    config: Path | None,
+    target: str,
+    io: str,
+    streaming: bool,
+    overwrite: bool,
 ) -> None:
     """Export CHECKPOINT (.safetensors, .ckpt) to ONNX, and prove that it computes the same.
 
@@ -47,6 +54,7 @@ def export(
             config=config,
             target=target,
             io=io,
+            streaming=streaming,
             overwrite=overwrite,
             report=status.update,
         )

@@ -10,12 +10,13 @@ from bsmamba2.check import make_check
 from bsmamba2.checkpoint import read_checkpoint
 from bsmamba2.errors import ModelError
 from bsmamba2.kernel import library
-from bsmamba2.manifest import Manifest, default_overlap, residual_of
+from bsmamba2.manifest import Manifest, State, default_overlap, residual_of
 from bsmamba2.onnx_file import read_onnx
 from bsmamba2.ort_engine import OrtEngine
+from bsmamba2.step_engine import StepEngine
 from bsmamba2_export import artifact
-from bsmamba2_export.trace import trace
-from bsmamba2_export.verify import verify
+from bsmamba2_export.trace import state_shapes, trace
+from bsmamba2_export.verify import verify, verify_steps
 from bsmamba2_network import BSMamba2, Config
 from bsmamba2_network.checkpoints import pour, resolve_config
 
@@ -33,6 +34,7 @@ def export(
     config: str | os.PathLike[str] | Config | None = None,
     target: str = "portable",
     io: str = "spectrum",
+    streaming: bool = False,
     overwrite: bool = False,
     report: Report = lambda _: None,
 ) -> Manifest:
@@ -44,6 +46,7 @@ def export(
         config: MSST's yaml or the sizes; read from the checkpoint where it is None.
         target: ``portable`` (any ONNX Runtime) or ``ort`` (its LinearAttention, for CUDA).
         io: ``spectrum``, or ``waveform`` with the Fourier transforms inside.
+        streaming: the step of a stream, with its states, in place of whole chunks.
         overwrite: whether an existing file may be replaced.
         report: told each step, for a person.
 
@@ -63,7 +66,14 @@ def export(
     report(f"reading {Path(checkpoint).name}")
     read = read_checkpoint(Path(checkpoint))
     net = pour(BSMamba2, resolve_config(read, config), read)
-    manifest = describe(net, read.name, target=target, io=io, checkpoint_sha256=read.sha256)
+    manifest = describe(
+        net,
+        read.name,
+        target=target,
+        io=io,
+        streaming=streaming,
+        checkpoint_sha256=read.sha256,
+    )
     return export_network(net, manifest, path, report)
 
 
@@ -72,7 +82,7 @@ def export_network(
 ) -> Manifest:
     """Exports a network in memory as its manifest says; see :func:`export`."""
     report(f"tracing {manifest.parameters:,} parameters")
-    model = trace(net, manifest.io, manifest.target)
+    model = trace(net, manifest.io, manifest.target, streaming=manifest.streaming)
     artifact.set_manifest(model, manifest)
     unproven = path.with_name(f".{path.name}.unverified")
     try:
@@ -96,12 +106,18 @@ def prove(path: Path, net: BSMamba2) -> Manifest:
         ModelError: one of them does not agree with the network.
     """
     file = read_onnx(path)
-    body = OrtEngine(file, "cpu", kernel=False)
-    found = verify(body, net)
-    if library():
-        with_kernel = verify(OrtEngine(file, "cpu"), net)
-        found |= {f"{name}_kernel": value for name, value in with_kernel.items()}
-    return file.manifest.replace(verification=found, check=make_check(body, CHECK_SNR_DB))
+    kernels = [False, True] if library() else [False]
+    found: dict[str, float] = {}
+    for kernel in kernels:
+        if file.manifest.streaming:
+            part = verify_steps(StepEngine(file, "cpu", kernel=kernel), net)
+        else:
+            part = verify(OrtEngine(file, "cpu", kernel=kernel), net)
+        found |= {f"{name}_kernel" if kernel else name: value for name, value in part.items()}
+    if file.manifest.streaming:
+        return file.manifest.replace(verification=found)
+    check = make_check(OrtEngine(file, "cpu", kernel=False), CHECK_SNR_DB)
+    return file.manifest.replace(verification=found, check=check)
 
 
 def describe(
@@ -110,17 +126,21 @@ def describe(
     *,
     target: str = "portable",
     io: str = "spectrum",
+    streaming: bool = False,
     checkpoint_sha256: str | None = None,
 ) -> Manifest:
     """The manifest of a network that is about to be exported.
 
     Raises:
-        ModelError: an unknown target or io.
+        ModelError: an unknown target or io, or one that does not stream.
     """
     if target not in TARGETS:
         raise ModelError(f"target must be one of {', '.join(TARGETS)}; got {target!r}")
+    if streaming and io != "spectrum":
+        raise ModelError(f"io must be spectrum in a streaming graph; got {io!r}: leave it out")
     config = net.config
     state = net.state_dict()
+    carried = state_shapes(config) if streaming else {}
     return Manifest(
         name=name,
         stems=config.stems,
@@ -133,6 +153,7 @@ def describe(
         overlap=default_overlap(config.chunk, config.sample_rate),
         io=io,
         target=target,
+        states=tuple(State(name, shape) for name, shape in carried.items()),
         parameters=sum(value.numel() for value in state.values()),
         checkpoint_sha256=checkpoint_sha256,
         initialisers={key: tuple(value.shape) for key, value in state.items()},

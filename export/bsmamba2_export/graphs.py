@@ -1,4 +1,4 @@
-"""The graphs without weights that the runtime ships, one a preset.
+"""The graphs without weights that the runtime ships: for each preset whole chunks, and steps.
 
 ``python -m bsmamba2_export.graphs`` writes them into the runtime of this checkout; a test compares
 what is shipped with what the network exports to.
@@ -16,23 +16,29 @@ from bsmamba2_export.exporter import describe
 from bsmamba2_export.trace import trace
 from bsmamba2_network import PRESETS, BSMamba2
 
+FILES = {
+    f"{preset}{suffix}.onnx": (preset, streaming)
+    for preset in PRESETS
+    for suffix, streaming in (("", False), ("-streaming", True))
+}
 
-def weightless_graph(preset: str) -> ModelProto:
+
+def weightless_graph(preset: str, streaming: bool) -> ModelProto:
     """The canonical graph of a preset without its weights."""
     net = BSMamba2.untrained(preset)
-    manifest = describe(net, preset)
-    model = trace(net)
+    manifest = describe(net, preset, streaming=streaming)
+    model = trace(net, streaming=streaming)
     artifact.set_manifest(model, manifest)
     return artifact.without_weights(model, set(manifest.initialisers))
 
 
 def main() -> None:
-    """Writes every preset's graph."""
+    """Writes every graph."""
     folder = Path(bsmamba2.__file__).parent / "graphs"
     folder.mkdir(exist_ok=True)
-    for preset in PRESETS:
-        artifact.write(weightless_graph(preset), folder / f"{preset}.onnx")
-        print(f"wrote {preset}.onnx")
+    for name, (preset, streaming) in FILES.items():
+        artifact.write(weightless_graph(preset, streaming), folder / name)
+        print(f"wrote {name}")
 
 
 if __name__ == "__main__":

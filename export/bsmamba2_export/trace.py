@@ -24,7 +24,7 @@ from torch.export import Dim
 from bsmamba2.errors import ModelError
 from bsmamba2_export import body
 from bsmamba2_export.waveform import WaveformGraph
-from bsmamba2_network import BSMamba2
+from bsmamba2_network import BSMamba2, Config
 
 _ours = Opset(body.DOMAIN, 1)
 _INPUTS = (
@@ -44,45 +44,89 @@ class SpectrumGraph(nn.Module):
         return self.net.separate_spectrum(spectrum)
 
 
-def trace(net: BSMamba2, io: str = "spectrum", target: str = "portable") -> ModelProto:
+class StreamingGraph(nn.Module):
+    """What is traced with ``streaming=True``: the states as one flat list, in and out."""
+
+    def __init__(self, net: BSMamba2) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, block: Tensor, lookahead: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        pairs = list(zip(states[::2], states[1::2], strict=True))
+        *stems, pairs = self.net.step(block, lookahead, pairs)
+        return (*stems, *(state for pair in pairs for state in pair))
+
+
+def state_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """The states of a streaming graph by name, in its order, with their shapes for one mixture."""
+    bands = len(config.bands)
+    conv = bands, config.conv_channels, config.conv_width - 1
+    ssm = bands, config.heads, config.head_dim, config.state_size
+    kinds = {"conv_state": conv, "ssm_state": ssm}
+    return {f"{kind}_{i}": kinds[kind] for i in range(config.depth) for kind in kinds}
+
+
+def trace(
+    net: BSMamba2, io: str = "spectrum", target: str = "portable", *, streaming: bool = False
+) -> ModelProto:
     """Traces the network.
 
     Args:
         net: in evaluation.
         io: ``spectrum`` or ``waveform``, see :class:`bsmamba2.Manifest`.
         target: which body the scan gets, ``portable`` or ``ort``.
+        streaming: a step of a stream, from spectra to spectra; see ``docs/manifest.md``.
 
     Returns:
-        The model with its weights, batch and length dynamic, without a manifest.
+        The model with its weights, batch and lengths dynamic, without a manifest.
 
     Raises:
         ModelError: the traced initialisers are not the network's state dict, or the onnx checker
             refuses the graph.
     """
     config = net.config
-    if io == "spectrum":
-        graph: nn.Module = SpectrumGraph(net)
-        example = torch.randn(2, config.channels, 7, config.bins, 2)
-        axes = {0: Dim("batch"), 2: Dim("frames")}
+    inputs, outputs = [io], ["stems"]
+    batch = Dim("batch")
+    examples: tuple[Tensor, ...]
+    axes: tuple[Any, ...]
+
+    def noise(frames: int) -> Tensor:
+        return torch.randn(2, config.channels, frames, config.bins, 2)
+
+    if streaming:
+        states = state_shapes(config)
+        inputs = ["block", "lookahead", *states]
+        outputs = ["block_stems", "lookahead_stems", *(f"next_{name}" for name in states)]
+        graph: nn.Module = StreamingGraph(net)
+        # A state is of one sequence or of all, so its first axis is tied to nothing.
+        rows = [torch.zeros(2 * shape[0], *shape[1:]) for shape in states.values()]
+        examples = noise(7), noise(5), *rows
+        frames = [{0: batch, 2: Dim(name)} for name in ("block_frames", "lookahead_frames")]
+        axes = *frames, tuple({0: Dim("sequences")} for _ in states)
+    elif io == "spectrum":
+        graph = SpectrumGraph(net)
+        examples, axes = (noise(7),), ({0: batch, 2: Dim("frames")},)
     else:
         graph = WaveformGraph(net)
-        example = torch.randn(2, config.channels, 3 * config.n_fft)
-        axes = {0: Dim("batch"), 2: Dim("samples", min=config.bins)}
+        examples = (torch.randn(2, config.channels, 3 * config.n_fft),)
+        axes = ({0: batch, 2: Dim("samples", min=config.bins)},)
     _register_schema()
     with warnings.catch_warnings():
         # torch's exporter warns of its own deprecated calls.
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
+        # An axis that several inputs share is told to be shared.
+        warnings.filterwarnings("ignore", ".*The axis name", UserWarning)
         logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
         program = torch.onnx.export(
             graph.eval(),
-            (example,),
+            examples,
             dynamo=True,
             optimize=False,  # would fold weights away; _simplify does not
             opset_version=body.OPSET,
-            input_names=[io],
-            output_names=["stems"],
-            dynamic_shapes=(axes,),
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=axes,
             custom_translation_table={torch.ops.bsmamba2.mamba2_scan.default: _scan_node},
             verbose=False,
         )
@@ -106,8 +150,7 @@ def set_target(model: ModelProto, target: str) -> None:
         for value in model.graph.initializer
         if value.name == "layers.0.0.forward_blocks.0.mixer.A_log"
     )
-    scans = [node for node in model.graph.node if node.op_type == body.NAME]
-    streams = any(len(node.output) > 1 for node in scans)
+    streams = any(node.overload == body.STATES for node in model.graph.node)
     del model.functions[:]
     model.functions.extend(body.functions(target, heads, states=streams))
     imports = {entry.domain: entry for entry in model.opset_import}
@@ -187,12 +230,15 @@ def _name_weights(model: ModelProto, net: BSMamba2) -> None:
 
 
 def _tidy(model: ModelProto) -> None:
-    """Drops what only the exporter needs, and the outputs of the scans that nobody reads."""
+    """Drops what only the exporter needs, and the states of the scans that nobody reads."""
     read = {name for node in model.graph.node for name in node.input}
     read |= {value.name for value in model.graph.output}
     for node in model.graph.node:
         if node.op_type == body.NAME:
-            node.output[:] = [name for name in node.output if name in read]
+            if read.isdisjoint(node.output[1:]):
+                del node.output[1:]
+            else:
+                node.overload = body.STATES
         del node.metadata_props[:]
         node.ClearField("doc_string")
     del model.graph.value_info[:]

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bsmamba2.array import Audio
 from bsmamba2.check import check_input, snr_db
 from bsmamba2.errors import ModelError
 from bsmamba2.ort_engine import OrtEngine
+from bsmamba2.schedule import Schedule
+from bsmamba2.step_engine import StepEngine
 from bsmamba2_network import BSMamba2
 from bsmamba2_network.spectrum import stft
 
@@ -49,6 +52,50 @@ def verify(engine: OrtEngine, net: BSMamba2) -> dict[str, float]:
         found["spectrum"] = snr_db(wanted, engine.run_spectrum(spectra.numpy()))
     require(found, MINIMUM_SNR_DB)
     return {name: min(value, IDENTICAL_DB) for name, value in found.items()}
+
+
+STEPS = {
+    "steps": (Schedule(5, 3), 19),
+    "steps_of_one_frame": (Schedule(1, 1), 4),
+    "long_steps": (Schedule(66, 9), 80),  # of more than one chunk of the scan
+}
+"""Schedules and frames of a stream; each ends with the step that keeps its lookahead."""
+
+
+def verify_steps(engine: StepEngine, net: BSMamba2) -> dict[str, float]:
+    """Compares a streaming artifact with the steps of the network it came from.
+
+    Each stream runs twice at once, the second copy with its channels exchanged, so that the batch
+    is seen to be dynamic; and after another stream, so that a reset is seen to forget it.
+
+    Returns and raises:
+        As :func:`verify`.
+    """
+    found = {}
+    for name, (schedule, frames) in STEPS.items():
+        spectra = _spectra(net, frames)
+        engine.reset()
+        states = net.start()
+        wanted: list[Audio] = []
+        came: list[Audio] = []
+        for step in schedule.steps(frames):
+            block, lookahead = spectra[:, :, step.block], spectra[:, :, step.lookahead]
+            with torch.inference_mode():
+                first, second, states = net.step(block, lookahead, states)
+            kept = 2 if step.last else 1
+            wanted += [first.numpy(), second.numpy()][:kept]
+            came += engine.step(block.numpy(), lookahead.numpy())[:kept]
+        found[name] = snr_db(np.concatenate(wanted, 3), np.concatenate(came, 3))
+    require(found, MINIMUM_SNR_DB)
+    return {name: min(value, IDENTICAL_DB) for name, value in found.items()}
+
+
+def _spectra(net: BSMamba2, frames: int) -> Tensor:
+    """Two mixtures of noise, (2, channels, frames, bins, 2)."""
+    config = net.config
+    noise = check_input(3, config.channels, frames * config.hop + config.n_fft)
+    pair = torch.from_numpy(np.stack([noise, noise[::-1]]))
+    return stft(pair, config.n_fft, config.hop)[:, :, :frames]
 
 
 def require(found: Mapping[str, float], minimum_db: float) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -21,6 +22,12 @@ from bsmamba2_network.config import Config
 from bsmamba2_network.scan import mamba2_scan
 
 NORM_EPSILON = 1e-5
+
+State = tuple[Tensor, Tensor]
+"""Of sequences under a scan: conv (n, conv channels, width − 1) and ssm (n, H, P, N).
+
+A state of n = 1 is every sequence's.
+"""
 
 
 class BandNorm(nn.Module):
@@ -67,9 +74,9 @@ class Mamba2(nn.Module):
         self.norm = MixerNorm(d_inner)
         self.out_proj = nn.Linear(d_inner, config.dim, bias=False)
 
-    def forward(self, u: Tensor, start: tuple[Tensor, Tensor], reverse: bool) -> Tensor:
+    def forward(self, u: Tensor, start: State, reverse: bool) -> tuple[Tensor, State]:
         assert self.conv1d.bias is not None
-        y, _, _ = mamba2_scan(
+        y, *end = mamba2_scan(
             self.in_proj(u),
             self.conv1d.weight,
             self.conv1d.bias,
@@ -83,12 +90,15 @@ class Mamba2(nn.Module):
             reverse,
             NORM_EPSILON,
         )
-        out: Tensor = self.out_proj(y)
-        return out
+        return self.out_proj(y), (end[0], end[1])
 
 
 class Direction(nn.Module):
-    """x + mixer(norm(x)), forwards or backwards along the sequence."""
+    """x + mixer(norm(x)), forwards or backwards along the sequence.
+
+    Returns it and the state at the end; with a cut, the sequence runs as two, the second from
+    where the first ended, and the state is the one between them.
+    """
 
     def __init__(self, config: Config, reverse: bool) -> None:
         super().__init__()
@@ -96,12 +106,21 @@ class Direction(nn.Module):
         self.norm = MixerNorm(config.dim)
         self.mixer = Mamba2(config)
 
-    def forward(self, x: Tensor, start: tuple[Tensor, Tensor]) -> Tensor:
-        return x + self.mixer(self.norm(x), start, self.reverse)  # type: ignore[no-any-return]
+    def forward(self, x: Tensor, start: State, cut: int | None = None) -> tuple[Tensor, State]:
+        if cut is None:
+            y, end = self.mixer(self.norm(x), start, self.reverse)
+            return x + y, end
+        before, between = self(x[:, :cut], start)
+        after, _ = self(x[:, cut:], between)
+        return torch.cat([before, after], dim=1), between
 
 
 class Block(nn.Module):
-    """Both directions along one axis, joined: y = x + W·[f ; g] + b; (batch, L, D) to the same."""
+    """Both directions along one axis, joined: y = x + W·[f ; g] + b; (batch, L, D) to the same.
+
+    Both start at ``zero``, unless the forward one goes on from a ``carried`` state, which is then
+    returned as it is at the cut.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -110,11 +129,14 @@ class Block(nn.Module):
         # A product, stored as the 1-wide transposed convolution that the checkpoints hold.
         self.linear = nn.ConvTranspose1d(2 * config.dim, config.dim, 1)
 
-    def forward(self, x: Tensor, start: tuple[Tensor, Tensor]) -> Tensor:
-        both = torch.cat([self.forward_blocks[0](x, start), self.backward_blocks[0](x, start)], -1)
+    def forward(
+        self, x: Tensor, zero: State, carried: State | None = None, cut: int | None = None
+    ) -> tuple[Tensor, State]:
+        f, carried = self.forward_blocks[0](x, carried or zero, cut)
+        g, _ = self.backward_blocks[0](x, zero)
+        both = torch.cat([f, g], -1)
         assert self.linear.bias is not None
-        out: Tensor = x + both @ self.linear.weight[:, :, 0] + self.linear.bias
-        return out
+        return x + both @ self.linear.weight[:, :, 0] + self.linear.bias, carried
 
 
 class BandSplit(nn.Module):
@@ -210,30 +232,7 @@ class BSMamba2(nn.Module):
         Returns:
             (b, stems, channels, frames, F, 2), unbounded.
         """
-        config = self.config
-        batch, channels, frames = mixture.shape[:3]
-        x = mixture.permute(0, 2, 3, 1, 4).flatten(2)  # (b, t, F·c·2)
-        x = self.band_split(x)  # (b, t, K, D)
-
-        zero = x.new_zeros
-        start = (
-            zero(1, config.conv_channels, config.conv_width - 1),
-            zero(1, config.heads, config.head_dim, config.state_size),
-        )
-        bands = x.shape[2]
-        for layer in self.layers:
-            along_time, along_bands = cast("nn.ModuleList", layer)
-            x = x.transpose(1, 2).reshape(batch * bands, frames, config.dim)
-            x = along_time(x, start)
-            x = x.reshape(batch, bands, frames, config.dim).transpose(1, 2)
-            x = x.reshape(batch * frames, bands, config.dim)
-            x = along_bands(x, start)
-            x = x.reshape(batch, frames, bands, config.dim)
-
-        x = self.final_norm(x)
-        mask = torch.stack([estimator(x) for estimator in self.mask_estimators], dim=1)
-        mask = mask.reshape(batch, len(config.stems), frames, config.bins, channels, 2)
-        return mask.permute(0, 1, 4, 2, 3, 5)
+        return self._masks(mixture)[0]
 
     def separate_spectrum(self, mixture: Tensor) -> Tensor:
         """Spectrum to spectra: the masks times the mixture, in real tensors. What is exported.
@@ -244,10 +243,73 @@ class BSMamba2(nn.Module):
         Returns:
             (b, stems, channels, frames, F, 2).
         """
-        mask, mixture = self.masks(mixture), mixture.unsqueeze(1)
-        mask_re, mask_im = mask[..., 0], mask[..., 1]
-        re, im = mixture[..., 0], mixture[..., 1]
-        return torch.stack([mask_re * re - mask_im * im, mask_re * im + mask_im * re], dim=-1)
+        return _masked(self.masks(mixture), mixture)
+
+    def start(self) -> list[State]:
+        """The states before a stream's first step: zeros of batch 1, one pair a layer."""
+        return [self._zero(self.final_norm.gamma) for _ in self.layers]
+
+    def step(
+        self, block: Tensor, lookahead: Tensor, states: Sequence[State]
+    ) -> tuple[Tensor, Tensor, list[State]]:
+        """One step of a stream: the next block, with a look at what follows it.
+
+        Along time, the forward scans go on from where the block before ended, and the backward
+        scans start cold at the lookahead's end:
+
+            carried ──▶│ block ────▶│ lookahead ▶│
+                       │            └─▶ next     │
+                       │◀───────────────── block │◀── zero
+
+        Args:
+            block: (b, channels, frames, F, 2), the frames after those of the last block.
+            lookahead: (b, channels, frames ≥ 1, F, 2), the frames after the block. They come again
+                in the steps that follow; at a stream's end the block holds all but one frame, and
+                both results are kept.
+            states: a pair a layer, of batch b·K or 1; :meth:`start`, or what the last step gave.
+
+        Returns:
+            Both parts' stems, (b, stems, channels, frames, F, 2), and the states after the block.
+        """
+        cut = block.shape[2]
+        mixture = torch.cat([block, lookahead], dim=2)
+        masks, states = self._masks(mixture, states, cut)
+        stems = _masked(masks, mixture)
+        return stems[:, :, :, :cut], stems[:, :, :, cut:], states
+
+    def _masks(
+        self, mixture: Tensor, carried: Sequence[State] | None = None, cut: int | None = None
+    ) -> tuple[Tensor, list[State]]:
+        """The masks, and each layer's state along time at the cut."""
+        config = self.config
+        batch, channels, frames = mixture.shape[:3]
+        x = mixture.permute(0, 2, 3, 1, 4).flatten(2)  # (b, t, F·c·2)
+        x = self.band_split(x)  # (b, t, K, D)
+
+        zero = self._zero(x)
+        bands, states = x.shape[2], []
+        for layer, state in zip(self.layers, carried or [zero] * len(self.layers), strict=True):
+            along_time, along_bands = cast("nn.ModuleList", layer)
+            x = x.transpose(1, 2).reshape(batch * bands, frames, config.dim)
+            x, state = along_time(x, zero, state, cut)
+            states.append(state)
+            x = x.reshape(batch, bands, frames, config.dim).transpose(1, 2)
+            x = x.reshape(batch * frames, bands, config.dim)
+            x, _ = along_bands(x, zero)
+            x = x.reshape(batch, frames, bands, config.dim)
+
+        x = self.final_norm(x)
+        mask = torch.stack([estimator(x) for estimator in self.mask_estimators], dim=1)
+        mask = mask.reshape(batch, len(config.stems), frames, config.bins, channels, 2)
+        return mask.permute(0, 1, 4, 2, 3, 5), states
+
+    def _zero(self, like: Tensor) -> State:
+        """The state before any step, of batch 1."""
+        config = self.config
+        return (
+            like.new_zeros(1, config.conv_channels, config.conv_width - 1),
+            like.new_zeros(1, config.heads, config.head_dim, config.state_size),
+        )
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Waveform to stems.
@@ -262,3 +324,11 @@ class BSMamba2(nn.Module):
         mixture = spectrum.stft(waveform, config.n_fft, config.hop)
         stems = self.separate_spectrum(mixture)
         return spectrum.istft(stems, config.n_fft, config.hop, waveform.shape[-1])
+
+
+def _masked(mask: Tensor, mixture: Tensor) -> Tensor:
+    """The complex product of masks (b, stems, …) and a spectrum (b, …), in real tensors."""
+    mixture = mixture.unsqueeze(1)
+    mask_re, mask_im = mask[..., 0], mask[..., 1]
+    re, im = mixture[..., 0], mixture[..., 1]
+    return torch.stack([mask_re * re - mask_im * im, mask_re * im + mask_im * re], dim=-1)

@@ -10,12 +10,14 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+from bsmamba2.array import Audio
 from bsmamba2.checkpoint import CONFIG_KEY, MARK, Checkpoint, match, read_checkpoint
 from bsmamba2.engine import Engine
 from bsmamba2.errors import ModelError, printable
 from bsmamba2.manifest import Manifest, default_overlap, residual_of
 from bsmamba2.onnx_file import OnnxFile, read_onnx
 from bsmamba2.ort_engine import OrtEngine
+from bsmamba2.step_engine import StepEngine
 
 CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
 _HOW_TO_GET_ONE = (
@@ -32,13 +34,18 @@ def open_engine(model: str | os.PathLike[str] | None, device: str = "auto") -> E
         DeviceError: the device is not there.
         MissingExtra: no ONNX Runtime is installed.
     """
-    path = _model_path(model)
-    if path.suffix == ".onnx":
-        return OrtEngine(read_onnx(path), device)
-    checkpoint = read_checkpoint(path)
-    graph = find_graph(checkpoint)
-    manifest = poured_manifest(graph.manifest, checkpoint)
-    return OrtEngine(graph, device, checkpoint.tensors, manifest)
+    file, weights, manifest = _load(model, streaming=False)
+    return OrtEngine(file, device, weights, manifest)
+
+
+def open_step_engine(model: str | os.PathLike[str] | None, device: str = "auto") -> StepEngine:
+    """Loads a model for a stream: an ``.onnx`` exported with ``--streaming``, or a checkpoint.
+
+    Raises:
+        As :func:`open_engine`.
+    """
+    file, weights, manifest = _load(model, streaming=True)
+    return StepEngine(file, device, weights, manifest)
 
 
 def describe(model: str | os.PathLike[str]) -> Manifest:
@@ -56,7 +63,7 @@ def describe(model: str | os.PathLike[str]) -> Manifest:
 
 @cache
 def shipped_graphs() -> tuple[OnnxFile, ...]:
-    """The graphs without weights that come with the package, one a size."""
+    """The graphs without weights that come with the package, two a size: whole and streaming."""
     folder = files("bsmamba2") / "graphs"
     found = []
     for entry in sorted(folder.iterdir(), key=lambda item: item.name):
@@ -66,8 +73,11 @@ def shipped_graphs() -> tuple[OnnxFile, ...]:
     return tuple(found)
 
 
-def find_graph(checkpoint: Checkpoint) -> OnnxFile:
+def find_graph(checkpoint: Checkpoint, *, streaming: bool = False) -> OnnxFile:
     """The shipped graph whose initialisers are this checkpoint's tensors.
+
+    Args:
+        streaming: the one for the steps of a stream, in place of the one for whole chunks.
 
     Raises:
         ModelError: none is; the message names what differs from the nearest one.
@@ -80,9 +90,10 @@ def find_graph(checkpoint: Checkpoint) -> OnnxFile:
             shapes.keys() - wanted.keys()
         )
 
-    nearest = min(shipped_graphs(), key=differences)
+    graphs = [graph for graph in shipped_graphs() if graph.manifest.streaming == streaming]
+    nearest = min(graphs, key=differences)
     if differences(nearest) * 2 > len(nearest.manifest.initialisers) and MARK in shapes:
-        sizes = ", ".join(graph.path.stem for graph in shipped_graphs())
+        sizes = ", ".join(graph.path.stem for graph in graphs)
         raise ModelError(
             f"{checkpoint.name} is of a size that has no ready graph (there are {sizes}); make one "
             'with pip install "bsmamba2[export]" and bsmamba2 export CHECKPOINT -o model.onnx'
@@ -109,6 +120,19 @@ def poured_manifest(graph: Manifest, checkpoint: Checkpoint) -> Manifest:
                 f"{len(graph.stems)}: it is damaged"
             )
     return graph.replace(**changes)
+
+
+def _load(
+    model: str | os.PathLike[str] | None, streaming: bool
+) -> tuple[OnnxFile, Mapping[str, Audio] | None, Manifest]:
+    """The file to load, the weights to pour into it if it has none, and the manifest of both."""
+    path = _model_path(model)
+    if path.suffix == ".onnx":
+        file = read_onnx(path)
+        return file, None, file.manifest
+    checkpoint = read_checkpoint(path)
+    graph = find_graph(checkpoint, streaming=streaming)
+    return graph, checkpoint.tensors, poured_manifest(graph.manifest, checkpoint)
 
 
 def _model_path(model: str | os.PathLike[str] | None) -> Path:

@@ -261,6 +261,9 @@ struct Sketch {
     if (count > 4) return;
     check(ort().GetDimensions(info, sizes, count));
     check(ort().GetSymbolicDimensions(info, names, count));
+    // An unknown size without a name is -1, which ONNX Runtime would take back as a size.
+    for (size_t i = 0; i < count; ++i)
+      if (sizes[i] < 0 && !*names[i]) return;
     rank = count;
   }
 

@@ -70,8 +70,8 @@ def test_a_checkpoint_poured_into_the_shipped_graph_is_the_exported_model(export
 
 
 def test_a_graph_that_computes_something_else_is_deleted(tiny, tmp_path, monkeypatch):
-    def wrong_trace(net, io, target):
-        model = trace.trace(net, io, target)
+    def wrong_trace(net, io, target, **kind):
+        model = trace.trace(net, io, target, **kind)
         values = {value.name: value for value in model.graph.initializer}
         gamma = onnx.numpy_helper.to_array(values["final_norm.gamma"])
         values["final_norm.gamma"].CopyFrom(

@@ -13,7 +13,8 @@ from bsmamba2 import DeviceError, Manifest, MissingExtra, ModelError, Separator
 from bsmamba2.manifest import METADATA_KEY
 from bsmamba2.models import open_engine, shipped_graphs
 from bsmamba2.onnx_file import read_onnx
-from bsmamba2.ort_engine import OrtEngine, import_onnxruntime
+from bsmamba2.ort_engine import OrtEngine
+from bsmamba2.ort_session import import_onnxruntime
 
 MANIFEST = Manifest("gain", n_fft=16, hop=4, chunk=64)
 
@@ -143,7 +144,7 @@ def test_a_device_that_is_not_there_is_an_error_with_its_mend(write, monkeypatch
     [([], "no ONNX Runtime"), (["onnxruntime", "onnxruntime-gpu"], "overwrite each other")],
 )
 def test_no_onnxruntime_or_two_of_them_is_told_with_the_mend(monkeypatch, installed, message):
-    monkeypatch.setattr("bsmamba2.ort_engine._installed", lambda name: name in installed)
+    monkeypatch.setattr("bsmamba2.ort_session._installed", lambda name: name in installed)
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(MissingExtra, match=message) as caught:
         import_onnxruntime()

@@ -28,13 +28,14 @@ def info(model: Path, check: bool, device: str, as_json: bool) -> None:
 
 def _page(manifest: Manifest) -> str:
     seconds = manifest.chunk / manifest.sample_rate
+    form = "steps of a stream" if manifest.streaming else manifest.io
     rows = {
         "name": manifest.name,
         "stems": ", ".join(manifest.outputs),
         "audio": f"{manifest.sample_rate} Hz, {manifest.channels} channels",
         "spectrum": f"n_fft {manifest.n_fft}, hop {manifest.hop}",
         "chunk": f"{seconds:g} s, overlap {manifest.overlap:g}",
-        "graph": f"{manifest.io}, target {manifest.target}, {manifest.precision}",
+        "graph": f"{form}, target {manifest.target}, {manifest.precision}",
         "parameters": f"{manifest.parameters:,}",
         "checkpoint": f"SHA-256 {manifest.checkpoint_sha256 or 'of no file'}",
         "licence": manifest.licence,

@@ -1,0 +1,131 @@
+"""Runs the steps of a stream: spectra in and out, the states kept where the model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bsmamba2.array import Audio
+from bsmamba2.errors import AudioError, ModelError
+from bsmamba2.manifest import Manifest
+from bsmamba2.onnx_file import OnnxFile
+from bsmamba2.ort_session import first_line, import_onnxruntime, open_session
+
+
+class StepEngine:
+    """A streaming model in an ONNX Runtime session, and the states of one stream.
+
+    States are large (195 MB at the paper's size) and change with every step, so they never pass
+    through NumPy: two sets of buffers lie on the session's device, a step reads one and writes the
+    other, and they change places. Not to be shared between threads.
+
+    Args:
+        manifest: in place of the file's own, where a checkpoint was poured in.
+
+    The other arguments, and what is raised: :func:`bsmamba2.ort_session.open_session`.
+    """
+
+    def __init__(
+        self,
+        file: OnnxFile,
+        device: str = "auto",
+        weights: Mapping[str, Audio] | None = None,
+        manifest: Manifest | None = None,
+        threads: int | None = None,
+        kernel: bool = True,
+    ) -> None:
+        if not file.manifest.streaming:
+            raise ModelError(
+                f"{file.path.name} takes whole chunks, not the steps of a stream: export it with "
+                "--streaming"
+            )
+        self.manifest = manifest or file.manifest
+        self._session, self.device = open_session(file, device, weights, threads, kernel)
+        states = self.manifest.states
+        expected = {"block", "lookahead", *(state.name for state in states)}
+        if {value.name for value in self._session.get_inputs()} != expected:
+            raise ModelError(
+                f"{file.path.name} does not take the inputs that its manifest lists "
+                f"({', '.join(sorted(expected))}): export it again"
+            )
+        self._make = import_onnxruntime().OrtValue
+        kind, _, index = self.device.partition(":")
+        self._place = kind, int(index or 0)
+        # A state of one sequence is every sequence's, so the start is the same for any batch.
+        zeros = [np.zeros((1, *state.shape[1:]), np.float32) for state in states]
+        self._start = [self._make.ortvalue_from_numpy(zero, *self._place) for zero in zeros]
+        self._carried, self._batch = self._start, 0
+        self._buffers: list[list[Any]] = []
+
+    def reset(self) -> None:
+        """Forgets the stream: the next step is the first of another."""
+        self._carried = self._start
+
+    def step(self, block: Audio, lookahead: Audio) -> tuple[Audio, Audio]:
+        """The next block of the stream, with a look at what follows it.
+
+        Which frames belong in a step, :class:`bsmamba2.schedule.Schedule` says. A step that raises
+        leaves the stream where it was.
+
+        Args:
+            block: (batch, channels, frames, bins, 2), float32; a batch is as many streams at once.
+            lookahead: the frames after the block, at least one.
+
+        Returns:
+            The stems of both, (batch, stems, channels, frames, bins, 2).
+
+        Raises:
+            AudioError: a spectrum of another shape or type, or another batch than the step before.
+            ModelError: ONNX Runtime failed to run the model.
+        """
+        self._check(block, lookahead)
+        written = self._written(block.shape[0])
+        binding = self._session.io_binding()
+        for name in ("block_stems", "lookahead_stems"):
+            binding.bind_output(name, "cpu")
+        for state, before, after in zip(self.manifest.states, self._carried, written, strict=True):
+            binding.bind_ortvalue_input(state.name, before)
+            binding.bind_ortvalue_output(f"next_{state.name}", after)
+        binding.bind_cpu_input("block", np.ascontiguousarray(block))
+        binding.bind_cpu_input("lookahead", np.ascontiguousarray(lookahead))
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # the binding raises bare exceptions of many classes
+            raise ModelError(f"{self.manifest.name} failed to run: {first_line(error)}") from None
+        self._carried = written
+        stems = binding.get_outputs()[:2]
+        return stems[0].numpy(), stems[1].numpy()
+
+    def _written(self, batch: int) -> list[Any]:
+        """The set of buffers that is not carried, of this batch."""
+        if batch != self._batch:
+            self._buffers = []  # the old ones go before the new ones come
+            self._buffers = [self._allocate(batch) for _ in range(2)]
+            self._batch = batch
+        one, other = self._buffers
+        return other if self._carried is one else one
+
+    def _allocate(self, batch: int) -> list[Any]:
+        make = self._make.ortvalue_from_shape_and_type
+        shapes = [state.shape for state in self.manifest.states]
+        return [make((batch * n, *sizes), np.float32, *self._place) for n, *sizes in shapes]
+
+    def _check(self, block: Audio, lookahead: Audio) -> None:
+        manifest = self.manifest
+        for name, spectrum, least in (("block", block, 0), ("lookahead", lookahead, 1)):
+            batch, frames = (*spectrum.shape[::2], 0, 0)[:2]
+            wanted = (batch, manifest.channels, frames, manifest.bins, 2)
+            if spectrum.shape != wanted or spectrum.dtype != np.float32 or frames < least:
+                raise AudioError(
+                    f"{name} must be float32 of (batch, {manifest.channels}, frames ≥ {least}, "
+                    f"{manifest.bins}, 2); got {spectrum.dtype} of {spectrum.shape}"
+                )
+        streams = block.shape[0] if self._carried is self._start else self._batch
+        for name, spectrum in (("block", block), ("lookahead", lookahead)):
+            if spectrum.shape[0] != streams:
+                raise AudioError(
+                    f"{name} must be a batch of {streams}, as the stream is; got "
+                    f"{spectrum.shape[0]}: reset before another stream"
+                )
