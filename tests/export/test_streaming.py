@@ -141,5 +141,5 @@ def test_a_streaming_graph_of_waveforms_is_refused(checkpoint, tmp_path):
 def test_the_command_exports_steps_and_info_says_so(checkpoint, tmp_path):
     path = tmp_path / "voice.onnx"
     result = CliRunner().invoke(main, ["export", str(checkpoint), "-o", str(path), "--streaming"])
-    assert (result.exit_code, result.stdout.count("SNR")) == (0, 3)
+    assert (result.exit_code, result.stdout.count("SNR") >= 3) == (0, True)
     assert "steps of a stream" in CliRunner().invoke(main, ["info", str(path)]).stdout
