@@ -22,14 +22,15 @@ def checkpoint(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def exported(checkpoint, tmp_path_factory):
-    """``exported(target, io)``: the path of such a model."""
+    """``exported(target, io, streaming)``: the path of such a model."""
     folder, made = tmp_path_factory.mktemp("exported"), {}
 
-    def make(target="portable", io="spectrum"):
-        if (target, io) not in made:
-            path = folder / f"{target}-{io}.onnx"
-            export(checkpoint, path, target=target, io=io)
-            made[target, io] = path
-        return made[target, io]
+    def make(target="portable", io="spectrum", streaming=False):
+        form = target, io, streaming
+        if form not in made:
+            path = folder / f"{target}-{io}{'-streaming' if streaming else ''}.onnx"
+            export(checkpoint, path, target=target, io=io, streaming=streaming)
+            made[form] = path
+        return made[form]
 
     return make

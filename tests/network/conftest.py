@@ -12,6 +12,11 @@ MICRO = Config(
 )  # fmt: skip
 
 
+@pytest.fixture(scope="session")
+def micro_config():
+    return MICRO
+
+
 @pytest.fixture
 def micro():
     torch.manual_seed(0)

@@ -68,3 +68,12 @@ def test_the_transform_and_back_is_the_signal(samples):
 def test_frames_stand_from_0_to_the_last_multiple_of_hop():
     counts = [spectrum.stft(torch.zeros(1, n), 2048, 441).shape[1] for n in (1, 44100, 44101)]
     assert counts == [1025 // 441 + 1, 101, 101]
+
+
+def test_a_gradient_passes_from_a_streams_step_to_the_one_before(micro):
+    first = torch.randn(1, 2, 3, 17, 2, requires_grad=True)
+    second, lookahead = torch.randn(1, 2, 3, 17, 2), torch.randn(1, 2, 2, 17, 2)
+    *_, states = micro.step(first, second[:, :, :1], micro.start())
+    stems, *_ = micro.step(second, lookahead, states)
+    stems.square().sum().backward()
+    assert first.grad.abs().sum() > 0

@@ -1,0 +1,145 @@
+"""The streaming graph against a plain loop over the same grid, in float64 by the recurrence."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from click.testing import CliRunner
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from bsmamba2 import ModelError
+from bsmamba2.check import snr_db
+from bsmamba2.cli import main
+from bsmamba2.models import open_engine, open_step_engine
+from bsmamba2.schedule import Schedule
+from bsmamba2_export import export, verify
+from bsmamba2_network import BSMamba2, model
+from bsmamba2_network.scan import recurrence, scan
+from support.streams import network_step, run_steps
+
+FORMS = [(target, kernel) for target in ("portable", "ort") for kernel in ("on", "off")]
+
+
+@pytest.fixture(scope="module")
+def engines(exported):
+    """The tiny network's steps: each target, with the kernel where there is one, and without."""
+    found = {}
+    for target, kernel in FORMS:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("BSMAMBA2_KERNEL", kernel)
+            found[target, kernel] = open_step_engine(exported(target, streaming=True), "cpu")
+    return found
+
+
+@pytest.fixture(scope="module")
+def exact():
+    return BSMamba2.untrained("tiny").double().requires_grad_(False)
+
+
+def noise(frames, batch=1, seed=0):
+    shape = batch, 2, frames, 1025, 2
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def loop(net, spectrum, schedule):
+    """The network in float64, its scans by the plain recurrence."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "mamba2_scan", partial(scan, state_space=recurrence))
+        parts = run_steps(network_step(net), torch.from_numpy(spectrum).double(), schedule)
+    return torch.cat(parts, dim=3).numpy()
+
+
+def stream(engine, spectrum, schedule):
+    engine.reset()
+    return np.concatenate(run_steps(engine.step, spectrum, schedule), axis=3)
+
+
+@settings(max_examples=8)
+@given(
+    block=st.integers(1, 7),
+    lookahead=st.integers(1, 6),
+    frames=st.integers(1, 12),
+    batch=st.integers(1, 2),
+)
+@example(block=1, lookahead=1, frames=4, batch=1)
+@example(block=1, lookahead=1, frames=1, batch=1)
+@example(block=66, lookahead=5, frames=73, batch=1)
+@example(block=2, lookahead=65, frames=69, batch=1)
+def test_every_schedule_is_the_plain_loop(engines, exact, block, lookahead, frames, batch):
+    spectrum, schedule = noise(frames, batch, seed=frames), Schedule(block, lookahead)
+    wanted = loop(exact, spectrum, schedule)
+    for engine in engines.values():
+        assert snr_db(wanted, stream(engine, spectrum, schedule)) >= 100
+
+
+def test_a_lookahead_that_covers_the_rest_makes_the_whole(engines, tiny):
+    spectrum = noise(12)
+    with torch.inference_mode():
+        whole = tiny.separate_spectrum(torch.from_numpy(spectrum)).numpy()
+    for engine in engines.values():
+        engine.reset()
+        found = [engine.step(spectrum[:, :, :5], spectrum[:, :, 5:])[0]]
+        found += engine.step(spectrum[:, :, 5:11], spectrum[:, :, 11:])
+        np.testing.assert_allclose(np.concatenate(found, 3), whole, atol=1e-5)
+
+
+def test_the_kernel_and_plain_operators_agree_to_100_db(engines):
+    one, other = (
+        stream(engines["portable", kernel], noise(70), Schedule(9, 4)) for kernel in ("on", "off")
+    )
+    assert snr_db(other, one) >= 100
+
+
+def test_one_checkpoint_pours_into_both_graphs(checkpoint, exported):
+    spectrum, schedule = noise(9), Schedule(4, 3)
+    poured, whole = (
+        stream(open_step_engine(path, "cpu"), spectrum, schedule)
+        for path in (checkpoint, exported(streaming=True))
+    )
+    np.testing.assert_array_equal(poured, whole)
+    at_once = open_engine(checkpoint, "cpu").run_spectrum(spectrum[:, :, :7])
+    assert snr_db(at_once[:, :, :, :4], poured[:, :, :, :4]) >= 100
+
+
+def test_both_graphs_have_the_same_weights_under_the_same_names(exported, tiny):
+    def weights(streaming):
+        graph = onnx.load(exported(streaming=streaming)).graph
+        found = {value.name: value for value in graph.initializer}
+        return {name: found[name].raw_data for name in tiny.state_dict()}
+
+    assert weights(False) == weights(True)
+
+
+def test_only_scans_whose_states_are_read_make_them(exported, tiny):
+    graph = onnx.load(exported(streaming=True)).graph
+    scans = [node for node in graph.node if node.op_type == "mamba2_scan"]
+    depth = tiny.config.depth
+    assert [(s.overload, len(s.output)) for s in scans].count(("states", 3)) == depth
+    assert [(s.overload, len(s.output)) for s in scans].count(("", 1)) == 4 * depth
+
+
+def test_targets_differ_in_the_scans_body_alone(exported):
+    one, other = (onnx.load(exported(t, streaming=True)) for t in ("portable", "ort"))
+    assert one.graph.SerializeToString() == other.graph.SerializeToString()
+
+
+def test_steps_of_another_network_are_refused(engines):
+    with pytest.raises(ModelError, match="does not agree with the network"):
+        verify.verify_steps(engines["portable", "on"], BSMamba2.untrained("tiny", seed=1))
+
+
+def test_a_streaming_graph_of_waveforms_is_refused(checkpoint, tmp_path):
+    with pytest.raises(ModelError, match="io must be spectrum in a streaming graph"):
+        export(checkpoint, tmp_path / "x.onnx", io="waveform", streaming=True)
+
+
+def test_the_command_exports_steps_and_info_says_so(checkpoint, tmp_path):
+    path = tmp_path / "voice.onnx"
+    result = CliRunner().invoke(main, ["export", str(checkpoint), "-o", str(path), "--streaming"])
+    assert (result.exit_code, result.stdout.count("SNR")) == (0, 3)
+    assert "steps of a stream" in CliRunner().invoke(main, ["info", str(path)]).stdout
