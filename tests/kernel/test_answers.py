@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .scans import random_scan, recurrence, snr_db
+from .scans import INPUTS, random_scan, recurrence, session, snr_db
 
 
 def check(run, scan, least_db=100):
@@ -90,3 +91,22 @@ def test_outputs_that_are_left_out_change_nothing(run):
     y, _, ssm_state = run(scan)
     np.testing.assert_array_equal(run(scan, outputs=("y",))[0], y)
     np.testing.assert_array_equal(run(scan, outputs=("y", "", "ssm_state_out"))[1], ssm_state)
+
+
+def test_a_graph_that_cuts_and_joins_time_is_loaded_and_runs(library):
+    """What is cut has a length that ONNX Runtime neither knows nor has a name for."""
+    scan = random_scan(length=30)
+    names = ", ".join(INPUTS[1:])
+    inputs = ", ".join(f"float[{', '.join(map(str, scan[n].shape))}] {n}" for n in INPUTS[1:])
+    proto = onnx.parser.parse_model(f"""
+        <ir_version: 10, opset_import: ["": 18, "bsmamba2": 1]>
+        graph (float[b, t, 50] zxbcdt, {inputs})
+            => (float[b, u, 16] twice)
+            <int64[1] from = {{5}}, int64[1] to = {{99}}, int64[1] axis = {{1}}> {{
+            late = Slice(zxbcdt, from, to, axis)
+            y = bsmamba2.mamba2_scan <head_dim = 8, state_size = 8> (late, {names})
+            twice = Concat <axis = 1> (y, y)
+        }}""")
+    (twice,) = session(library, proto.SerializeToString()).run(None, scan.tensors)
+    wanted, _, _ = recurrence(scan.but(zxbcdt=scan["zxbcdt"][:, 5:]))
+    assert snr_db(np.concatenate([wanted, wanted], 1), twice) >= 100

@@ -1,0 +1,110 @@
+"""A stream's steps against real time: python benchmarks/streaming.py [--steps 3]
+
+For each size, pairs of block and lookahead. A step must take less than its block lasts; what it
+costs more than a run of the whole is (block + lookahead) / block. The first step of every schedule
+is compared with the network before any is timed. Writes benchmarks/results/streaming.md. Needs the
+extras cpu and network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from bsmamba2 import kernel
+from bsmamba2.check import snr_db
+from bsmamba2.models import open_step_engine
+from bsmamba2.schedule import Schedule
+from bsmamba2.step_engine import StepEngine
+from bsmamba2_network import BSMamba2
+
+RESULTS = Path(__file__).parent / "results"
+SCHEDULES = {
+    "small": [(1, 1), (5, 10), (10, 10), (25, 25), (50, 50), (100, 100), (100, 25)],
+    "paper": [(10, 10), (50, 25), (100, 25), (100, 100)],
+}
+LEAST_DB = 90
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=3, help="Timed for each schedule.")
+    steps = parser.parse_args().steps
+    load = os.getloadavg()[0]
+    scan = "the kernel" if kernel.library() else "plain operators"
+    page = [
+        "# The steps of a stream",
+        "",
+        "| size | block | lookahead | work | a step | × real time | keeps up | SNR |",
+        "|---|---|---|---|---|---|---|---|",
+        *(row for preset in SCHEDULES for row in rows(preset, steps)),
+        "",
+        f"Random weights, one stereo stream; the median of {steps} steps, spectra in and out; work "
+        f"is (block + lookahead) / block; SNR of the first step against the network. The scan by "
+        f"{scan}; {cpu()}, {os.cpu_count()} cores, of which others kept "
+        f"{load:.1f} busy; ONNX Runtime {version('onnxruntime')}; "
+        f"{datetime.date.today()}; `python benchmarks/streaming.py`.",
+        "",
+    ]
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "streaming.md").write_text("\n".join(page))
+    print("\n".join(page))
+
+
+def rows(preset: str, steps: int) -> Iterator[str]:
+    net = BSMamba2.untrained(preset)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"{preset}.safetensors")
+        net.save(path)
+        engine = open_step_engine(path, "cpu")
+    for pair in SCHEDULES[preset]:
+        yield row(preset, net, engine, Schedule(*pair), steps)
+
+
+def row(preset: str, net: BSMamba2, engine: StepEngine, schedule: Schedule, steps: int) -> str:
+    config = net.config
+    shape = (1, config.channels, schedule.block + schedule.lookahead, config.bins, 2)
+    spectrum = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    block, lookahead = np.split(spectrum, [schedule.block], axis=2)
+    engine.reset()
+    found, _ = engine.step(block, lookahead)
+    with torch.inference_mode():
+        wanted, *_ = net.step(torch.from_numpy(block), torch.from_numpy(lookahead), net.start())
+    snr = snr_db(wanted.numpy(), found)
+    assert snr >= LEAST_DB, f"{preset} {schedule}: {snr:.1f} dB"
+    taken = median(timed(engine, block, lookahead) for _ in range(steps))
+    lasts = schedule.block * config.hop / config.sample_rate
+    ahead = schedule.lookahead * config.hop / config.sample_rate
+    return (
+        f"| {preset} | {lasts * 1e3:.0f} ms | {ahead * 1e3:.0f} ms | {schedule.work_factor:g} | "
+        f"{taken * 1e3:.0f} ms | {lasts / taken:.2f} | {'yes' if taken < lasts else 'no'} | "
+        f"{snr:.0f} dB |"
+    )
+
+
+def timed(engine: StepEngine, block: np.ndarray, lookahead: np.ndarray) -> float:
+    started = time.perf_counter()
+    engine.step(block, lookahead)
+    return time.perf_counter() - started
+
+
+def cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(": ")[2]
+    return platform.machine()
+
+
+if __name__ == "__main__":
+    main()
