@@ -50,7 +50,8 @@ def main() -> None:
             "",
             f"{arguments.seconds:g} s of a stereo song at {rate} Hz, WAV to two WAVs, whole "
             f"process, random weights; {cpu()}, {os.cpu_count()} cores; ONNX Runtime "
-            f"{version('onnxruntime')}; {datetime.date.today()}; `python benchmarks/song.py`.",
+            f"{version('onnxruntime')}; {datetime.date.today()}; `python benchmarks/song.py "
+            f"--seconds {arguments.seconds:g}`.",
         ]
     )
     (ROOT / "benchmarks/results").mkdir(exist_ok=True)
