@@ -100,7 +100,8 @@ def main() -> None:
             ),
             "",
             f"{cpu()}; ONNX Runtime {version('onnxruntime')}, torch {torch.__version__}; "
-            f"{datetime.date.today()}; `python benchmarks/engine.py`.",
+            f"{datetime.date.today()}; `python benchmarks/engine.py "
+            f"--seconds {arguments.seconds:g} --rounds {arguments.rounds}`.",
         ]
     )
     RESULT.parent.mkdir(exist_ok=True)
