@@ -8,8 +8,8 @@ import torch
 
 from bsmamba2_training.layout import songs, training_pools
 from bsmamba2_training.loop import train
-from bsmamba2_training.mixing import Mixtures
 from bsmamba2_training.metrics import usdr_db
+from bsmamba2_training.mixing import Mixtures
 from bsmamba2_training.packing import pack, shrink
 from bsmamba2_training.run import Plan, Run
 
