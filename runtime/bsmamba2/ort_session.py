@@ -40,6 +40,7 @@ def open_session(
     options = ort.SessionOptions()
     options.log_severity_level = 4  # errors are raised, and shown once
     options.use_deterministic_compute = True
+    options.enable_mem_pattern = False
     options.intra_op_num_threads = threads or 0
     native = library() if kernel and device == "cpu" else None
     if native:
