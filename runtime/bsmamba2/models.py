@@ -17,7 +17,7 @@ from bsmamba2.errors import ModelError, printable
 from bsmamba2.manifest import Manifest, default_overlap, residual_of
 from bsmamba2.onnx_file import OnnxFile, read_onnx
 from bsmamba2.ort_engine import OrtEngine
-from bsmamba2.step_engine import StepEngine
+from bsmamba2.step_engine import StepEngine, WholeSteps
 
 CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
 _HOW_TO_GET_ONE = (
@@ -35,6 +35,8 @@ def open_engine(model: str | os.PathLike[str] | None, device: str = "auto") -> E
         MissingExtra: no ONNX Runtime is installed.
     """
     file, weights, manifest = _load(model, streaming=False)
+    if file.manifest.streaming:
+        return WholeSteps(StepEngine(file, device, weights, manifest))
     return OrtEngine(file, device, weights, manifest)
 
 
