@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from bsmamba2 import DeviceError, Manifest, MissingExtra, ModelError, Separator
+from bsmamba2 import Manifest, MissingExtra, ModelError, Separator
 from bsmamba2.manifest import METADATA_KEY
 from bsmamba2.models import open_engine, shipped_graphs
 from bsmamba2.onnx_file import read_onnx
@@ -124,19 +124,6 @@ def test_a_model_is_named_or_told_how_to_get_one(tmp_path):
     (tmp_path / "model.tflite").touch()
     with pytest.raises(ModelError, match="must be a file in one of .onnx"):
         Separator(tmp_path / "model.tflite")
-
-
-@pytest.mark.parametrize("device", ["gpu", "cpu:1", "cuda:x", "cuda:-1", ""])
-def test_an_unknown_device_is_told_which_exist(write, device):
-    with pytest.raises(DeviceError, match="device must be auto, cpu, cuda or cuda:N"):
-        Separator(write(gain_model()), device)
-
-
-def test_a_device_that_is_not_there_is_an_error_with_its_mend(write, monkeypatch):
-    ort = import_onnxruntime()
-    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(DeviceError, match='pip install "bsmamba2\\[gpu\\]"'):
-        Separator(write(gain_model()), "cuda:0")
 
 
 @pytest.mark.parametrize(
