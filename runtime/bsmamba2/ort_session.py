@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import io
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from bsmamba2.array import Audio
+from bsmamba2.checkpoint import file_sha256
 from bsmamba2.device import Device, choose, lacking_card
 from bsmamba2.errors import DeviceError, MissingExtra, ModelError
 from bsmamba2.kernel import library
@@ -105,6 +107,17 @@ def import_onnxruntime() -> Any:
             'pip install "bsmamba2[gpu]" for an NVIDIA GPU'
         ) from None
     return onnxruntime
+
+
+def software() -> dict[str, str]:
+    """Every version that a model's output may depend on, by name."""
+    native = library()
+    return {
+        "bsmamba2": importlib.metadata.version("bsmamba2") if _installed("bsmamba2") else "",
+        "onnxruntime": import_onnxruntime().__version__,
+        "kernel": file_sha256(native) if native else "plain operators",
+        "instructions": os.environ.get("BSMAMBA2_ISA", "best"),
+    }
 
 
 def _installed(distribution: str) -> bool:
