@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from bsmamba2 import registry
 from bsmamba2.array import Audio
 from bsmamba2.check import make_check
 from bsmamba2.checkpoint import (
@@ -33,10 +34,6 @@ from bsmamba2.step_engine import StepEngine
 from bsmamba2.verdict import find_check, keep_check, require_verdict
 
 CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
-_HOW_TO_GET_ONE = (
-    "name one with --model (model=): a checkpoint such as bs_mamba2_vocals.ckpt of release v1.0.19 "
-    "of github.com/ZFTurbo/Music-Source-Separation-Training, or an .onnx made by bsmamba2 export"
-)
 
 
 @dataclass(frozen=True)
@@ -182,6 +179,7 @@ def _load(model: str | os.PathLike[str] | None, streaming: bool) -> _Model:
         file = read_onnx(path)
         return _Model(file, file.manifest)
     checkpoint = read_checkpoint(path)
+    registry.require_published(path, checkpoint.sha256)
     graph = find_graph(checkpoint, streaming=streaming)
     manifest = _with_check(poured_manifest(graph.manifest, checkpoint))
     return _Model(graph, manifest, checkpoint.tensors)
@@ -193,15 +191,26 @@ def _with_check(manifest: Manifest) -> Manifest:
 
 
 def _model_path(model: str | os.PathLike[str] | None) -> Path:
+    named = registry.find_path(registry.DEFAULT if model is None else os.fspath(model))
+    if named is not None:
+        return named
     if model is None:
-        raise ModelError(f"no model was named, and none is shipped yet; {_HOW_TO_GET_ONE}")
+        raise ModelError(f"no model was named, and none is shipped yet; {_how_to_get_one()}")
     path = Path(model)
     known = (".onnx", *CHECKPOINT_SUFFIXES)
     if not path.exists():
-        raise ModelError(f"no model is called {str(model)!r}; {_HOW_TO_GET_ONE}")
+        raise ModelError(f"no model is called {str(model)!r}; {_how_to_get_one()}")
     if path.suffix not in known:
         raise ModelError(f"model must be a file in one of {', '.join(known)}; got {str(path)!r}")
     return path
+
+
+def _how_to_get_one() -> str:
+    names = " or ".join(model.name for model in registry.PUBLISHED)
+    return (
+        f"name one with --model (model=): {names}, after bsmamba2 models fetch {names}; a "
+        "checkpoint; or an .onnx made by bsmamba2 export"
+    )
 
 
 def _lengths(stored: Mapping[str, Any]) -> dict[str, Any]:

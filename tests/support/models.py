@@ -7,6 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bsmamba2 import Manifest
 from bsmamba2.manifest import METADATA_KEY
+from bsmamba2.models import shipped_graphs
 
 MANIFEST = Manifest("gain", n_fft=16, hop=4, chunk=64)
 
@@ -32,3 +33,13 @@ def gain_model(manifest=MANIFEST, location=None):
     if manifest:
         helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
     return model.SerializeToString()
+
+
+def random_weights(size="tiny", seed=0):
+    """Every tensor of a shipped graph, drawn so that what comes out is finite and not silent."""
+    random = np.random.default_rng(seed)
+    (graph,) = [graph for graph in shipped_graphs() if graph.path.stem == size]
+    return {
+        name: random.normal(0, 0.3 / max(shape[-1:], default=1) ** 0.5, shape).astype(np.float32)
+        for name, shape in graph.manifest.initialisers.items()
+    }
