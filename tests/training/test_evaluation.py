@@ -34,6 +34,12 @@ def test_doing_nothing_is_the_mixture_in_both_stems(scored, pooled):
     assert row.values["leakage"] == pytest.approx(0, abs=0.01)
 
 
+def test_silence_scores_nothing_and_leaks_nothing(scored):
+    row = next(item for item in scored if item.system == "silence")
+    assert row.values["usdr vocals"] == pytest.approx(0, abs=0.01)
+    assert row.values["leakage"] == -100
+
+
 def test_the_oracle_is_far_above_the_mixture(scored):
     table = evaluation.summarise(scored)
     assert table["oracle mask"]["usdr vocals"].improvement > 10
@@ -79,7 +85,7 @@ def test_other_tools_files_are_scored_from_the_command_line(pooled, tmp_path):
     assert document["summary"]["tool"]["usdr vocals"]["median"] > 60
     assert document["protocol"]["songs"] == 1
     assert (tmp_path / "out/plot.png").stat().st_size > 1000
-    assert len((tmp_path / "out/songs.csv").read_text().splitlines()) == 5
+    assert len((tmp_path / "out/songs.csv").read_text().splitlines()) == 6
 
 
 def test_a_missing_estimate_is_named(pooled, tmp_path):

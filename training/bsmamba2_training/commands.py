@@ -158,7 +158,9 @@ def _bar() -> Progress:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
 @click.option("--overlap", type=float, help="Of chunks, 0 to below 1. Default: the model's.")
 @click.option("--csdr/--no-csdr", default=True, help="BSS Eval v4, 20 s for a minute of song.")
-@click.option("--baselines/--no-baselines", default=True, help="Mixture, oracle, REPET-SIM.")
+@click.option(
+    "--baselines/--no-baselines", default=True, help="Mixture, silence, oracle, REPET-SIM."
+)
 def evaluate(
     dataset: Path,
     model: Path | None,
