@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from bsmamba2 import Manifest, Separator
 from bsmamba2.errors import AudioError
+from bsmamba2_network import BSMamba2
 from bsmamba2_training import evaluation, results
 from bsmamba2_training.baselines import oracle_mask, repetition
 from bsmamba2_training.commands import evaluate
@@ -65,6 +66,17 @@ def test_a_model_is_scored_by_what_separate_makes(pooled):
     found, rest = estimator(song, mixture, vocals)
     np.testing.assert_allclose(found, 0.5 * mixture, atol=1e-5)
     np.testing.assert_allclose(found + rest, mixture, atol=1e-5)
+
+
+def test_a_stream_is_scored_with_its_latency(pooled, tmp_path):
+    BSMamba2.untrained("tiny").save(tmp_path / "net.safetensors")
+    arguments = [str(pooled), "-m", str(tmp_path / "net.safetensors"), "--device", "cpu"]
+    arguments += ["--lookahead-ms", "100", "--no-csdr", "--no-baselines", "-o", str(tmp_path / "o")]
+    run = CliRunner().invoke(evaluate, arguments, catch_exceptions=False)
+    assert run.exit_code == 0
+    protocol = json.loads((tmp_path / "o/scores.json").read_text())["protocol"]
+    assert 200 < protocol["latency_ms"] < 400
+    assert len(protocol["model_sha256"]) == 64
 
 
 def test_a_model_without_vocals_is_refused():

@@ -173,6 +173,21 @@ def model_estimator(separator: Separator, overlap: float | None) -> Estimator:
     return run
 
 
+def stream_estimator(
+    separator: Separator, block_ms: float | None, lookahead_ms: float
+) -> Estimator:
+    """What a stream with that lookahead makes of the mixture, pushed second by second."""
+
+    def run(song: Song, mixture: Audio, vocals: Audio) -> tuple[Audio, Audio]:
+        stream = separator.stream(SAMPLE_RATE, 2, block_ms=block_ms, lookahead_ms=lookahead_ms)
+        seconds = range(0, mixture.shape[1], SAMPLE_RATE)
+        parts = [stream.push(mixture[:, at : at + SAMPLE_RATE])["vocals"] for at in seconds]
+        estimate = np.concatenate([*parts, stream.flush()["vocals"]], axis=1)
+        return estimate, mixture - estimate
+
+    return run
+
+
 def files_estimator(folder: Path) -> Estimator:
     """Another tool's stems: ``folder/SONG/vocals.*`` or ``folder/SONG_vocals.*``.
 
