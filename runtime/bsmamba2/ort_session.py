@@ -53,6 +53,11 @@ def open_session(
     """
     ort = import_onnxruntime()
     place = choose(device, BACKENDS)
+    if place.kind == "cpu" and file.manifest.precision == "bf16":
+        raise DeviceError(
+            f"{file.path.name} computes in bf16, which CPUs have no products for: use a GPU, or "
+            "export it with --precision fp32"
+        )
     options = ort.SessionOptions()
     options.log_severity_level = 4  # errors are raised, and shown once
     options.use_deterministic_compute = True

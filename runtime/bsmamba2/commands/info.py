@@ -39,7 +39,8 @@ def _page(manifest: Manifest) -> str:
         "audio": f"{manifest.sample_rate} Hz, {manifest.channels} channels",
         "spectrum": f"n_fft {manifest.n_fft}, hop {manifest.hop}",
         "chunk": f"{seconds:g} s, overlap {manifest.overlap:g}",
-        "graph": f"{form}, target {manifest.target}, {manifest.precision}",
+        "graph": f"{form}, target {manifest.target}, {manifest.precision}, "
+        f"weights in {manifest.weights}",
         "parameters": f"{manifest.parameters:,}",
         "checkpoint": f"SHA-256 {manifest.checkpoint_sha256 or 'of no file'}",
         "licence": manifest.licence,
