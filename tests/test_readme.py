@@ -28,7 +28,8 @@ def folder(tmp_path):
     """A song and a checkpoint under the names that the documents use."""
     net, noise = BSMamba2.untrained("tiny"), np.random.default_rng(0).uniform(-0.2, 0.2, (9000, 2))
     torch.save(net.state_dict(), tmp_path / "bs_mamba2_vocals.ckpt")
-    for name in ("song.flac", "song.wav"):
+    (tmp_path / "albums").mkdir()
+    for name in ("song.flac", "song.wav", "albums/other.flac"):
         soundfile.write(tmp_path / name, noise, 44100)
     return tmp_path
 

@@ -11,20 +11,25 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from bsmamba2.array import Audio, Exact, Layout, arrange, to_float32
-from bsmamba2.encoding import Clip, choose, require_clip
+from bsmamba2.encoding import Clip
 from bsmamba2.errors import AudioError, DeviceError, ModelError
-from bsmamba2.files import BLOCK, SongFile, StemFiles
+from bsmamba2.naming import DEFAULT_TEMPLATE
+from bsmamba2.plan import Asked
 from bsmamba2.schedule import Schedule
 from bsmamba2.separation import Separation
-from bsmamba2.stems import Stems, find_stem
+from bsmamba2.song_file import BLOCK, SongFile
+from bsmamba2.stem_files import StemFiles
+from bsmamba2.stems import Stems, wanted_stems
 from bsmamba2.step_stream import StepStream
 from bsmamba2.stream import Stream
+from bsmamba2.tags import read_tags
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from bsmamba2.engine import Engine
     from bsmamba2.manifest import Manifest
+    from bsmamba2.plan import FilePlan
     from bsmamba2.step_engine import StepEngine
 
 MAX_STEP_MS = 60_000.0
@@ -121,7 +126,10 @@ class Separator:
         format: str | None = None,
         subtype: str | None = None,
         clip: Clip = "float",
+        template: str = DEFAULT_TEMPLATE,
         overwrite: bool = False,
+        record: bool = False,
+        resume: bool = False,
         progress: Progress | None = None,
     ) -> dict[str, Path]:
         """Separates a file into files, in memory that does not grow with its length.
@@ -138,7 +146,12 @@ class Separator:
                 where the container has it, else 24 bits.
             clip: what becomes of a file that leaves ±1 where the format ends there: ``float``
                 writes it as 32-bit float, ``clip`` clips it, ``error`` refuses.
+            template: what the files are called, see :class:`bsmamba2.naming.Template`.
             overwrite: whether existing files may be replaced; the song itself never is.
+            record: whether a small JSON beside the stems says what they were made of, for a later
+                call with ``resume``.
+            resume: whether to leave stems as they are that such a record says are of this song,
+                model and options; and to make those again that are missing. Records as well.
             progress: see :data:`Progress`.
 
         Returns:
@@ -151,26 +164,50 @@ class Separator:
                 cannot be written.
             ModelError: the model's output is not finite, or it has no such stem.
         """
-        require_clip(clip)
-        known, wanted = self.manifest.outputs, self._wanted(stems)
-        with SongFile(path) as song:
-            encoding = choose(song.encoding, format, subtype)
-            separation = self._by_chunks(song.sample_rate, song.channels, overlap, encoding.step)
+        asked = Asked(_tuple(stems), overlap, format, subtype, clip, template)
+        folder = None if directory is None else Path(directory)
+        plan = asked.plan(Path(path), folder, self.manifest)
+        return self.separate_planned(
+            plan, overwrite=overwrite, record=record, resume=resume, progress=progress
+        )
+
+    def separate_planned(
+        self,
+        plan: FilePlan,
+        *,
+        overwrite: bool = False,
+        record: bool = False,
+        resume: bool = False,
+        progress: Progress | None = None,
+    ) -> dict[str, Path]:
+        """As :meth:`separate_file`, of a song that was planned before with this model."""
+        made = plan.record.found() if resume else None
+        if made and made.all_there:
+            return dict(made.outputs)
+        with SongFile(plan.song) as song:
+            separation = self._by_chunks(
+                song.sample_rate, song.channels, plan.overlap, plan.encoding.step
+            )
             with StemFiles(
-                song.path.parent if directory is None else Path(directory),
-                [f"{song.path.stem}_{stem}" if stem in wanted else None for stem in known],
-                encoding,
+                plan.directory,
+                plan.names,
+                plan.encoding,
                 song.sample_rate,
                 song.channels,
-                clip=clip,
-                overwrite=overwrite,
+                clip=plan.clip,
+                overwrite=overwrite or made is not None,
                 song=song.path,
+                tags=read_tags(song.path),
             ) as files:
                 blocks = song.blocks()
                 for outputs in _through(
                     separation, blocks, song.sample_rate, song.samples, progress
                 ):
                     files.write(outputs)
+                known = self.manifest.outputs
+                sizes = {known[row]: file for row, file in files.finish().items()}
+                if record or resume:
+                    plan.record.write(sizes)
                 return {known[row]: path for row, path in files.publish().items()}
 
     def stream(
@@ -250,12 +287,6 @@ class Separator:
                     self._steps = open_step_engine(self._source, self.device)
             return self._steps.another()
 
-    def _wanted(self, stems: Iterable[str] | None) -> tuple[str, ...]:
-        """The model's own names for these stems, in its order."""
-        known = self.manifest.outputs
-        asked = known if stems is None else {find_stem(stem, known) for stem in stems}
-        return tuple(stem for stem in known if stem in asked)
-
     def _by_chunks(
         self, sample_rate: float, channels: int, overlap: float | None, step: float = 0.0
     ) -> Separation:
@@ -274,7 +305,8 @@ class Separator:
         progress: Progress | None = None,
     ) -> Stems:
         channels, samples = mixture.shape
-        known, names = self.manifest.outputs, self._wanted(stems)
+        known = self.manifest.outputs
+        names = wanted_stems(stems, known)
         rows = [known.index(name) for name in names]
         separation = self._by_chunks(sample_rate, channels, overlap)
         outputs = np.empty((len(names), channels, samples), np.float32)
@@ -319,6 +351,10 @@ def separate(
             stems=stems,
             overlap=overlap,
         )
+
+
+def _tuple(stems: Iterable[str] | None) -> tuple[str, ...] | None:
+    return None if stems is None else tuple(stems)
 
 
 def _frames(name: str, milliseconds: float, manifest: Manifest) -> int:
