@@ -93,7 +93,10 @@ class Record:
             write_whole(self.path, text.encode("ascii"))
 
     def _asked(self) -> dict[str, Any]:
-        about = hashlib.sha256(self.model.to_json().encode()).hexdigest()
+        # A checkpoint's check may be made later, and its hash tells what it is without.
+        known = self.model.checkpoint_sha256 is not None
+        manifest = self.model.replace(check=None) if known else self.model
+        about = hashlib.sha256(manifest.to_json().encode()).hexdigest()
         model = {"name": self.model.name, "manifest_sha256": about}
         return {"bsmamba2": FORMAT, "model": model, "options": dict(self.options)}
 

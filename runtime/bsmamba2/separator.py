@@ -45,7 +45,7 @@ class Separator:
     Args:
         model: the path of an .onnx, .ckpt or .safetensors; an :class:`~bsmamba2.engine.Engine`
             is taken as it is. None asks for the shipped model, of which there is none yet.
-        device: ``auto``, ``cpu`` or ``cuda[:N]``; an engine has its own.
+        device: ``auto``, ``cpu``, ``cuda[:N]`` or ``tensorrt[:N]``; an engine has its own.
 
     Raises:
         ModelError: the model cannot be found or used.

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import click
 
 from bsmamba2.batch import Batch, Outcome
+from bsmamba2.device import NAMES
 from bsmamba2.display import Display, length
 from bsmamba2.encoding import Clip
 from bsmamba2.naming import DEFAULT_TEMPLATE
@@ -26,7 +27,7 @@ PATH = click.Path(path_type=Path)
 )
 @click.option("-m", "--model", help="An .onnx of bsmamba2 export, a .ckpt or .safetensors.")
 @click.option("--stem", "stems", multiple=True, help="Write this stem only; may repeat.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
+@click.option("--device", default="auto", show_default=True, help=f"{NAMES}.")
 @click.option(
     "--overlap", type=float, help="Overlap of chunks, 0 to below 1. Default: the model's."
 )
