@@ -17,12 +17,14 @@ so the weights sum to one whatever the overlap, and since no weight is 0 nothing
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bsmamba2.channels import ChannelGroups
+from bsmamba2.engine import ReducedEngine
 from bsmamba2.errors import AudioError, ModelError
 from bsmamba2.fifo import Fifo
 from bsmamba2.latency import Jumps
@@ -30,6 +32,8 @@ from bsmamba2.latency import Jumps
 if TYPE_CHECKING:
     from bsmamba2.array import Audio, Exact
     from bsmamba2.engine import Engine
+
+log = logging.getLogger("bsmamba2")
 
 
 def hop_samples(chunk: int, overlap: float) -> int:
@@ -99,6 +103,8 @@ class OverlapAdd:
         self._input = Fifo(channels, np.float32)
         self._lead = 0
         self._start = 0
+        self.float32_chunks = 0
+        """How many came out non-finite and were run again in float32."""
         self._sum = np.zeros((*self._shape, self._chunk))
         self._weight = np.zeros(self._chunk)
 
@@ -180,10 +186,23 @@ class OverlapAdd:
                 f"the engine must return (stems, channels, samples) {expected}; it returned "
                 f"{stems.shape}: export the model again"
             )
-        if not np.isfinite(stems).all():
-            seconds = self._start / self.manifest.sample_rate
+        return stems if np.isfinite(stems).all() else self._in_float32(chunk)
+
+    def _in_float32(self, chunk: Audio) -> Audio:
+        """A chunk once more, where it came out non-finite."""
+        engine, seconds = self._engine, self._start / self.manifest.sample_rate
+        stems = engine.in_float32().run(chunk) if isinstance(engine, ReducedEngine) else None
+        if stems is None or not np.isfinite(stems).all():
             raise ModelError(
                 f"the model's output is not finite near {seconds:.1f} s: use a model of float32 "
                 "precision"
             )
+        self.float32_chunks += 1
+        log.warning(
+            "the chunk at %.1f s came out non-finite in %s and was run again in float32 (%d so "
+            "far)",
+            seconds,
+            self.manifest.precision,
+            self.float32_chunks,
+        )
         return stems

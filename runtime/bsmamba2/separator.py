@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from bsmamba2.array import Audio, Exact, Layout, arrange, to_float32
+from bsmamba2.check import check_input
 from bsmamba2.encoding import Clip
-from bsmamba2.errors import AudioError, DeviceError, ModelError
+from bsmamba2.errors import AudioError, Cancelled, DeviceError, ModelError
 from bsmamba2.naming import DEFAULT_TEMPLATE
 from bsmamba2.plan import Asked
 from bsmamba2.schedule import Schedule
@@ -41,6 +42,10 @@ Progress: TypeAlias = Callable[[float, float], None]
 
 class Separator:
     """A model on a device, ready to separate.
+
+    It may be shared between threads: it keeps nothing between calls but the model, and each call
+    returns what it would alone. Whether calls at once are faster than one after the other depends
+    on the device; on a CPU one call takes all cores already. A stream belongs to one thread.
 
     Args:
         model: the path of an .onnx, .ckpt or .safetensors; an :class:`~bsmamba2.engine.Engine`
@@ -82,6 +87,15 @@ class Separator:
         """Where it runs: ``cpu``, ``cuda:0``."""
         return self._engine.device
 
+    def prewarm(self) -> None:
+        """Runs a chunk of noise, so that the first song does not wait for what first runs do.
+
+        Raises:
+            ModelError: the model cannot run.
+        """
+        manifest = self.manifest
+        self._engine.run(check_input(0, manifest.channels, manifest.chunk))
+
     def __call__(
         self,
         audio: npt.ArrayLike,
@@ -91,6 +105,7 @@ class Separator:
         overlap: float | None = None,
         channels_first: bool | None = None,
         progress: Progress | None = None,
+        cancel: Event | None = None,
     ) -> Stems:
         """Separates an array.
 
@@ -103,6 +118,8 @@ class Separator:
             channels_first: which way an array of two dimensions lies. Default: the smaller
                 dimension is the channels.
             progress: see :data:`Progress`.
+            cancel: set from any thread, it stops the work before the next chunk, with
+                :class:`bsmamba2.Cancelled` and nothing half-written.
 
         Returns:
             The stems and the residual, float32, at the rate and in the layout of ``audio``.
@@ -113,7 +130,13 @@ class Separator:
         """
         mixture, layout = arrange(audio, channels_first)
         return self._separate(
-            mixture, sample_rate, layout, stems=stems, overlap=overlap, progress=progress
+            mixture,
+            sample_rate,
+            layout,
+            stems=stems,
+            overlap=overlap,
+            progress=progress,
+            cancel=cancel,
         )
 
     def separate_file(
@@ -131,6 +154,7 @@ class Separator:
         record: bool = False,
         resume: bool = False,
         progress: Progress | None = None,
+        cancel: Event | None = None,
     ) -> dict[str, Path]:
         """Separates a file into files, in memory that does not grow with its length.
 
@@ -153,6 +177,8 @@ class Separator:
             resume: whether to leave stems as they are that such a record says are of this song,
                 model and options; and to make those again that are missing. Records as well.
             progress: see :data:`Progress`.
+            cancel: set from any thread, it stops the work before the next chunk, with
+                :class:`bsmamba2.Cancelled` and nothing half-written.
 
         Returns:
             The path of each stem that was written. The files of all stems sum to the song: to the
@@ -168,7 +194,12 @@ class Separator:
         folder = None if directory is None else Path(directory)
         plan = asked.plan(Path(path), folder, self.manifest)
         return self.separate_planned(
-            plan, overwrite=overwrite, record=record, resume=resume, progress=progress
+            plan,
+            overwrite=overwrite,
+            record=record,
+            resume=resume,
+            progress=progress,
+            cancel=cancel,
         )
 
     def separate_planned(
@@ -179,6 +210,7 @@ class Separator:
         record: bool = False,
         resume: bool = False,
         progress: Progress | None = None,
+        cancel: Event | None = None,
     ) -> dict[str, Path]:
         """As :meth:`separate_file`, of a song that was planned before with this model."""
         made = plan.record.found() if resume else None
@@ -201,7 +233,7 @@ class Separator:
             ) as files:
                 blocks = song.blocks()
                 for outputs in _through(
-                    separation, blocks, song.sample_rate, song.samples, progress
+                    separation, blocks, song.sample_rate, song.samples, progress, cancel
                 ):
                     files.write(outputs)
                 known = self.manifest.outputs
@@ -303,6 +335,7 @@ class Separator:
         stems: Iterable[str] | None = None,
         overlap: float | None = None,
         progress: Progress | None = None,
+        cancel: Event | None = None,
     ) -> Stems:
         channels, samples = mixture.shape
         known = self.manifest.outputs
@@ -312,7 +345,7 @@ class Separator:
         outputs = np.empty((len(names), channels, samples), np.float32)
         blocks = (mixture[:, at : at + BLOCK] for at in range(0, samples, BLOCK))
         done = 0
-        for block in _through(separation, blocks, sample_rate, samples, progress):
+        for block in _through(separation, blocks, sample_rate, samples, progress, cancel):
             outputs[..., done : done + block.shape[-1]] = block[rows]
             done += block.shape[-1]
         residual = self.manifest.residual if names == known else None
@@ -374,17 +407,25 @@ def _through(
     sample_rate: float,
     samples: int,
     progress: Progress | None,
+    cancel: Event | None,
 ) -> Iterator[Exact]:
     """Pushes the blocks and flushes, telling after each how much has come out."""
     done = 0
     for block in blocks:
+        _require_going(cancel)
         outputs = separation.push(block)
         done += outputs.shape[-1]
         yield outputs
         if progress:
             progress(done / sample_rate, max(done, samples) / sample_rate)
+    _require_going(cancel)
     outputs = separation.flush()
     done += outputs.shape[-1]
     yield outputs
     if progress:
         progress(done / sample_rate, done / sample_rate)
+
+
+def _require_going(cancel: Event | None) -> None:
+    if cancel is not None and cancel.is_set():
+        raise Cancelled("stopped by the caller")

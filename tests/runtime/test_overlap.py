@@ -152,6 +152,35 @@ def test_an_output_that_is_not_finite_is_an_error_with_its_time(stub, noise):
         through(OverlapAdd(engine, 0.5), noise(1, 100))
 
 
+class Reduced:
+    """Overflows above 0.9, and holds a float32 engine against that."""
+
+    def __init__(self, exact):
+        self.exact, self.manifest, self.device = exact, exact.manifest, "cpu"
+
+    def run(self, chunk):
+        return np.where(np.abs(chunk) > 0.9, np.inf, chunk)[np.newaxis].astype(np.float32)
+
+    def in_float32(self):
+        return self.exact
+
+
+def test_a_chunk_that_overflows_is_run_again_in_float32_and_counted(stub, noise, caplog):
+    audio = 0.5 * noise(1, 1000)
+    audio[0, 500] = 1
+    stream = OverlapAdd(Reduced(stub.identity(channels=1)), 0)
+    np.testing.assert_array_equal(through(stream, audio)[0], audio)
+    assert stream.float32_chunks == 1
+    (record,) = caplog.records
+    assert "non-finite in fp32 and was run again in float32 (1 so far)" in record.message
+
+
+def test_what_float32_cannot_hold_either_is_an_error(stub, noise):
+    broken = stub.of(lambda chunk: chunk[np.newaxis] * np.nan, channels=1)
+    with pytest.raises(ModelError, match="not finite near"):
+        through(OverlapAdd(Reduced(broken), 0), 2 * noise(1, 100))
+
+
 def test_an_output_of_another_shape_is_an_error(stub, noise):
     engine = stub.of(lambda chunk: chunk[np.newaxis, :, 1:], channels=1)
     with pytest.raises(ModelError, match=r"must return .* \(1, 1, 10\); it returned \(1, 1, 9\)"):
