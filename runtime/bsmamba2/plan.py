@@ -78,6 +78,7 @@ class Asked:
         template.require_stems(len(wanted))
         with SongFile(song) as opened:
             encoding = choose(opened.encoding, self.format, self.subtype)
+            encoding = encoding.for_length(opened.samples, opened.channels)
             seconds = opened.samples / opened.sample_rate
         folder = song.parent if directory is None else directory
         names = {stem: template.base(song.stem, stem, model.name) for stem in wanted}

@@ -159,7 +159,7 @@ class Separator:
         """Separates a file into files, in memory that does not grow with its length.
 
         Args:
-            path: of the song, in any format that libsndfile reads.
+            path: of the song, in any format that libsndfile reads, or FFmpeg with the extra ``av``.
             directory: for ``song_vocals.flac`` and so on; made where it does not exist. Default:
                 the song's own folder.
             stems: which to write. Default: all.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import soundfile
 
 from bsmamba2.array import require_finite
+from bsmamba2.av_file import SUFFIXES, AvFile
 from bsmamba2.channels import require_channels
 from bsmamba2.encoding import Encoding
 from bsmamba2.errors import AudioError
@@ -30,6 +31,7 @@ class SongFile:
 
     Raises:
         AudioError: the file is missing, unreadable, empty, or of no song's rate or channels.
+        MissingExtra: only FFmpeg reads it, and PyAV is not installed.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -42,14 +44,7 @@ class SongFile:
             raise AudioError(f"{self.path} is no file: write the song to one first")
         if self.path.stat().st_size == 0:
             raise AudioError(f"{self.path} is an empty file: get it again")
-        try:
-            self._file = soundfile.SoundFile(self.path)
-        # libsndfile takes a name that ends in .raw for headerless samples, and asks for their type.
-        except (soundfile.LibsndfileError, OSError, TypeError) as error:
-            raise AudioError(
-                f"{self.path} is not audio that libsndfile reads ({_reason(error)}): convert it to "
-                "WAV or FLAC first"
-            ) from None
+        self._file = self._open()
         try:
             with self._named():
                 require_channels(self.channels)
@@ -100,6 +95,18 @@ class SongFile:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+
+    def _open(self) -> soundfile.SoundFile | AvFile:
+        try:
+            return soundfile.SoundFile(self.path)
+        # libsndfile takes a name that ends in .raw for headerless samples, and asks for their type.
+        except (soundfile.LibsndfileError, OSError, TypeError) as error:
+            if self.path.suffix.lower() in SUFFIXES:
+                return AvFile(self.path)
+            raise AudioError(
+                f"{self.path} is not audio that libsndfile reads ({_reason(error)}): convert it to "
+                "WAV or FLAC first"
+            ) from None
 
     @contextmanager
     def _named(self) -> Iterator[None]:

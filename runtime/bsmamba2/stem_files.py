@@ -64,7 +64,7 @@ class StemFile:
         self._song = song
         self._require_free()
         self._part, self._file = self._open()
-        self._empty = True
+        self._samples = 0
 
     @property
     def path(self) -> Path:
@@ -79,9 +79,13 @@ class StemFile:
         """
         if self._encoding.bits:
             samples = self._fit(samples)
+        samples_in_all = self._samples + samples.shape[-1]
+        fitting = self._encoding.for_length(samples_in_all, self._channels)
+        if fitting != self._encoding:
+            self._go_on_as(fitting, "is longer than its format can tell: it is written as RF64")
         with self._told():
             self._put(samples)
-        self._empty = False
+        self._samples = samples_in_all
 
     def finish(self, tags: Tags) -> int:
         """Closes the file and waits until it is on the disk, still under its temporary name.
@@ -128,28 +132,28 @@ class StemFile:
                 f"{self.path.name} leaves full scale, which {self._encoding.subtype} cannot hold: "
                 "use --clip float or --clip clip, or a --subtype that holds it"
             )
-        self._promote()
+        self._go_on_as(
+            self._encoding.as_float(),
+            f"leaves full scale, which {self._encoding.subtype} cannot hold: it is written as "
+            "32-bit float",
+        )
         return samples
 
-    def _promote(self) -> None:
-        """Goes on as 32-bit float: what was written is copied over, in blocks."""
-        was, encoding = self._part, self._encoding
+    def _go_on_as(self, encoding: Encoding, why: str) -> None:
+        """Changes the encoding midway: what was written is copied over, in blocks."""
+        was = self._part
         with self._told():
             self._file.close()
             was.set_aside()
-        self._encoding = encoding.as_float()
+        self._encoding = encoding.for_length(self._samples, self._channels)
         try:
             self._require_free()
             self._part, self._file = self._open()
-            if not self._empty:  # a FLAC without samples has no header to read
+            if self._samples:  # a FLAC without samples has no header to read
                 self._copy(was.temporary)
         finally:
             was.discard()
-        log.warning(
-            "%s leaves full scale, which %s cannot hold: it is written as 32-bit float",
-            self.path.name,
-            encoding.subtype,
-        )
+        log.warning("%s %s", self.path.name, why)
 
     def _copy(self, source: Path) -> None:
         with self._told(), soundfile.SoundFile(source) as written:
