@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from threading import Event, Lock
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bsmamba2.array import Audio, Exact, Layout, arrange, to_float32
+from bsmamba2.array import Audio, Layout, arrange, to_float32
 from bsmamba2.check import check_input
 from bsmamba2.encoding import Clip
-from bsmamba2.errors import AudioError, Cancelled, DeviceError, ModelError
+from bsmamba2.errors import AudioError, DeviceError, ModelError
+from bsmamba2.going import Progress, through
 from bsmamba2.naming import DEFAULT_TEMPLATE
 from bsmamba2.plan import Asked
 from bsmamba2.schedule import Schedule
@@ -34,10 +36,6 @@ if TYPE_CHECKING:
     from bsmamba2.step_engine import StepEngine
 
 MAX_STEP_MS = 60_000.0
-
-Progress: TypeAlias = Callable[[float, float], None]
-"""Called as ``progress(done_seconds, total_seconds)`` of the song. Raising from it, e.g.
-:class:`bsmamba2.Cancelled`, stops the work and leaves nothing half-written."""
 
 
 class Separator:
@@ -216,11 +214,11 @@ class Separator:
         made = plan.record.found() if resume else None
         if made and made.all_there:
             return dict(made.outputs)
-        with SongFile(plan.song) as song:
+        with SongFile(plan.song) as song, ThreadPoolExecutor(1) as pool:
             separation = self._by_chunks(
-                song.sample_rate, song.channels, plan.overlap, plan.encoding.step
+                song.sample_rate, song.channels, plan.overlap, plan.encoding.step, pool
             )
-            with StemFiles(
+            files = StemFiles(
                 plan.directory,
                 plan.names,
                 plan.encoding,
@@ -230,10 +228,11 @@ class Separator:
                 overwrite=overwrite or made is not None,
                 song=song.path,
                 tags=read_tags(song.path),
-            ) as files:
-                blocks = song.blocks()
-                for outputs in _through(
-                    separation, blocks, song.sample_rate, song.samples, progress, cancel
+            )
+            with files:
+                blocks, length = song.blocks(), song.samples
+                for outputs in through(
+                    separation, blocks, song.sample_rate, length, progress, cancel
                 ):
                     files.write(outputs)
                 known = self.manifest.outputs
@@ -320,10 +319,15 @@ class Separator:
             return self._steps.another()
 
     def _by_chunks(
-        self, sample_rate: float, channels: int, overlap: float | None, step: float = 0.0
+        self,
+        sample_rate: float,
+        channels: int,
+        overlap: float | None,
+        step: float = 0.0,
+        pool: Executor | None = None,
     ) -> Separation:
         overlap = self.manifest.overlap if overlap is None else overlap
-        return Separation.by_chunks(self._engine, sample_rate, channels, overlap, step)
+        return Separation.by_chunks(self._engine, sample_rate, channels, overlap, step, pool)
 
     def _separate(
         self,
@@ -345,7 +349,7 @@ class Separator:
         outputs = np.empty((len(names), channels, samples), np.float32)
         blocks = (mixture[:, at : at + BLOCK] for at in range(0, samples, BLOCK))
         done = 0
-        for block in _through(separation, blocks, sample_rate, samples, progress, cancel):
+        for block in through(separation, blocks, sample_rate, samples, progress, cancel):
             outputs[..., done : done + block.shape[-1]] = block[rows]
             done += block.shape[-1]
         residual = self.manifest.residual if names == known else None
@@ -399,33 +403,3 @@ def _frames(name: str, milliseconds: float, manifest: Manifest) -> int:
             f"{milliseconds:g} came"
         )
     return max(1, round(milliseconds / frame_ms))
-
-
-def _through(
-    separation: Separation,
-    blocks: Iterable[npt.NDArray[Any]],
-    sample_rate: float,
-    samples: int,
-    progress: Progress | None,
-    cancel: Event | None,
-) -> Iterator[Exact]:
-    """Pushes the blocks and flushes, telling after each how much has come out."""
-    done = 0
-    for block in blocks:
-        _require_going(cancel)
-        outputs = separation.push(block)
-        done += outputs.shape[-1]
-        yield outputs
-        if progress:
-            progress(done / sample_rate, max(done, samples) / sample_rate)
-    _require_going(cancel)
-    outputs = separation.flush()
-    done += outputs.shape[-1]
-    yield outputs
-    if progress:
-        progress(done / sample_rate, done / sample_rate)
-
-
-def _require_going(cancel: Event | None) -> None:
-    if cancel is not None and cancel.is_set():
-        raise Cancelled("stopped by the caller")

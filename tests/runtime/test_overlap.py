@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -67,6 +69,24 @@ def test_the_output_does_not_depend_on_the_pushes(stub, noise, length, cuts, ove
     engine, audio = stub.restless(channels=1, chunk=chunk), noise(1, length)
     stems = through(OverlapAdd(engine, overlap), audio, sorted(min(c, length) for c in cuts))
     np.testing.assert_array_equal(stems, twin(engine, audio, overlap))
+
+
+@pytest.mark.parametrize("overlap", OVERLAPS)
+def test_an_engine_that_runs_ahead_gives_the_same_bits(stub, noise, overlap):
+    engine = stub.restless(channels=1)
+    with ThreadPoolExecutor(1) as pool:
+        for length in EDGES[::5]:
+            audio, ahead = noise(1, length), OverlapAdd(engine, overlap, pool=pool)
+            np.testing.assert_array_equal(
+                through(ahead, audio, range(0, length, 50)),
+                through(OverlapAdd(engine, overlap), audio),
+            )
+
+
+def test_an_engine_that_fails_ahead_is_heard_of(stub, noise):
+    engine = stub.of(lambda chunk: 1 / 0, channels=1)
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ZeroDivisionError):
+        through(OverlapAdd(engine, 0.5, pool=pool), noise(1, 500), [100, 200])
 
 
 def test_pushes_of_one_sample_give_the_same_bits(stub, noise):
