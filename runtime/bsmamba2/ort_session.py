@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import io
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,7 +62,13 @@ def open_session(
     native = library() if kernel and place.kind == "cpu" else None
     if native:
         # It takes the scans' nodes; without it their bodies of plain operators run.
-        options.register_custom_ops_library(str(native))
+        try:
+            options.register_custom_ops_library(str(native))
+        except Exception as error:  # the binding raises bare exceptions of many classes
+            raise DeviceError(
+                f"the kernel cannot be loaded ({first_line(error)}): see bsmamba2 doctor, or set "
+                "BSMAMBA2_KERNEL=off, which runs plain operators in its place, slower"
+            ) from None
     if file.wanting:
         if weights is None or any(name not in weights for name in file.wanting):
             raise ModelError(f"{file.path.name} has no weights: give a checkpoint in its place")
@@ -173,4 +180,5 @@ def _preload(ort: Any) -> None:
 
 def first_line(error: Exception) -> str:
     """Of what ONNX Runtime raised, for a sentence of ours."""
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)[:300].rstrip(".")

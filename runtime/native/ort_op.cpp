@@ -331,6 +331,15 @@ OrtCustomOp operator_table() {
 }  // namespace
 }  // namespace bsmamba2
 
+// The name of the instruction set that is used; empty where BSMAMBA2_ISA names none that is here.
+extern "C" __attribute__((visibility("default"))) const char* bsmamba2_isa() {
+  try {
+    return bsmamba2::isa().name;
+  } catch (const std::exception&) {
+    return "";
+  }
+}
+
 // Called by SessionOptions.register_custom_ops_library.
 extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
     OrtSessionOptions* options, const OrtApiBase* base) {
