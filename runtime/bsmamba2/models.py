@@ -30,7 +30,7 @@ from bsmamba2.manifest import Manifest, default_overlap, residual_of
 from bsmamba2.onnx_file import OnnxFile, read_onnx
 from bsmamba2.ort_engine import OrtEngine
 from bsmamba2.ort_session import software
-from bsmamba2.step_engine import StepEngine
+from bsmamba2.step_engine import StepEngine, WholeSteps
 from bsmamba2.verdict import find_check, keep_check, require_verdict
 
 CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
@@ -66,8 +66,10 @@ def open_engine(
         MissingExtra: no ONNX Runtime is installed.
     """
     loaded = _load(model, streaming=False)
+    if loaded.file.manifest.streaming:
+        return WholeSteps(StepEngine(loaded.file, device, loaded.weights, loaded.manifest))
     engine = OrtEngine(loaded.file, device, loaded.weights, loaded.manifest)
-    if verify:
+    if verify and loaded.manifest.check is not None:
         require_verdict(engine, {"model": loaded.sha256, **software()})
     return engine
 

@@ -57,6 +57,7 @@ def open_session(
     options = ort.SessionOptions()
     options.log_severity_level = 4  # errors are raised, and shown once
     options.use_deterministic_compute = True
+    options.enable_mem_pattern = False
     options.intra_op_num_threads = threads or 0
     options.add_session_config_entry(RECORD, "1")
     native = library() if kernel and place.kind == "cpu" else None
