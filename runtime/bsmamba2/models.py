@@ -201,18 +201,21 @@ def _model_path(model: str | os.PathLike[str] | None) -> Path:
     path = Path(model)
     known = (".onnx", *CHECKPOINT_SUFFIXES)
     if not path.exists():
-        raise ModelError(f"no model is called {str(model)!r}; {_how_to_get_one()}")
+        shown = printable(repr(str(model)))
+        if path.suffix in known or len(path.parts) > 1:
+            raise ModelError(f"there is no model file {shown}: check its name and folder")
+        near = registry.hint(path.name) or _how_to_get_one()
+        raise ModelError(f"no model is called {shown}; {near}")
     if path.suffix not in known:
         raise ModelError(f"model must be a file in one of {', '.join(known)}; got {str(path)!r}")
     return path
 
 
 def _how_to_get_one() -> str:
-    names = " or ".join(model.name for model in registry.PUBLISHED)
-    return (
-        f"name one with --model (model=): {names}, after bsmamba2 models fetch {names}; a "
-        "checkpoint; or an .onnx made by bsmamba2 export"
+    names = " or ".join(
+        f"{model.name} (once: bsmamba2 models fetch {model.name})" for model in registry.PUBLISHED
     )
+    return f"name one with --model (model=): {names}, a checkpoint, or an .onnx of bsmamba2 export"
 
 
 def _lengths(stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -114,6 +114,18 @@ def import_onnxruntime() -> Any:
             f'no ONNX Runtime can be loaded{reason}; run: pip install "bsmamba2[cpu]", or '
             'pip install "bsmamba2[gpu]" for an NVIDIA GPU'
         ) from None
+    if not hasattr(onnxruntime, "InferenceSession"):
+        # What pip leaves where two lay over each other and one was taken away.
+        raise MissingExtra(
+            "the ONNX Runtime is damaged, its files are missing; run: pip uninstall -y onnxruntime "
+            'onnxruntime-gpu && pip install "bsmamba2[cpu]" (or [gpu])'
+        )
+    if not hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"):
+        package = found[0] if found else "onnxruntime"
+        raise MissingExtra(
+            f"ONNX Runtime {onnxruntime.__version__} is too old; run: pip install -U "
+            f'"{package}>=1.30"'
+        )
     return onnxruntime
 
 

@@ -76,6 +76,15 @@ def test_auto_takes_the_cpu_where_anything_is_missing_of_the_gpu(machine, here):
     assert choose("auto", BACKENDS) == Device("cpu")
 
 
+@pytest.mark.parametrize(("cards", "told"), [(1, True), (0, False), (None, False)])
+def test_a_card_that_stays_idle_is_told(machine, caplog, cards, told):
+    machine(cards=cards)
+    choose("auto", BACKENDS)
+    choose("cpu", BACKENDS)
+    said = "Fast Card is idle: the ONNX Runtime for NVIDIA cards is not installed; run: pip uninst"
+    assert [said in record.getMessage() for record in caplog.records] == [True] * told
+
+
 @pytest.mark.parametrize(
     ("here", "asked", "mend"),
     [

@@ -31,6 +31,7 @@ class Server:
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
+        self._http.handle_error = lambda *_: None  # a client may be killed
         self.url = f"http://127.0.0.1:{self._http.server_port}/voice.safetensors"
 
     def __enter__(self):
