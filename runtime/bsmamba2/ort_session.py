@@ -106,6 +106,9 @@ def import_onnxruntime() -> Any:
             'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "bsmamba2[gpu]" '
             "(or [cpu])"
         )
+    # Since 1.29 it reports what it runs to its makers, model names included, unless it is told not
+    # to before it is loaded. Nobody is asked here, so nobody is reported on.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:
@@ -126,6 +129,7 @@ def import_onnxruntime() -> Any:
             f"ONNX Runtime {onnxruntime.__version__} is too old; run: pip install -U "
             f'"{package}>=1.30"'
         )
+    onnxruntime.disable_telemetry_events()  # in case somebody else loaded it before
     return onnxruntime
 
 

@@ -36,7 +36,10 @@ class Published:
 
     @property
     def is_fetched(self) -> bool:
-        return self.path.is_file() and self.path.stat().st_size == self.size
+        try:
+            return self.path.stat().st_size == self.size
+        except OSError:  # it is not there, or nobody may look
+            return False
 
     @property
     def how_to_fetch(self) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import soundfile
 from click.testing import CliRunner
 
-from bsmamba2 import MissingExtra, ModelError, cli, doctor, kernel, nvidia, ort_session
+from bsmamba2 import MissingExtra, ModelError, cli, doctor, kernel, nvidia, ort_session, registry
 from bsmamba2.nvidia import Card, Driver
 from bsmamba2.ort_session import PROVIDERS, import_onnxruntime
 
@@ -140,3 +143,21 @@ def test_a_cache_that_cannot_be_written_is_broken(examine, monkeypatch, tmp_path
     found = examine()["cache"]
     assert (found["state"], "set BSMAMBA2_CACHE" in found["mend"]) == ("broken", True)
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_a_cache_that_nobody_may_look_into_has_no_model(monkeypatch, tmp_path):
+    (tmp_path / "models").touch()
+    monkeypatch.setenv("BSMAMBA2_CACHE", str(tmp_path))
+    assert not any(model.is_fetched for model in registry.PUBLISHED)
+
+
+def test_onnxruntime_reports_to_nobody(tmp_path):
+    asked = {"CI", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}
+    kept = {name: value for name, value in os.environ.items() if name not in asked}
+    environment = kept | {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    code = "from bsmamba2 import doctor; print(*[f.part for f in doctor.examine()])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert "cpu" in done.stdout.split()
+    assert not list(tmp_path.rglob("*onnxruntime*"))
