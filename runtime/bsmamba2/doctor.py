@@ -7,6 +7,7 @@ with that of plain operators on the CPU.
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import os
 import platform
 import secrets
@@ -53,7 +54,7 @@ def examine() -> Iterator[Finding]:
     if runtime.state == WORKS:
         yield _kernel()
         expected = _answer("cpu", kernel=False)
-        for kind, lacking in BACKENDS:
+        for kind, lacking in sorted(BACKENDS, key=lambda backend: backend[0]):
             yield from _devices(kind, lacking, expected)
     yield _audio()
     for package, extra in (
@@ -118,7 +119,8 @@ def _tried(device: Device, expected: Audio) -> Finding:
     if not found >= SNR_DB:
         found_text = f"{what}; it gives wrong answers ({found:.0f} dB)"
         return Finding(part, BROKEN, found_text, "use another device, and report this one")
-    return Finding(part, WORKS, f"{what}; agrees with plain operators to {found:.0f} dB")
+    agreement = "to the bit" if found == math.inf else f"to {found:.0f} dB"
+    return Finding(part, WORKS, f"{what}; agrees with plain operators {agreement}")
 
 
 def _answer(device: str, kernel: bool = True) -> Audio:

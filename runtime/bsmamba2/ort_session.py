@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from bsmamba2 import nvidia
 from bsmamba2.array import Audio
 from bsmamba2.checkpoint import file_sha256
 from bsmamba2.device import Device, choose, lacking_card
@@ -103,8 +104,7 @@ def import_onnxruntime() -> Any:
     if len(found) == 2:
         raise MissingExtra(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; run: "
-            'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "bsmamba2[gpu]" '
-            "(or [cpu])"
+            f"{_install_anew()}"
         )
     # Since 1.29 it reports what it runs to its makers, model names included, unless it is told not
     # to before it is loaded. Nobody is asked here, so nobody is reported on.
@@ -113,15 +113,11 @@ def import_onnxruntime() -> Any:
         import onnxruntime
     except ImportError as error:
         reason = f" ({error})" if found else ""
-        raise MissingExtra(
-            f'no ONNX Runtime can be loaded{reason}; run: pip install "bsmamba2[cpu]", or '
-            'pip install "bsmamba2[gpu]" for an NVIDIA GPU'
-        ) from None
+        raise MissingExtra(f"no ONNX Runtime can be loaded{reason}; run: {_install()}") from None
     if not hasattr(onnxruntime, "InferenceSession"):
         # What pip leaves where two lay over each other and one was taken away.
         raise MissingExtra(
-            "the ONNX Runtime is damaged, its files are missing; run: pip uninstall -y onnxruntime "
-            'onnxruntime-gpu && pip install "bsmamba2[cpu]" (or [gpu])'
+            f"the ONNX Runtime is damaged, its files are missing; run: {_install_anew()}"
         )
     if not hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"):
         package = found[0] if found else "onnxruntime"
@@ -131,6 +127,16 @@ def import_onnxruntime() -> Any:
         )
     onnxruntime.disable_telemetry_events()  # in case somebody else loaded it before
     return onnxruntime
+
+
+def _install() -> str:
+    """The line that installs the ONNX Runtime for this machine."""
+    driver = nvidia.driver()
+    return f'pip install "bsmamba2[{"gpu" if driver and driver.cards else "cpu"}]"'
+
+
+def _install_anew() -> str:
+    return f"pip uninstall -y {' '.join(DISTRIBUTIONS)} && {_install()}"
 
 
 def software() -> dict[str, str]:

@@ -33,7 +33,7 @@ def examine():
 def test_this_machine_separates_and_its_processor_agrees_with_plain_operators(examine):
     found = examine()
     assert (examine.status, found["cpu"]["state"]) == (0, "works")
-    assert "agrees with plain operators to" in found["cpu"]["found"]
+    assert "agrees with plain operators to " in found["cpu"]["found"]
     assert all(part["found"] for part in found.values())
 
 

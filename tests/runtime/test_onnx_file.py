@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from bsmamba2 import MissingExtra, ModelError, Separator
+from bsmamba2 import MissingExtra, ModelError, Separator, nvidia
 from bsmamba2.models import open_engine, shipped_graphs
 from bsmamba2.onnx_file import read_onnx
 from bsmamba2.ort_engine import OrtEngine
@@ -148,4 +148,13 @@ def test_the_shipped_graphs_are_ours_and_small():
 def test_a_damaged_or_old_onnxruntime_is_told_with_the_mend(monkeypatch, leftover, message):
     monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(**leftover))
     with pytest.raises(MissingExtra, match=message):
+        import_onnxruntime()
+
+
+@pytest.mark.parametrize(("cards", "extra"), [((), "cpu"), ((None,), "gpu")])
+def test_the_line_that_mends_is_the_one_for_this_machine(monkeypatch, cards, extra):
+    monkeypatch.setattr(nvidia, "driver", lambda: nvidia.Driver(cards))
+    monkeypatch.setattr("bsmamba2.ort_session._installed", lambda name: False)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtra, match=f'run: pip install "bsmamba2.{extra}."$'):
         import_onnxruntime()
