@@ -55,11 +55,13 @@ def download(url: str, path: Path, size: int, sha256: str, arrived: Arrived) -> 
             part = path.with_name(f".{path.name}.part")
             resumed = _bytes_of(part) > 0
             _fetch(url, part, size, arrived)
-            if file_sha256(part) != sha256 and resumed:
+            right = file_sha256(part) == sha256
+            if resumed and not right:
                 # What lay there from before may be the fault: once more, from the start.
                 part.unlink()
                 _fetch(url, part, size, arrived)
-            if file_sha256(part) != sha256:
+                right = file_sha256(part) == sha256
+            if not right:
                 part.unlink()
                 raise ModelError(
                     f"{url} is not the file that was published (its SHA-256 differs): it was "
@@ -203,8 +205,6 @@ def _alone(path: Path) -> Iterator[None]:
 def _told(path: Path) -> Iterator[None]:
     try:
         yield
-    except requests.RequestException:
-        raise
     except OSError as error:
         raise ModelError(
             f"{path} cannot be written ({error.strerror or error}): set BSMAMBA2_CACHE to a folder "

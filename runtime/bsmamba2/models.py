@@ -15,6 +15,7 @@ import numpy as np
 
 from bsmamba2 import registry
 from bsmamba2.array import Audio
+from bsmamba2.cache import cache_folder
 from bsmamba2.check import make_check
 from bsmamba2.checkpoint import (
     CONFIG_KEY,
@@ -98,7 +99,11 @@ def add_check(model: str | os.PathLike[str]) -> None:
         check = make_check(engine)
         if not np.isfinite(check.expected).all():
             raise ModelError(f"{loaded.manifest.name} makes sound that is not finite: get it again")
-        keep_check(loaded.manifest, check)
+        if not keep_check(loaded.manifest, check):
+            raise ModelError(
+                f"the check of {loaded.manifest.name} cannot be kept in {cache_folder()}: set "
+                "BSMAMBA2_CACHE to a folder that can be written"
+            )
 
 
 def describe(model: str | os.PathLike[str]) -> Manifest:

@@ -15,7 +15,7 @@ from bsmamba2.array import Audio
 from bsmamba2.checkpoint import file_sha256
 from bsmamba2.device import Device, choose, lacking_card
 from bsmamba2.errors import DeviceError, MissingExtra, ModelError
-from bsmamba2.kernel import library
+from bsmamba2.kernel import instruction_set, library
 from bsmamba2.libraries import open_library
 from bsmamba2.onnx_file import OnnxFile
 from bsmamba2.placement import RECORD, require_placement
@@ -146,7 +146,7 @@ def software() -> dict[str, str]:
         "bsmamba2": importlib.metadata.version("bsmamba2") if _installed("bsmamba2") else "",
         "onnxruntime": import_onnxruntime().__version__,
         "kernel": file_sha256(native) if native else "plain operators",
-        "instructions": os.environ.get("BSMAMBA2_ISA", "best"),
+        "instructions": instruction_set() or "",
     }
 
 
