@@ -7,7 +7,8 @@ import importlib.metadata
 import io
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from bsmamba2 import nvidia
@@ -16,7 +17,7 @@ from bsmamba2.checkpoint import file_sha256
 from bsmamba2.device import Device, choose, lacking_card
 from bsmamba2.errors import DeviceError, MissingExtra, ModelError
 from bsmamba2.kernel import instruction_set, library
-from bsmamba2.libraries import open_library
+from bsmamba2.libraries import missing_library, open_library
 from bsmamba2.onnx_file import OnnxFile
 from bsmamba2.placement import RECORD, require_placement
 
@@ -76,19 +77,18 @@ def open_session(
             raise ModelError(f"{file.path.name} has no weights: give a checkpoint in its place")
         values = [ort.OrtValue.ortvalue_from_numpy(weights[name]) for name in file.wanting]
         options.add_external_initializers(list(file.wanting), values)
-    if place.kind != "cpu":
-        _preload(ort)
     try:
-        session = ort.InferenceSession(
-            str(file.path), options, providers=_providers(place), enable_fallback=0
-        )
+        with _quiet(ort, place):
+            session = ort.InferenceSession(
+                str(file.path), options, providers=_providers(place), enable_fallback=0
+            )
     except Exception as error:  # the binding raises bare exceptions of many classes
         raise ModelError(f"ONNX Runtime refuses {file.path.name}: {first_line(error)}") from None
     provider = PROVIDERS[place.kind]
     if session.get_providers()[0] != provider:
         raise DeviceError(
             f"device {place} was chosen, but ONNX Runtime could not load its {provider}: run "
-            'pip install "bsmamba2[gpu]", which brings CUDA and cuDNN, or use --device cpu'
+            'pip install -U "bsmamba2[gpu]", which brings CUDA and cuDNN, or use --device cpu'
         )
     require_placement(session, place, provider)
     return session, str(place)
@@ -166,12 +166,18 @@ def _lacking_cuda(device: Device) -> str | None:
     """See :data:`bsmamba2.device.Backend`."""
     ort = import_onnxruntime()
     lacking = lacking_card(device, getattr(ort, "cuda_version", None) or "")
-    if lacking is None and PROVIDERS["cuda"] not in ort.get_available_providers():
+    if lacking is not None:
+        return lacking
+    if PROVIDERS["cuda"] not in ort.get_available_providers():
         return (
             "the ONNX Runtime for NVIDIA cards is not installed; run: "
             'pip uninstall -y onnxruntime && pip install "bsmamba2[gpu]"'
         )
-    return lacking
+    _preload(ort)
+    missing = missing_library(Path(*ort.__path__, "capi", "libonnxruntime_providers_cuda.so"))
+    if missing:
+        return f'{missing} of CUDA or cuDNN is not found; run: pip install "bsmamba2[gpu]"'
+    return None
 
 
 def _lacking_tensorrt(device: Device) -> str | None:
@@ -193,6 +199,19 @@ def _providers(device: Device) -> list[Any]:
     """The device's provider, and behind it what shape arithmetic may fall to."""
     kinds = {"cpu": (), "cuda": ("cuda",), "tensorrt": ("tensorrt", "cuda")}[device.kind]
     return [*((PROVIDERS[kind], {"device_id": device.index}) for kind in kinds), PROVIDERS["cpu"]]
+
+
+@contextlib.contextmanager
+def _quiet(ort: Any, device: Device) -> Iterator[None]:
+    """Keeps what ONNX Runtime logs of a provider off the terminal: it is asked and told instead."""
+    if device.kind == "cpu":
+        yield
+        return
+    ort.set_default_logger_severity(4)
+    try:
+        yield
+    finally:
+        ort.set_default_logger_severity(2)  # as it was; there is no way to ask
 
 
 def _preload(ort: Any) -> None:
