@@ -6,6 +6,7 @@ the file has its name only when every byte is right. The size bounds what is eve
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -72,10 +73,11 @@ def download(url: str, path: Path, size: int, sha256: str, arrived: Arrived) -> 
 
 def _fetch(url: str, part: Path, size: int, arrived: Arrived) -> None:
     """Fetches what is missing of the part, in as many tries as bring it forward."""
-    failures = 0
+    failures, furthest = 0, _bytes_of(part)
     while (have := _bytes_of(part)) != size:
         if have > size:
             part.unlink()
+            furthest = 0
             continue
         _require_room(part.parent, size - have)
         try:
@@ -83,7 +85,8 @@ def _fetch(url: str, part: Path, size: int, arrived: Arrived) -> None:
             reason = "it ended early"
         except _PassingError as error:
             reason = str(error)
-        failures = 0 if _bytes_of(part) > have else failures + 1
+        failures = 0 if _bytes_of(part) > furthest else failures + 1
+        furthest = max(furthest, _bytes_of(part))
         if failures == TRIES:
             raise ModelError(
                 f"{url} cannot be downloaded ({printable(reason)}): {_bytes_of(part):,} of "
@@ -117,6 +120,8 @@ def _go_on(url: str, part: Path, have: int, size: int, arrived: Arrived) -> None
                         )
                     file.write(piece)
                     arrived(have)
+                file.flush()
+                os.fsync(file.fileno())
 
 
 def _require_bytes(answer: requests.Response, url: str) -> None:

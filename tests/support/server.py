@@ -91,6 +91,13 @@ def without_ranges(handler, server):
     answer(handler, 200, server.content)
 
 
+def starting_anew(count):
+    """Knows no ranges, says the whole length, and sends this many bytes."""
+    return lambda handler, server: answer(
+        handler, 200, server.content[:count], length=len(server.content)
+    )
+
+
 def stalling(count):
     """Sends so many bytes, and then nothing."""
 
