@@ -63,7 +63,7 @@ class SeparationEffect(Effect):
     ) -> None:
         if not isinstance(device, str):
             raise ArgumentTypeError(
-                f"device must be a string; {device!r} came: give auto, cpu or cuda"
+                f"device must be a string; {device!r} came: give auto, cpu or cuda[:N]"
             )
         self._source = model
         self._asked_device = device
