@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from bsmamba2 import DeviceError, ModelError, Separator
-from bsmamba2.array import to_float32
 from bsmamba2.fifo import Fifo
 from bsmamba2.stems import find_stem
 from bsmamba2_pedalboard.contract import Effect, require_number
@@ -18,8 +17,10 @@ from bsmamba2_pedalboard.errors import ArgumentTypeError, ArgumentValueError
 from bsmamba2_pedalboard.streams import SharedRuns, Stream, Tap
 
 if TYPE_CHECKING:
-    from bsmamba2.array import Audio, Exact
+    from bsmamba2 import stream as separation
+    from bsmamba2.array import Audio
     from bsmamba2.engine import Engine
+    from bsmamba2.stems import Stems
 
 MAX_GAIN_DB = 100.0
 
@@ -29,7 +30,7 @@ class SeparationEffect(Effect):
 
         out = (1 - mix) · input + mix · gain · stem
 
-    It takes mono and stereo, 8000 to 384000 Hz. It stands in a :class:`Board`; Pedalboard's own
+    It takes 8000 to 384000 Hz. It stands in a :class:`Board`; Pedalboard's own
     containers take native plugins alone, and for them :class:`Separate` carries it.
 
     A stream (``reset=False``, then ``flush()``) gives the same as the whole signal in one call.
@@ -39,12 +40,16 @@ class SeparationEffect(Effect):
         model: the path of a model, as for :class:`bsmamba2.Separator`; or a Separator or an
             engine, so that several effects share one.
         stem: any stem of the model, its residual and their other names included.
-        device: ``auto``, ``cpu`` or ``cuda[:N]``; a Separator or an engine has its own.
+        device: ``auto``, ``cpu``, ``cuda[:N]`` or ``tensorrt[:N]``; a Separator or an engine has
+            its own.
         gain_db: of the stem, dB, up to 100; -inf mutes it.
         mix: 0 is the input (dry), 1 the stem (wet).
         overlap: of neighbouring chunks, a fraction in [0, 1). Default: the model's.
+        lookahead_ms: runs a streaming model in blocks as long as this, with as much heard beyond
+            them: a latency of about twice this instead of a chunk's. Default: whole chunks, the
+            best quality.
 
-    Settings hold from the next call; ``overlap`` from the next signal.
+    Settings hold from the next call; ``overlap`` and ``lookahead_ms`` from the next signal.
 
     Raises:
         ModelError: the model cannot be found or used.
@@ -62,6 +67,7 @@ class SeparationEffect(Effect):
         gain_db: float = 0.0,
         mix: float = 1.0,
         overlap: float | None = None,
+        lookahead_ms: float | None = None,
     ) -> None:
         if not isinstance(device, str):
             raise ArgumentTypeError(
@@ -75,6 +81,8 @@ class SeparationEffect(Effect):
         self.gain_db = gain_db
         self.mix = mix
         self.overlap = overlap
+        self.lookahead_ms = lookahead_ms
+        self._latencies: dict[tuple[float, float | None, float | None], int] = {}
 
     @property
     def model(self) -> str:
@@ -137,6 +145,21 @@ class SeparationEffect(Effect):
         )
 
     @property
+    def lookahead_ms(self) -> float | None:
+        """What a streaming model hears beyond its block, ms; None runs whole chunks."""
+        return self._lookahead_ms
+
+    @lookahead_ms.setter
+    def lookahead_ms(self, value: float | None) -> None:
+        self._lookahead_ms = (
+            None
+            if value is None
+            else require_number(
+                "lookahead_ms", value, 1, 60_000, "1 to 60000 ms, or None", "500 is half a second"
+            )
+        )
+
+    @property
     def latency_samples(self) -> int:
         """How far a stream's output is behind its input: of the stream that runs, else of one at
         the model's own rate."""
@@ -147,7 +170,11 @@ class SeparationEffect(Effect):
 
     def latency_at(self, sample_rate: float) -> int:
         """:attr:`latency_samples` of a stream of this rate."""
-        return latency_samples(self._separator, sample_rate)
+        key = (sample_rate, self._overlap, self._lookahead_ms)
+        if key not in self._latencies:
+            channels = self._separator.manifest.channels
+            self._latencies[key] = self._separation(sample_rate, channels).latency_samples
+        return self._latencies[key]
 
     def open_stream(
         self, sample_rate: float, channels: int, shared: SharedRuns | None = None
@@ -156,15 +183,23 @@ class SeparationEffect(Effect):
 
         Args:
             sample_rate: Hz.
-            channels: 1 or 2.
+            channels: of every push.
             shared: what other effects have made of the same input.
         """
-        overlap = self.overlap
         tap = (shared or SharedRuns()).tap(
-            (id(self._separator), overlap),
-            lambda: self._separator._stream(sample_rate, channels, overlap),
+            (id(self._separator), self._overlap, self._lookahead_ms),
+            lambda: self._separation(sample_rate, channels),
         )
         return Separating(self, tap, self.latency_at(sample_rate), channels)
+
+    def _separation(self, sample_rate: float, channels: int) -> separation.Stream:
+        chunks = self._lookahead_ms is None
+        return self._separator.stream(
+            sample_rate,
+            channels,
+            lookahead_ms=self._lookahead_ms,
+            overlap=self._overlap if chunks else None,
+        )
 
     def _open(
         self, rate: float, channels: int, size: int, shared: SharedRuns, whole: bool
@@ -190,6 +225,7 @@ class SeparationEffect(Effect):
             "gain_db": self._gain_db,
             "mix": self._mix,
             "overlap": self._overlap,
+            "lookahead_ms": self._lookahead_ms,
         }
         return partial(type(self), self._source, **settings), ()
 
@@ -218,24 +254,12 @@ class Separating:
         self._mix(self._tap.flush())
         return self._ready.take(len(self._ready))
 
-    def _mix(self, outputs: Exact) -> None:
+    def _mix(self, stems: Stems) -> None:
         effect = self._effect
-        row = effect._separator.manifest.outputs.index(effect.stem)
-        dry = self._dry.take(outputs.shape[-1])
+        stem = stems[effect.stem]
+        dry = self._dry.take(stem.shape[1])
         gain = 10 ** (effect.gain_db / 20)
-        wet = to_float32(outputs[row])
-        self._ready.append((1 - effect.mix) * dry + effect.mix * gain * wet)
-
-
-def latency_samples(separator: Separator, rate: float) -> int:
-    """After so many samples, as many come out of a separation as go in.
-
-    A chunk, and what the filters wait for where the rates differ: at most 4096 samples or 75 ms
-    between 8 and 384 kHz, as a test finds by pushing single samples.
-    """
-    manifest = separator.manifest
-    chunk = math.ceil(manifest.chunk * rate / manifest.sample_rate)
-    return chunk if rate == manifest.sample_rate else chunk + max(4096, math.ceil(0.075 * rate))
+        self._ready.append((1 - effect.mix) * dry + effect.mix * gain * stem)
 
 
 def _separator(model: str | os.PathLike[str] | Separator | Engine | None, device: str) -> Separator:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _RAW_STATE = getattr_static(VST3Plugin, "raw_state")
 _PRESET_DATA = getattr_static(VST3Plugin, "preset_data")
-SETTINGS = ("stem", "gain_db", "mix", "overlap")
+SETTINGS = ("stem", "gain_db", "mix", "overlap", "lookahead_ms")
 
 
 class _Setting(Generic[T]):
@@ -39,6 +39,8 @@ class _Setting(Generic[T]):
     def __set__(self, plugin: Separate, value: T) -> None:
         setattr(plugin.effect, self._name, value)
         plugin._save()
+        if self._name in ("overlap", "lookahead_ms"):
+            plugin.reset()  # the next signal has another latency, which the host asks for anew
 
 
 class Separate(VST3Plugin):
@@ -62,6 +64,7 @@ class Separate(VST3Plugin):
     gain_db = _Setting[float]("gain_db")
     mix = _Setting[float]("mix")
     overlap = _Setting["float | None"]("overlap")
+    lookahead_ms = _Setting["float | None"]("lookahead_ms")
 
     def __init__(
         self,
@@ -72,10 +75,17 @@ class Separate(VST3Plugin):
         gain_db: float = 0.0,
         mix: float = 1.0,
         overlap: float | None = None,
+        lookahead_ms: float | None = None,
     ) -> None:
         bundle = vst3.plugin_path()
         effect = SeparationEffect(
-            model, stem=stem, device=device, gain_db=gain_db, mix=mix, overlap=overlap
+            model,
+            stem=stem,
+            device=device,
+            gain_db=gain_db,
+            mix=mix,
+            overlap=overlap,
+            lookahead_ms=lookahead_ms,
         )
         with vst3.loading(_Live(effect)) as slot:
             super().__init__(str(bundle))
@@ -143,7 +153,7 @@ class Separate(VST3Plugin):
         try:
             settings = json.loads(vst3.get_state(self._slot))
             for name in SETTINGS:
-                setattr(self._effect, name, settings[name])
+                setattr(self, name, settings[name])
         except (ValueError, TypeError, KeyError) as error:
             self._save()
             raise ArgumentValueError(
@@ -172,7 +182,10 @@ class _Live:
         self._error: BaseException | None = None
 
     def latency_samples(self, sample_rate: float) -> int:
-        return self._effect.latency_at(sample_rate)
+        try:
+            return self._effect.latency_at(sample_rate)
+        except BaseException:  # the start that follows fails of the same, and keeps it
+            return 0
 
     def start(self, sample_rate: float, channels: int) -> None:
         self._stream = self._error = None

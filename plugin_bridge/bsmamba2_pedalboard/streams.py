@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,8 @@ from bsmamba2.fifo import Fifo
 from bsmamba2_pedalboard.errors import ArgumentValueError
 
 if TYPE_CHECKING:
+    from bsmamba2 import stream as separation
+    from bsmamba2.stems import Stems
     from bsmamba2_pedalboard.board import Processor
 
 FIXED_BLOCK = 512
@@ -224,8 +226,8 @@ class SharedRuns:
     def __init__(self) -> None:
         self._runs: dict[Hashable, _SharedRun] = {}
 
-    def tap(self, key: Hashable, open_stream: Callable[[], Any]) -> Tap:
-        """A stream of all outputs that runs once for all taps of the same key.
+    def tap(self, key: Hashable, open_stream: Callable[[], separation.Stream]) -> Tap:
+        """A stream of all stems that runs once for all taps of the same key.
 
         All of them must be given the same pushes.
         """
@@ -235,19 +237,19 @@ class SharedRuns:
 
 
 class _SharedRun:
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: separation.Stream) -> None:
         self.stream = stream
-        self._waiting: list[deque[npt.NDArray[Any]]] = []
+        self._waiting: list[deque[Stems]] = []
 
     def tap(self) -> Tap:
         self._waiting.append(deque())
         return Tap(self, len(self._waiting) - 1)
 
-    def take(self, tap: int, run: Callable[[], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    def take(self, tap: int, run: Callable[[], Stems]) -> Stems:
         if not self._waiting[tap]:  # the first of the taps to ask
-            outputs = run()
+            stems = run()
             for waiting in self._waiting:
-                waiting.append(outputs)
+                waiting.append(stems)
         return self._waiting[tap].popleft()
 
 
@@ -258,10 +260,10 @@ class Tap:
         self._run = run
         self._place = place
 
-    def push(self, audio: Audio) -> npt.NDArray[Any]:
+    def push(self, audio: Audio) -> Stems:
         return self._run.take(self._place, lambda: self._run.stream.push(audio))
 
-    def flush(self) -> npt.NDArray[Any]:
+    def flush(self) -> Stems:
         return self._run.take(self._place, self._run.stream.flush)
 
 

@@ -49,4 +49,6 @@ def test_the_readme_s_code_runs(song, opened):
     exec(code, names)
     assert names["vocals"].shape == song.shape
     assert (names["singer"].stem, names["band"].stem) == ("vocals", "instrumental")
-    assert [model for model, _ in opened] == ["bs_mamba2_vocals.ckpt"] * 2
+    assert [model for model, _ in opened] == ["bs_mamba2_vocals.ckpt"] * 3
+    with AudioFile("vocals.wav") as file:
+        assert file.frames == song.shape[1]

@@ -13,7 +13,7 @@ from pedalboard import Gain
 from safetensors.numpy import save_file
 
 from bsmamba2 import Separator
-from bsmamba2_pedalboard import Board, SeparationEffect
+from bsmamba2_pedalboard import Board, Separate, SeparationEffect
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,23 @@ def test_one_board_serves_four_threads_at_once(tiny, noise):
     with ThreadPoolExecutor(4) as pool:
         for output in pool.map(lambda _: board(noise(2, 9000), 44100), range(8)):
             np.testing.assert_array_equal(output, expected)
+
+
+@pytest.mark.parametrize("lookahead_ms", [100, 250])
+def test_a_lookahead_is_the_separator_s_stream(tiny, noise, lookahead_ms):
+    audio, effect = noise(2, 30000), SeparationEffect(tiny, lookahead_ms=lookahead_ms)
+    stream = Separator(tiny).stream(44100, lookahead_ms=lookahead_ms)
+    expected = np.concatenate([stream.push(audio)["vocals"], stream.flush()["vocals"]], axis=1)
+    np.testing.assert_array_equal(effect(audio, 44100), expected)
+    assert effect.latency_samples == stream.latency_samples < 3 * lookahead_ms * 44.1
+
+
+def test_the_native_plugin_takes_a_new_lookahead_with_its_latency(tiny, noise):
+    plugin = Separate(tiny)
+    assert plugin.latency_samples > 88200  # a chunk
+    plugin.lookahead_ms = 100
+    plugin(noise(2, 9000), 44100)
+    assert plugin.reported_latency_samples == plugin.latency_samples < 20000
 
 
 def test_without_pedalboard_it_says_what_installs_it():
