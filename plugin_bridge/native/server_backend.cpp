@@ -115,13 +115,14 @@ class ServerBackend : public Backend {
     const float gain_step = (gain - gain_) / samples, mix_step = (mix - mix_) / samples;
     for (int i = 0; i < samples; ++i) {
       const int64_t now = time + i;
-      const int64_t supply = now >= from && now >= 0 ? std::max<int64_t>(0, upto - now) : 0;
+      // Before the signal has begun the level rises already, for what is there of its start.
+      const int64_t supply = std::max<int64_t>(now, 0) >= from ? std::max<int64_t>(0, upto - now) : 0;
       level_ = std::min(level_ + 1.0f / fade, std::min(1.0f, float(supply) / fade));
       gain_ += gain_step;
       mix_ += mix_step;
       for (int c = 0; c < channels; ++c) {
         const float dry = now >= 0 ? input_.get(c, now) : 0.0f;
-        const float wet = supply > 0 ? gain_ * wet_.get(c, now) : dry;
+        const float wet = now >= 0 && supply > 0 ? gain_ * wet_.get(c, now) : dry;
         out[c][start + i] = dry + level_ * mix_ * (wet - dry);
       }
     }
