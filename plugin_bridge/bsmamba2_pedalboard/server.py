@@ -2,9 +2,9 @@
 
 What goes over the socket stands in ``native/server_backend.cpp``. In a folder that only the user
 can open are the socket, a token that a client must show, and the latency, from which a plugin knows
-before it has reached us what to tell its host. Each connection is a signal; it ends with it. Nothing
-is kept of a client but one message, at most ``MAX_BLOCK`` samples: one that sends faster than the
-model runs waits.
+what to tell its host before it has reached us. Each connection is one signal. Nothing is kept of a
+client but one message, at most ``MAX_BLOCK`` samples: one that sends faster than the model runs
+waits.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ class Server:
         latency = math.ceil(self.latency_ms * sample_rate / 1000)
         if stream.latency_samples + FADE > latency:
             connection.sendall(WELCOME.pack(MAGIC, 1, 0, 0))
-            raise ConnectionError(f"{sample_rate:g} Hz needs more latency than {self.latency_ms} ms")
+            raise ConnectionError(f"{sample_rate:g} Hz takes more than {self.latency_ms} ms")
         names = self._separator.manifest.outputs
         connection.sendall(WELCOME.pack(MAGIC, 0, latency, len(names)))
         while True:

@@ -36,7 +36,10 @@ constexpr uint32_t version = 1;
 constexpr int fade = 256;             // samples in which the stem comes and goes
 constexpr uint32_t max_latency = 1 << 24;
 constexpr int max_block = 8192;       // samples of one message
-constexpr auto patience = milliseconds(10000);  // with an answer, in offline processing
+// In offline processing: with a chunk of a slow machine's, with a server that loads its model, and
+// with nobody.
+constexpr auto patience = std::chrono::minutes(5), patience_of_a_start = std::chrono::minutes(2);
+constexpr auto no_patience = std::chrono::minutes(0);
 
 struct Hello {
   char magic[4];
@@ -65,7 +68,8 @@ class ServerBackend : public Backend {
   void start(int channels, int max_samples) override {
     stop();
     channels_ = channels;
-    connect(milliseconds(1000));  // a server that runs answers at once
+    // A server that runs answers at once; any other takes a while to come.
+    if (!connect(milliseconds(1000))) starting_ = launch_server();
     const int64_t least = int64_t(latency_) + 4 * int64_t(max_samples) + 4 * max_block;
     input_.resize(channels, least);
     wet_.resize(channels, least);
@@ -135,11 +139,13 @@ class ServerBackend : public Backend {
   void wait_for(int64_t time) {
     // What has not been sent yet cannot be asked for.
     const int64_t least = std::min(time, came_ - int64_t(promised_) + 2 * fade);
-    auto deadline = Clock::now() + (gave_up_ ? milliseconds(0) : patience);
+    auto since = Clock::now();
     int64_t seen = upto_;
-    while (upto_.load(std::memory_order_acquire) < least && Clock::now() < deadline) {
+    while (!gave_up_ && upto_.load(std::memory_order_acquire) < least) {
+      const auto limit = connected_ ? patience : starting_ ? patience_of_a_start : no_patience;
+      if (Clock::now() - since > limit) break;
       std::this_thread::sleep_for(milliseconds(1));
-      if (upto_ != seen) deadline = Clock::now() + patience;
+      if (upto_ != seen) since = Clock::now();
       seen = upto_;
     }
     gave_up_ = upto_ < least;  // once, not at every block
@@ -148,7 +154,7 @@ class ServerBackend : public Backend {
   // What follows runs on the thread of the socket.
 
   void run() {
-    auto next_try = Clock::now(), next_launch = Clock::now();
+    auto next_try = Clock::now();
     if (connected_) {
       begin();
       tell_host();
@@ -164,10 +170,7 @@ class ServerBackend : public Backend {
           tell_host();
           continue;
         }
-        if (Clock::now() >= next_launch) {
-          launch_server();
-          next_launch = Clock::now() + std::chrono::seconds(30);
-        }
+        starting_ = launch_server();
         next_try = Clock::now() + milliseconds(500);
       }
       std::this_thread::sleep_for(milliseconds(5));
@@ -315,6 +318,7 @@ class ServerBackend : public Backend {
 
   std::atomic<uint32_t> stem_{0};
   std::atomic<bool> running_{false}, connected_{false}, waits_{false};
+  std::atomic<bool> starting_{false};  // a server that we have launched
   std::thread thread_, teller_;
   uint32_t told_ = 0;
   Socket socket_;

@@ -13,8 +13,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 #include <vector>
 
 extern char** environ;
@@ -51,6 +53,44 @@ bool parse_token(const std::string& text, unsigned char token[32]) {
     token[i] = static_cast<unsigned char>(16 * high + low);
   }
   return true;
+}
+
+bool run_start_command() {
+  Dl_info self;
+  if (!dladdr(reinterpret_cast<const void*>(&run_start_command), &self) || !self.dli_fname) return false;
+  std::string path = self.dli_fname;  // …/bsmamba2.vst3/Contents/x86_64-linux/bsmamba2.so
+  for (int up = 0; up < 2; ++up) path.resize(std::min(path.size(), path.rfind('/')));
+  const std::string text = read_own_file(path + "/Resources/serve", 4096);
+  std::vector<std::string> words;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    words.push_back(text.substr(at, end - at));
+    at = end + 1;
+  }
+  if (words.empty() || words[0].empty() || words[0][0] != '/') return false;
+
+  std::vector<char*> arguments;
+  for (std::string& word : words) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+  posix_spawn_file_actions_t files;
+  posix_spawn_file_actions_init(&files);
+  posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_addopen(&files, 1, "/dev/null", O_WRONLY, 0);
+  posix_spawn_file_actions_addopen(&files, 2, "/dev/null", O_WRONLY, 0);
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  sigset_t none;
+  sigemptyset(&none);
+  posix_spawnattr_setsigmask(&attributes, &none);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP);
+  pid_t child;
+  const int failed = posix_spawn(&child, words[0].c_str(), &files, &attributes, arguments.data(),
+                                 environ);
+  posix_spawnattr_destroy(&attributes);
+  posix_spawn_file_actions_destroy(&files);
+  // The command goes to the background by itself, so this wait is short.
+  if (!failed) waitpid(child, nullptr, 0);
+  return !failed;
 }
 
 }  // namespace
@@ -127,39 +167,13 @@ long Socket::receive(void* bytes, size_t size) {
 }
 
 bool launch_server() {
-  Dl_info self;
-  if (!dladdr(reinterpret_cast<const void*>(&launch_server), &self) || !self.dli_fname) return false;
-  std::string path = self.dli_fname;  // …/bsmamba2.vst3/Contents/x86_64-linux/bsmamba2.so
-  for (int up = 0; up < 2; ++up) path.resize(std::min(path.size(), path.rfind('/')));
-  const std::string text = read_own_file(path + "/Resources/serve", 4096);
-  std::vector<std::string> words;
-  for (size_t at = 0; at < text.size();) {
-    const size_t end = std::min(text.find('\n', at), text.size());
-    words.push_back(text.substr(at, end - at));
-    at = end + 1;
-  }
-  if (words.empty() || words[0].empty() || words[0][0] != '/') return false;
-
-  std::vector<char*> arguments;
-  for (std::string& word : words) arguments.push_back(word.data());
-  arguments.push_back(nullptr);
-  posix_spawn_file_actions_t files;
-  posix_spawn_file_actions_init(&files);
-  posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_addopen(&files, 1, "/dev/null", O_WRONLY, 0);
-  posix_spawn_file_actions_addopen(&files, 2, "/dev/null", O_WRONLY, 0);
-  posix_spawnattr_t attributes;
-  posix_spawnattr_init(&attributes);
-  sigset_t none;
-  sigemptyset(&none);
-  posix_spawnattr_setsigmask(&attributes, &none);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP);
-  pid_t child;
-  const int failed = posix_spawn(&child, words[0].c_str(), &files, &attributes, arguments.data(),
-                                 environ);
-  posix_spawnattr_destroy(&attributes);
-  posix_spawn_file_actions_destroy(&files);
-  // The command goes to the background by itself, so this wait is short.
-  if (!failed) waitpid(child, nullptr, 0);
-  return !failed;
+  using Clock = std::chrono::steady_clock;
+  static std::mutex mutex;
+  static Clock::time_point last;
+  static bool launched = false;
+  std::lock_guard lock(mutex);
+  if (last != Clock::time_point() && Clock::now() - last < std::chrono::seconds(30))
+    return launched;
+  last = Clock::now();
+  return launched = run_start_command();
 }

@@ -33,5 +33,5 @@ std::string server_folder();
 // A small text file of the server's folder; empty where it is missing, too large or not the user's.
 std::string read_own_file(const std::string& path, size_t limit);
 // Starts the command that stands in the plugin's bundle, one argument a line, as 'bsmamba2 plugin
-// install' put it there. False where there is none.
+// install' put it there; every 30 s at most, for all instances. False where there is none.
 bool launch_server();

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_char_p, c_double, c_int32, c_uint8, c_uint32, c_uint64, c_void_p
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bsmamba2_pedalboard import plugin_path
 from support import vst3_host as host
 from support.vst3_host import INVALID, MONO, NO, OK, STEREO
 
@@ -26,7 +26,7 @@ def plugin(tmp_path, monkeypatch):
     """An instance that a server told of its latency, and then ended."""
     monkeypatch.setenv("BSMAMBA2_SERVE_DIR", str(tmp_path))
     (tmp_path / "latency_ms").write_text(str(LATENCY_MS))
-    plugin = host.Plugin(plugin_path())
+    plugin = host.Plugin(host.bundle())
     yield plugin
     plugin.close()
 
@@ -151,7 +151,7 @@ def test_the_input_comes_as_late_as_is_told_in_blocks_of_any_size(plugin, noise,
     latency = plugin.start(max_samples=9000)
     audio = noise(2, sum(sizes))
     cuts = np.cumsum([0, *sizes])
-    blocks = [audio[:, a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    blocks = [audio[:, a:b] for a, b in pairwise(cuts)]
     output = np.concatenate([plugin.process(block, in_place) for block in blocks], axis=1)
     np.testing.assert_array_equal(output, late(audio, latency))
 
@@ -250,7 +250,7 @@ def test_values_out_of_range_are_refused_and_change_nothing(plugin, value):
 def test_a_state_goes_round(plugin, tmp_path):
     for parameter, value in {GAIN: 0.1, MIX: 1 / 3, STEM: 0.5, WAIT: 1}.items():
         plugin.set(parameter, value)
-    twin = host.Plugin(plugin_path())
+    twin = host.Plugin(host.bundle())
     assert twin.load(plugin.save()) == OK
     assert [twin.get(p) for p in range(4)] == [0.1, 1 / 3, 0.5, 1]
     twin.close()
@@ -272,7 +272,7 @@ def test_a_state_without_end_is_refused(plugin):
 def test_instances_are_counted(plugin):
     count = plugin.library.bsmamba2_instances
     before = count()
-    twin = host.Plugin(plugin_path())
+    twin = host.Plugin(host.bundle())
     assert count() == before + 1
     twin.close()
     assert count() == before

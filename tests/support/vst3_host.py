@@ -7,6 +7,7 @@ right for a test to pass.
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import struct
 from ctypes import (
@@ -22,8 +23,16 @@ from ctypes import (
     c_uint64,
     c_void_p,
 )
+from pathlib import Path
 
 import numpy as np
+
+
+def bundle():
+    """The plugin to test: the installed one, or one built with sanitizers."""
+    from bsmamba2_pedalboard import plugin_path
+
+    return Path(os.environ.get("BSMAMBA2_TEST_BUNDLE") or plugin_path())
 
 
 def iid(*words):
