@@ -250,7 +250,7 @@ class Effect final : public Component, public AudioProcessor, public EditControl
       settings.stem = uint32_t(plain(stem)) - 1;
       settings.wait = plain(wait) > 0.5;
       backend_->process(in, out.samples, channels_, data->samples, settings,
-                        setup_.mode == offline);
+                        setup_.mode == offline || data->mode == offline);
       return ok;
     });
   }
