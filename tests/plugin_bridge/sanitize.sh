@@ -10,10 +10,10 @@ for sanitizer in address,undefined thread; do
   inside="$build/bsmamba2.vst3/Contents/$(uname -m)-linux"
   mkdir -p "$inside"
   cp "$build/plugin_bridge/native/bsmamba2.so" "$inside"
-  runtime=lib${sanitizer%%,*}
-  runtime=$(g++ -print-file-name="${runtime/libaddress/libasan}.so")
-  runtime=${runtime/libthread/libtsan}
-  [[ -e $runtime ]] || runtime=$(g++ -print-file-name=libtsan.so)
+  case $sanitizer in
+    address*) runtime=$(g++ -print-file-name=libasan.so) ;;
+    thread) runtime=$(g++ -print-file-name=libtsan.so) ;;
+  esac
   echo "== $sanitizer"
   BSMAMBA2_TEST_BUNDLE="$build/bsmamba2.vst3" LD_PRELOAD="$runtime" \
     ASAN_OPTIONS=detect_leaks=0 TSAN_OPTIONS=report_signal_unsafe=0:ignore_noninstrumented_modules=1 \

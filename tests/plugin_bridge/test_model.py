@@ -10,27 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from pedalboard import Gain
-from safetensors.numpy import save_file
 
 from bsmamba2 import Separator
 from bsmamba2_pedalboard import Board, Separate, SeparationEffect
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """The path of a checkpoint that any bsmamba2 with an ONNX Runtime can run."""
-    pytest.importorskip("onnxruntime")
-    from bsmamba2.models import shipped_graphs
-
-    graph = next(graph for graph in shipped_graphs() if graph.path.stem == "tiny")
-    random = np.random.default_rng(0)
-    tensors = {
-        name: random.normal(0, 0.1, shape).astype(np.float32)
-        for name, shape in graph.manifest.initialisers.items()
-    }
-    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
-    save_file(tensors, path)
-    return path
 
 
 def test_an_effect_passes_what_the_separator_makes(tiny, noise):
