@@ -22,7 +22,7 @@ struct OrtApiBase {
 };
 
 enum { ORT_FAIL = 1, ORT_INVALID_ARGUMENT = 2 };
-enum { ORT_UNDEFINED = 0, ORT_FLOAT = 1, ORT_FLOAT16 = 10 };
+enum { ORT_UNDEFINED = 0, ORT_FLOAT = 1, ORT_FLOAT16 = 10, ORT_BFLOAT16 = 16 };
 enum { ORT_REQUIRED = 0, ORT_OPTIONAL = 1 };
 enum { ORT_MEMORY_DEFAULT = 0 };
 
@@ -103,6 +103,8 @@ class Ort {
                (OrtKernelContext*, size_t, const int64_t*, size_t, OrtValue**));
   ORT_FUNCTION(93, void, ReleaseStatus, (OrtStatus*));
   ORT_FUNCTION(99, void, ReleaseTensorTypeAndShapeInfo, (OrtTypeAndShape*));
+  ORT_FUNCTION(193, OrtStatus*, KernelContext_GetGPUComputeStream,
+               (const OrtKernelContext*, void**));
   ORT_FUNCTION(268, OrtStatus*, ShapeInferContext_GetInputTypeShape,
                (const OrtShapeInferContext*, size_t, OrtTypeAndShape**));
   ORT_FUNCTION(270, OrtStatus*, ShapeInferContext_SetOutputTypeShape,

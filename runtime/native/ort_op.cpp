@@ -1,4 +1,4 @@
-// The operator bsmamba2::mamba2_scan for ONNX Runtime's CPU provider.
+// The operator bsmamba2::mamba2_scan for ONNX Runtime's CPU and CUDA providers.
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "cuda/driver.h"
 #include "ort_api.h"
 #include "scan.h"
 
@@ -169,12 +170,15 @@ void parallel_for(OrtKernelContext* context, int64_t n, const std::function<void
   if (loop.failed) throw std::bad_alloc();  // the only thing that the scan throws
 }
 
+enum class Provider { cpu, cuda };
+
 struct Kernel {
+  Provider provider;
   int64_t head_dim, state_size;
   bool reverse;
   float epsilon;
 
-  explicit Kernel(const OrtKernelInfo* info) {
+  Kernel(Provider provider, const OrtKernelInfo* info) : provider(provider) {
     auto integer = [info](const char* name, const int64_t* otherwise = nullptr) {
       return attribute<int64_t>(ort().KernelInfoGetAttribute_int64, info, name, otherwise);
     };
@@ -211,8 +215,10 @@ struct Kernel {
       throw Refusal("zxbcdt must have 2 * heads * head_dim + 2 * state_size + heads = " +
                     std::to_string(s.row()) + " columns; got " +
                     std::to_string(projected.dimensions[2]) + ".");
-    if (projected.type != ORT_FLOAT && projected.type != ORT_FLOAT16)
-      throw Refusal("zxbcdt must be float32 or float16.");
+    if (projected.type != ORT_FLOAT && projected.type != ORT_FLOAT16 &&
+        (projected.type != ORT_BFLOAT16 || provider == Provider::cpu))
+      throw Refusal(provider == Provider::cpu ? "zxbcdt must be float32 or float16."
+                                              : "zxbcdt must be float32, float16 or bfloat16.");
 
     const int64_t B = call.batch;
     const Tensor before_conv(context, conv_state, 3), before_scan(context, ssm_state, 4);
@@ -235,9 +241,38 @@ struct Kernel {
         static_cast<float*>(output(context, conv_state_out, {B, s.channels(), s.taps - 1}));
     call.ssm_state_out =
         static_cast<float*>(output(context, ssm_state_out, {B, s.heads, s.head_dim, s.state}));
+    if (provider == Provider::cuda) return on_stream(context, call, projected.type);
     scan(call, isa(), [context](int64_t n, const std::function<void(int64_t)>& body) {
       parallel_for(context, n, body);
     });
+  }
+
+  // The tensors lie on the GPU: nothing here may look into them.
+  static void on_stream(OrtKernelContext* context, const Call& call, int type) {
+    const Shape& s = call.shape;
+    if (s.taps != cuda::taps || !cuda::has_kernels(s.head_dim, s.state))
+      throw Refusal("on CUDA there are kernels for 4 taps, head_dim 64 and state_size 64 or 128; "
+                    "got " + std::to_string(s.taps) + ", " + std::to_string(s.head_dim) + " and " +
+                    std::to_string(s.state) + ": export with --target ort.");
+    const auto batch_of = [&](bool shared) { return int32_t(shared ? 1 : call.batch); };
+    cuda::Call given{};
+    given.batch = call.batch, given.length = call.length, given.heads = int32_t(s.heads);
+    given.conv_batch = batch_of(call.conv_state_is_shared);
+    given.ssm_batch = batch_of(call.ssm_state_is_shared);
+    given.reverse = call.reverse, given.epsilon = call.epsilon, given.zxbcdt = call.zxbcdt;
+    given.conv_weight = call.conv_weight, given.conv_bias = call.conv_bias;
+    given.dt_bias = call.dt_bias, given.A_log = call.A_log, given.D = call.D;
+    given.norm_weight = call.norm_weight;
+    given.conv_state = call.conv_state, given.ssm_state = call.ssm_state;
+    given.y = call.y;
+    given.conv_state_out = call.conv_state_out, given.ssm_state_out = call.ssm_state_out;
+    void* stream = nullptr;
+    check(ort().KernelContext_GetGPUComputeStream(context, &stream));
+    cuda::scan(given,
+               type == ORT_FLOAT16    ? cuda::Kind::fp16
+               : type == ORT_BFLOAT16 ? cuda::Kind::bf16
+                                      : cuda::Kind::fp32,
+               s.state, static_cast<cuda::Stream>(stream));
   }
 };
 
@@ -279,11 +314,14 @@ struct Sketch {
   }
 };
 
+template <Provider provider>
 OrtCustomOp operator_table() {
   OrtCustomOp op{};
   op.version = ort_api_version;
   op.GetName = [](const OrtCustomOp*) { return "mamba2_scan"; };
-  op.GetExecutionProviderType = [](const OrtCustomOp*) { return "CPUExecutionProvider"; };
+  op.GetExecutionProviderType = [](const OrtCustomOp*) {
+    return provider == Provider::cpu ? "CPUExecutionProvider" : "CUDAExecutionProvider";
+  };
   // zxbcdt and y share a type that is looked at when the tensors come; all else is float32.
   op.GetInputTypeCount = [](const OrtCustomOp*) { return input_count; };
   op.GetInputType = [](const OrtCustomOp*, size_t i) -> int {
@@ -306,7 +344,7 @@ OrtCustomOp operator_table() {
   op.GetEndVersion = [](const OrtCustomOp*) { return 1; };
   op.CreateKernelV2 = [](const OrtCustomOp*, const OrtApi*, const OrtKernelInfo* info,
                          void** kernel) {
-    return guarded([=] { *kernel = new Kernel(info); });
+    return guarded([=] { *kernel = new Kernel(provider, info); });
   };
   op.KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
     return guarded([=] { static_cast<const Kernel*>(kernel)->compute(context); });
@@ -335,7 +373,8 @@ OrtCustomOp operator_table() {
 extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
     OrtSessionOptions* options, const OrtApiBase* base) {
   using namespace bsmamba2;
-  static const OrtCustomOp op = operator_table();
+  static const OrtCustomOp on_cpu = operator_table<Provider::cpu>();
+  static const OrtCustomOp on_cuda = operator_table<Provider::cuda>();
   const OrtApi* api = base->GetApi(ort_api_version);
   if (!api) {
     char sentence[160];
@@ -347,12 +386,16 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
   ort(api);
   return guarded([=] {
     isa();
-    static OrtCustomOpDomain* const domain = [] {  // lent to all sessions
+    static const auto make = [](bool with_cuda) {  // lent to all sessions
       OrtCustomOpDomain* created = nullptr;
       check(ort().CreateCustomOpDomain("bsmamba2", &created));
-      check(ort().CustomOpDomain_Add(created, &op));
+      check(ort().CustomOpDomain_Add(created, &on_cpu));
+      if (with_cuda) check(ort().CustomOpDomain_Add(created, &on_cuda));
       return created;
-    }();
-    check(ort().AddCustomOpDomain(options, domain));
+    };
+    // The one for CUDA is there for whoever has said where its kernels lie.
+    static OrtCustomOpDomain* const plain = make(false);
+    static OrtCustomOpDomain* const both = make(true);
+    check(ort().AddCustomOpDomain(options, cuda::kernels() ? both : plain));
   });
 }
