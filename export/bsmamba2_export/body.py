@@ -20,6 +20,8 @@ from onnxscript.values import Opset
 
 DOMAIN = "bsmamba2"
 NAME = "mamba2_scan"
+MIXER = "mamba2_mixer"
+"""The scan between its two projections: what a kernel can compute tile by tile."""
 STATES = "states"
 """The node's overload whose states are read, in a streaming graph."""
 OPSET = 20
@@ -202,8 +204,45 @@ def mamba2_scan(
     return op.CastLike(y, zxbcdt), next_conv_state, next_ssm_state
 
 
+@script(_ours, default_opset=op)
+def mamba2_mixer(
+    u,
+    in_weight,
+    conv_weight,
+    conv_bias,
+    dt_bias,
+    A_log,
+    D,
+    norm_weight,
+    conv_state,
+    ssm_state,
+    out_weight,
+    head_dim: int,
+    state_size: int,
+    reverse: int,
+    epsilon: float,
+):
+    """in_proj, the scan and out_proj: u (b, L, D) to (b, L, D), weights as in checkpoints."""
+    y, _, _ = _ours.mamba2_scan(
+        op.MatMul(u, op.Transpose(in_weight, perm=[1, 0])),
+        conv_weight,
+        conv_bias,
+        dt_bias,
+        A_log,
+        D,
+        norm_weight,
+        conv_state,
+        ssm_state,
+        head_dim=head_dim,
+        state_size=state_size,
+        reverse=reverse,
+        epsilon=epsilon,
+    )
+    return op.MatMul(y, op.Transpose(out_weight, perm=[1, 0]))
+
+
 def functions(target: str, heads: int, *, states: bool = False) -> list[onnx.FunctionProto]:
-    """The functions that give ``bsmamba2::mamba2_scan`` its meaning in one target.
+    """The functions that give the nodes of ``bsmamba2`` their meaning in one target.
 
     Args:
         target: ``portable`` or ``ort``.
@@ -216,7 +255,9 @@ def functions(target: str, heads: int, *, states: bool = False) -> list[onnx.Fun
     made = [mamba2_scan.to_function_proto(), convolve.to_function_proto(), space]
     whole = [deepcopy(made[0]), deepcopy(space)] if states else []
     call = next(node for node in made[0].node if node.op_type == "state_space")
-    for outputs in (made[0].output, call.output, space.output):
+    mixer = mamba2_mixer.to_function_proto()
+    inner = next(node for node in mixer.node if node.op_type == NAME)
+    for outputs in (made[0].output, call.output, space.output, inner.output):
         del outputs[1:]
     _drop_dead_nodes(made[0])
     _drop_dead_nodes(space)
@@ -225,7 +266,7 @@ def functions(target: str, heads: int, *, states: bool = False) -> list[onnx.Fun
         # ONNX Runtime does not look at overloads inside a function, so this one has another name.
         call = next(node for node in whole[0].node if node.op_type == "state_space")
         call.op_type = whole[1].name = "state_space_and_state"
-    return made + whole
+    return [mixer, *made, *whole]
 
 
 def _drop_dead_nodes(function: onnx.FunctionProto) -> None:

@@ -23,6 +23,7 @@ from torch.export import Dim
 
 from bsmamba2.errors import ModelError
 from bsmamba2_export import body
+from bsmamba2_export.mixer import join_mixers
 from bsmamba2_export.waveform import WaveformGraph
 from bsmamba2_network import BSMamba2, Config
 
@@ -135,6 +136,7 @@ def trace(
     model: ModelProto = program.model_proto
     _name_weights(model, net)
     _tidy(model)
+    join_mixers(model)
     set_target(model, target)
     try:
         onnx.checker.check_model(model)

@@ -38,7 +38,8 @@ class SeparationEffect(Effect):
         model: the path of a model, as for :class:`bsmamba2.Separator`; or a Separator or an
             engine, so that several effects share one.
         stem: any stem of the model, its residual and their other names included.
-        device: ``auto``, ``cpu`` or ``cuda[:N]``; a Separator or an engine has its own.
+        device: ``auto``, ``cpu``, ``cuda[:N]`` or ``tensorrt[:N]``; a Separator or an engine has
+            its own.
         gain_db: of the stem, dB, up to 100; -inf mutes it.
         mix: 0 is the input (dry), 1 the stem (wet).
         overlap: of neighbouring chunks, a fraction in [0, 1). Default: the model's.

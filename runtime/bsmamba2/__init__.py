@@ -6,8 +6,8 @@
     stems["vocals"], stems["instrumental"], stems.sample_rate
     stems.save("stems/")
 
-:class:`Separator` keeps a model loaded for many songs and takes arrays too. Everything that goes
-wrong on purpose is a :class:`bsmamba2.Error`.
+:class:`Separator` keeps a model loaded for many songs, takes arrays, and makes streams. Everything
+that goes wrong on purpose is a :class:`bsmamba2.Error`.
 """
 
 from importlib import metadata as _metadata
@@ -22,7 +22,8 @@ from bsmamba2.errors import (
 )
 from bsmamba2.manifest import Manifest
 from bsmamba2.separator import Separator, separate
-from bsmamba2.stems import Stems
+from bsmamba2.stems import Stems, find_stem
+from bsmamba2.stream import Stream
 
 try:
     __version__ = _metadata.version("bsmamba2")
@@ -39,6 +40,8 @@ __all__ = [
     "ModelError",
     "Separator",
     "Stems",
+    "Stream",
     "__version__",
+    "find_stem",
     "separate",
 ]

@@ -32,7 +32,7 @@ class Layout(Enum):
         return restored
 
 
-def arrange(audio: npt.ArrayLike) -> tuple[Audio, Layout]:
+def arrange(audio: npt.ArrayLike, channels_first: bool | None = None) -> tuple[Audio, Layout]:
     """A caller's array as (channels, samples) float32, and the layout it came in.
 
     One dimension is mono. Of two dimensions the smaller is the channels; where one of them is 0
@@ -41,24 +41,34 @@ def arrange(audio: npt.ArrayLike) -> tuple[Audio, Layout]:
 
     Args:
         audio: float32 or float64, (samples,), (channels, samples) or (samples, channels).
+        channels_first: which way two dimensions lie, where that is known.
 
     Raises:
         AudioError: integers, another number of dimensions, or a square array.
     """
     array = np.asarray(audio)
-    if array.dtype.newbyteorder("=") not in (np.float32, np.float64):
-        raise AudioError(_wrong_type(array.dtype))
+    require_floats(array.dtype)
     if array.ndim not in (1, 2):
         raise AudioError(
             "audio must be (samples,), (channels, samples) or (samples, channels); an array of "
             f"shape {array.shape} came: separate one song at a time"
         )
-    layout = _layout(array.shape)
+    layout = _layout(array.shape, channels_first)
     if layout is Layout.MONO:
         array = array[np.newaxis]
     elif layout is Layout.CHANNELS_LAST:
         array = array.T
     return to_float32(array), layout
+
+
+def require_floats(dtype: np.dtype[Any]) -> None:
+    """Refuses samples that are neither float32 nor float64.
+
+    Raises:
+        AudioError: with the line that makes them so.
+    """
+    if dtype.newbyteorder("=") not in (np.float32, np.float64):
+        raise AudioError(_wrong_type(dtype))
 
 
 def to_float32(audio: npt.NDArray[Any]) -> Audio:
@@ -89,14 +99,16 @@ def require_finite(audio: npt.NDArray[Any], sample_rate: float, start: int = 0) 
     )
 
 
-def _layout(shape: tuple[int, ...]) -> Layout:
+def _layout(shape: tuple[int, ...], channels_first: bool | None) -> Layout:
     if len(shape) == 1:
         return Layout.MONO
+    if channels_first is not None:
+        return Layout.CHANNELS_FIRST if channels_first else Layout.CHANNELS_LAST
     rows, columns = shape
     if rows == columns != 1:
         raise AudioError(
             f"audio of shape {shape} could be (channels, samples) or (samples, channels): append "
-            "a sample of silence, or give each channel by itself as (samples,)"
+            "a sample of silence, or say which with channels_first"
         )
     if 0 in shape:
         return Layout.CHANNELS_FIRST if columns == 0 else Layout.CHANNELS_LAST

@@ -11,12 +11,16 @@ import ctypes
 from pathlib import Path
 
 from bsmamba2.errors import DeviceError
+from bsmamba2.manifest import Manifest
 
 KINDS = {"fp32": 0, "fp16": 1, "bf16": 2}
 """What zxbcdt and y may be in."""
 HEAD_DIM = 64
 STATE_SIZES = (64, 128)
 """The sizes that there are kernels for."""
+SETTING = "bsmamba2.cuda_kernels"
+"""Of an ONNX Runtime session: with the folder of the kernels, the library that is registered gives
+the session the operator on CUDA, and none on the CPU."""
 
 _POINTERS = (
     "zxbcdt", "conv_weight", "conv_bias", "dt_bias", "A_log", "D", "norm_weight", "conv_state",
@@ -49,11 +53,20 @@ def kernels() -> Path:
     return Path(__file__).parent / "cuda_kernels"
 
 
-def load(library: Path) -> ctypes.CDLL:
-    """Opens the native library and tells it where its kernels are.
+def has_kernels(manifest: Manifest) -> bool:
+    """Whether the scans of this model are of a size that there are kernels for."""
+    mixer = "layers.0.0.forward_blocks.0.mixer."
+    shapes = manifest.initialisers
+    try:
+        (heads,), (inner,) = shapes[f"{mixer}A_log"], shapes[f"{mixer}norm.weight"]
+        channels = shapes[f"{mixer}conv1d.weight"][0]
+    except (KeyError, ValueError, IndexError):
+        return False
+    return inner == heads * HEAD_DIM and (channels - inner) // 2 in STATE_SIZES
 
-    After this the library, registered with ONNX Runtime, brings the operator for CUDA as well.
-    """
+
+def load(library: Path) -> ctypes.CDLL:
+    """Opens the native library and tells it where its kernels are."""
     opened = ctypes.CDLL(str(library))
     opened.bsmamba2_cuda_kernels.argtypes = [ctypes.c_char_p]
     opened.bsmamba2_cuda_kernels.restype = None

@@ -1,4 +1,4 @@
-"""What runs a chunk: the one thing that separation asks of a device."""
+"""What runs a chunk, and what runs the steps of a stream: all that separation asks of a device."""
 
 from __future__ import annotations
 
@@ -32,5 +32,37 @@ class Engine(Protocol):
 
         Returns:
             (stems, channels, samples), the manifest's stems in its order.
+        """
+        ...
+
+
+class Stepper(Protocol):
+    """Something that separates a stream step by step, with a memory of the steps before.
+
+    A stepper serves one stream at a time and one thread at a time.
+    """
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the stepper separates, at which rate, and the grid of its spectra."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where it runs, as an engine's."""
+        ...
+
+    def reset(self) -> None:
+        """Forgets the stream: the next step is the first of another."""
+        ...
+
+    def step(self, block: Audio, lookahead: Audio) -> tuple[Audio, Audio]:
+        """Separates the next block of the stream, with a look at what follows it.
+
+        Args:
+            block, lookahead: (batch, channels, frames, bins, 2), what comes one after the other.
+
+        Returns:
+            The stems of both, (batch, stems, channels, frames, bins, 2).
         """
         ...

@@ -14,10 +14,10 @@ import numpy as np
 import soundfile
 
 from bsmamba2.array import require_finite
+from bsmamba2.channels import require_channels
 from bsmamba2.encoding import FLOATS, Clip, Encoding
 from bsmamba2.errors import AudioError
 from bsmamba2.resample import require_rate
-from bsmamba2.separation import require_channels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -38,7 +38,7 @@ class SongFile:
     """A song on disk, to be read once in blocks; a context manager.
 
     Raises:
-        AudioError: the file is missing, unreadable, empty, or not of 1 or 2 channels.
+        AudioError: the file is missing, unreadable, empty, or of no song's rate or channels.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

@@ -5,37 +5,73 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from bsmamba2 import registry
 from bsmamba2.array import Audio
-from bsmamba2.checkpoint import CONFIG_KEY, MARK, Checkpoint, match, read_checkpoint
+from bsmamba2.check import make_check
+from bsmamba2.checkpoint import (
+    CONFIG_KEY,
+    MARK,
+    Checkpoint,
+    file_sha256,
+    match,
+    read_checkpoint,
+)
 from bsmamba2.engine import Engine
 from bsmamba2.errors import ModelError, printable
 from bsmamba2.manifest import Manifest, default_overlap, residual_of
 from bsmamba2.onnx_file import OnnxFile, read_onnx
 from bsmamba2.ort_engine import OrtEngine
-from bsmamba2.step_engine import StepEngine
+from bsmamba2.ort_session import software
+from bsmamba2.step_engine import StepEngine, WholeSteps
+from bsmamba2.verdict import find_check, keep_check, require_verdict
 
 CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
-_HOW_TO_GET_ONE = (
-    "name one with --model (model=): a checkpoint such as bs_mamba2_vocals.ckpt of release v1.0.19 "
-    "of github.com/ZFTurbo/Music-Source-Separation-Training, or an .onnx made by bsmamba2 export"
-)
 
 
-def open_engine(model: str | os.PathLike[str] | None, device: str = "auto") -> Engine:
+@dataclass(frozen=True)
+class _Model:
+    """A model, read and ready for an engine."""
+
+    file: OnnxFile
+    manifest: Manifest
+    weights: Mapping[str, Audio] | None = None
+    """To pour into the file, if it has none."""
+
+    @property
+    def sha256(self) -> str:
+        """Of all the bytes that make it."""
+        parts = [file_sha256(path) for path in (self.file.path, *self.file.data)]
+        return " ".join([*parts, self.manifest.checkpoint_sha256 or ""])
+
+
+def open_engine(
+    model: str | os.PathLike[str] | None, device: str = "auto", *, verify: bool = True
+) -> Engine:
     """Loads a model: an ``.onnx`` of ours, or a checkpoint of a size whose graph is shipped.
+
+    Args:
+        verify: whether the model has to reproduce its check, where that was not seen here before.
 
     Raises:
         ModelError: no such model, not ours, damaged, or of a size that has to be exported first.
-        DeviceError: the device is not there.
+        DeviceError: the device is not there, or does not reproduce the model's check.
         MissingExtra: no ONNX Runtime is installed.
     """
-    file, weights, manifest = _load(model, streaming=False)
-    return OrtEngine(file, device, weights, manifest)
+    loaded = _load(model, streaming=False)
+    if loaded.file.manifest.streaming:
+        return WholeSteps(StepEngine(loaded.file, device, loaded.weights, loaded.manifest))
+    engine = OrtEngine(loaded.file, device, loaded.weights, loaded.manifest)
+    if verify:
+        require_verdict(engine, {"model": loaded.sha256, **software()})
+    return engine
 
 
 def open_step_engine(model: str | os.PathLike[str] | None, device: str = "auto") -> StepEngine:
@@ -44,8 +80,25 @@ def open_step_engine(model: str | os.PathLike[str] | None, device: str = "auto")
     Raises:
         As :func:`open_engine`.
     """
-    file, weights, manifest = _load(model, streaming=True)
-    return StepEngine(file, device, weights, manifest)
+    loaded = _load(model, streaming=True)
+    return StepEngine(loaded.file, device, loaded.weights, loaded.manifest)
+
+
+def add_check(model: str | os.PathLike[str]) -> None:
+    """Makes the check of a checkpoint, which carries none: by plain operators, on the CPU, once.
+
+    It is kept in this user's cache, and every device has to reproduce it from then on.
+
+    Raises:
+        As :func:`open_engine`; ModelError too where the weights give no finite output.
+    """
+    loaded = _load(model, streaming=False)
+    if loaded.manifest.check is None:
+        engine = OrtEngine(loaded.file, "cpu", loaded.weights, loaded.manifest, kernel=False)
+        check = make_check(engine)
+        if not np.isfinite(check.expected).all():
+            raise ModelError(f"{loaded.manifest.name} makes sound that is not finite: get it again")
+        keep_check(loaded.manifest, check)
 
 
 def describe(model: str | os.PathLike[str]) -> Manifest:
@@ -58,7 +111,7 @@ def describe(model: str | os.PathLike[str]) -> Manifest:
     if path.suffix == ".onnx":
         return read_onnx(path).manifest
     checkpoint = read_checkpoint(path)
-    return poured_manifest(find_graph(checkpoint).manifest, checkpoint)
+    return _with_check(poured_manifest(find_graph(checkpoint).manifest, checkpoint))
 
 
 @cache
@@ -122,29 +175,44 @@ def poured_manifest(graph: Manifest, checkpoint: Checkpoint) -> Manifest:
     return graph.replace(**changes)
 
 
-def _load(
-    model: str | os.PathLike[str] | None, streaming: bool
-) -> tuple[OnnxFile, Mapping[str, Audio] | None, Manifest]:
-    """The file to load, the weights to pour into it if it has none, and the manifest of both."""
+def _load(model: str | os.PathLike[str] | None, streaming: bool) -> _Model:
     path = _model_path(model)
     if path.suffix == ".onnx":
         file = read_onnx(path)
-        return file, None, file.manifest
+        return _Model(file, file.manifest)
     checkpoint = read_checkpoint(path)
+    registry.require_published(path, checkpoint.sha256)
     graph = find_graph(checkpoint, streaming=streaming)
-    return graph, checkpoint.tensors, poured_manifest(graph.manifest, checkpoint)
+    manifest = _with_check(poured_manifest(graph.manifest, checkpoint))
+    return _Model(graph, manifest, checkpoint.tensors)
+
+
+def _with_check(manifest: Manifest) -> Manifest:
+    """A checkpoint's manifest with its check, where one was made here before."""
+    return manifest if manifest.streaming else manifest.replace(check=find_check(manifest))
 
 
 def _model_path(model: str | os.PathLike[str] | None) -> Path:
+    named = registry.find_path(registry.DEFAULT if model is None else os.fspath(model))
+    if named is not None:
+        return named
     if model is None:
-        raise ModelError(f"no model was named, and none is shipped yet; {_HOW_TO_GET_ONE}")
+        raise ModelError(f"no model was named, and none is shipped yet; {_how_to_get_one()}")
     path = Path(model)
     known = (".onnx", *CHECKPOINT_SUFFIXES)
     if not path.exists():
-        raise ModelError(f"no model is called {str(model)!r}; {_HOW_TO_GET_ONE}")
+        raise ModelError(f"no model is called {str(model)!r}; {_how_to_get_one()}")
     if path.suffix not in known:
         raise ModelError(f"model must be a file in one of {', '.join(known)}; got {str(path)!r}")
     return path
+
+
+def _how_to_get_one() -> str:
+    names = " or ".join(model.name for model in registry.PUBLISHED)
+    return (
+        f"name one with --model (model=): {names}, after bsmamba2 models fetch {names}; a "
+        "checkpoint; or an .onnx made by bsmamba2 export"
+    )
 
 
 def _lengths(stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,6 +38,8 @@ class OnnxFile:
     manifest: Manifest
     wanting: tuple[str, ...]
     """The initialisers that have to be poured in from a checkpoint; none in a whole model."""
+    data: tuple[Path, ...] = ()
+    """The files beside it that hold its weights; none where they lie inside."""
 
 
 def read_onnx(path: Path) -> OnnxFile:
@@ -59,12 +61,14 @@ def read_onnx(path: Path) -> OnnxFile:
             f"{path} is not a model of bsmamba2: it has no {METADATA_KEY} in its metadata; make "
             "one with bsmamba2 export"
         )
-    for location in {location for _, location in locations} - {None, WEIGHTLESS}:
-        inside = PurePosixPath(str(location))
-        if inside.is_absolute() or ".." in inside.parts or "\\" in str(location):
+    beside = sorted({str(at) for _, at in locations if at not in (None, WEIGHTLESS)})
+    for location in beside:
+        inside = PurePosixPath(location)
+        if inside.is_absolute() or ".." in inside.parts or "\\" in location:
             raise ModelError(f"{path} wants data from outside its folder ({location!r}): refused")
     wanting = tuple(name for name, location in locations if location == WEIGHTLESS)
-    return OnnxFile(path, Manifest.from_json(metadata[METADATA_KEY]), wanting)
+    data_files = tuple(path.parent / location for location in beside)
+    return OnnxFile(path, Manifest.from_json(metadata[METADATA_KEY]), wanting, data_files)
 
 
 def _scan_model(data: mmap.mmap) -> tuple[dict[str, str], list[tuple[str, str | None]]]:

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import io
+import os
 from collections.abc import Mapping
 from typing import Any
 
+from bsmamba2 import cuda, nvidia
 from bsmamba2.array import Audio
+from bsmamba2.checkpoint import file_sha256
+from bsmamba2.device import Device, choose, lacking_card
 from bsmamba2.errors import DeviceError, MissingExtra, ModelError
 from bsmamba2.kernel import library
+from bsmamba2.libraries import open_library
+from bsmamba2.manifest import Manifest
 from bsmamba2.onnx_file import OnnxFile
+from bsmamba2.placement import RECORD, require_placement
 
-_DISTRIBUTIONS = {"onnxruntime": "cpu", "onnxruntime-gpu": "gpu"}
+DISTRIBUTIONS = {"onnxruntime": "cpu", "onnxruntime-gpu": "gpu"}
+"""The packages that hold an ONNX Runtime, and the extras that install them."""
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+"""What ONNX Runtime calls what runs each kind of device."""
 
 
 def open_session(
@@ -25,41 +42,52 @@ def open_session(
 
     Args:
         file: the model, already read and checked.
-        device: ``auto``, ``cpu`` or ``cuda[:N]``. ``auto`` takes a GPU where ONNX Runtime has one.
+        device: ``auto``, ``cpu``, ``cuda[:N]`` or ``tensorrt[:N]``. ``auto`` takes a GPU where
+            there is one and ONNX Runtime is made for it.
         weights: for a graph without weights, every initialiser by name.
         threads: of one run; None leaves the number to ONNX Runtime (all cores).
         kernel: whether the native kernel may take the scans, where it is there.
 
     Raises:
         MissingExtra: no ONNX Runtime is installed, or two that overwrite each other are.
-        DeviceError: the device is not there.
+        DeviceError: the device is not there, or part of the model would run elsewhere.
         ModelError: ONNX Runtime refuses the model.
     """
     ort = import_onnxruntime()
-    device, providers = _resolve_device(device, ort.get_available_providers())
+    place = choose(device, BACKENDS)
     options = ort.SessionOptions()
     options.log_severity_level = 4  # errors are raised, and shown once
     options.use_deterministic_compute = True
+    options.enable_mem_pattern = False
     options.intra_op_num_threads = threads or 0
-    native = library() if kernel and device == "cpu" else None
+    options.add_session_config_entry(RECORD, "1")
+    native = library() if kernel and _has_kernels(place, file.manifest) else None
     if native:
         # It takes the scans' nodes; without it their bodies of plain operators run.
+        if place.kind == "cuda":
+            options.add_session_config_entry(cuda.SETTING, str(cuda.kernels()))
         options.register_custom_ops_library(str(native))
     if file.wanting:
         if weights is None or any(name not in weights for name in file.wanting):
             raise ModelError(f"{file.path.name} has no weights: give a checkpoint in its place")
         values = [ort.OrtValue.ortvalue_from_numpy(weights[name]) for name in file.wanting]
         options.add_external_initializers(list(file.wanting), values)
+    if place.kind != "cpu":
+        _preload(ort)
     try:
-        session = ort.InferenceSession(str(file.path), options, providers=providers)
+        session = ort.InferenceSession(
+            str(file.path), options, providers=_providers(place), enable_fallback=0
+        )
     except Exception as error:  # the binding raises bare exceptions of many classes
         raise ModelError(f"ONNX Runtime refuses {file.path.name}: {first_line(error)}") from None
-    if session.get_providers()[0] != _name(providers[0]):
+    provider = PROVIDERS[place.kind]
+    if session.get_providers()[0] != provider:
         raise DeviceError(
-            f"device {device} was asked for, but ONNX Runtime fell back to "
-            f"{session.get_providers()[0]}: check driver, CUDA and cuDNN"
+            f"device {place} was chosen, but ONNX Runtime could not load its {provider}: run "
+            'pip install "bsmamba2[gpu]", which brings CUDA and cuDNN, or use --device cpu'
         )
-    return session, device
+    require_placement(session, place, provider)
+    return session, str(place)
 
 
 def import_onnxruntime() -> Any:
@@ -68,7 +96,7 @@ def import_onnxruntime() -> Any:
     Raises:
         MissingExtra: none is, or two are, which leaves a mixture of both on the disk.
     """
-    found = [name for name in _DISTRIBUTIONS if _installed(name)]
+    found = [name for name in DISTRIBUTIONS if _installed(name)]
     if len(found) == 2:
         raise MissingExtra(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; run: "
@@ -86,6 +114,17 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
+def software() -> dict[str, str]:
+    """Every version that a model's output may depend on, by name."""
+    native = library()
+    return {
+        "bsmamba2": importlib.metadata.version("bsmamba2") if _installed("bsmamba2") else "",
+        "onnxruntime": import_onnxruntime().__version__,
+        "kernel": file_sha256(native) if native else "plain operators",
+        "instructions": os.environ.get("BSMAMBA2_ISA", "best"),
+    }
+
+
 def _installed(distribution: str) -> bool:
     try:
         importlib.metadata.version(distribution)
@@ -94,28 +133,54 @@ def _installed(distribution: str) -> bool:
     return True
 
 
-def _resolve_device(device: str, available: list[str]) -> tuple[str, list[Any]]:
-    """The device by its full name, and what ONNX Runtime calls it."""
-    kind, _, number = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (
-        number and not (kind == "cuda" and number.isdigit())
-    ):
-        raise DeviceError(f"device must be auto, cpu, cuda or cuda:N; got {device!r}")
-    has_cuda = "CUDAExecutionProvider" in available
-    if kind == "cpu" or (kind == "auto" and not has_cuda):
-        return "cpu", ["CPUExecutionProvider"]
-    if not has_cuda:
-        raise DeviceError(
-            f"device {device!r} needs ONNX Runtime for CUDA, which is not installed; run: "
+def _has_kernels(device: Device, manifest: Manifest) -> bool:
+    """Whether the native library has kernels for this model there."""
+    if device.kind == "cuda":
+        return cuda.has_kernels(manifest) and nvidia.compute_capability(device.index) >= (8, 0)
+    return device.kind == "cpu"
+
+
+def _lacking_cpu(device: Device) -> str | None:
+    return None
+
+
+def _lacking_cuda(device: Device) -> str | None:
+    """See :data:`bsmamba2.device.Backend`."""
+    ort = import_onnxruntime()
+    lacking = lacking_card(device, getattr(ort, "cuda_version", None) or "")
+    if lacking is None and PROVIDERS["cuda"] not in ort.get_available_providers():
+        return (
+            "the ONNX Runtime for NVIDIA cards is not installed; run: "
             'pip uninstall -y onnxruntime && pip install "bsmamba2[gpu]"'
         )
-    index = int(number or 0)
-    cuda = ("CUDAExecutionProvider", {"device_id": index})
-    return f"cuda:{index}", [cuda, "CPUExecutionProvider"]
+    return lacking
 
 
-def _name(provider: Any) -> str:
-    return provider if isinstance(provider, str) else str(provider[0])
+def _lacking_tensorrt(device: Device) -> str | None:
+    """See :data:`bsmamba2.device.Backend`."""
+    lacking = _lacking_cuda(device)
+    if lacking is None and not open_library("libnvinfer.so.10", "nvinfer_10.dll"):
+        return (
+            "ONNX Runtime's TensorRT provider needs TensorRT 10, which is not installed; run: "
+            'pip install "tensorrt-cu13>=10,<11"'
+        )
+    return lacking
+
+
+# Best first. TensorRT is never chosen unasked: it takes minutes to build an engine.
+BACKENDS = (("cuda", _lacking_cuda), ("cpu", _lacking_cpu), ("tensorrt", _lacking_tensorrt))
+
+
+def _providers(device: Device) -> list[Any]:
+    """The device's provider, and behind it what shape arithmetic may fall to."""
+    kinds = {"cpu": (), "cuda": ("cuda",), "tensorrt": ("tensorrt", "cuda")}[device.kind]
+    return [*((PROVIDERS[kind], {"device_id": device.index}) for kind in kinds), PROVIDERS["cpu"]]
+
+
+def _preload(ort: Any) -> None:
+    """Loads CUDA and cuDNN from the packages of [gpu]; what it prints comes as our own sentence."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        ort.preload_dlls()
 
 
 def first_line(error: Exception) -> str:

@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bsmamba2.channels import ChannelGroups
 from bsmamba2.errors import AudioError, ModelError
 from bsmamba2.fifo import Fifo
+from bsmamba2.latency import Jumps
 
 if TYPE_CHECKING:
     from bsmamba2.array import Audio, Exact
@@ -65,16 +67,25 @@ class OverlapAdd:
         overlap: of neighbouring chunks, a fraction of the chunk in [0, 1).
         window: (chunk,) weights instead of the linear fades, all above 0. Its first half counts as
             1 in the first chunk, its second half in the last.
+        channels: of the audio. Default: the engine's; for others see :mod:`bsmamba2.channels`.
 
     Raises:
-        AudioError: overlap or window is out of range.
+        AudioError: overlap, window or channels is out of range.
     """
 
-    def __init__(self, engine: Engine, overlap: float, window: Exact | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        overlap: float,
+        window: Exact | None = None,
+        channels: int | None = None,
+    ) -> None:
         manifest = engine.manifest
+        channels = manifest.channels if channels is None else channels
+        self.manifest = manifest
         self._engine = engine
-        self._rate = manifest.sample_rate
-        self._shape = (len(manifest.stems), manifest.channels)
+        self._groups = ChannelGroups(channels, manifest.channels)
+        self._shape = (len(manifest.stems), channels)
         self._chunk = manifest.chunk
         self._hop = hop_samples(self._chunk, overlap)
         self._window = linear_window(self._chunk, self._hop) if window is None else window
@@ -85,11 +96,16 @@ class OverlapAdd:
             )
         # Held: the input from the previous chunk's start on, since the last chunk may be moved
         # back as far as that. The sums begin at the next chunk's start.
-        self._input = Fifo(manifest.channels, np.float32)
+        self._input = Fifo(channels, np.float32)
         self._lead = 0
         self._start = 0
         self._sum = np.zeros((*self._shape, self._chunk))
         self._weight = np.zeros(self._chunk)
+
+    @property
+    def jumps(self) -> Jumps:
+        """When samples come out: a hop of them, once a chunk and one sample more are there."""
+        return Jumps(self._chunk + 1, self._hop, self._hop)
 
     def push(self, audio: Audio) -> Audio:
         """Takes (channels, n); returns (stems, channels, m), the output that is certain by now.
@@ -141,7 +157,7 @@ class OverlapAdd:
     def _add(self, start: int, stop: int, weights: Exact) -> None:
         """Runs the input held from start to stop; the last ``len(weights)`` outputs count."""
         count = len(weights)
-        stems = self._run(self._input.peek(start, stop).copy())[..., -count:]
+        stems = self._run(self._input.peek(start, stop))[..., -count:]
         self._sum[..., :count] += stems * weights
         self._weight[:count] += weights
 
@@ -149,18 +165,25 @@ class OverlapAdd:
         return (self._sum[..., :count] / self._weight[:count]).astype(np.float32)
 
     def _run(self, chunk: Audio) -> Audio:
+        return self._groups.join(
+            np.stack([self._heard(part) for part in self._groups.split(chunk)])
+        )
+
+    def _heard(self, chunk: Audio) -> Audio:
+        """One run of the engine."""
+        expected = (len(self.manifest.stems), *chunk.shape)
         if not chunk.any():
-            return np.zeros((*self._shape, chunk.shape[-1]), np.float32)
+            return np.zeros(expected, np.float32)
         stems = self._engine.run(chunk)
-        expected = (*self._shape, chunk.shape[-1])
         if stems.shape != expected:
             raise ModelError(
                 f"the engine must return (stems, channels, samples) {expected}; it returned "
                 f"{stems.shape}: export the model again"
             )
         if not np.isfinite(stems).all():
+            seconds = self._start / self.manifest.sample_rate
             raise ModelError(
-                f"the model's output is not finite near {self._start / self._rate:.1f} s: use a "
-                "model of float32 precision"
+                f"the model's output is not finite near {seconds:.1f} s: use a model of float32 "
+                "precision"
             )
         return stems

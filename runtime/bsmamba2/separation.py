@@ -1,7 +1,7 @@
-"""The whole way of a song through an engine, as a stream at the song's own rate.
+"""The whole way of a song through a model, as a stream at the song's own rate.
 
-    mixture ─┬─ resample ─ overlapping chunks ─ resample back ─ stems
-             └─ wait ─────────────────────────────────────────── − ── residual
+    mixture ─┬─ resample ─ chunks or steps ─ resample back ─ stems
+             └─ wait ────────────────────────────────────── − ── residual
 
 The residual is the mixture less the stems at the song's own rate, so all outputs sum to the
 mixture, and what resampling loses is in the residual.
@@ -9,14 +9,14 @@ mixture, and what resampling loses is in the residual.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from bsmamba2.array import Audio, Exact, require_finite, to_float32
-from bsmamba2.errors import AudioError
 from bsmamba2.fifo import Fifo
+from bsmamba2.latency import Jumps, latency_samples
 from bsmamba2.overlap import OverlapAdd
 from bsmamba2.resample import Resampler
 
@@ -25,17 +25,24 @@ if TYPE_CHECKING:
     from bsmamba2.manifest import Manifest
 
 
-def require_channels(channels: int) -> None:
-    """Refuses what is neither mono nor stereo.
+class Core(Protocol):
+    """What turns a mixture into stems at the model's rate: a push and flush of its own."""
 
-    Raises:
-        AudioError: channels is not 1 or 2.
-    """
-    if channels not in (1, 2):
-        raise AudioError(
-            f"audio must have 1 or 2 channels; {channels} came: mix it down to stereo, or separate "
-            "its channels in pairs"
-        )
+    @property
+    def manifest(self) -> Manifest: ...
+
+    @property
+    def jumps(self) -> Jumps:
+        """When its output comes."""
+        ...
+
+    def push(self, audio: Audio) -> Audio:
+        """Takes (channels, n); returns (stems, channels, m), the output that is certain by now."""
+        ...
+
+    def flush(self) -> Audio:
+        """Ends the stream; returns (stems, channels, m), the rest of the output."""
+        ...
 
 
 def on_grid(samples: Exact, step: float) -> Exact:
@@ -54,17 +61,15 @@ def subtract(mixture: Exact, stems: Exact, step: float) -> Exact:
 
 
 class Separation:
-    """A stream of a song through an engine: push what there is, flush at the end.
+    """A stream of a song through a model: push what there is, flush at the end.
 
     As many samples come out as went in. The output does not depend on how the input is cut into
     pushes. Stems and residual sum to the mixture.
 
     Args:
-        engine: runs the chunks.
+        core: what turns the mixture into stems at the model's rate; fresh.
         sample_rate: of input and output, Hz.
-        channels: of input and output. Mono goes to a stereo engine twice and comes back as the
-            mean; stereo goes to a mono engine channel by channel.
-        overlap: of neighbouring chunks, a fraction of the chunk in [0, 1).
+        channels: of input and output, as the core's.
         step: the distance of neighbouring sample values in an integer format (2^-15 for 16 bits).
             The stems are rounded to it before the residual is taken. 0: no rounding.
 
@@ -72,27 +77,36 @@ class Separation:
         AudioError: an argument is out of range.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        sample_rate: float,
-        channels: int,
-        overlap: float,
-        step: float = 0.0,
-    ) -> None:
-        require_channels(channels)
-        manifest = engine.manifest
+    def __init__(self, core: Core, sample_rate: float, channels: int, step: float = 0.0) -> None:
+        manifest = core.manifest
         stems = len(manifest.stems)
-        fitted = engine if manifest.channels == channels else _Fitted(engine, channels)
         self._has_residual = manifest.residual is not None
         self._sample_rate = sample_rate
         self._step = step
         self._stems_shape = (stems, channels)
-        self._to_engine = Resampler(sample_rate, manifest.sample_rate, channels)
-        self._overlap_add = OverlapAdd(fitted, overlap)
-        self._from_engine = Resampler(manifest.sample_rate, sample_rate, stems * channels)
+        self._to_model = Resampler(sample_rate, manifest.sample_rate, channels)
+        self._core = core
+        self._from_model = Resampler(manifest.sample_rate, sample_rate, stems * channels)
         self._waiting = Fifo(channels, np.float64)
         self._came = 0
+
+    @classmethod
+    def by_chunks(
+        cls, engine: Engine, sample_rate: float, channels: int, overlap: float, step: float = 0.0
+    ) -> Separation:
+        """Through an engine, by overlapping chunks.
+
+        Args:
+            overlap: of neighbouring chunks, a fraction of the chunk in [0, 1).
+        """
+        core = OverlapAdd(engine, overlap, channels=channels)
+        return cls(core, sample_rate, channels, step)
+
+    @property
+    def latency_samples(self) -> int:
+        """The most that can have come and not gone out: as many samples later than they came, all
+        are there. The smallest such number."""
+        return latency_samples(self._to_model.delay, self._core.jumps, self._from_model.delay)
 
     def push(self, mixture: npt.NDArray[Any]) -> Exact:
         """Takes the next samples, returns what is certain by now.
@@ -111,8 +125,8 @@ class Separation:
         require_finite(audio, self._sample_rate, self._came)
         self._came += mixture.shape[-1]
         self._waiting.append(mixture)
-        stems = self._overlap_add.push(self._to_engine.push(audio))
-        return self._finish(self._from_engine.push(self._flat(stems)))
+        stems = self._core.push(self._to_model.push(audio))
+        return self._finish(self._from_model.push(self._flat(stems)))
 
     def flush(self) -> Exact:
         """Ends the stream; returns (outputs, channels, m), the rest of the output.
@@ -120,10 +134,10 @@ class Separation:
         Raises:
             ModelError: as :meth:`push`.
         """
-        pushed = self._overlap_add.push(self._to_engine.flush())
-        stems = np.concatenate([pushed, self._overlap_add.flush()], axis=-1)
-        back = self._from_engine.push(self._flat(stems))
-        return self._finish(np.concatenate([back, self._from_engine.flush(self._came)], axis=-1))
+        pushed = self._core.push(self._to_model.flush())
+        stems = np.concatenate([pushed, self._core.flush()], axis=-1)
+        back = self._from_model.push(self._flat(stems))
+        return self._finish(np.concatenate([back, self._from_model.flush(self._came)], axis=-1))
 
     def _flat(self, stems: Audio) -> Audio:
         outputs, channels, samples = stems.shape
@@ -136,26 +150,3 @@ class Separation:
         if not self._has_residual:
             return stems
         return np.concatenate([stems, subtract(mixture, stems, self._step)[np.newaxis]])
-
-
-class _Fitted:
-    """An engine for another number of channels than it was trained with."""
-
-    def __init__(self, engine: Engine, channels: int) -> None:
-        self._engine = engine
-        self._channels = channels
-
-    @property
-    def manifest(self) -> Manifest:
-        return self._engine.manifest.replace(channels=self._channels)
-
-    @property
-    def device(self) -> str:
-        return self._engine.device
-
-    def run(self, chunk: Audio) -> Audio:
-        if self._channels == 1:
-            doubled = self._engine.run(np.concatenate([chunk, chunk]))
-            mean: Audio = doubled.mean(axis=1, keepdims=True, dtype=np.float32)
-            return mean
-        return np.concatenate([self._engine.run(channel[np.newaxis]) for channel in chunk], axis=1)

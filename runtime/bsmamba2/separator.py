@@ -5,22 +5,29 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from bsmamba2.array import Audio, Exact, Layout, arrange, to_float32
 from bsmamba2.encoding import Clip, choose, require_clip
-from bsmamba2.errors import DeviceError
+from bsmamba2.errors import AudioError, DeviceError, ModelError
 from bsmamba2.files import BLOCK, SongFile, StemFiles
+from bsmamba2.schedule import Schedule
 from bsmamba2.separation import Separation
 from bsmamba2.stems import Stems, find_stem
+from bsmamba2.step_stream import StepStream
+from bsmamba2.stream import Stream
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from bsmamba2.engine import Engine
     from bsmamba2.manifest import Manifest
+    from bsmamba2.step_engine import StepEngine
+
+MAX_STEP_MS = 60_000.0
 
 Progress: TypeAlias = Callable[[float, float], None]
 """Called as ``progress(done_seconds, total_seconds)`` of the song. Raising from it, e.g.
@@ -33,7 +40,7 @@ class Separator:
     Args:
         model: the path of an .onnx, .ckpt or .safetensors; an :class:`~bsmamba2.engine.Engine`
             is taken as it is. None asks for the shipped model, of which there is none yet.
-        device: ``auto``, ``cpu`` or ``cuda[:N]``; an engine has its own.
+        device: ``auto``, ``cpu``, ``cuda[:N]`` or ``tensorrt[:N]``; an engine has its own.
 
     Raises:
         ModelError: the model cannot be found or used.
@@ -44,11 +51,15 @@ class Separator:
     def __init__(
         self, model: str | os.PathLike[str] | Engine | None = None, device: str = "auto"
     ) -> None:
+        self._source: str | os.PathLike[str] | None = None
+        self._steps: StepEngine | None = None
+        self._lock = Lock()
         if model is None or isinstance(model, (str, os.PathLike)):
             # Here, since this is what imports an ONNX Runtime.
             from bsmamba2.models import open_engine
 
             self._engine: Engine = open_engine(model, device)
+            self._source = model
         elif device == "auto":
             self._engine = model
         else:
@@ -71,16 +82,21 @@ class Separator:
         audio: npt.ArrayLike,
         sample_rate: float,
         *,
+        stems: Iterable[str] | None = None,
         overlap: float | None = None,
+        channels_first: bool | None = None,
         progress: Progress | None = None,
     ) -> Stems:
         """Separates an array.
 
         Args:
-            audio: float32 or float64, (samples,), (channels, samples) or (samples, channels), the
-                smaller dimension being the channels; mono or stereo, full scale ±1.
+            audio: float32 or float64, (samples,), (channels, samples) or (samples, channels), full
+                scale ±1. More than two channels: see :mod:`bsmamba2.channels`.
             sample_rate: Hz, 8000 to 384000.
+            stems: which to return; the others take no memory. Default: all.
             overlap: of neighbouring chunks, a fraction in [0, 1). Default: the model's.
+            channels_first: which way an array of two dimensions lies. Default: the smaller
+                dimension is the channels.
             progress: see :data:`Progress`.
 
         Returns:
@@ -88,10 +104,12 @@ class Separator:
 
         Raises:
             AudioError: the audio or an argument is out of range.
-            ModelError: the model's output is not finite.
+            ModelError: the model's output is not finite, or it has no such stem.
         """
-        mixture, layout = arrange(audio)
-        return self._separate(mixture, sample_rate, layout, None, overlap, progress)
+        mixture, layout = arrange(audio, channels_first)
+        return self._separate(
+            mixture, sample_rate, layout, stems=stems, overlap=overlap, progress=progress
+        )
 
     def separate_file(
         self,
@@ -134,11 +152,10 @@ class Separator:
             ModelError: the model's output is not finite, or it has no such stem.
         """
         require_clip(clip)
-        known = self.manifest.outputs
-        wanted = known if stems is None else {find_stem(stem, known) for stem in stems}
+        known, wanted = self.manifest.outputs, self._wanted(stems)
         with SongFile(path) as song:
             encoding = choose(song.encoding, format, subtype)
-            stream = self._stream(song.sample_rate, song.channels, overlap, encoding.step)
+            separation = self._by_chunks(song.sample_rate, song.channels, overlap, encoding.step)
             with StemFiles(
                 song.path.parent if directory is None else Path(directory),
                 [f"{song.path.stem}_{stem}" if stem in wanted else None for stem in known],
@@ -150,35 +167,123 @@ class Separator:
                 song=song.path,
             ) as files:
                 blocks = song.blocks()
-                for outputs in _through(stream, blocks, song.sample_rate, song.samples, progress):
+                for outputs in _through(
+                    separation, blocks, song.sample_rate, song.samples, progress
+                ):
                     files.write(outputs)
                 return {known[row]: path for row, path in files.publish().items()}
 
-    def _stream(
+    def stream(
+        self,
+        sample_rate: float,
+        channels: int = 2,
+        *,
+        block_ms: float | None = None,
+        lookahead_ms: float | None = None,
+        overlap: float | None = None,
+    ) -> Stream:
+        """A stream, to push audio into as it comes.
+
+        Without ``lookahead_ms`` it runs the chunks of a separation: the same output to the bit as
+        all at once, the best quality, and a chunk of latency. With it, a streaming model carries
+        its memory from block to block for ever and hears so much of what comes next: the latency
+        is about block and lookahead together, the work 1 + lookahead / block times that of all at
+        once, and what it costs in quality depends on the model.
+
+        Args:
+            sample_rate: Hz, 8000 to 384000.
+            channels: of every push.
+            block_ms: done at a time, rounded to whole frames. Default: as ``lookahead_ms``.
+            lookahead_ms: heard beyond the block, rounded to whole frames. The model must be a
+                checkpoint of a size that is shipped, or exported with ``--streaming``.
+            overlap: of neighbouring chunks, where there is no lookahead. Default: the model's.
+
+        Raises:
+            AudioError: an argument is out of range.
+            ModelError: the model has no graph for streams.
+        """
+        manifest = self.manifest
+        if lookahead_ms is None:
+            if block_ms is not None:
+                raise AudioError(
+                    f"block_ms must be given with lookahead_ms; {block_ms:g} came alone: without a "
+                    "lookahead the stream runs the model's whole chunks"
+                )
+            return Stream(
+                lambda: self._by_chunks(sample_rate, channels, overlap),
+                manifest,
+                sample_rate,
+                channels,
+            )
+        if overlap is not None:
+            raise AudioError(
+                f"overlap must be given without lookahead_ms; {overlap:g} came: the steps of a "
+                "stream do not overlap"
+            )
+        block_ms = lookahead_ms if block_ms is None else block_ms
+        schedule = Schedule(
+            _frames("block_ms", block_ms, manifest), _frames("lookahead_ms", lookahead_ms, manifest)
+        )
+        stepper = self._another_stepper()
+        return Stream(
+            lambda: Separation(StepStream(stepper, schedule, channels), sample_rate, channels),
+            manifest,
+            sample_rate,
+            channels,
+        )
+
+    def _another_stepper(self) -> StepEngine:
+        """The streaming model, loaded once, with states of its own."""
+        from bsmamba2.models import open_step_engine
+        from bsmamba2.step_engine import WholeSteps
+
+        with self._lock:
+            if self._steps is None:
+                if isinstance(self._engine, WholeSteps):
+                    self._steps = self._engine.steps
+                elif self._source is None:
+                    raise ModelError(
+                        "lookahead_ms must be None with an engine, which runs whole chunks: make "
+                        "the Separator from the path of a model"
+                    )
+                else:
+                    self._steps = open_step_engine(self._source, self.device)
+            return self._steps.another()
+
+    def _wanted(self, stems: Iterable[str] | None) -> tuple[str, ...]:
+        """The model's own names for these stems, in its order."""
+        known = self.manifest.outputs
+        asked = known if stems is None else {find_stem(stem, known) for stem in stems}
+        return tuple(stem for stem in known if stem in asked)
+
+    def _by_chunks(
         self, sample_rate: float, channels: int, overlap: float | None, step: float = 0.0
     ) -> Separation:
         overlap = self.manifest.overlap if overlap is None else overlap
-        return Separation(self._engine, sample_rate, channels, overlap, step)
+        return Separation.by_chunks(self._engine, sample_rate, channels, overlap, step)
 
     def _separate(
         self,
         mixture: Audio,
         sample_rate: float,
         layout: Layout,
-        song: str | None,
-        overlap: float | None,
-        progress: Progress | None,
+        *,
+        song: str | None = None,
+        stems: Iterable[str] | None = None,
+        overlap: float | None = None,
+        progress: Progress | None = None,
     ) -> Stems:
         channels, samples = mixture.shape
-        names = self.manifest.outputs
-        stream = self._stream(sample_rate, channels, overlap)
+        known, names = self.manifest.outputs, self._wanted(stems)
+        rows = [known.index(name) for name in names]
+        separation = self._by_chunks(sample_rate, channels, overlap)
         outputs = np.empty((len(names), channels, samples), np.float32)
         blocks = (mixture[:, at : at + BLOCK] for at in range(0, samples, BLOCK))
         done = 0
-        for block in _through(stream, blocks, sample_rate, samples, progress):
-            outputs[..., done : done + block.shape[-1]] = block
+        for block in _through(separation, blocks, sample_rate, samples, progress):
+            outputs[..., done : done + block.shape[-1]] = block[rows]
             done += block.shape[-1]
-        residual = self.manifest.residual
+        residual = self.manifest.residual if names == known else None
         return Stems(outputs, names, sample_rate, layout=layout, residual=residual, song=song)
 
 
@@ -187,6 +292,7 @@ def separate(
     model: str | os.PathLike[str] | Engine | None = None,
     device: str = "auto",
     overlap: float | None = None,
+    stems: Iterable[str] | None = None,
 ) -> Stems:
     """Separates a file into arrays, (channels, samples) float32 at the song's rate.
 
@@ -197,6 +303,7 @@ def separate(
         path: of the song, in any format that libsndfile reads.
         model, device: see :class:`Separator`.
         overlap: of neighbouring chunks, a fraction in [0, 1). Default: the model's.
+        stems: which to return. Default: all.
 
     Raises:
         AudioError, ModelError, DeviceError, MissingExtra: see :class:`Separator`.
@@ -205,12 +312,28 @@ def separate(
         separator = Separator(model, device)
         mixture = np.concatenate([to_float32(block) for block in song.blocks()], axis=1)
         return separator._separate(
-            mixture, song.sample_rate, Layout.CHANNELS_FIRST, song.path.stem, overlap, None
+            mixture,
+            song.sample_rate,
+            Layout.CHANNELS_FIRST,
+            song=song.path.stem,
+            stems=stems,
+            overlap=overlap,
         )
 
 
+def _frames(name: str, milliseconds: float, manifest: Manifest) -> int:
+    """Milliseconds in whole frames of the model."""
+    frame_ms = 1000 * manifest.hop / manifest.sample_rate
+    if not frame_ms / 2 <= milliseconds <= MAX_STEP_MS:
+        raise AudioError(
+            f"{name} must be {frame_ms:g} ms, a frame of the model, to {MAX_STEP_MS:g} ms; "
+            f"{milliseconds:g} came"
+        )
+    return max(1, round(milliseconds / frame_ms))
+
+
 def _through(
-    stream: Separation,
+    separation: Separation,
     blocks: Iterable[npt.NDArray[Any]],
     sample_rate: float,
     samples: int,
@@ -219,12 +342,12 @@ def _through(
     """Pushes the blocks and flushes, telling after each how much has come out."""
     done = 0
     for block in blocks:
-        outputs = stream.push(block)
+        outputs = separation.push(block)
         done += outputs.shape[-1]
         yield outputs
         if progress:
             progress(done / sample_rate, max(done, samples) / sample_rate)
-    outputs = stream.flush()
+    outputs = separation.flush()
     done += outputs.shape[-1]
     yield outputs
     if progress:

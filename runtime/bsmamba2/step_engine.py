@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from bsmamba2 import stft
 from bsmamba2.array import Audio
 from bsmamba2.errors import AudioError, ModelError
 from bsmamba2.manifest import Manifest
@@ -59,6 +61,15 @@ class StepEngine:
         self._carried, self._batch = self._start, 0
         self._buffers: list[list[Any]] = []
 
+    def another(self) -> StepEngine:
+        """The same model for another stream: the session is shared, the states are not.
+
+        Each may run in a thread of its own.
+        """
+        twin = copy.copy(self)
+        twin._carried, twin._batch, twin._buffers = self._start, 0, []
+        return twin
+
     def reset(self) -> None:
         """Forgets the stream: the next step is the first of another."""
         self._carried = self._start
@@ -82,20 +93,45 @@ class StepEngine:
         """
         self._check(block, lookahead)
         written = self._written(block.shape[0])
+        stems = self._run(block, lookahead, self._carried, written)
+        self._carried = written
+        return stems
+
+    def whole(self, spectrum: Audio) -> Audio:
+        """A spectrum by itself, as if the network saw it all at once; no stream is touched.
+
+        Args:
+            spectrum: (batch, channels, frames, bins, 2), float32, at least one frame.
+
+        Returns:
+            (batch, stems, channels, frames, bins, 2).
+
+        Raises:
+            ModelError: ONNX Runtime failed to run the model.
+        """
+        # The last step of a stream has one frame as its lookahead, and here it is the first too.
+        stems = self._run(spectrum[:, :, :-1], spectrum[:, :, -1:], self._start, [])
+        return np.concatenate(stems, axis=3)
+
+    def _run(
+        self, block: Audio, lookahead: Audio, before: list[Any], after: list[Any]
+    ) -> tuple[Audio, Audio]:
+        """One run of the session, from the states ``before`` to ``after``, which none may want."""
         binding = self._session.io_binding()
         for name in ("block_stems", "lookahead_stems"):
             binding.bind_output(name, "cpu")
-        for state, before, after in zip(self.manifest.states, self._carried, written, strict=True):
-            binding.bind_ortvalue_input(state.name, before)
-            binding.bind_ortvalue_output(f"next_{state.name}", after)
+        names = [state.name for state in self.manifest.states]
+        for name, value in zip(names, before, strict=True):
+            binding.bind_ortvalue_input(name, value)
+        for name, value in zip(names, after, strict=bool(after)):
+            binding.bind_ortvalue_output(f"next_{name}", value)
         binding.bind_cpu_input("block", np.ascontiguousarray(block))
         binding.bind_cpu_input("lookahead", np.ascontiguousarray(lookahead))
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:  # the binding raises bare exceptions of many classes
             raise ModelError(f"{self.manifest.name} failed to run: {first_line(error)}") from None
-        self._carried = written
-        stems = binding.get_outputs()[:2]
+        stems = binding.get_outputs()
         return stems[0].numpy(), stems[1].numpy()
 
     def _written(self, batch: int) -> list[Any]:
@@ -129,3 +165,21 @@ class StepEngine:
                     f"{name} must be a batch of {streams}, as the stream is; got "
                     f"{spectrum.shape[0]}: reset before another stream"
                 )
+
+
+class WholeSteps:
+    """A streaming model as an engine of whole chunks: the same network, without a lookahead's end.
+
+    May be shared between threads, as every :class:`bsmamba2.engine.Engine`.
+    """
+
+    def __init__(self, steps: StepEngine) -> None:
+        self.steps = steps
+        self.manifest = steps.manifest
+        self.device = steps.device
+
+    def run(self, chunk: Audio) -> Audio:
+        """See :meth:`bsmamba2.engine.Engine.run`."""
+        n_fft, hop, samples = self.manifest.n_fft, self.manifest.hop, chunk.shape[-1]
+        stems = self.steps.whole(stft.stft(chunk, n_fft, hop)[np.newaxis])[0]
+        return stft.istft(stems, n_fft, hop, samples)

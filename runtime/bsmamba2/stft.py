@@ -26,14 +26,14 @@ def stft(audio: Audio, n_fft: int, hop: int) -> Audio:
     lead = [(0, 0)] * (audio.ndim - 1)
     audio = np.pad(audio, [*lead, (0, max(0, half + 1 - audio.shape[-1]))])
     audio = np.pad(audio, [*lead, (half, half)], mode="reflect")
-    frames = sliding_window_view(audio, n_fft, axis=-1)[..., ::hop, :] * _hann(n_fft)
+    frames = sliding_window_view(audio, n_fft, axis=-1)[..., ::hop, :] * hann(n_fft)
     spectrum = np.fft.rfft(frames).astype(np.complex64, copy=False)
     return spectrum.view(np.float32).reshape(*spectrum.shape, 2)
 
 
 def istft(spectrum: Audio, n_fft: int, hop: int, samples: int) -> Audio:
     """(…, frames, n_fft/2 + 1, 2) to (…, samples)."""
-    window = _hann(n_fft)
+    window = hann(n_fft)
     packed = np.ascontiguousarray(spectrum).view(np.complex64)[..., 0]
     frames = np.fft.irfft(packed, n_fft).astype(np.float32, copy=False) * window
     count = frames.shape[-2]
@@ -47,7 +47,7 @@ def istft(spectrum: Audio, n_fft: int, hop: int, samples: int) -> Audio:
 
 
 @cache
-def _hann(n_fft: int) -> Audio:
+def hann(n_fft: int) -> Audio:
     """The periodic Hann window."""
     phase = 2 * np.pi * np.arange(n_fft) / n_fft
     return (0.5 - 0.5 * np.cos(phase)).astype(np.float32)

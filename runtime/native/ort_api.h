@@ -14,6 +14,9 @@ struct OrtCustomOpDomain;
 struct OrtKernelInfo;
 struct OrtKernelContext;
 struct OrtShapeInferContext;
+struct OrtMemoryInfo;
+struct OrtOp;
+struct OrtOpAttr;
 struct OrtApi;
 
 struct OrtApiBase {
@@ -24,7 +27,8 @@ struct OrtApiBase {
 enum { ORT_FAIL = 1, ORT_INVALID_ARGUMENT = 2 };
 enum { ORT_UNDEFINED = 0, ORT_FLOAT = 1, ORT_FLOAT16 = 10, ORT_BFLOAT16 = 16 };
 enum { ORT_REQUIRED = 0, ORT_OPTIONAL = 1 };
-enum { ORT_MEMORY_DEFAULT = 0 };
+enum { ORT_MEMORY_DEFAULT = 0, ORT_ARENA_ALLOCATOR = 1 };
+enum { ORT_OP_ATTR_INT = 1, ORT_OP_ATTR_FLOAT = 3 };
 
 // KernelContext_ParallelFor and shape inference came with version 17.
 constexpr uint32_t ort_api_version = 17;
@@ -83,6 +87,9 @@ class Ort {
   ORT_FUNCTION(26, OrtStatus*, CreateCustomOpDomain, (const char*, OrtCustomOpDomain**));
   ORT_FUNCTION(27, OrtStatus*, CustomOpDomain_Add, (OrtCustomOpDomain*, const OrtCustomOp*));
   ORT_FUNCTION(28, OrtStatus*, AddCustomOpDomain, (OrtSessionOptions*, OrtCustomOpDomain*));
+  ORT_FUNCTION(49, OrtStatus*, CreateTensorWithDataAsOrtValue,
+               (const OrtMemoryInfo*, void*, size_t bytes, const int64_t*, size_t, int type,
+                OrtValue**));
   ORT_FUNCTION(51, OrtStatus*, GetTensorMutableData, (OrtValue*, void**));
   ORT_FUNCTION(57, OrtStatus*, CreateTensorTypeAndShapeInfo, (OrtTypeAndShape**));
   ORT_FUNCTION(58, OrtStatus*, SetTensorElementType, (OrtTypeAndShape*, int));
@@ -93,6 +100,7 @@ class Ort {
   ORT_FUNCTION(63, OrtStatus*, GetSymbolicDimensions,
                (const OrtTypeAndShape*, const char**, size_t));
   ORT_FUNCTION(65, OrtStatus*, GetTensorTypeAndShape, (const OrtValue*, OrtTypeAndShape**));
+  ORT_FUNCTION(69, OrtStatus*, CreateCpuMemoryInfo, (int allocator, int kind, OrtMemoryInfo**));
   ORT_FUNCTION(85, OrtStatus*, KernelInfoGetAttribute_float,
                (const OrtKernelInfo*, const char*, float*));
   ORT_FUNCTION(86, OrtStatus*, KernelInfoGetAttribute_int64,
@@ -102,9 +110,27 @@ class Ort {
   ORT_FUNCTION(91, OrtStatus*, KernelContext_GetOutput,
                (OrtKernelContext*, size_t, const int64_t*, size_t, OrtValue**));
   ORT_FUNCTION(93, void, ReleaseStatus, (OrtStatus*));
+  ORT_FUNCTION(94, void, ReleaseMemoryInfo, (OrtMemoryInfo*));
+  ORT_FUNCTION(96, void, ReleaseValue, (OrtValue*));
   ORT_FUNCTION(99, void, ReleaseTensorTypeAndShapeInfo, (OrtTypeAndShape*));
   ORT_FUNCTION(193, OrtStatus*, KernelContext_GetGPUComputeStream,
                (const OrtKernelContext*, void**));
+  ORT_FUNCTION(211, OrtStatus*, CreateOpAttr,
+               (const char*, const void*, int count, int type, OrtOpAttr**));
+  ORT_FUNCTION(212, void, ReleaseOpAttr, (OrtOpAttr*));
+  ORT_FUNCTION(213, OrtStatus*, CreateOp,
+               (const OrtKernelInfo*, const char* name, const char* domain, int version,
+                const char** constraints, const int* types, int constraint_count,
+                const OrtOpAttr* const*, int attribute_count, int input_count, int output_count,
+                OrtOp**));
+  ORT_FUNCTION(214, OrtStatus*, InvokeOp,
+               (const OrtKernelContext*, const OrtOp*, const OrtValue* const* inputs, int count,
+                OrtValue* const* outputs, int output_count));
+  ORT_FUNCTION(215, void, ReleaseOp, (OrtOp*));
+  ORT_FUNCTION(237, OrtStatus*, HasSessionConfigEntry,
+               (const OrtSessionOptions*, const char* key, int* found));
+  ORT_FUNCTION(238, OrtStatus*, GetSessionConfigEntry,
+               (const OrtSessionOptions*, const char* key, char* value, size_t* bytes));
   ORT_FUNCTION(268, OrtStatus*, ShapeInferContext_GetInputTypeShape,
                (const OrtShapeInferContext*, size_t, OrtTypeAndShape**));
   ORT_FUNCTION(270, OrtStatus*, ShapeInferContext_SetOutputTypeShape,

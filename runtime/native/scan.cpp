@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <thread>
 #include <vector>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -19,9 +20,14 @@
 namespace bsmamba2 {
 namespace {
 
-// From this many sequences on, they are shared out one by one; with fewer, this many chunks are
-// prepared before a state is handed on.
+// From this many sequences on, they are shared out one by one whatever the machine; on machines of
+// few threads, from fewer on. With fewer, this many chunks are prepared before a state is handed on.
 constexpr int64_t many = 32;
+
+bool enough_sequences(int64_t batch) {
+  static const int64_t threads = std::max(1u, std::thread::hardware_concurrency());
+  return batch >= std::min(many, 2 * threads);
+}
 
 // From this many values on (32 MB), y will have left the caches before it is read.
 constexpr int64_t large = 8 << 20;
@@ -268,7 +274,7 @@ void scan(const Call& call, const Isa& isa, const Parallel& host) {
       body(i);
     });
   };
-  if (call.batch < many && plan.chunks)
+  if (!enough_sequences(call.batch) && plan.chunks)
     few_sequences(plan, weights, parallel);
   else
     many_sequences(plan, weights, parallel);

@@ -117,10 +117,10 @@ def test_both_graphs_have_the_same_weights_under_the_same_names(exported, tiny):
 
 def test_only_scans_whose_states_are_read_make_them(exported, tiny):
     graph = onnx.load(exported(streaming=True)).graph
-    scans = [node for node in graph.node if node.op_type == "mamba2_scan"]
+    nodes = [(n.op_type, n.overload, len(n.output)) for n in graph.node if n.domain == "bsmamba2"]
     depth = tiny.config.depth
-    assert [(s.overload, len(s.output)) for s in scans].count(("states", 3)) == depth
-    assert [(s.overload, len(s.output)) for s in scans].count(("", 1)) == 4 * depth
+    assert nodes.count(("mamba2_scan", "states", 3)) == depth
+    assert nodes.count(("mamba2_mixer", "", 1)) == len(nodes) - depth == 4 * depth
 
 
 def test_targets_differ_in_the_scans_body_alone(exported):

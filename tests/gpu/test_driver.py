@@ -7,9 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnxruntime
 import pytest
 
-from bsmamba2 import kernel
+from bsmamba2 import cuda, kernel
+from bsmamba2.manifest import Manifest
+from bsmamba2.models import shipped_graphs
+from kernel.scans import model
 
 ROOT = Path(__file__).parents[2]
 RUN = """
@@ -91,3 +95,23 @@ def test_a_full_gpu_is_told(run, fake_driver):
     said, _ = run(fake_driver, FAKE_GPU_FULL="1")
     assert said.startswith("allocating the workspace failed")
     assert said.endswith("use smaller batches or chunks.")
+
+
+@pytest.mark.parametrize("on_cuda", [False, True])
+def test_a_session_for_cuda_gets_no_kernel_that_would_take_nodes_to_the_cpu(on_cuda):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    if on_cuda:
+        options.add_session_config_entry(cuda.SETTING, str(cuda.kernels()))
+    options.register_custom_ops_library(str(kernel.library()))
+    proto = model(head_dim=64, state_size=64)
+    if not on_cuda:
+        onnxruntime.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
+        return
+    with pytest.raises(Exception, match="mamba2_scan"):
+        onnxruntime.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
+
+
+def test_every_shipped_size_has_kernels_and_others_are_known_to_have_none():
+    assert all(cuda.has_kernels(graph.manifest) for graph in shipped_graphs())
+    assert not cuda.has_kernels(Manifest("other"))

@@ -1,4 +1,4 @@
-"""One call of the operator, its meaning in float64, and a model of that single node."""
+"""One call of an operator, its meaning in float64, and a model of that single node."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ INPUTS = (
     "ssm_state",
 )  # fmt: skip
 OUTPUTS = ("y", "conv_state_out", "ssm_state_out")
+MIXER_INPUTS = ("u", "in_weight", *INPUTS[1:], "out_weight")
 # A program that loads a library and does no more.
 REGISTER = "import onnxruntime as o; o.SessionOptions().register_custom_ops_library('{}')"
 
 
 @dataclass(frozen=True)
 class Scan:
-    """Inputs and attributes. ``tensors`` are in the order of ``INPUTS``."""
+    """Inputs and attributes, of a scan or of a mixer."""
 
     tensors: dict[str, np.ndarray]
     head_dim: int
@@ -66,6 +67,21 @@ def random_scan(
     return Scan(tensors, head_dim, state_size, reverse)
 
 
+def random_mixer(width=24, **sizes) -> Scan:
+    """A scan whose tokens come from a product with in_weight, and go into one with out_weight."""
+    scan = random_scan(**sizes)
+    rng = np.random.default_rng(1)
+    batch, length, row = scan["zxbcdt"].shape
+    inner = len(scan["norm_weight"])
+    tensors = {
+        "u": rng.standard_normal((batch, length, width)),
+        "in_weight": rng.standard_normal((row, width)) / np.sqrt(width),
+        **{name: scan[name] for name in INPUTS[1:]},
+        "out_weight": rng.standard_normal((width, inner)) / np.sqrt(inner),
+    }
+    return replace(scan, tensors={n: v.astype(np.float32) for n, v in tensors.items()})
+
+
 def silu(x: np.ndarray) -> np.ndarray:
     return x / (1 + np.exp(-x))
 
@@ -100,16 +116,31 @@ def recurrence(scan: Scan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return y[:, :: -1 if scan.reverse else 1], conv_state, h
 
 
-def model(outputs=OUTPUTS, kind=TensorProto.FLOAT, **attributes) -> bytes:
+def mixed(mixer: Scan) -> np.ndarray:
+    """What a mixer means, in float64."""
+    given = {name: tensor.astype(np.float64) for name, tensor in mixer.tensors.items()}
+    scan = {name: given[name] for name in INPUTS[1:]}
+    tokens = given["u"] @ given["in_weight"].T
+    y, _, _ = recurrence(replace(mixer, tensors={"zxbcdt": tokens, **scan}))
+    return y @ given["out_weight"].T
+
+
+def model(
+    outputs=OUTPUTS, kind=TensorProto.FLOAT, name="mamba2_scan", inputs=INPUTS, **attributes
+) -> bytes:
     """A graph of one node, with no shapes, so that what comes at run time is what is checked."""
-    node = helper.make_node("mamba2_scan", INPUTS, outputs, domain="bsmamba2", **attributes)
-    values = [
-        helper.make_tensor_value_info(n, kind if n in ("zxbcdt", "y") else TensorProto.FLOAT, None)
-        for n in (*INPUTS, *outputs)
-    ]
-    graph = helper.make_graph(
-        [node], "scan", values[: len(INPUTS)], [v for v in values[len(INPUTS) :] if v.name]
+    node = helper.make_node(name, inputs, outputs, domain="bsmamba2", **attributes)
+    given, made = (
+        [
+            helper.make_tensor_value_info(
+                n, kind if n in (inputs[0], "y") else TensorProto.FLOAT, None
+            )
+            for n in names
+            if n
+        ]
+        for names in (inputs, outputs)
     )
+    graph = helper.make_graph([node], "scan", given, made)
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("bsmamba2", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
 
@@ -124,11 +155,17 @@ def session(library: Path, proto: bytes, threads=2) -> onnxruntime.InferenceSess
 
 def run(library: Path, scan: Scan, threads=2, outputs=OUTPUTS) -> list[np.ndarray]:
     """The kernel's answer, through ONNX Runtime."""
-    kind = helper.np_dtype_to_tensor_dtype(scan["zxbcdt"].dtype)
-    proto = model(
-        outputs, kind, head_dim=scan.head_dim, state_size=scan.state_size, reverse=scan.reverse,
-        epsilon=scan.epsilon,
-    )  # fmt: skip
+    attributes = {
+        "head_dim": scan.head_dim,
+        "state_size": scan.state_size,
+        "reverse": scan.reverse,
+        "epsilon": scan.epsilon,
+    }
+    if "u" in scan.tensors:
+        proto = model(("y",), name="mamba2_mixer", inputs=MIXER_INPUTS, **attributes)
+    else:
+        kind = helper.np_dtype_to_tensor_dtype(scan["zxbcdt"].dtype)
+        proto = model(outputs, kind, **attributes)
     return session(library, proto, threads).run(None, scan.tensors)
 
 

@@ -158,7 +158,7 @@ def test_a_last_block_shorter_than_its_channels_stays_stereo(effect, noise, samp
 @pytest.mark.parametrize(
     ("audio", "rate"),
     [
-        (np.zeros((6, 99)), 44100),
+        (np.zeros((65, 99)), 44100),
         (np.full((2, 99), np.nan), 44100),
         (np.zeros((2, 99)), 0),
         (np.zeros((2, 99)), float("nan")),

@@ -8,18 +8,29 @@ import numpy as np
 import pytest
 import soundfile
 
-from support.engines import StubEngine, half, identity, left_and_right, lower_half_band, restless
+from support.engines import (
+    StubEngine,
+    StubStepper,
+    half,
+    identity,
+    left_and_right,
+    lower_half_band,
+    passing,
+    restless,
+    wandering,
+)
 
 
 @pytest.fixture(scope="session")
 def stub():
     """``stub.identity(channels=1, chunk=64)`` and so on: makes the engines above."""
 
-    def maker(separate, **fixed):
-        return lambda **changes: StubEngine(separate, **(fixed | changes))
+    def maker(separate, kind=StubEngine, **fixed):
+        return lambda **changes: kind(separate, **(fixed | changes))
 
     kinds = (identity, half, lower_half_band, restless)
     makers = {kind.__name__: maker(kind) for kind in kinds}
+    makers |= {kind.__name__: maker(kind, StubStepper) for kind in (passing, wandering)}
     two = maker(left_and_right, stems=("left", "right"), residual=None)
     return SimpleNamespace(**makers, left_and_right=two, of=StubEngine)
 

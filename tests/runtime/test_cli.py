@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import bsmamba2
+import bsmamba2.commands.info  # loaded before anything in its place is replaced
 from bsmamba2 import Cancelled, ModelError, cli
 
 

@@ -7,39 +7,14 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
-from bsmamba2 import DeviceError, Manifest, MissingExtra, ModelError, Separator
-from bsmamba2.manifest import METADATA_KEY
+from bsmamba2 import MissingExtra, ModelError, Separator
 from bsmamba2.models import open_engine, shipped_graphs
 from bsmamba2.onnx_file import read_onnx
 from bsmamba2.ort_engine import OrtEngine
 from bsmamba2.ort_session import import_onnxruntime
-
-MANIFEST = Manifest("gain", n_fft=16, hop=4, chunk=64)
-
-
-def gain_model(manifest=MANIFEST, location=None):
-    """One stem, the spectrum times 0.5; the factor may be said to lie elsewhere."""
-    factor = numpy_helper.from_array(np.full(1, 0.5, np.float32), "factor")
-    if location:
-        factor.ClearField("raw_data")
-        factor.data_location = TensorProto.EXTERNAL
-        factor.external_data.add(key="location", value=location)
-    one = numpy_helper.from_array(np.array([1]), "one")
-    nodes = [
-        helper.make_node("Mul", ["spectrum", "factor"], ["half"]),
-        helper.make_node("Unsqueeze", ["half", "one"], ["stems"]),
-    ]
-    kinds = [
-        helper.make_tensor_value_info("spectrum", TensorProto.FLOAT, ["b", 2, "t", 9, 2]),
-        helper.make_tensor_value_info("stems", TensorProto.FLOAT, ["b", 1, 2, "t", 9, 2]),
-    ]
-    graph = helper.make_graph(nodes, "g", kinds[:1], kinds[1:], [factor, one])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    if manifest:
-        helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
-    return model.SerializeToString()
+from support.models import MANIFEST, gain_model
 
 
 @pytest.fixture
@@ -124,19 +99,6 @@ def test_a_model_is_named_or_told_how_to_get_one(tmp_path):
     (tmp_path / "model.tflite").touch()
     with pytest.raises(ModelError, match="must be a file in one of .onnx"):
         Separator(tmp_path / "model.tflite")
-
-
-@pytest.mark.parametrize("device", ["gpu", "cpu:1", "cuda:x", "cuda:-1", ""])
-def test_an_unknown_device_is_told_which_exist(write, device):
-    with pytest.raises(DeviceError, match="device must be auto, cpu, cuda or cuda:N"):
-        Separator(write(gain_model()), device)
-
-
-def test_a_device_that_is_not_there_is_an_error_with_its_mend(write, monkeypatch):
-    ort = import_onnxruntime()
-    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(DeviceError, match='pip install "bsmamba2\\[gpu\\]"'):
-        Separator(write(gain_model()), "cuda:0")
 
 
 @pytest.mark.parametrize(

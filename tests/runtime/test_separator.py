@@ -19,6 +19,25 @@ def test_arrays_come_back_in_the_shape_they_had(stub, shape):
     np.testing.assert_allclose(sum(stems.values()), audio, rtol=0, atol=1e-6)
 
 
+def test_an_array_lies_as_the_caller_says(stub, noise):
+    separator = Separator(stub.left_and_right())
+    for audio in (noise(2, 2), noise(2, 1), noise(2, 500)):
+        for channels_first, given in ((True, audio), (False, audio.T)):
+            stems = separator(given, 44100, channels_first=channels_first)
+            left = stems["left"] if channels_first else stems["left"].T
+            np.testing.assert_array_equal(left[0], audio[0])
+            assert not left[1].any()
+
+
+def test_only_the_stems_that_are_asked_for_are_returned(stub, noise):
+    separator, audio = Separator(stub.half()), noise(2, 500)
+    stems = separator(audio, 44100, stems=["no_vocals"])
+    assert list(stems) == ["instrumental"]
+    np.testing.assert_array_equal(stems["other"], separator(audio, 44100)["instrumental"])
+    with pytest.raises(ModelError, match="one of vocals, instrumental; 'drums' came"):
+        separator(audio, 44100, stems=["drums"])
+
+
 def test_no_samples_in_is_no_samples_out(stub):
     stems = Separator(stub.half())(np.zeros((2, 0)), 44100)
     assert stems["instrumental"].shape == (2, 0)

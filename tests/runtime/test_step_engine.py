@@ -6,14 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from bsmamba2 import AudioError, ModelError
+from bsmamba2 import AudioError, ModelError, Separator
 from bsmamba2.check import snr_db
 from bsmamba2.manifest import State
 from bsmamba2.models import shipped_graphs
 from bsmamba2.ort_engine import OrtEngine
 from bsmamba2.schedule import Schedule
-from bsmamba2.step_engine import StepEngine
+from bsmamba2.step_engine import StepEngine, WholeSteps
 from support.streams import run_steps
 
 GRAPHS = {graph.path.stem: graph for graph in shipped_graphs()}
@@ -111,3 +112,44 @@ def test_states_that_the_graph_does_not_have_are_refused(weights):
     manifest = TINY.manifest.replace(states=(State("memory", (25, 3)),))
     with pytest.raises(ModelError, match="the inputs that its manifest lists .*memory"):
         StepEngine(replace(TINY, manifest=manifest), "cpu", weights)
+
+
+def test_streams_of_one_model_share_its_session_and_not_its_states(engine):
+    one, other = engine.another(), engine.another()
+    wanted = stream(engine, noise(12))
+    steps = Schedule(3, 2).steps(12)
+    found = [[], []]
+    for part in steps:
+        for twin, kept in zip((one, other), found, strict=True):
+            kept.append(twin.step(noise(12)[:, :, part.block], noise(12)[:, :, part.lookahead]))
+    for kept in found:
+        blocks = [block for block, _ in kept] + [kept[-1][1]]
+        np.testing.assert_array_equal(np.concatenate(blocks, 3), wanted)
+
+
+def test_a_streaming_model_runs_whole_chunks_as_the_other_graph_does(engine, weights):
+    chunk = np.random.default_rng(0).uniform(-1, 1, (2, 9000)).astype(np.float32)
+    wanted = OrtEngine(GRAPHS["tiny"], "cpu", weights).run(chunk)
+    assert snr_db(wanted, WholeSteps(engine).run(chunk)) >= 100
+
+
+def test_whole_chunks_leave_a_stream_alone(engine):
+    wanted = stream(engine, noise(7))
+    engine.reset()
+    found = [engine.step(noise(7)[:, :, :3], noise(7)[:, :, 3:5])[0]]
+    engine.whole(noise(4, seed=1))
+    found += engine.step(noise(7)[:, :, 3:6], noise(7)[:, :, 6:])
+    np.testing.assert_array_equal(np.concatenate(found, 3), wanted)
+
+
+def test_a_checkpoint_streams_at_any_rate_with_a_lookahead(weights, tmp_path):
+    save_file(weights, tmp_path / "voice.safetensors")
+    separator = Separator(tmp_path / "voice.safetensors", device="cpu")
+    streams = [separator.stream(48000, lookahead_ms=100) for _ in range(2)]
+    assert streams[0].latency_samples < 0.4 * 48000
+    audio = np.random.default_rng(0).uniform(-1, 1, (2, 30000)).astype(np.float32)
+    once = [*streams[0].push(audio).values()], [*streams[0].flush().values()]
+    parts = [[*streams[1].push(part).values()] for part in np.split(audio, [1, 999, 20000], 1)]
+    parts.append([*streams[1].flush().values()])
+    np.testing.assert_array_equal(np.concatenate(parts, -1), np.concatenate(once, -1))
+    np.testing.assert_allclose(np.concatenate(once, -1).sum(axis=0), audio, rtol=0, atol=1e-6)

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bsmamba2.device import NAMES
 from bsmamba2.encoding import Clip
 from bsmamba2.errors import AudioError, Cancelled, Error
 from bsmamba2.separator import Separator
@@ -25,7 +26,7 @@ PATH = click.Path(path_type=Path)
 )
 @click.option("-m", "--model", help="An .onnx of bsmamba2 export, a .ckpt or .safetensors.")
 @click.option("--stem", "stems", multiple=True, help="Write this stem only; may repeat.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
+@click.option("--device", default="auto", show_default=True, help=f"{NAMES}.")
 @click.option(
     "--overlap", type=float, help="Overlap of chunks, 0 to below 1. Default: the model's."
 )

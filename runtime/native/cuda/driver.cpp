@@ -162,8 +162,6 @@ void set_kernels(const char* where) {
   folder = where;
 }
 
-const char* kernels() { return folder.empty() ? nullptr : folder.c_str(); }
-
 void scan(Call call, Kind kind, int64_t N, Stream stream) {
   static std::map<Context, Kernels> modules;
   static std::map<std::pair<Context, Stream>, Workspace> workspaces;

@@ -9,9 +9,8 @@ namespace bsmamba2::cuda {
 
 using Stream = struct CUstream_st*;
 
-// The folder of the .cubin and .ptx files that compile.py wrote. Null until it has been told.
+// The folder of the .cubin and .ptx files that compile.py wrote.
 void set_kernels(const char* folder);
-const char* kernels();
 
 // Puts a call on a stream of the current context; its workspace is filled in here, one a stream,
 // kept and grown. Throws std::runtime_error with a sentence that says what mends it.

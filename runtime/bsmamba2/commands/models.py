@@ -1,0 +1,103 @@
+"""``bsmamba2 models``: the models that have a name, and how to get them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from bsmamba2 import registry
+from bsmamba2.models import add_check, describe
+
+
+@click.group(invoke_without_command=True, short_help="List models by name, or fetch one.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a model.")
+@click.pass_context
+def models(context: click.Context, as_json: bool) -> None:
+    """List the models that separate -m takes by name."""
+    if context.invoked_subcommand:
+        return
+    rows = [_shipped(name, path) for name, path in registry.shipped().items()]
+    rows += [_published(model) for model in registry.PUBLISHED]
+    if as_json:
+        for row in rows:
+            click.echo(json.dumps(row))
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "size", "licence", "state", "about"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        state = "ready" if row["path"] else "not fetched"
+        size = f"{row['bytes'] / 1e6:.0f} MB"
+        table.add_row(row["name"], size, row["licence"], state, row["about"])
+    Console(markup=False, highlight=False).print(table)
+    if not all(row["path"] for row in rows):
+        click.echo("To fetch one: bsmamba2 models fetch NAME")
+
+
+@models.command(short_help="Download a model, verify it, and make its check.")
+@click.argument("name")
+def fetch(name: str) -> None:
+    """Download the published model NAME into the cache (BSMAMBA2_CACHE), and print its path.
+
+    A download that was cut off goes on where it stopped. The file is verified by its SHA-256, and
+    its check is made, which every device has to reproduce.
+    """
+    model = registry.find_published(name)
+    click.echo(
+        f"{model.name}: {model.about}\n{model.size / 1e6:.1f} MB from {model.url}\n"
+        f"licence of the weights: {model.licence}",
+        err=True,
+    )
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task(model.name, total=model.size)
+        path = model.fetch(lambda arrived: bar.update(task, completed=arrived))
+    click.echo("verified by its SHA-256; making its check", err=True)
+    with console.status("running a second of noise by plain operators"):
+        add_check(path)
+    click.echo(path)
+
+
+def _shipped(name: str, path: Path) -> dict[str, Any]:
+    manifest = describe(path)
+    return {
+        "name": name,
+        "bytes": path.stat().st_size,
+        "licence": manifest.licence,
+        "about": f"{', '.join(manifest.stems)}, comes with bsmamba2",
+        "path": str(path),
+    }
+
+
+def _published(model: registry.Published) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "bytes": model.size,
+        "licence": model.licence,
+        "about": model.about,
+        "path": str(model.path) if model.is_fetched else None,
+        "url": model.url,
+        "sha256": model.sha256,
+    }

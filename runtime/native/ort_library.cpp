@@ -1,0 +1,57 @@
+// The library's entry: gives ONNX Runtime the operators.
+#include <cstdio>
+
+#include "cuda/driver.h"
+#include "ort_kernel.h"
+
+namespace bsmamba2 {
+namespace {
+
+// The session's setting that asks for the operator on CUDA, and says where its kernels lie. A
+// session on CUDA gets no other: what the CPU has kernels for would be taken to the CPU.
+constexpr const char* cuda_kernels = "bsmamba2.cuda_kernels";
+
+std::string setting(const OrtSessionOptions* options, const char* key) {
+  int found = 0;
+  size_t bytes = 0;
+  check(ort().HasSessionConfigEntry(options, key, &found));
+  if (!found) return {};
+  check(ort().GetSessionConfigEntry(options, key, nullptr, &bytes));
+  std::string value(bytes, '\0');
+  check(ort().GetSessionConfigEntry(options, key, value.data(), &bytes));
+  return value.c_str();
+}
+
+OrtCustomOpDomain* domain(std::initializer_list<const OrtCustomOp*> operators) {
+  OrtCustomOpDomain* created = nullptr;
+  check(ort().CreateCustomOpDomain("bsmamba2", &created));
+  for (const OrtCustomOp* op : operators) check(ort().CustomOpDomain_Add(created, op));
+  return created;
+}
+
+}  // namespace
+}  // namespace bsmamba2
+
+// Called by SessionOptions.register_custom_ops_library.
+extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
+    OrtSessionOptions* options, const OrtApiBase* base) {
+  using namespace bsmamba2;
+  const OrtApi* api = base->GetApi(ort_api_version);
+  if (!api) {
+    char sentence[160];
+    std::snprintf(sentence, sizeof sentence,
+                  "bsmamba2's kernels need ONNX Runtime 1.17 or newer; this is %s.",
+                  base->GetVersionString());
+    return create_status(base->GetApi(1), ORT_FAIL, sentence);
+  }
+  ort(api);
+  return guarded("bsmamba2", [=] {
+    isa();
+    // Lent to all sessions.
+    static OrtCustomOpDomain* const on_cpu = domain({&scan_operator(), &mixer_operator()});
+    static OrtCustomOpDomain* const on_cuda = domain({&cuda_scan_operator()});
+    const std::string kernels = setting(options, cuda_kernels);
+    if (!kernels.empty()) cuda::set_kernels(kernels.c_str());
+    check(ort().AddCustomOpDomain(options, kernels.empty() ? on_cpu : on_cuda));
+  });
+}

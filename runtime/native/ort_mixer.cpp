@@ -1,0 +1,157 @@
+// The operator bsmamba2::mamba2_mixer for ONNX Runtime's CPU provider: in_proj, the scan and
+// out_proj, for a few sequences at a time.
+//
+// What lies between the projections is nine times as wide as what the mixer takes and gives (at the
+// paper's size 2320 + 1024 columns against 256): for 8 s of audio 660 MB, written once and read
+// once. A tile of it is made, used and forgotten while it is near. Sequences do not know of each
+// other, so the result is the same to the bit. The products are ONNX Runtime's own.
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "ort_kernel.h"
+#include "pool.h"
+
+namespace bsmamba2 {
+namespace {
+
+enum Input {
+  tokens, in_weight, conv_weight, norm_weight = conv_weight + 5,
+  out_weight = conv_weight + parameter_count
+};
+enum Output { result };
+constexpr const char* name = "mamba2_mixer";
+
+// Tokens that a tile has at least, where there are so many: enough for a product to reach its
+// speed.
+constexpr int64_t tile_tokens = 2048;
+
+Pool tiles;
+
+using Value = std::unique_ptr<OrtValue, void (*)(OrtValue*)>;
+
+Value matrix(const OrtMemoryInfo* memory, const float* data, int64_t rows, int64_t columns) {
+  const int64_t sizes[] = {rows, columns};
+  OrtValue* value = nullptr;
+  check(ort().CreateTensorWithDataAsOrtValue(memory, const_cast<float*>(data),
+                                             size_t(rows * columns) * 4, sizes, 2, ORT_FLOAT,
+                                             &value));
+  return {value, ort().ReleaseValue};
+}
+
+// a · wᵀ, by ONNX Runtime's kernel.
+class Product {
+  OrtOp* op = nullptr;
+  OrtMemoryInfo* memory = nullptr;
+
+ public:
+  explicit Product(const OrtKernelInfo* info) {
+    // A kernel that is made without a node has no defaults.
+    const int64_t no = 0, yes = 1;
+    const float one = 1;
+    const struct { const char* name; const void* value; int type; } given[] = {
+        {"transA", &no, ORT_OP_ATTR_INT}, {"transB", &yes, ORT_OP_ATTR_INT},
+        {"alpha", &one, ORT_OP_ATTR_FLOAT}, {"beta", &one, ORT_OP_ATTR_FLOAT}};
+    using Attribute = std::unique_ptr<OrtOpAttr, void (*)(OrtOpAttr*)>;
+    std::vector<Attribute> owners;
+    std::vector<const OrtOpAttr*> attributes;
+    for (const auto& entry : given) {
+      OrtOpAttr* attribute = nullptr;
+      check(ort().CreateOpAttr(entry.name, entry.value, 1, entry.type, &attribute));
+      owners.emplace_back(attribute, ort().ReleaseOpAttr);
+      attributes.push_back(attribute);
+    }
+    const char* constraints[] = {"T"};
+    const int types[] = {ORT_FLOAT};
+    check(ort().CreateOp(info, "Gemm", "", 13, constraints, types, 1, attributes.data(),
+                         int(attributes.size()), 2, 1, &op));
+    check(ort().CreateCpuMemoryInfo(ORT_ARENA_ALLOCATOR, ORT_MEMORY_DEFAULT, &memory));
+  }
+  ~Product() {
+    if (op) ort().ReleaseOp(op);
+    if (memory) ort().ReleaseMemoryInfo(memory);
+  }
+  Product(const Product&) = delete;
+  Product& operator=(const Product&) = delete;
+
+  // a is (rows, width), w is (columns, width), out is (rows, columns).
+  void operator()(const OrtKernelContext* context, const float* a, const Tensor& w, int64_t rows,
+                  float* out) const {
+    const Value left = matrix(memory, a, rows, w.dimensions[1]);
+    const Value product = matrix(memory, out, rows, w.dimensions[0]);
+    const OrtValue* inputs[] = {left.get(), w.value};
+    OrtValue* outputs[] = {product.get()};
+    check(ort().InvokeOp(context, op, inputs, 2, outputs, 1));
+  }
+};
+
+struct Kernel {
+  Attributes attributes;
+  Product product;
+
+  explicit Kernel(const OrtKernelInfo* info) : attributes(info), product(info) {}
+
+  void compute(OrtKernelContext* context) const {
+    const Tensor u(context, tokens, "u", 3);
+    const int64_t B = u.dimensions[0], L = u.dimensions[1], width = u.dimensions[2];
+    const Call whole = scan_call(context, attributes, conv_weight, B, L);
+    const Shape& s = whole.shape;
+    const Tensor in(context, in_weight, "in_weight", 2), out(context, out_weight, "out_weight", 2);
+    in.floats({s.row(), width});
+    out.floats({out.dimensions[0], s.inner()});
+    const float* from = u.floats({B, L, width});
+    float* to = static_cast<float*>(output(context, result, {B, L, out.dimensions[0]}));
+    if (B == 0 || L == 0) return;
+
+    const int64_t tile = std::min(B, std::max<int64_t>(1, tile_tokens / L));
+    const Pool::Loan projected(tiles, size_t(tile * L * s.row()));
+    const Pool::Loan mixed(tiles, size_t(tile * L * s.inner()));
+    for (int64_t b = 0; b < B; b += tile) {
+      Call call = whole;
+      call.batch = std::min(tile, B - b);
+      call.zxbcdt = projected.data();
+      call.y = mixed.data();
+      if (!call.conv_state_is_shared) call.conv_state += b * s.channels() * (s.taps - 1);
+      if (!call.ssm_state_is_shared) call.ssm_state += b * s.inner() * s.state;
+      product(context, from + b * L * width, in, call.batch * L, projected.data());
+      scan(call, isa(), [context](int64_t n, const std::function<void(int64_t)>& body) {
+        parallel_for(context, n, body);
+      });
+      product(context, mixed.data(), out, call.batch * L, to + b * L * out.dimensions[0]);
+    }
+  }
+};
+
+}  // namespace
+
+const OrtCustomOp& mixer_operator() {
+  static const OrtCustomOp op = [] {
+    OrtCustomOp table = operator_table();
+    table.GetName = [](const OrtCustomOp*) { return name; };
+    table.GetInputTypeCount = [](const OrtCustomOp*) { return 3 + parameter_count; };
+    table.GetInputType = [](const OrtCustomOp*, size_t) -> int { return ORT_FLOAT; };
+    table.GetOutputTypeCount = [](const OrtCustomOp*) { return size_t(1); };
+    table.GetOutputType = table.GetInputType;
+    table.CreateKernelV2 = [](const OrtCustomOp*, const OrtApi*, const OrtKernelInfo* info,
+                              void** kernel) {
+      return guarded(name, [=] { *kernel = new Kernel(info); });
+    };
+    table.KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
+      return guarded(name, [=] { static_cast<const Kernel*>(kernel)->compute(context); });
+    };
+    table.KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
+    table.InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) {
+      return guarded(name, [=] {
+        Sketch tokens_out(context, tokens);
+        const Sketch weight(context, out_weight);
+        if (tokens_out.rank != 3 || weight.rank != 2) return;
+        tokens_out.sizes[2] = weight.sizes[0], tokens_out.names[2] = weight.names[0];
+        tokens_out.set(context, result);
+      });
+    };
+    return table;
+  }();
+  return op;
+}
+
+}  // namespace bsmamba2

@@ -1,0 +1,45 @@
+"""Models small enough to write by hand, for ONNX Runtime itself to run."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from bsmamba2 import Manifest
+from bsmamba2.manifest import METADATA_KEY
+from bsmamba2.models import shipped_graphs
+
+MANIFEST = Manifest("gain", n_fft=16, hop=4, chunk=64)
+
+
+def gain_model(manifest=MANIFEST, location=None):
+    """One stem, the spectrum times 0.5; the factor may be said to lie elsewhere."""
+    factor = numpy_helper.from_array(np.full(1, 0.5, np.float32), "factor")
+    if location:
+        factor.ClearField("raw_data")
+        factor.data_location = TensorProto.EXTERNAL
+        factor.external_data.add(key="location", value=location)
+    one = numpy_helper.from_array(np.array([1]), "one")
+    nodes = [
+        helper.make_node("Mul", ["spectrum", "factor"], ["half"]),
+        helper.make_node("Unsqueeze", ["half", "one"], ["stems"]),
+    ]
+    kinds = [
+        helper.make_tensor_value_info("spectrum", TensorProto.FLOAT, ["b", 2, "t", 9, 2]),
+        helper.make_tensor_value_info("stems", TensorProto.FLOAT, ["b", 1, 2, "t", 9, 2]),
+    ]
+    graph = helper.make_graph(nodes, "g", kinds[:1], kinds[1:], [factor, one])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    if manifest:
+        helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
+    return model.SerializeToString()
+
+
+def random_weights(size="tiny", seed=0):
+    """Every tensor of a shipped graph, drawn so that what comes out is finite and not silent."""
+    random = np.random.default_rng(seed)
+    (graph,) = [graph for graph in shipped_graphs() if graph.path.stem == size]
+    return {
+        name: random.normal(0, 0.3 / max(shape[-1:], default=1) ** 0.5, shape).astype(np.float32)
+        for name, shape in graph.manifest.initialisers.items()
+    }
