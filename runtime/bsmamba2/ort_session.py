@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bsmamba2 import nvidia
+from bsmamba2 import cuda, nvidia
 from bsmamba2.array import Audio
 from bsmamba2.checkpoint import file_sha256
 from bsmamba2.device import Device, choose, lacking_card
 from bsmamba2.errors import DeviceError, MissingExtra, ModelError
 from bsmamba2.kernel import instruction_set, library
 from bsmamba2.libraries import missing_library, open_library
+from bsmamba2.manifest import Manifest
 from bsmamba2.onnx_file import OnnxFile
 from bsmamba2.placement import RECORD, require_placement
 
@@ -67,9 +68,11 @@ def open_session(
     options.enable_mem_pattern = False
     options.intra_op_num_threads = threads or 0
     options.add_session_config_entry(RECORD, "1")
-    native = library() if kernel and place.kind == "cpu" else None
+    native = library() if kernel and _has_kernels(place, file.manifest) else None
     if native:
         # It takes the scans' nodes; without it their bodies of plain operators run.
+        if place.kind == "cuda":
+            options.add_session_config_entry(cuda.SETTING, str(cuda.kernels()))
         try:
             options.register_custom_ops_library(str(native))
         except Exception as error:  # the binding raises bare exceptions of many classes
@@ -161,6 +164,13 @@ def _installed(distribution: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
+
+
+def _has_kernels(device: Device, manifest: Manifest) -> bool:
+    """Whether the native library has kernels for this model there."""
+    if device.kind == "cuda":
+        return cuda.has_kernels(manifest) and nvidia.compute_capability(device.index) >= (8, 0)
+    return device.kind == "cpu"
 
 
 def _lacking_cpu(device: Device) -> str | None:
