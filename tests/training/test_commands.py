@@ -7,11 +7,19 @@ from click.testing import CliRunner
 
 from bsmamba2_training.commands import train
 
-SMALL = ["--steps", "2", "--batch", "1", "--segment", "0.1", "--loss-hop", "512", "--valid-every", "2", "--device", "cpu"]
+SMALL = {
+    "steps": 2,
+    "batch": 1,
+    "segment": 0.1,
+    "loss-hop": 512,
+    "valid-every": 2,
+    "device": "cpu",
+}
 
 
-def invoke(*arguments):
-    return CliRunner().invoke(train, [str(a) for a in arguments])
+def invoke(*arguments, **options):
+    named = [text for name, value in options.items() for text in (f"--{name}", value)]
+    return CliRunner().invoke(train, [str(text) for text in (*arguments, *named)])
 
 
 @pytest.fixture
@@ -22,7 +30,7 @@ def micro_choice(monkeypatch):
 
 
 def test_a_run_is_trained_and_leaves_its_model_and_curve(pooled, tmp_path, micro_choice):
-    run = invoke(pooled, "-o", tmp_path / "run", "--preset", "micro", *SMALL)
+    run = invoke(pooled, "-o", tmp_path / "run", "--preset", "micro", **SMALL)
     assert run.exit_code == 0, run.output
     assert "done after step 2" in run.output
     for name in ("model.safetensors", "curve.csv", "curve.png", "state.pt", "plan.json"):

@@ -16,7 +16,7 @@ import hashlib
 import platform
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -229,14 +229,14 @@ def baseline_estimators() -> dict[str, Estimator]:
 
 def protocol(system: str, dataset: Path, songs: int, **more: Any) -> dict[str, Any]:
     """What must stand beside any of these figures."""
-    names = ("bsmamba2", "museval", "numpy", "onnxruntime", "soxr")
+    names = ("bsmamba2", "museval", "numpy", "onnxruntime", "onnxruntime-gpu", "soxr")
     return {
         "system": system,
         "dataset": dataset.name,
         "songs": songs,
         **more,
         "machine": f"{platform.system()} {platform.machine()}",
-        "versions": {name: version(name) for name in names},
+        "versions": {name: found for name in names if (found := _version(name))},
     }
 
 
@@ -256,6 +256,13 @@ def model_protocol(
         "precision": manifest.precision,
         "device": separator.device,
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _read_like(path: Path, mixture: Audio) -> Audio:
