@@ -71,7 +71,7 @@ class SeparationEffect(Effect):
     ) -> None:
         if not isinstance(device, str):
             raise ArgumentTypeError(
-                f"device must be a string; {device!r} came: give auto, cpu or cuda"
+                f"device must be a string; {device!r} came: give auto, cpu or cuda[:N]"
             )
         super().__init__()
         self._source = model
