@@ -37,7 +37,7 @@ CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
 
 
 @dataclass(frozen=True)
-class _Model:
+class Readable:
     """A model, read and ready for an engine."""
 
     file: OnnxFile
@@ -114,6 +114,15 @@ def describe(model: str | os.PathLike[str]) -> Manifest:
     return _with_check(poured_manifest(find_graph(checkpoint).manifest, checkpoint))
 
 
+def read_model(model: str | os.PathLike[str]) -> Readable:
+    """A model's file and weights, for whoever makes another engine of it.
+
+    Raises:
+        ModelError: as :func:`open_engine`.
+    """
+    return _load(model, streaming=False)
+
+
 @cache
 def shipped_graphs() -> tuple[OnnxFile, ...]:
     """The graphs without weights that come with the package, two a size: whole and streaming."""
@@ -175,16 +184,16 @@ def poured_manifest(graph: Manifest, checkpoint: Checkpoint) -> Manifest:
     return graph.replace(**changes)
 
 
-def _load(model: str | os.PathLike[str] | None, streaming: bool) -> _Model:
+def _load(model: str | os.PathLike[str] | None, streaming: bool) -> Readable:
     path = _model_path(model)
     if path.suffix == ".onnx":
         file = read_onnx(path)
-        return _Model(file, file.manifest)
+        return Readable(file, file.manifest)
     checkpoint = read_checkpoint(path)
     registry.require_published(path, checkpoint.sha256)
     graph = find_graph(checkpoint, streaming=streaming)
     manifest = _with_check(poured_manifest(graph.manifest, checkpoint))
-    return _Model(graph, manifest, checkpoint.tensors)
+    return Readable(graph, manifest, checkpoint.tensors)
 
 
 def _with_check(manifest: Manifest) -> Manifest:
