@@ -39,7 +39,8 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "PUBLISHED", (fetched,))
     fetched.path.parent.mkdir(parents=True)
     shutil.copy(checkpoint, fetched.path)
-    for name in ("song.flac", "song.wav"):
+    (tmp_path / "albums").mkdir()
+    for name in ("song.flac", "song.wav", "albums/other.flac"):
         soundfile.write(tmp_path / name, noise, 44100)
     return tmp_path
 

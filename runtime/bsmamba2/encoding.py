@@ -43,6 +43,13 @@ CONTAINERS = {
 neither the rate nor the length, and some need a second file beside the first."""
 
 
+SHORT = ("WAV", "WAVEX", "AIFF", "AU")
+"""Containers whose header holds the length in 32 bits."""
+
+MOST_BYTES = (1 << 32) - (1 << 20)
+"""Of samples in such a file; the rest is for tags and pictures."""
+
+
 @dataclass(frozen=True)
 class Encoding:
     """A container and a sample format that libsndfile writes."""
@@ -68,6 +75,17 @@ class Encoding:
     def lossless(self) -> bool:
         """Whether the samples survive writing and reading."""
         return self.bits is not None or self.subtype in FLOATS
+
+    def for_length(self, samples: int, channels: int) -> Encoding:
+        """This, or RF64 where so many samples are more than a header of 32 bits can tell."""
+        if self.format not in SHORT or samples * channels * self.sample_bytes <= MOST_BYTES:
+            return self
+        return Encoding("RF64", self.subtype, ".wav")
+
+    @property
+    def sample_bytes(self) -> int:
+        """Of one sample on the disk, where the container does not pack them."""
+        return -(-(self.bits or {"FLOAT": 32, "DOUBLE": 64}.get(self.subtype, 8)) // 8)
 
     def as_float(self) -> Encoding:
         """32-bit float in this container, or in WAV where it has none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from bsmamba2.array import Audio
 from bsmamba2.manifest import Manifest
@@ -32,6 +32,18 @@ class Engine(Protocol):
 
         Returns:
             (stems, channels, samples), the manifest's stems in its order.
+        """
+        ...
+
+
+@runtime_checkable
+class ReducedEngine(Engine, Protocol):
+    """An engine that computes in less than float32, where numbers may leave the range."""
+
+    def in_float32(self) -> Engine:
+        """The same model in float32, loaded when it is first asked for.
+
+        A chunk that comes out non-finite is run again by it.
         """
         ...
 

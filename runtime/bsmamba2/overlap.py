@@ -17,19 +17,26 @@ so the weights sum to one whatever the overlap, and since no weight is 0 nothing
 
 from __future__ import annotations
 
+import logging
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from bsmamba2.channels import ChannelGroups
+from bsmamba2.engine import ReducedEngine
 from bsmamba2.errors import AudioError, ModelError
 from bsmamba2.fifo import Fifo
 from bsmamba2.latency import Jumps
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+
     from bsmamba2.array import Audio, Exact
     from bsmamba2.engine import Engine
+
+log = logging.getLogger("bsmamba2")
 
 
 def hop_samples(chunk: int, overlap: float) -> int:
@@ -56,6 +63,13 @@ def linear_window(chunk: int, hop: int) -> Exact:
     return window
 
 
+class _Run(NamedTuple):
+    """One run of the engine, which may not have ended yet."""
+
+    stems: Callable[[], Audio]
+    weights: Exact
+
+
 class OverlapAdd:
     """A stream through an engine, at the engine's rate; its memory is a few chunks, for ever.
 
@@ -68,6 +82,8 @@ class OverlapAdd:
         window: (chunk,) weights instead of the linear fades, all above 0. Its first half counts as
             1 in the first chunk, its second half in the last.
         channels: of the audio. Default: the engine's; for others see :mod:`bsmamba2.channels`.
+        pool: one thread that runs the engine while the caller goes on: then a chunk's output comes
+            with the push that starts the next. The same samples, and memory for a chunk more.
 
     Raises:
         AudioError: overlap, window or channels is out of range.
@@ -79,8 +95,11 @@ class OverlapAdd:
         overlap: float,
         window: Exact | None = None,
         channels: int | None = None,
+        pool: Executor | None = None,
     ) -> None:
         manifest = engine.manifest
+        self._pool = pool
+        self._running: _Run | None = None
         channels = manifest.channels if channels is None else channels
         self.manifest = manifest
         self._engine = engine
@@ -99,12 +118,15 @@ class OverlapAdd:
         self._input = Fifo(channels, np.float32)
         self._lead = 0
         self._start = 0
+        self.float32_chunks = 0
+        """How many came out non-finite and were run again in float32."""
         self._sum = np.zeros((*self._shape, self._chunk))
         self._weight = np.zeros(self._chunk)
 
     @property
     def jumps(self) -> Jumps:
-        """When samples come out: a hop of them, once a chunk and one sample more are there."""
+        """When samples come out: a hop of them, once a chunk and one sample more are there; with
+        a pool a hop later."""
         return Jumps(self._chunk + 1, self._hop, self._hop)
 
     def push(self, audio: Audio) -> Audio:
@@ -117,7 +139,7 @@ class OverlapAdd:
         parts = [np.zeros((*self._shape, 0), np.float32)]
         # More than a chunk: then the song goes on behind it, and it is not the last.
         while len(self._input) - self._lead > self._chunk:
-            parts.append(self._inner_chunk())
+            parts += self._inner_chunk()
         return np.concatenate(parts, axis=-1)
 
     def flush(self) -> Audio:
@@ -126,24 +148,49 @@ class OverlapAdd:
         Raises:
             ModelError: as :meth:`push`.
         """
+        parts = [np.zeros((*self._shape, 0), np.float32)]
+        if self._running:
+            parts.append(self._end(self._running, self._hop))
         held = len(self._input)
         rest = held - self._lead
-        if rest == 0:
-            return np.zeros((*self._shape, 0), np.float32)
-        whole = min(held, self._chunk)
-        self._add(held - whole, held, self._weights(last=True)[:rest])
-        return self._sums(rest)
+        if rest:
+            whole = min(held, self._chunk)
+            parts.append(self._end(self._begin(held - whole, rest, last=True), rest))
+        return np.concatenate(parts, axis=-1)
 
-    def _inner_chunk(self) -> Audio:
-        self._add(self._lead, self._lead + self._chunk, self._weights(last=False))
-        done = self._sums(self._hop)
-        for sums in (self._sum, self._weight):
-            sums[..., : -self._hop] = sums[..., self._hop :]
-            sums[..., -self._hop :] = 0
+    def _inner_chunk(self) -> list[Audio]:
+        run = self._begin(self._lead, self._chunk, last=False)
         self._input.drop(self._lead)
         self._lead = self._hop
         self._start += self._hop
-        return done
+        ended = self._running if self._pool else run
+        self._running = run if self._pool else None
+        return [self._end(ended, self._hop)] if ended else []
+
+    def _begin(self, start: int, count: int, last: bool) -> _Run:
+        """Starts the engine on what is held from ``start`` on; the last ``count`` outputs count."""
+        stop = min(start + self._chunk, len(self._input))
+        parts, seconds = self._groups.split(self._input.peek(start, stop)), self._seconds()
+        weights = self._weights(last)[:count]
+
+        def stems() -> Audio:
+            return self._groups.join(np.stack([self._heard(part, seconds) for part in parts]))
+
+        return _Run(self._pool.submit(stems).result if self._pool else stems, weights)
+
+    def _end(self, run: _Run, done: int) -> Audio:
+        """Adds up what a run of the engine gives; returns the samples that are done by it."""
+        count = len(run.weights)
+        self._sum[..., :count] += run.stems()[..., -count:] * run.weights
+        self._weight[:count] += run.weights
+        out = (self._sum[..., :done] / self._weight[:done]).astype(np.float32)
+        for sums in (self._sum, self._weight):
+            sums[..., : self._chunk - done] = sums[..., done:]
+            sums[..., self._chunk - done :] = 0
+        return out
+
+    def _seconds(self) -> float:
+        return self._start / self.manifest.sample_rate
 
     def _weights(self, last: bool) -> Exact:
         half = self._chunk // 2
@@ -154,22 +201,7 @@ class OverlapAdd:
             window[half:] = 1
         return window
 
-    def _add(self, start: int, stop: int, weights: Exact) -> None:
-        """Runs the input held from start to stop; the last ``len(weights)`` outputs count."""
-        count = len(weights)
-        stems = self._run(self._input.peek(start, stop))[..., -count:]
-        self._sum[..., :count] += stems * weights
-        self._weight[:count] += weights
-
-    def _sums(self, count: int) -> Audio:
-        return (self._sum[..., :count] / self._weight[:count]).astype(np.float32)
-
-    def _run(self, chunk: Audio) -> Audio:
-        return self._groups.join(
-            np.stack([self._heard(part) for part in self._groups.split(chunk)])
-        )
-
-    def _heard(self, chunk: Audio) -> Audio:
+    def _heard(self, chunk: Audio, seconds: float) -> Audio:
         """One run of the engine."""
         expected = (len(self.manifest.stems), *chunk.shape)
         if not chunk.any():
@@ -180,10 +212,23 @@ class OverlapAdd:
                 f"the engine must return (stems, channels, samples) {expected}; it returned "
                 f"{stems.shape}: export the model again"
             )
-        if not np.isfinite(stems).all():
-            seconds = self._start / self.manifest.sample_rate
+        return stems if np.isfinite(stems).all() else self._in_float32(chunk, seconds)
+
+    def _in_float32(self, chunk: Audio, seconds: float) -> Audio:
+        """A chunk once more, where it came out non-finite."""
+        engine = self._engine
+        stems = engine.in_float32().run(chunk) if isinstance(engine, ReducedEngine) else None
+        if stems is None or not np.isfinite(stems).all():
             raise ModelError(
                 f"the model's output is not finite near {seconds:.1f} s: use a model of float32 "
                 "precision"
             )
+        self.float32_chunks += 1
+        log.warning(
+            "the chunk at %.1f s came out non-finite in %s and was run again in float32 (%d so "
+            "far)",
+            seconds,
+            self.manifest.precision,
+            self.float32_chunks,
+        )
         return stems

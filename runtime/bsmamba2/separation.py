@@ -21,6 +21,8 @@ from bsmamba2.overlap import OverlapAdd
 from bsmamba2.resample import Resampler
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from bsmamba2.engine import Engine
     from bsmamba2.manifest import Manifest
 
@@ -92,14 +94,21 @@ class Separation:
 
     @classmethod
     def by_chunks(
-        cls, engine: Engine, sample_rate: float, channels: int, overlap: float, step: float = 0.0
+        cls,
+        engine: Engine,
+        sample_rate: float,
+        channels: int,
+        overlap: float,
+        step: float = 0.0,
+        pool: Executor | None = None,
     ) -> Separation:
         """Through an engine, by overlapping chunks.
 
         Args:
             overlap: of neighbouring chunks, a fraction of the chunk in [0, 1).
+            pool: see :class:`bsmamba2.overlap.OverlapAdd`.
         """
-        core = OverlapAdd(engine, overlap, channels=channels)
+        core = OverlapAdd(engine, overlap, channels=channels, pool=pool)
         return cls(core, sample_rate, channels, step)
 
     @property

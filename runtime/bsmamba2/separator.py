@@ -3,39 +3,47 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeAlias
+from threading import Event, Lock
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bsmamba2.array import Audio, Exact, Layout, arrange, to_float32
-from bsmamba2.encoding import Clip, choose, require_clip
+from bsmamba2.array import Audio, Layout, arrange, to_float32
+from bsmamba2.check import check_input
+from bsmamba2.encoding import Clip
 from bsmamba2.errors import AudioError, DeviceError, ModelError
-from bsmamba2.files import BLOCK, SongFile, StemFiles
+from bsmamba2.going import Progress, through
+from bsmamba2.naming import DEFAULT_TEMPLATE
+from bsmamba2.plan import Asked
 from bsmamba2.schedule import Schedule
 from bsmamba2.separation import Separation
-from bsmamba2.stems import Stems, find_stem
+from bsmamba2.song_file import BLOCK, SongFile
+from bsmamba2.stem_files import StemFiles
+from bsmamba2.stems import Stems, wanted_stems
 from bsmamba2.step_stream import StepStream
 from bsmamba2.stream import Stream
+from bsmamba2.tags import read_tags
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from bsmamba2.engine import Engine
     from bsmamba2.manifest import Manifest
+    from bsmamba2.plan import FilePlan
     from bsmamba2.step_engine import StepEngine
 
 MAX_STEP_MS = 60_000.0
 
-Progress: TypeAlias = Callable[[float, float], None]
-"""Called as ``progress(done_seconds, total_seconds)`` of the song. Raising from it, e.g.
-:class:`bsmamba2.Cancelled`, stops the work and leaves nothing half-written."""
-
 
 class Separator:
     """A model on a device, ready to separate.
+
+    It may be shared between threads: it keeps nothing between calls but the model, and each call
+    returns what it would alone. Whether calls at once are faster than one after the other depends
+    on the device; on a CPU one call takes all cores already. A stream belongs to one thread.
 
     Args:
         model: the path of an .onnx, .ckpt or .safetensors; an :class:`~bsmamba2.engine.Engine`
@@ -77,6 +85,15 @@ class Separator:
         """Where it runs: ``cpu``, ``cuda:0``."""
         return self._engine.device
 
+    def prewarm(self) -> None:
+        """Runs a chunk of noise, so that the first song does not wait for what first runs do.
+
+        Raises:
+            ModelError: the model cannot run.
+        """
+        manifest = self.manifest
+        self._engine.run(check_input(0, manifest.channels, manifest.chunk))
+
     def __call__(
         self,
         audio: npt.ArrayLike,
@@ -86,6 +103,7 @@ class Separator:
         overlap: float | None = None,
         channels_first: bool | None = None,
         progress: Progress | None = None,
+        cancel: Event | None = None,
     ) -> Stems:
         """Separates an array.
 
@@ -98,6 +116,8 @@ class Separator:
             channels_first: which way an array of two dimensions lies. Default: the smaller
                 dimension is the channels.
             progress: see :data:`Progress`.
+            cancel: set from any thread, it stops the work before the next chunk, with
+                :class:`bsmamba2.Cancelled` and nothing half-written.
 
         Returns:
             The stems and the residual, float32, at the rate and in the layout of ``audio``.
@@ -108,7 +128,13 @@ class Separator:
         """
         mixture, layout = arrange(audio, channels_first)
         return self._separate(
-            mixture, sample_rate, layout, stems=stems, overlap=overlap, progress=progress
+            mixture,
+            sample_rate,
+            layout,
+            stems=stems,
+            overlap=overlap,
+            progress=progress,
+            cancel=cancel,
         )
 
     def separate_file(
@@ -121,13 +147,17 @@ class Separator:
         format: str | None = None,
         subtype: str | None = None,
         clip: Clip = "float",
+        template: str = DEFAULT_TEMPLATE,
         overwrite: bool = False,
+        record: bool = False,
+        resume: bool = False,
         progress: Progress | None = None,
+        cancel: Event | None = None,
     ) -> dict[str, Path]:
         """Separates a file into files, in memory that does not grow with its length.
 
         Args:
-            path: of the song, in any format that libsndfile reads.
+            path: of the song, in any format that libsndfile reads, or FFmpeg with the extra ``av``.
             directory: for ``song_vocals.flac`` and so on; made where it does not exist. Default:
                 the song's own folder.
             stems: which to write. Default: all.
@@ -138,8 +168,15 @@ class Separator:
                 where the container has it, else 24 bits.
             clip: what becomes of a file that leaves ±1 where the format ends there: ``float``
                 writes it as 32-bit float, ``clip`` clips it, ``error`` refuses.
+            template: what the files are called, see :class:`bsmamba2.naming.Template`.
             overwrite: whether existing files may be replaced; the song itself never is.
+            record: whether a small JSON beside the stems says what they were made of, for a later
+                call with ``resume``.
+            resume: whether to leave stems as they are that such a record says are of this song,
+                model and options; and to make those again that are missing. Records as well.
             progress: see :data:`Progress`.
+            cancel: set from any thread, it stops the work before the next chunk, with
+                :class:`bsmamba2.Cancelled` and nothing half-written.
 
         Returns:
             The path of each stem that was written. The files of all stems sum to the song: to the
@@ -151,26 +188,57 @@ class Separator:
                 cannot be written.
             ModelError: the model's output is not finite, or it has no such stem.
         """
-        require_clip(clip)
-        known, wanted = self.manifest.outputs, self._wanted(stems)
-        with SongFile(path) as song:
-            encoding = choose(song.encoding, format, subtype)
-            separation = self._by_chunks(song.sample_rate, song.channels, overlap, encoding.step)
-            with StemFiles(
-                song.path.parent if directory is None else Path(directory),
-                [f"{song.path.stem}_{stem}" if stem in wanted else None for stem in known],
-                encoding,
+        asked = Asked(_tuple(stems), overlap, format, subtype, clip, template)
+        folder = None if directory is None else Path(directory)
+        plan = asked.plan(Path(path), folder, self.manifest)
+        return self.separate_planned(
+            plan,
+            overwrite=overwrite,
+            record=record,
+            resume=resume,
+            progress=progress,
+            cancel=cancel,
+        )
+
+    def separate_planned(
+        self,
+        plan: FilePlan,
+        *,
+        overwrite: bool = False,
+        record: bool = False,
+        resume: bool = False,
+        progress: Progress | None = None,
+        cancel: Event | None = None,
+    ) -> dict[str, Path]:
+        """As :meth:`separate_file`, of a song that was planned before with this model."""
+        made = plan.record.found() if resume else None
+        if made and made.all_there:
+            return dict(made.outputs)
+        with SongFile(plan.song) as song, ThreadPoolExecutor(1) as pool:
+            separation = self._by_chunks(
+                song.sample_rate, song.channels, plan.overlap, plan.encoding.step, pool
+            )
+            files = StemFiles(
+                plan.directory,
+                plan.names,
+                plan.encoding,
                 song.sample_rate,
                 song.channels,
-                clip=clip,
-                overwrite=overwrite,
+                clip=plan.clip,
+                overwrite=overwrite or made is not None,
                 song=song.path,
-            ) as files:
-                blocks = song.blocks()
-                for outputs in _through(
-                    separation, blocks, song.sample_rate, song.samples, progress
+                tags=read_tags(song.path),
+            )
+            with files:
+                blocks, length = song.blocks(), song.samples
+                for outputs in through(
+                    separation, blocks, song.sample_rate, length, progress, cancel
                 ):
                     files.write(outputs)
+                known = self.manifest.outputs
+                sizes = {known[row]: file for row, file in files.finish().items()}
+                if record or resume:
+                    plan.record.write(sizes)
                 return {known[row]: path for row, path in files.publish().items()}
 
     def stream(
@@ -250,17 +318,16 @@ class Separator:
                     self._steps = open_step_engine(self._source, self.device)
             return self._steps.another()
 
-    def _wanted(self, stems: Iterable[str] | None) -> tuple[str, ...]:
-        """The model's own names for these stems, in its order."""
-        known = self.manifest.outputs
-        asked = known if stems is None else {find_stem(stem, known) for stem in stems}
-        return tuple(stem for stem in known if stem in asked)
-
     def _by_chunks(
-        self, sample_rate: float, channels: int, overlap: float | None, step: float = 0.0
+        self,
+        sample_rate: float,
+        channels: int,
+        overlap: float | None,
+        step: float = 0.0,
+        pool: Executor | None = None,
     ) -> Separation:
         overlap = self.manifest.overlap if overlap is None else overlap
-        return Separation.by_chunks(self._engine, sample_rate, channels, overlap, step)
+        return Separation.by_chunks(self._engine, sample_rate, channels, overlap, step, pool)
 
     def _separate(
         self,
@@ -272,15 +339,17 @@ class Separator:
         stems: Iterable[str] | None = None,
         overlap: float | None = None,
         progress: Progress | None = None,
+        cancel: Event | None = None,
     ) -> Stems:
         channels, samples = mixture.shape
-        known, names = self.manifest.outputs, self._wanted(stems)
+        known = self.manifest.outputs
+        names = wanted_stems(stems, known)
         rows = [known.index(name) for name in names]
         separation = self._by_chunks(sample_rate, channels, overlap)
         outputs = np.empty((len(names), channels, samples), np.float32)
         blocks = (mixture[:, at : at + BLOCK] for at in range(0, samples, BLOCK))
         done = 0
-        for block in _through(separation, blocks, sample_rate, samples, progress):
+        for block in through(separation, blocks, sample_rate, samples, progress, cancel):
             outputs[..., done : done + block.shape[-1]] = block[rows]
             done += block.shape[-1]
         residual = self.manifest.residual if names == known else None
@@ -321,6 +390,10 @@ def separate(
         )
 
 
+def _tuple(stems: Iterable[str] | None) -> tuple[str, ...] | None:
+    return None if stems is None else tuple(stems)
+
+
 def _frames(name: str, milliseconds: float, manifest: Manifest) -> int:
     """Milliseconds in whole frames of the model."""
     frame_ms = 1000 * manifest.hop / manifest.sample_rate
@@ -330,25 +403,3 @@ def _frames(name: str, milliseconds: float, manifest: Manifest) -> int:
             f"{milliseconds:g} came"
         )
     return max(1, round(milliseconds / frame_ms))
-
-
-def _through(
-    separation: Separation,
-    blocks: Iterable[npt.NDArray[Any]],
-    sample_rate: float,
-    samples: int,
-    progress: Progress | None,
-) -> Iterator[Exact]:
-    """Pushes the blocks and flushes, telling after each how much has come out."""
-    done = 0
-    for block in blocks:
-        outputs = separation.push(block)
-        done += outputs.shape[-1]
-        yield outputs
-        if progress:
-            progress(done / sample_rate, max(done, samples) / sample_rate)
-    outputs = separation.flush()
-    done += outputs.shape[-1]
-    yield outputs
-    if progress:
-        progress(done / sample_rate, done / sample_rate)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,9 @@ import numpy as np
 from bsmamba2.array import Audio, Exact, Layout
 from bsmamba2.encoding import Clip, choose, require_clip
 from bsmamba2.errors import AudioError, ModelError
-from bsmamba2.files import BLOCK, StemFiles
 from bsmamba2.separation import on_grid, subtract
+from bsmamba2.song_file import BLOCK
+from bsmamba2.stem_files import StemFiles
 
 if TYPE_CHECKING:
     import os
@@ -38,6 +39,16 @@ def find_stem(name: str, known: Sequence[str]) -> str:
         if name == stem or name in ALIASES.get(stem, ()):
             return stem
     raise UnknownStem(f"stem must be one of {', '.join(known)}; {name!r} came")
+
+
+def wanted_stems(names: Iterable[str] | None, known: Sequence[str]) -> tuple[str, ...]:
+    """The known stems that are asked for, in their order; None asks for all.
+
+    Raises:
+        UnknownStem: as :func:`find_stem`.
+    """
+    asked = known if names is None else {find_stem(name, known) for name in names}
+    return tuple(stem for stem in known if stem in asked)
 
 
 class Stems(Mapping[str, Audio]):
@@ -137,6 +148,7 @@ class Stems(Mapping[str, Audio]):
         ) as writer:
             for start in range(0, samples, BLOCK):
                 writer.write(self._rounded(start, start + BLOCK, encoding.step))
+            writer.finish()
             return {self._names[row]: path for row, path in writer.publish().items()}
 
     def _rounded(self, start: int, stop: int, step: float) -> Exact:

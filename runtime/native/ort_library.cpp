@@ -1,8 +1,18 @@
 // The library's entry: gives ONNX Runtime the operators.
 #include <cstdio>
+#include <exception>
 
 #include "cuda/driver.h"
 #include "ort_kernel.h"
+
+// The name of the instruction set that is used; empty where BSMAMBA2_ISA names none that is here.
+extern "C" __attribute__((visibility("default"))) const char* bsmamba2_isa() {
+  try {
+    return bsmamba2::isa().name;
+  } catch (const std::exception&) {
+    return "";
+  }
+}
 
 namespace bsmamba2 {
 namespace {

@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bsmamba2 import AudioError, Cancelled, ModelError, Separator
+from bsmamba2.encoding import Encoding
+from bsmamba2.song_file import SongFile
 
 
 def integers(path):
@@ -244,6 +246,55 @@ def test_two_songs_can_be_separated_at_once(stub, song):
     for thread in threads:
         thread.join()
     assert len(names(paths[0].parent)) == 6
+
+
+@pytest.mark.parametrize("name", ["song.wav", "song.aiff", "song.au"])
+@pytest.mark.parametrize("told", [True, False])
+def test_what_is_longer_than_its_format_can_tell_is_rf64(stub, song, monkeypatch, name, told):
+    path = song(name, "PCM_16", samples=100_000)
+    if told:
+        monkeypatch.setattr("bsmamba2.encoding.MOST_BYTES", 300_000)
+    else:  # the header of a stream may say less than comes
+        monkeypatch.setattr("bsmamba2.song_file.SongFile.samples", 10)
+        monkeypatch.setattr("bsmamba2.encoding.MOST_BYTES", 300_000)
+    made = Separator(stub.lower_half_band()).separate_file(path)
+    assert {(out.suffix, soundfile.info(out).format) for out in made.values()} == {(".wav", "RF64")}
+    np.testing.assert_array_equal(sum(map(integers, made.values())), integers(path))
+
+
+def test_beyond_four_gigabytes_wav_becomes_rf64():
+    wav = Encoding("WAV", "PCM_24", ".wav")
+    assert wav.for_length(10**8, 2) == wav
+    assert wav.for_length(8 * 10**8, 2) == Encoding("RF64", "PCM_24", ".wav")
+    assert Encoding("W64", "DOUBLE", ".w64").for_length(10**12, 2).format == "W64"
+
+
+@pytest.mark.parametrize("format", ["RF64", "W64"])
+def test_a_song_of_more_than_four_gigabytes_is_read(tmp_path, format):
+    path = tmp_path / "long.wav"
+    with soundfile.SoundFile(path, "w", 44100, 2, "DOUBLE", format=format) as file:
+        file.write(np.zeros((9, 2)))
+    frames = 3 * 10**8
+    small = path.read_bytes()
+    sized = resized(small, format, frames * 16)
+    path.write_bytes(sized)
+    os.truncate(path, len(small) + (frames - 9) * 16)  # a hole, that takes no room
+    with SongFile(path) as song:
+        assert (song.samples, path.stat().st_size > 1 << 32) == (frames, True)
+
+
+def resized(file, format, size):
+    """A file of nine frames whose header tells of so many bytes of samples."""
+
+    def bits(*numbers):
+        return b"".join(number.to_bytes(8, "little") for number in numbers)
+
+    more = size - 9 * 16
+    if format == "W64":
+        whole = file.replace(bits(len(file)), bits(len(file) + more), 1)
+        return whole.replace(bits(9 * 16 + 24), bits(size + 24), 1)
+    start = file.index(b"ds64") + 8
+    return file[:start] + bits(len(file) - 8 + more, size, size // 16) + file[start + 24 :]
 
 
 def bad_nan(path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -67,6 +69,24 @@ def test_the_output_does_not_depend_on_the_pushes(stub, noise, length, cuts, ove
     engine, audio = stub.restless(channels=1, chunk=chunk), noise(1, length)
     stems = through(OverlapAdd(engine, overlap), audio, sorted(min(c, length) for c in cuts))
     np.testing.assert_array_equal(stems, twin(engine, audio, overlap))
+
+
+@pytest.mark.parametrize("overlap", OVERLAPS)
+def test_an_engine_that_runs_ahead_gives_the_same_bits(stub, noise, overlap):
+    engine = stub.restless(channels=1)
+    with ThreadPoolExecutor(1) as pool:
+        for length in EDGES[::5]:
+            audio, ahead = noise(1, length), OverlapAdd(engine, overlap, pool=pool)
+            np.testing.assert_array_equal(
+                through(ahead, audio, range(0, length, 50)),
+                through(OverlapAdd(engine, overlap), audio),
+            )
+
+
+def test_an_engine_that_fails_ahead_is_heard_of(stub, noise):
+    engine = stub.of(lambda chunk: 1 / 0, channels=1)
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ZeroDivisionError):
+        through(OverlapAdd(engine, 0.5, pool=pool), noise(1, 500), [100, 200])
 
 
 def test_pushes_of_one_sample_give_the_same_bits(stub, noise):
@@ -150,6 +170,35 @@ def test_an_output_that_is_not_finite_is_an_error_with_its_time(stub, noise):
     engine = stub.of(lambda chunk: chunk[np.newaxis] * np.nan, channels=1)
     with pytest.raises(ModelError, match=r"not finite near 0\.0 s: use a model of float32"):
         through(OverlapAdd(engine, 0.5), noise(1, 100))
+
+
+class Reduced:
+    """Overflows above 0.9, and holds a float32 engine against that."""
+
+    def __init__(self, exact):
+        self.exact, self.manifest, self.device = exact, exact.manifest, "cpu"
+
+    def run(self, chunk):
+        return np.where(np.abs(chunk) > 0.9, np.inf, chunk)[np.newaxis].astype(np.float32)
+
+    def in_float32(self):
+        return self.exact
+
+
+def test_a_chunk_that_overflows_is_run_again_in_float32_and_counted(stub, noise, caplog):
+    audio = 0.5 * noise(1, 1000)
+    audio[0, 500] = 1
+    stream = OverlapAdd(Reduced(stub.identity(channels=1)), 0)
+    np.testing.assert_array_equal(through(stream, audio)[0], audio)
+    assert stream.float32_chunks == 1
+    (record,) = caplog.records
+    assert "non-finite in fp32 and was run again in float32 (1 so far)" in record.message
+
+
+def test_what_float32_cannot_hold_either_is_an_error(stub, noise):
+    broken = stub.of(lambda chunk: chunk[np.newaxis] * np.nan, channels=1)
+    with pytest.raises(ModelError, match="not finite near"):
+        through(OverlapAdd(Reduced(broken), 0), 2 * noise(1, 100))
 
 
 def test_an_output_of_another_shape_is_an_error(stub, noise):

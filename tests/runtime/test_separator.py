@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import soundfile
+from safetensors.numpy import save_file
 
 import bsmamba2
 from bsmamba2 import AudioError, Cancelled, DeviceError, ModelError, Separator
+from bsmamba2.models import shipped_graphs
 
 
 @pytest.mark.parametrize("shape", [(500,), (1, 500), (500, 1), (2, 500), (500, 2), (1, 1)])
@@ -80,6 +85,43 @@ def test_the_caller_can_stop_from_progress(stub, noise):
 
     with pytest.raises(Cancelled, match="enough"):
         Separator(stub.half())(noise(2, 500), 44100, progress=stop)
+
+
+def test_another_thread_can_stop_the_work(stub, noise, song):
+    def stop_by_another(chunk):
+        thread = threading.Thread(target=cancel.set)
+        thread.start()
+        thread.join()
+        return chunk[np.newaxis]
+
+    path, engine, cancel = song(samples=400_000), stub.of(stop_by_another), threading.Event()
+    with pytest.raises(Cancelled, match="stopped by the caller"):
+        Separator(engine).separate_file(path, cancel=cancel)
+    assert list(path.parent.iterdir()) == [path]
+    assert len(engine.lengths) < 4000
+    with pytest.raises(Cancelled):
+        Separator(engine)(noise(2, 500), 44100, cancel=cancel)
+
+
+def test_to_prewarm_is_to_run_one_whole_chunk(stub):
+    engine = stub.half()
+    Separator(engine).prewarm()
+    assert engine.lengths == [64]
+
+
+def test_threads_that_share_a_separator_get_what_they_would_alone(tmp_path, noise):
+    graph = next(g for g in shipped_graphs() if g.path.stem == "tiny")
+    random = np.random.default_rng(0)
+    shapes = graph.manifest.initialisers.items()
+    weights = {name: random.normal(0, 0.2, shape).astype(np.float32) for name, shape in shapes}
+    save_file(weights, tmp_path / "voice.safetensors")
+    separator = Separator(tmp_path / "voice.safetensors", device="cpu")
+    songs = [noise(2, 20_000 + 100 * k, seed=k) for k in range(4)]
+    alone = [separator(audio, 44100)["vocals"] for audio in songs]
+    with ThreadPoolExecutor(4) as pool:
+        together = pool.map(lambda audio: separator(audio, 44100)["vocals"], songs)
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_an_engine_has_its_own_device(stub):

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import json
-import time
+import os
 from pathlib import Path
 from typing import Any, get_args
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bsmamba2.batch import Batch, Outcome
 from bsmamba2.device import NAMES
+from bsmamba2.display import Display, length
 from bsmamba2.encoding import Clip
-from bsmamba2.errors import AudioError, Cancelled, Error
+from bsmamba2.naming import DEFAULT_TEMPLATE
+from bsmamba2.plan import Asked
 from bsmamba2.separator import Separator
 
 PATH = click.Path(path_type=Path)
 
 
-@click.command(short_help="Write a song's vocals and instrumental.")
+@click.command(short_help="Write the vocals and instrumental of songs.")
 @click.argument("songs", metavar="SONG...", nargs=-1, required=True, type=PATH)
 @click.option(
     "-o", "--output", metavar="DIR", type=PATH, help="Folder for the stems. Default: the song's."
 )
-@click.option("-m", "--model", help="An .onnx of bsmamba2 export, a .ckpt or .safetensors.")
+@click.option("-m", "--model", help="A name of bsmamba2 models; an .onnx, .ckpt or .safetensors.")
 @click.option("--stem", "stems", multiple=True, help="Write this stem only; may repeat.")
 @click.option("--device", default="auto", show_default=True, help=f"{NAMES}.")
 @click.option(
@@ -39,7 +40,15 @@ PATH = click.Path(path_type=Path)
     show_default=True,
     help="What becomes of a stem beyond full scale.",
 )
+@click.option(
+    "--template",
+    default=DEFAULT_TEMPLATE,
+    show_default=True,
+    help="Names of the files, with {name}, {stem}, {model}; a / makes folders.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace stems that exist.")
+@click.option("--resume", is_flag=True, help="Go on after a run that was stopped or killed.")
+@click.option("--plan", "only_plan", is_flag=True, help="Say what would be made, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a song.")
 def separate(
     songs: tuple[Path, ...],
@@ -47,86 +56,65 @@ def separate(
     model: str | None,
     stems: tuple[str, ...],
     device: str,
+    overwrite: bool,
+    resume: bool,
+    only_plan: bool,
     as_json: bool,
-    **options: Any,
+    **asked: Any,
 ) -> None:
     """Write the stems of each SONG as DIR/SONG_vocals.flac and so on, and print their paths.
 
-    All songs are tried; those that failed are listed at the end, with exit status 2.
+    A SONG may be a folder: then all songs in it and in its folders, which are made in DIR too. All
+    songs are tried; those that failed are listed at the end, with exit status 2. A small hidden
+    file beside the stems lets --resume skip songs whose stems are made and whose file, model and
+    options are the same.
     """
+    wanted = Asked(stems=stems or None, **asked)
     separator = Separator(model, device)
     about = {"model": separator.manifest.name, "device": separator.device}
     if device == "auto":
         click.echo("{model} on {device}".format(**about), err=True)
-    failures: list[str] = []
-    made: dict[Path, Path] = {}
-    for song in songs:
-        key = (output or song.parent).absolute() / song.stem
-        try:
-            if key in made:
-                raise AudioError(
-                    f"{song} has the name of {made[key]}, whose stems were just written: choose "
-                    "another folder for it with -o"
-                )
-            with _Watch(song) as watch:
-                paths = separator.separate_file(
-                    song, output, stems=stems or None, progress=watch.report, **options
-                )
-        except Cancelled:
-            raise
-        except Error as error:
-            # An AudioError names its file; what the model did needs the song beside it.
-            failures.append(str(error) if isinstance(error, AudioError) else f"{song}: {error}")
-            record: dict[str, Any] = {"error": str(error)}
-        else:
-            made[key] = song
-            outputs = {stem: str(path) for stem, path in paths.items()}
-            record = {"outputs": outputs, **watch.figures()}
-        if as_json:
-            click.echo(json.dumps({"song": str(song), **record, **about}))
-        elif "outputs" in record:
-            click.echo("\n".join(outputs.values()))
-    for failure in failures:
-        click.echo(f"bsmamba2: {failure}", err=True)
+    with Display() as display:
+        batch = Batch(separator, wanted, display, overwrite=overwrite, resume=resume)
+        batch.plan(songs, output)
+        if only_plan or len(batch.plans) + len(batch.outcomes) > 1:
+            click.echo(_said(batch), err=True)
+        if only_plan:
+            _print_plan(batch, as_json)
+        for outcome in batch.outcomes if only_plan else batch.run():
+            _print(outcome, about, as_json)
+    failures = [outcome for outcome in batch.outcomes if outcome.error]
+    for outcome in failures:
+        click.echo(f"bsmamba2: {outcome.error}", err=True)
     if failures:
-        click.get_current_context().exit(2)
+        click.get_current_context().exit(1 if any(f.is_bug for f in failures) else 2)
 
 
-class _Watch:
-    """Times one song and, on a terminal, shows its progress with speed and time left."""
+def _said(batch: Batch) -> str:
+    """The plan, in a line."""
+    to_do, done, failed = batch.plans, batch.done, len(batch.outcomes) - len(batch.done)
+    files = sum(len(plan.outputs) for plan in to_do)
+    folders = {path.parent for plan in to_do for path in plan.outputs.values()}
+    where = str(next(iter(folders))) if len(folders) == 1 else f"{len(folders)} folders"
+    parts = [f"{len(to_do)} songs, {length(sum(plan.seconds for plan in to_do))} of audio"]
+    parts += [f"{files} files into {where}"] if files else []
+    parts += [f"{len(done)} done already"] if done else []
+    parts += [f"{failed} cannot be separated"] if failed else []
+    return "; ".join(parts)
 
-    def __init__(self, song: Path) -> None:
-        console = Console(stderr=True)
-        self._shown = console.is_terminal
-        self._bar = Progress(
-            # No markup: a song may be called "[red] x".
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.fields[speed]:.1f}x real time"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-        )
-        self._task = self._bar.add_task(song.name, total=None, speed=0.0)
-        self._song_seconds = 0.0
 
-    def __enter__(self) -> _Watch:
-        self._start = time.perf_counter()
-        if self._shown:
-            self._bar.start()
-        return self
+def _print_plan(batch: Batch, as_json: bool) -> None:
+    for plan in batch.plans:
+        outputs = {stem: str(path) for stem, path in plan.outputs.items()}
+        if as_json:
+            record = {"song": str(plan.song), "seconds": plan.seconds, "planned": outputs}
+            click.echo(json.dumps(record))
+        else:
+            click.echo("\n".join(outputs.values()))
 
-    def __exit__(self, *_: object) -> None:
-        if self._shown:
-            self._bar.stop()
-        self._seconds = time.perf_counter() - self._start
 
-    def report(self, done_seconds: float, total_seconds: float) -> None:
-        self._song_seconds = total_seconds
-        speed = done_seconds / (time.perf_counter() - self._start)
-        self._bar.update(self._task, completed=done_seconds, total=total_seconds, speed=speed)
-
-    def figures(self) -> dict[str, float]:
-        """The time it took, and how many seconds of song a second of it separated."""
-        speed = self._song_seconds / self._seconds
-        return {"seconds": round(self._seconds, 3), "speed": round(speed, 3)}
+def _print(outcome: Outcome, about: dict[str, str], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"song": str(outcome.song), **outcome.figures(), **about}))
+    elif outcome.outputs and not outcome.was_done:
+        click.echo("\n".join(os.fspath(path) for path in outcome.outputs.values()))

@@ -1,11 +1,9 @@
-"""Songs read and stems written in blocks: memory does not grow, and no file is ever half there."""
+"""Stems written in blocks, and no file ever half there."""
 
 from __future__ import annotations
 
 import logging
 import os
-import secrets
-import stat
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import soundfile
 
-from bsmamba2.array import require_finite
-from bsmamba2.channels import require_channels
 from bsmamba2.encoding import FLOATS, Clip, Encoding
 from bsmamba2.errors import AudioError
-from bsmamba2.resample import require_rate
+from bsmamba2.part_file import BeingMade, PartFile
+from bsmamba2.song_file import BLOCK, sentences
+from bsmamba2.tags import Tags, write_tags
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,96 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("bsmamba2")
 
-BLOCK = 1 << 16
-"""Samples read or copied at once."""
-
 PIECE = 1 << 12
 """Samples written at once: libvorbis puts them on the stack, and crashes on a few seconds."""
-
-
-class SongFile:
-    """A song on disk, to be read once in blocks; a context manager.
-
-    Raises:
-        AudioError: the file is missing, unreadable, empty, or of no song's rate or channels.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        with _sentences(f"{self.path} cannot be opened", "check its name"):
-            mode = self.path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise AudioError(f"{self.path} is a folder: give the songs in it, e.g. {self.path}/*")
-        if not stat.S_ISREG(mode):
-            raise AudioError(f"{self.path} is no file: write the song to one first")
-        if self.path.stat().st_size == 0:
-            raise AudioError(f"{self.path} is an empty file: get it again")
-        try:
-            self._file = soundfile.SoundFile(self.path)
-        # libsndfile takes a name that ends in .raw for headerless samples, and asks for their type.
-        except (soundfile.LibsndfileError, OSError, TypeError) as error:
-            raise AudioError(
-                f"{self.path} is not audio that libsndfile reads ({_reason(error)}): convert it to "
-                "WAV or FLAC first"
-            ) from None
-        try:
-            with self._named():
-                require_channels(self.channels)
-                require_rate(self.sample_rate)
-        except AudioError:
-            self._file.close()
-            raise
-
-    @property
-    def sample_rate(self) -> int:
-        """Hz."""
-        return int(self._file.samplerate)
-
-    @property
-    def channels(self) -> int:
-        return int(self._file.channels)
-
-    @property
-    def samples(self) -> int:
-        """The length that the header states; what can be read decides."""
-        return int(self._file.frames)
-
-    @property
-    def encoding(self) -> Encoding:
-        return Encoding(self._file.format, self._file.subtype, self.path.suffix)
-
-    def blocks(self) -> Iterator[Exact]:
-        """The samples, (channels, n) in float64, full scale ±1.
-
-        Raises:
-            AudioError: the file cannot be read on, a sample is not finite, or there is none.
-        """
-        start = 0
-        while True:
-            with _sentences(f"{self.path} cannot be read on", "it is damaged, get it again"):
-                frames = self._file.read(BLOCK, dtype="float64", always_2d=True)
-            if len(frames) == 0:
-                break
-            with self._named():
-                require_finite(frames.T, self.sample_rate, start)
-            start += len(frames)
-            yield frames.T
-        if start == 0:
-            raise AudioError(f"{self.path} has no samples: give a song that is not empty")
-
-    def __enter__(self) -> SongFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Puts the song's name before what is wrong with its audio."""
-        try:
-            yield
-        except AudioError as error:
-            raise AudioError(f"{self.path}: {error}") from None
 
 
 class StemFile:
@@ -153,8 +63,8 @@ class StemFile:
         self._overwrite = overwrite
         self._song = song
         self._require_free()
-        self._temporary, self._file = self._open()
-        self._empty = True
+        self._part, self._file = self._open()
+        self._samples = 0
 
     @property
     def path(self) -> Path:
@@ -169,16 +79,25 @@ class StemFile:
         """
         if self._encoding.bits:
             samples = self._fit(samples)
+        samples_in_all = self._samples + samples.shape[-1]
+        fitting = self._encoding.for_length(samples_in_all, self._channels)
+        if fitting != self._encoding:
+            self._go_on_as(fitting, "is longer than its format can tell: it is written as RF64")
         with self._told():
             self._put(samples)
-        self._empty = False
+        self._samples = samples_in_all
 
-    def finish(self) -> None:
-        """Closes the file and waits until it is on the disk, still under its temporary name."""
+    def finish(self, tags: Tags) -> int:
+        """Closes the file and waits until it is on the disk, still under its temporary name.
+
+        Returns:
+            Its length in bytes.
+        """
         with self._told():
             self._file.close()
-            with self._temporary.open("rb+") as file:
-                os.fsync(file.fileno())
+            write_tags(self._part.temporary, self._encoding.format, tags, self.path.name)
+            self._part.sync()
+            return self._part.temporary.stat().st_size
 
     def publish(self) -> Path:
         """Gives the finished file its name.
@@ -188,14 +107,18 @@ class StemFile:
         """
         self._require_free()
         with self._told():
-            self._temporary.replace(self.path)
+            try:
+                self._part.publish(self._overwrite)
+            except FileExistsError:
+                self._require_free()  # says so, if it is still there
+                raise
         return self.path
 
     def discard(self) -> None:
         """Removes what is not published."""
         with suppress(soundfile.LibsndfileError, OSError):
             self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        self._part.discard()
 
     def _fit(self, samples: Exact) -> Exact:
         """Samples of an integer format, with those beyond full scale treated as ``clip`` says."""
@@ -209,27 +132,28 @@ class StemFile:
                 f"{self.path.name} leaves full scale, which {self._encoding.subtype} cannot hold: "
                 "use --clip float or --clip clip, or a --subtype that holds it"
             )
-        self._promote()
+        self._go_on_as(
+            self._encoding.as_float(),
+            f"leaves full scale, which {self._encoding.subtype} cannot hold: it is written as "
+            "32-bit float",
+        )
         return samples
 
-    def _promote(self) -> None:
-        """Goes on as 32-bit float: what was written is copied over, in blocks."""
-        was, encoding = self._temporary, self._encoding
+    def _go_on_as(self, encoding: Encoding, why: str) -> None:
+        """Changes the encoding midway: what was written is copied over, in blocks."""
+        was = self._part
         with self._told():
             self._file.close()
-        self._encoding = encoding.as_float()
+            was.set_aside()
+        self._encoding = encoding.for_length(self._samples, self._channels)
         try:
             self._require_free()
-            self._temporary, self._file = self._open()
-            if not self._empty:  # a FLAC without samples has no header to read
-                self._copy(was)
+            self._part, self._file = self._open()
+            if self._samples:  # a FLAC without samples has no header to read
+                self._copy(was.temporary)
         finally:
-            was.unlink(missing_ok=True)
-        log.warning(
-            "%s leaves full scale, which %s cannot hold: it is written as 32-bit float",
-            self.path.name,
-            encoding.subtype,
-        )
+            was.discard()
+        log.warning("%s %s", self.path.name, why)
 
     def _copy(self, source: Path) -> None:
         with self._told(), soundfile.SoundFile(source) as written:
@@ -241,23 +165,22 @@ class StemFile:
         for start in range(0, len(frames), PIECE):
             self._file.write(frames[start : start + PIECE])
 
-    def _open(self) -> tuple[Path, soundfile.SoundFile]:
-        """A new file under a name that nobody else uses, in the folder of the final one."""
-        temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part")
-        try:
-            with self._told():
+    def _open(self) -> tuple[PartFile, soundfile.SoundFile]:
+        with self._told():
+            part = PartFile(self.path)
+            try:
                 file = soundfile.SoundFile(
-                    temporary,
+                    part.descriptor(),
                     "w",
                     self._sample_rate,
                     self._channels,
                     self._encoding.subtype,
                     format=self._encoding.format,
                 )
-        except AudioError:
-            temporary.unlink(missing_ok=True)
-            raise
-        return temporary, file
+            except BaseException:
+                part.discard()
+                raise
+        return part, file
 
     def _require_free(self) -> None:
         if not os.path.lexists(self.path):
@@ -272,8 +195,16 @@ class StemFile:
         if self.path.is_dir():
             raise AudioError(f"{self.path} is a folder: give another directory (-o)")
 
-    def _told(self) -> Any:
-        return _sentences(f"{self.path} cannot be written", "give another directory or format")
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        with sentences(f"{self.path} cannot be written", "give another directory or format"):
+            try:
+                yield
+            except BeingMade:
+                raise AudioError(
+                    f"{self.path} is being made by another run: wait for it, or give another "
+                    "directory (-o)"
+                ) from None
 
 
 class StemFiles:
@@ -283,7 +214,9 @@ class StemFiles:
 
     Args:
         directory: made where it does not exist.
-        names: what each row of a block is written to, without folder and suffix; None: not written.
+        names: what each row of a block is written to, below the directory and without a suffix;
+            None: not written.
+        tags: for every file.
 
     The other arguments and errors are those of :class:`StemFile`.
     """
@@ -299,14 +232,16 @@ class StemFiles:
         clip: Clip,
         overwrite: bool,
         song: Path | None = None,
+        tags: Tags | None = None,
     ) -> None:
-        with _sentences(f"the folder {directory} cannot be made", "give another directory (-o)"):
-            directory.mkdir(parents=True, exist_ok=True)
+        self._overwrite = overwrite
+        self._tags = tags or Tags()
         self._files: dict[int, StemFile] = {}
         try:
             for row, name in enumerate(names):
                 if name is not None:
                     path = directory / name
+                    _make_folder(path.parent)
                     self._files[row] = StemFile(
                         path, encoding, sample_rate, channels, clip, overwrite, song
                     )
@@ -319,11 +254,27 @@ class StemFiles:
         for row, file in self._files.items():
             file.write(outputs[row])
 
+    def finish(self) -> Mapping[int, tuple[Path, int]]:
+        """Puts all files on the disk under their temporary names.
+
+        Returns:
+            What each row is going to be called, and its length in bytes.
+        """
+        sizes = {row: file.finish(self._tags) for row, file in self._files.items()}
+        return {row: (self._files[row].path, size) for row, size in sizes.items()}
+
     def publish(self) -> Mapping[int, Path]:
-        """Finishes all files, then gives them their names; returns the name of each row."""
-        for file in self._files.values():
-            file.finish()
-        return {row: file.publish() for row, file in self._files.items()}
+        """Gives the finished files their names, all or none; returns the name of each row."""
+        published: dict[int, Path] = {}
+        try:
+            for row, file in self._files.items():
+                published[row] = file.publish()
+        except BaseException:
+            if not self._overwrite:
+                for path in published.values():
+                    path.unlink(missing_ok=True)
+            raise
+        return published
 
     def __enter__(self) -> StemFiles:
         return self
@@ -341,6 +292,11 @@ class StemFiles:
             file.discard()
 
 
+def _make_folder(folder: Path) -> None:
+    with sentences(f"the folder {folder} cannot be made", "give another directory (-o)"):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def _native(samples: Exact, encoding: Encoding) -> Any:
     """(n, channels) in the type that libsndfile writes without a change of any bit.
 
@@ -351,18 +307,3 @@ def _native(samples: Exact, encoding: Encoding) -> Any:
     if encoding.bits:
         return (frames * 2.0**31).astype(np.int32)
     return frames if encoding.subtype in FLOATS else frames.astype(np.float32)
-
-
-@contextmanager
-def _sentences(what: str, mend: str) -> Iterator[None]:
-    """Turns errors of libsndfile and of the operating system into a sentence."""
-    try:
-        yield
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(f"{what} ({_reason(error)}): {mend}") from None
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, soundfile.LibsndfileError):
-        return str(error.error_string).strip().rstrip(".")
-    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,212 @@
+"""Tags and cover art, from a song to its stems, as far as both formats have them.
+
+Between files of one kind of tags (ID3 of MP3, WAV and AIFF; Vorbis comments of FLAC and Ogg) all is
+copied; between kinds, what :data:`NAMES` translates, and the pictures. What tells of the song's own
+samples is left out: a stem is not as loud as the song.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import mutagen
+from mutagen.aiff import AIFF
+from mutagen.flac import FLAC, Picture
+from mutagen.id3 import APIC, COMM, ID3, TXXX, USLT, Frames
+from mutagen.mp3 import MP3
+from mutagen.mp4 import MP4, MP4Cover
+from mutagen.oggopus import OggOpus
+from mutagen.oggvorbis import OggVorbis
+from mutagen.wave import WAVE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+log = logging.getLogger("bsmamba2")
+
+MAX_PICTURE_BYTES = (1 << 24) - (1 << 16)
+"""A FLAC block ends at 16 MiB."""
+
+NAMES = {
+    # Vorbis comment: ID3 frame, MP4 atom
+    "title": ("TIT2", "\xa9nam"),
+    "artist": ("TPE1", "\xa9ART"),
+    "album": ("TALB", "\xa9alb"),
+    "albumartist": ("TPE2", "aART"),
+    "composer": ("TCOM", "\xa9wrt"),
+    "conductor": ("TPE3", ""),
+    "lyricist": ("TEXT", ""),
+    "genre": ("TCON", "\xa9gen"),
+    "date": ("TDRC", "\xa9day"),
+    "tracknumber": ("TRCK", "trkn"),
+    "discnumber": ("TPOS", "disk"),
+    "bpm": ("TBPM", "tmpo"),
+    "initialkey": ("TKEY", ""),
+    "copyright": ("TCOP", "cprt"),
+    "isrc": ("TSRC", ""),
+    "language": ("TLAN", ""),
+    "organization": ("TPUB", ""),
+    "comment": ("COMM", "\xa9cmt"),
+    "lyrics": ("USLT", "\xa9lyr"),
+}
+OF_THE_SAMPLES = ("replaygain", "r128_", "itunnorm", "itunsmpb", "tlen", "tsse", "rva2", "encoder")
+
+_ID3_FILES = (MP3, WAVE, AIFF)
+_VORBIS_FILES = (FLAC, OggVorbis, OggOpus)
+_WRITTEN: dict[str, Callable[..., Any]] = {
+    "FLAC": FLAC,
+    "OGG": OggVorbis,
+    "MP3": MP3,
+    "WAV": WAVE,
+    "WAVEX": WAVE,
+    "AIFF": AIFF,
+}
+
+
+@dataclass
+class Tags:
+    """What a file says of itself."""
+
+    fields: dict[str, list[str]] = field(default_factory=dict)
+    """By the name of a Vorbis comment, in lower case."""
+    frames: list[Any] = field(default_factory=list)
+    """The ID3 frames as they are, where the file has such."""
+    pictures: list[Picture] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.fields or self.frames or self.pictures)
+
+
+def read_tags(path: Path) -> Tags:
+    """A song's tags; none, with a line in the log, where they are damaged."""
+    try:
+        file = mutagen.File(path)
+        if file is None or file.tags is None:
+            return Tags()
+        if isinstance(file, _ID3_FILES):
+            return _from_id3(file.tags)
+        if isinstance(file, _VORBIS_FILES):
+            return _from_vorbis(file)
+        return _from_mp4(file.tags) if isinstance(file, MP4) else Tags()
+    except Exception as error:  # a stranger's file: mutagen raises many classes
+        log.warning("the tags of %s are damaged (%s): its stems have none", path.name, _said(error))
+        return Tags()
+
+
+def write_tags(path: Path, container: str, tags: Tags, name: str) -> None:
+    """Puts tags into a finished file of stems, if its container has a place for them.
+
+    Args:
+        container: in libsndfile's words, e.g. ``FLAC``.
+        name: of the file, for the log.
+    """
+    kind = _WRITTEN.get(container)
+    if kind is None or not tags:
+        return
+    try:
+        file = kind(path)
+        if file.tags is None:
+            file.add_tags()
+        if isinstance(file, _ID3_FILES):
+            _to_id3(file.tags, tags)
+        else:
+            _to_vorbis(file, tags)
+        file.save()
+    except Exception as error:
+        log.warning("the tags of %s could not be written (%s)", name, _said(error))
+
+
+def _from_id3(id3: ID3) -> Tags:
+    frames = [frame for frame in id3.values() if not _of_the_samples(frame.HashKey)]
+    tags = Tags(frames=[frame for frame in frames if not isinstance(frame, APIC)])
+    of_frame = {id: name for name, (id, _) in NAMES.items()}
+    for frame in tags.frames:
+        named = frame.FrameID == "TXXX"
+        name = frame.desc.lower() if named else of_frame.get(frame.FrameID)
+        text = getattr(frame, "text", None)
+        if name and text:
+            tags.fields[name] = [text] if isinstance(text, str) else [str(line) for line in text]
+    tags.pictures = [_picture(f.data, f.mime, f.type, f.desc) for f in id3.getall("APIC")]
+    return tags
+
+
+def _from_vorbis(file: Any) -> Tags:
+    tags = Tags()
+    for name, value in file.tags:
+        if name.lower() == "metadata_block_picture":
+            tags.pictures.append(Picture(base64.b64decode(value)))
+        elif not _of_the_samples(name):
+            tags.fields.setdefault(name.lower(), []).append(value)
+    tags.pictures += getattr(file, "pictures", [])
+    return tags
+
+
+def _from_mp4(atoms: Any) -> Tags:
+    tags = Tags()
+    for name, (_, atom) in NAMES.items():
+        if atom in atoms:
+            tags.fields[name] = [_line(value) for value in atoms[atom]]
+    for cover in atoms.get("covr", []):
+        png = cover.imageformat == MP4Cover.FORMAT_PNG
+        tags.pictures.append(_picture(bytes(cover), "image/png" if png else "image/jpeg", 3, ""))
+    return tags
+
+
+def _to_id3(id3: Any, tags: Tags) -> None:
+    for frame in tags.frames or [_frame(name, lines) for name, lines in tags.fields.items()]:
+        id3.add(frame)
+    for p in _fitting(tags):
+        id3.add(APIC(encoding=3, mime=p.mime, type=p.type, desc=p.desc, data=p.data))
+
+
+def _to_vorbis(file: Any, tags: Tags) -> None:
+    for name, lines in tags.fields.items():
+        if name.isascii() and name.isprintable() and "=" not in name and name:
+            file.tags[name] = lines
+    if isinstance(file, FLAC):
+        for picture in _fitting(tags):
+            file.add_picture(picture)
+    elif tags.pictures:
+        blocks = [base64.b64encode(p.write()).decode("ascii") for p in _fitting(tags)]
+        file.tags["metadata_block_picture"] = blocks
+
+
+def _frame(name: str, lines: list[str]) -> Any:
+    id = NAMES.get(name, ("TXXX", ""))[0]
+    if id == "TXXX":
+        return TXXX(encoding=3, desc=name, text=lines)
+    if id == "USLT":
+        return USLT(encoding=3, lang="XXX", desc="", text="\n".join(lines))
+    if id == "COMM":
+        return COMM(encoding=3, lang="XXX", desc="", text=lines)
+    make: Callable[..., Any] = Frames[id]
+    return make(encoding=3, text=lines)
+
+
+def _fitting(tags: Tags) -> list[Picture]:
+    return [picture for picture in tags.pictures if len(picture.data) <= MAX_PICTURE_BYTES]
+
+
+def _picture(data: bytes, mime: str, type: int, description: str) -> Picture:
+    picture = Picture()
+    picture.data, picture.mime, picture.type, picture.desc = data, mime, type, description
+    return picture
+
+
+def _line(value: Any) -> str:
+    """A track number of MP4 is a pair, (3, 12), of which 0 is not known."""
+    if isinstance(value, tuple):
+        return "/".join(str(number) for number in value if number)
+    return str(value)
+
+
+def _of_the_samples(name: str) -> bool:
+    return any(word in name.lower() for word in OF_THE_SAMPLES)
+
+
+def _said(error: Exception) -> str:
+    return str(error)[:200] or type(error).__name__
