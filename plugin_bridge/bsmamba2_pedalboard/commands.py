@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
@@ -27,7 +29,10 @@ _OPTIONS = (
 )
 
 
-def _with_options(command):  # type: ignore[no-untyped-def] # click's decorators have no short type
+Command = TypeVar("Command", bound=Callable[..., object])
+
+
+def _with_options(command: Command) -> Command:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
