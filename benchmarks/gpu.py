@@ -31,14 +31,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# The runtime reads songs with these; nothing here does, and they may be missing.
-for _name in ("soundfile", "soxr", "platformdirs", "click"):
-    if importlib.util.find_spec(_name) is None:
-        sys.modules[_name] = types.ModuleType(_name)
+try:
+    import bsmamba2  # noqa: F401
+except ModuleNotFoundError:
+    # What songs are read and written with is not installed here, nor needed: its parts alone.
+    for _name in [name for name in sys.modules if name.startswith("bsmamba2")]:
+        del sys.modules[_name]
+    _spec = importlib.util.find_spec("bsmamba2")
+    if _spec is None:
+        raise
+    sys.modules["bsmamba2"] = importlib.util.module_from_spec(_spec)
 
-from bsmamba2 import cuda, kernel  # noqa: E402
-from bsmamba2_network import BSMamba2  # noqa: E402
-from bsmamba2_network.scan import mamba2_scan, recurrence, scan  # noqa: E402
+from bsmamba2 import cuda, kernel
+from bsmamba2_network import BSMamba2
+from bsmamba2_network.scan import mamba2_scan, recurrence, scan
 
 DEVICE = "cuda"
 
