@@ -19,6 +19,7 @@ from bsmamba2.cache import cache_folder
 from bsmamba2.check import make_check
 from bsmamba2.checkpoint import (
     CONFIG_KEY,
+    LICENCE_KEY,
     MARK,
     Checkpoint,
     file_sha256,
@@ -197,6 +198,8 @@ def poured_manifest(graph: Manifest, checkpoint: Checkpoint) -> Manifest:
         "name": printable(checkpoint.name),
         "checkpoint_sha256": checkpoint.sha256,
     }
+    if LICENCE_KEY in checkpoint.metadata:
+        changes["licence"] = printable(checkpoint.metadata[LICENCE_KEY])
     if CONFIG_KEY in checkpoint.metadata:
         try:
             stored = json.loads(checkpoint.metadata[CONFIG_KEY])
