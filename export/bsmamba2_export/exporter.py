@@ -6,7 +6,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from bsmamba2.check import make_check
+from onnx import ModelProto
+
+from bsmamba2.check import SNR_DB, make_check
 from bsmamba2.checkpoint import read_checkpoint
 from bsmamba2.errors import ModelError
 from bsmamba2.kernel import library
@@ -15,8 +17,9 @@ from bsmamba2.onnx_file import read_onnx
 from bsmamba2.ort_engine import OrtEngine
 from bsmamba2.step_engine import StepEngine
 from bsmamba2_export import artifact
-from bsmamba2_export.trace import state_shapes, trace
-from bsmamba2_export.verify import verify, verify_steps
+from bsmamba2_export.precision import MINIMUM_SNR_DB, with_half_weights
+from bsmamba2_export.trace import finish, state_shapes, trace_scans
+from bsmamba2_export.verify import compare, verify, verify_steps
 from bsmamba2_network import BSMamba2, Config
 from bsmamba2_network.checkpoints import pour, resolve_config
 
@@ -33,6 +36,8 @@ def export(
     target: str = "portable",
     io: str = "spectrum",
     streaming: bool = False,
+    precision: str = "fp32",
+    weights: str | None = None,
     overwrite: bool = False,
     report: Report = lambda _: None,
 ) -> Manifest:
@@ -45,6 +50,9 @@ def export(
         target: ``portable`` (any ONNX Runtime) or ``ort`` (its LinearAttention, for CUDA).
         io: ``spectrum``, or ``waveform`` with the Fourier transforms inside.
         streaming: the step of a stream, with its states, in place of whole chunks.
+        precision: of the products with weights, ``fp32``, ``fp16`` or ``bf16``; all else is
+            float32.
+        weights: what matrices are stored in, where products are float32: ``fp32`` or ``fp16``.
         overwrite: whether an existing file may be replaced.
         report: told each step, for a person.
 
@@ -70,6 +78,8 @@ def export(
         target=target,
         io=io,
         streaming=streaming,
+        precision=precision,
+        weights=weights,
         checkpoint_sha256=read.sha256,
     )
     return export_network(net, manifest, path, report)
@@ -80,13 +90,29 @@ def export_network(
 ) -> Manifest:
     """Exports a network in memory as its manifest says; see :func:`export`."""
     report(f"tracing {manifest.parameters:,} parameters")
-    model = trace(net, manifest.io, manifest.target, streaming=manifest.streaming)
-    artifact.set_manifest(model, manifest)
+    traced = trace_scans(net, manifest.io, streaming=manifest.streaming)
     unproven = path.with_name(f".{path.name}.unverified")
+    precision, minimum_db = manifest.precision, MINIMUM_SNR_DB[manifest.precision]
     try:
+        if precision != "fp32":
+            report(f"comparing the digits of {precision} with the network")
+            copy = ModelProto()
+            copy.CopyFrom(traced)
+            model = finish(copy, net, manifest.target, precision=precision, emulate=True)
+            artifact.set_manifest(model, manifest.replace(precision="fp32", weights="fp32"))
+            artifact.write(model, unproven)
+            proved = prove(unproven, net, minimum_db)
+            digits = {f"{name}_emulated": snr for name, snr in proved.verification.items()}
+            manifest = manifest.replace(verification=digits, check=proved.check)
+        weights = manifest.weights if precision == "fp32" else "fp32"
+        model = finish(traced, net, manifest.target, precision=precision, weights=weights)
+        artifact.set_manifest(model, manifest)
         artifact.write(model, unproven)
-        report("comparing with the network")
-        manifest = prove(unproven, net)
+        if precision != "bf16":  # no CPU has its products
+            report("comparing with the network")
+            proved = prove(unproven, net, minimum_db)
+            found = {**proved.verification, **manifest.verification}
+            manifest = proved.replace(verification=found)
         artifact.set_manifest(model, manifest)
         artifact.write(model, unproven)
         unproven.replace(path)
@@ -95,7 +121,7 @@ def export_network(
     return manifest
 
 
-def prove(path: Path, net: BSMamba2) -> Manifest:
+def prove(path: Path, net: BSMamba2, minimum_db: float = MINIMUM_SNR_DB["fp32"]) -> Manifest:
     """Runs a written model against the network; its manifest with what was measured.
 
     The scan's body is run, which is in the file; and the native kernel, where it is installed.
@@ -104,17 +130,20 @@ def prove(path: Path, net: BSMamba2) -> Manifest:
         ModelError: one of them does not agree with the network.
     """
     file = read_onnx(path)
-    kernels = [False, True] if library() else [False]
     found: dict[str, float] = {}
-    for kernel in kernels:
+    if (file.manifest.precision, file.manifest.weights) == ("fp32", "fp16"):
+        stored = with_half_weights(net)
+        found["stored_weights"] = compare(net, stored)
+        net = stored
+    for kernel in [False, True] if library() else [False]:
         if file.manifest.streaming:
-            part = verify_steps(StepEngine(file, "cpu", kernel=kernel), net)
+            part = verify_steps(StepEngine(file, "cpu", kernel=kernel), net, minimum_db)
         else:
-            part = verify(OrtEngine(file, "cpu", kernel=kernel), net)
+            part = verify(OrtEngine(file, "cpu", kernel=kernel), net, minimum_db)
         found |= {f"{name}_kernel" if kernel else name: value for name, value in part.items()}
     if file.manifest.streaming:
         return file.manifest.replace(verification=found)
-    check = make_check(OrtEngine(file, "cpu", kernel=False))
+    check = make_check(OrtEngine(file, "cpu", kernel=False), min(SNR_DB, minimum_db))
     return file.manifest.replace(verification=found, check=check)
 
 
@@ -125,17 +154,26 @@ def describe(
     target: str = "portable",
     io: str = "spectrum",
     streaming: bool = False,
+    precision: str = "fp32",
+    weights: str | None = None,
     checkpoint_sha256: str | None = None,
 ) -> Manifest:
     """The manifest of a network that is about to be exported.
 
     Raises:
-        ModelError: an unknown target or io, or one that does not stream.
+        ModelError: an unknown target, io or precision, or two that do not go together.
     """
     if target not in TARGETS:
         raise ModelError(f"target must be one of {', '.join(TARGETS)}; got {target!r}")
     if streaming and io != "spectrum":
         raise ModelError(f"io must be spectrum in a streaming graph; got {io!r}: leave it out")
+    if precision not in MINIMUM_SNR_DB:
+        raise ModelError(f"precision must be {', '.join(MINIMUM_SNR_DB)}; got {precision!r}")
+    if precision != "fp32" and weights not in (None, precision):
+        raise ModelError(
+            f"weights must be left out with precision {precision}, which stores them in "
+            f"{precision}; got {weights!r}"
+        )
     config = net.config
     state = net.state_dict()
     carried = state_shapes(config) if streaming else {}
@@ -151,6 +189,8 @@ def describe(
         overlap=default_overlap(config.chunk, config.sample_rate),
         io=io,
         target=target,
+        precision=precision,
+        weights=weights or precision,
         states=tuple(State(name, shape) for name, shape in carried.items()),
         parameters=sum(value.numel() for value in state.values()),
         checkpoint_sha256=checkpoint_sha256,

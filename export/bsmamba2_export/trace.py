@@ -24,6 +24,7 @@ from torch.export import Dim
 from bsmamba2.errors import ModelError
 from bsmamba2_export import body
 from bsmamba2_export.mixer import join_mixers
+from bsmamba2_export.precision import lower, store_half
 from bsmamba2_export.waveform import WaveformGraph
 from bsmamba2_network import BSMamba2, Config
 
@@ -70,20 +71,23 @@ def state_shapes(config: Config) -> dict[str, tuple[int, ...]]:
 def trace(
     net: BSMamba2, io: str = "spectrum", target: str = "portable", *, streaming: bool = False
 ) -> ModelProto:
+    """The canonical graph of a network: :func:`trace_scans`, then :func:`finish`."""
+    return finish(trace_scans(net, io, streaming=streaming), net, target)
+
+
+def trace_scans(net: BSMamba2, io: str = "spectrum", *, streaming: bool = False) -> ModelProto:
     """Traces the network.
 
     Args:
         net: in evaluation.
         io: ``spectrum`` or ``waveform``, see :class:`bsmamba2.Manifest`.
-        target: which body the scan gets, ``portable`` or ``ort``.
         streaming: a step of a stream, from spectra to spectra; see ``docs/manifest.md``.
 
     Returns:
-        The model with its weights, batch and lengths dynamic, without a manifest.
+        The graph with its weights, batch and lengths dynamic, one node a scan, without its body.
 
     Raises:
-        ModelError: the traced initialisers are not the network's state dict, or the onnx checker
-            refuses the graph.
+        ModelError: the traced initialisers are not the network's state dict.
     """
     config = net.config
     inputs, outputs = [io], ["stems"]
@@ -136,7 +140,33 @@ def trace(
     model: ModelProto = program.model_proto
     _name_weights(model, net)
     _tidy(model)
-    join_mixers(model)
+    return model
+
+
+def finish(
+    model: ModelProto,
+    net: BSMamba2,
+    target: str = "portable",
+    *,
+    precision: str = "fp32",
+    weights: str = "fp32",
+    emulate: bool = False,
+) -> ModelProto:
+    """Makes a traced graph a model: its precision, its mixers, the bodies of its nodes; in place.
+
+    Args:
+        target: which body the scan gets, ``portable`` or ``ort``.
+        precision, weights: of the products, and of the matrices in the file; see
+            :func:`bsmamba2_export.precision.lower`, there also ``emulate``, and ``store_half``.
+
+    Raises:
+        ModelError: the onnx checker refuses it, or a weight is too large for the precision.
+    """
+    lower(model, precision, emulate=emulate)
+    if precision == "fp32":
+        join_mixers(model)
+    if weights == "fp16":
+        store_half(model, net.state_dict().keys())
     set_target(model, target)
     try:
         onnx.checker.check_model(model)

@@ -14,17 +14,17 @@ from bsmamba2.errors import ModelError
 from bsmamba2.ort_engine import OrtEngine
 from bsmamba2.schedule import Schedule
 from bsmamba2.step_engine import StepEngine
+from bsmamba2_export.precision import MINIMUM_SNR_DB
 from bsmamba2_network import BSMamba2
 from bsmamba2_network.spectrum import stft
-
-MINIMUM_SNR_DB = 90.0
-"""What float32 has to reach; the network itself and ONNX Runtime round differently at ~115 dB."""
 
 IDENTICAL_DB = 999.0
 """Stands for equality to the bit, whose SNR is infinite."""
 
 
-def verify(engine: OrtEngine, net: BSMamba2) -> dict[str, float]:
+def verify(
+    engine: OrtEngine, net: BSMamba2, minimum_db: float = MINIMUM_SNR_DB["fp32"]
+) -> dict[str, float]:
     """Compares an artifact with the network it came from.
 
     Three inputs: a second of noise, as audio; fewer samples than half a window, as audio; and for
@@ -35,7 +35,7 @@ def verify(engine: OrtEngine, net: BSMamba2) -> dict[str, float]:
         SNR in dB by the comparison's name.
 
     Raises:
-        ModelError: one of them is below 90 dB; the message holds all.
+        ModelError: one of them is below the minimum; the message holds all.
     """
     config = net.config
     second = check_input(1, config.channels, config.sample_rate)
@@ -50,8 +50,14 @@ def verify(engine: OrtEngine, net: BSMamba2) -> dict[str, float]:
         with torch.inference_mode():
             wanted = net.separate_spectrum(spectra).numpy()
         found["spectrum"] = snr_db(wanted, engine.run_spectrum(spectra.numpy()))
-    require(found, MINIMUM_SNR_DB)
+    require(found, minimum_db)
     return {name: min(value, IDENTICAL_DB) for name, value in found.items()}
+
+
+def compare(net: BSMamba2, other: BSMamba2) -> float:
+    """SNR in dB of one network's stems of a second of noise against another's."""
+    second = check_input(1, net.config.channels, net.config.sample_rate)
+    return snr_db(_audio(net, second), _audio(other, second))
 
 
 STEPS = {
@@ -62,7 +68,9 @@ STEPS = {
 """Schedules and frames of a stream; each ends with the step that keeps its lookahead."""
 
 
-def verify_steps(engine: StepEngine, net: BSMamba2) -> dict[str, float]:
+def verify_steps(
+    engine: StepEngine, net: BSMamba2, minimum_db: float = MINIMUM_SNR_DB["fp32"]
+) -> dict[str, float]:
     """Compares a streaming artifact with the steps of the network it came from.
 
     Each stream runs twice at once, the second copy with its channels exchanged, so that the batch
@@ -86,7 +94,7 @@ def verify_steps(engine: StepEngine, net: BSMamba2) -> dict[str, float]:
             wanted += [first.numpy(), second.numpy()][:kept]
             came += engine.step(block.numpy(), lookahead.numpy())[:kept]
         found[name] = snr_db(np.concatenate(wanted, 3), np.concatenate(came, 3))
-    require(found, MINIMUM_SNR_DB)
+    require(found, minimum_db)
     return {name: min(value, IDENTICAL_DB) for name, value in found.items()}
 
 

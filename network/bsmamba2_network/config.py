@@ -116,7 +116,7 @@ class Config:
 
     @classmethod
     def preset(cls, name: str) -> Config:
-        """A named size: ``paper``, ``small`` or ``tiny``.
+        """A named size: ``paper``, ``small``, ``mini`` or ``tiny``.
 
         Raises:
             ModelError: no preset has that name.
@@ -201,6 +201,17 @@ PRESETS = {
         expand=2,
         state_size=64,
     ),
+    "mini": Config(
+        n_fft=4096,
+        hop=1024,
+        bands=(8,) * 6 + (16,) * 6 + (32,) * 5 + (64,) * 4 + (128,) * 2 + (256,) * 2 + (721,),
+        dim=64,
+        depth=3,
+        expand=2,
+        state_size=64,
+        mask_expand=2,
+        chunk=6 * 44100,
+    ),
     "tiny": Config(
         bands=(8,) * 8 + (32,) * 8 + (64,) * 8 + (193,),
         dim=32,
@@ -210,5 +221,6 @@ PRESETS = {
         chunk=4 * 44100,
     ),
 }
-"""``paper`` is the published network; ``small`` trades quality for speed; ``tiny`` is for tests
-and first steps. All three have the head dimension (64) that the fast kernels are made for."""
+"""``paper`` is the published network; ``small`` trades quality for speed; ``mini``, of a longer
+transform and hop, is what two cores can train in two hours; ``tiny`` is for tests and first steps.
+All have the head dimension (64) that the fast kernels are made for."""

@@ -187,10 +187,12 @@ def mamba2_scan(
 
     Source: ``mamba_split_conv1d_scan_combined`` and ``RMSNormGated`` of state-spaces/mamba.
     """
-    return scan(
-        zxbcdt, conv_weight, conv_bias, dt_bias, A_log, D, norm_weight, conv_state, ssm_state,
-        head_dim, state_size, reverse, epsilon,
-    )  # fmt: skip
+    # Autocast would take the products inside for products of a layer, and round the states.
+    with torch.autocast(zxbcdt.device.type, enabled=False):
+        return scan(
+            zxbcdt, conv_weight, conv_bias, dt_bias, A_log, D, norm_weight, conv_state, ssm_state,
+            head_dim, state_size, reverse, epsilon,
+        )  # fmt: skip
 
 
 @mamba2_scan.register_fake
@@ -226,7 +228,7 @@ def _remember(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 def _backward(ctx, *gradients):  # type: ignore[no-untyped-def]
     """Runs the body again under autograd: a scan's inside is large, its inputs are small."""
     inputs = [v.detach().requires_grad_(v.is_floating_point()) for v in ctx.saved_tensors]
-    with torch.enable_grad():
+    with torch.enable_grad(), torch.autocast(inputs[0].device.type, enabled=False):
         outputs = scan(*inputs, *ctx.attributes)
         found = torch.autograd.grad(outputs, inputs, gradients, allow_unused=True)
     return (*found, None, None, None, None)

@@ -1,12 +1,13 @@
-"""Separation in a Pedalboard chain, offline.
+"""Separation in a Pedalboard chain.
 
-    from pedalboard import Compressor, Reverb
-    from bsmamba2_pedalboard import Board, SeparationEffect
+    from pedalboard import Compressor, Pedalboard, Reverb
+    from bsmamba2_pedalboard import Separate
 
-    board = Board([Compressor(), SeparationEffect(stem="vocals"), Reverb()])
+    board = Pedalboard([Compressor(), Separate("vocals.ckpt", stem="vocals"), Reverb()])
     output = board(audio, sample_rate)
 
-Pedalboard's own containers take native plugins alone; a Board takes both.
+:class:`Board` and :class:`Mix` need no native code, flush their streams and share runs of the
+model; they take a :class:`SeparationEffect` or a :class:`Separate`.
 """
 
 try:
@@ -18,7 +19,9 @@ except ImportError as _error:
         'bsmamba2_pedalboard needs pedalboard: pip install "bsmamba2[pedalboard]"'
     ) from _error
 
-from bsmamba2_pedalboard.board import Board
+from bsmamba2_pedalboard.board import Board, Mix
 from bsmamba2_pedalboard.effect import SeparationEffect
+from bsmamba2_pedalboard.separate import Separate
+from bsmamba2_pedalboard.vst3 import plugin_path
 
-__all__ = ["Board", "SeparationEffect"]
+__all__ = ["Board", "Mix", "Separate", "SeparationEffect", "plugin_path"]

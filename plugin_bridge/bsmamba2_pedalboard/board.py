@@ -1,22 +1,34 @@
-"""A list of effects, native and ours, that is an effect itself."""
+"""Lists of effects, native and ours, that are effects themselves: in series and side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, MutableSequence
+from collections.abc import Iterable, MutableSequence
 from itertools import groupby
-from typing import Any, Protocol, TypeAlias, overload
+from typing import Any, Protocol, Self, TypeAlias, overload
 
-import numpy as np
 import numpy.typing as npt
-from pedalboard import Chain, Plugin
+import pedalboard
+from pedalboard import Plugin
 
-from bsmamba2 import AudioError
-from bsmamba2.array import Audio, to_float32
-from bsmamba2_pedalboard.contract import ArgumentTypeError, ArgumentValueError, Effect
+from bsmamba2_pedalboard.contract import Effect
+from bsmamba2_pedalboard.errors import ArgumentTypeError, ArgumentValueError
+from bsmamba2_pedalboard.separate import Separate
+from bsmamba2_pedalboard.streams import (
+    Foreign,
+    NativeStream,
+    Parallel,
+    Series,
+    SharedRuns,
+    Stream,
+    WholeNative,
+)
 
 
 class Processor(Protocol):
-    """Anything with Pedalboard's ``process``; it is given (channels, samples) float32."""
+    """Anything with Pedalboard's ``process``; it is given (channels, samples) float32.
+
+    In a stream it is called with ``reset=False``, and ``flush()`` at the end where it has one.
+    """
 
     def process(
         self,
@@ -30,34 +42,30 @@ class Processor(Protocol):
 Member: TypeAlias = Plugin | Processor
 
 
-class Board(Effect, MutableSequence[Member]):
-    """Effects in series: Pedalboard's list, which also takes what is written in Python.
-
-        board = Board([Compressor(), SeparationEffect(stem="vocals"), Reverb()])
-        board.append(Gain(3))
-        output = board(audio, sample_rate)
-
-    Neighbouring native plugins run in one native call, those of nested Boards included.
+class Members(Effect, MutableSequence[Member]):
+    """A list of effects that is an effect itself.
 
     Args:
-        plugins: Pedalboard's plugins, :class:`SeparationEffect`, Boards, or any object with
-            Pedalboard's ``process``, which must return the shape that it is given.
+        plugins: Pedalboard's plugins, :class:`Separate`, :class:`SeparationEffect`, Boards, Mixes,
+            or any object with Pedalboard's ``process``, which must return the shape that it is
+            given.
 
     Raises:
         TypeError: a member is none of these.
-        ValueError: a member is an instrument, or holds this board.
+        ValueError: a member is an instrument, or holds this list.
     """
 
     def __init__(self, plugins: Iterable[Member] | None = None) -> None:
+        super().__init__()
         self._members = [self._admit(member) for member in plugins or ()]
 
     @overload
     def __getitem__(self, index: int) -> Member: ...
     @overload
-    def __getitem__(self, index: slice) -> Board: ...
-    def __getitem__(self, index: int | slice) -> Member | Board:
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> Member | Self:
         if isinstance(index, slice):
-            return Board(self._members[index])
+            return type(self)(self._members[index])
         return self._members[index]
 
     @overload
@@ -81,40 +89,21 @@ class Board(Effect, MutableSequence[Member]):
         self._members.insert(index, self._admit(value))
 
     def reset(self) -> None:
-        """Forgets which way earlier arrays lay, and resets the members that can be reset."""
+        """Ends the stream, and resets the members that can be reset."""
         super().reset()
         for member in self._members:
             if hasattr(member, "reset"):
                 member.reset()
 
-    def __copy__(self) -> Board:
-        return Board(self._members)
+    def __copy__(self) -> Self:
+        return type(self)(self._members)
 
     def __repr__(self) -> str:
         plural = "" if len(self) == 1 else "s"
         return (
-            f"<bsmamba2_pedalboard.Board with {len(self)} plugin{plural}: {self._members} "
-            f"at {id(self):#x}>"
+            f"<bsmamba2_pedalboard.{type(self).__name__} with {len(self)} plugin{plural}: "
+            f"{self._members} at {id(self):#x}>"
         )
-
-    def _render(self, audio: Audio, sample_rate: float, buffer_size: int) -> Audio:
-        for is_native, run in groupby(self._leaves(), lambda leaf: isinstance(leaf, Plugin)):
-            if is_native:
-                audio = _run_natively(list(run), audio, sample_rate, buffer_size)
-                continue
-            for effect in run:
-                if _is_ours(effect):
-                    audio = effect._render(audio, sample_rate, buffer_size)
-                else:
-                    audio = _run_foreign(effect, audio, sample_rate, buffer_size)
-        return audio
-
-    def _leaves(self) -> Iterator[Any]:
-        for member in self._members:
-            if isinstance(member, Board) and _is_ours(member):
-                yield from member._leaves()
-            else:
-                yield member
 
     def _admit(self, member: Any) -> Member:
         if isinstance(member, type) or not callable(getattr(member, "process", None)):
@@ -128,41 +117,92 @@ class Board(Effect, MutableSequence[Member]):
                 f"plugins must take audio; {member!r} is an instrument: render it first, and give "
                 "its audio to the board"
             )
-        if isinstance(member, Board) and (member is self or member._holds(self)):
+        if isinstance(member, Members) and (member is self or member._holds(self)):
             raise ArgumentValueError(
-                "plugins must not hold the board that they are put into, which would run for ever: "
-                "give a copy, board[:]"
+                f"plugins must not hold the {type(self).__name__} that they are put into, which "
+                "would run for ever: give a copy, board[:]"
             )
         return member  # type: ignore[no-any-return]
 
-    def _holds(self, board: Board) -> bool:
-        nested = (member for member in self._members if isinstance(member, Board))
-        return any(member is board or member._holds(board) for member in nested)
+    def _holds(self, other: Members) -> bool:
+        nested = (member for member in self._members if isinstance(member, Members))
+        return any(member is other or member._holds(other) for member in nested)
+
+
+class Board(Members):
+    """Effects in series: Pedalboard's list, which also takes what is written in Python.
+
+        board = Board([Compressor(), SeparationEffect(stem="vocals"), Reverb()])
+        board.append(Gain(3))
+        output = board(audio, sample_rate)
+
+    Neighbouring native plugins run in one native call, those of nested Boards included.
+    """
+
+    def _open(
+        self, rate: float, channels: int, size: int, shared: SharedRuns, whole: bool
+    ) -> Stream:
+        return _series(_leaves(self, whole), rate, channels, size, shared, whole)
+
+
+class Mix(Members):
+    """Effects side by side, on the same input, summed: Pedalboard's Mix, aligned in streams too.
+
+        karaoke_with_echo = Mix([
+            SeparationEffect(separator, stem="instrumental"),
+            Board([SeparationEffect(separator, stem="vocals", gain_db=-12), Delay()]),
+        ])
+
+    Separations of one Separator at the head of its branches share every run of the model.
+    """
+
+    def _open(
+        self, rate: float, channels: int, size: int, shared: SharedRuns, whole: bool
+    ) -> Stream:
+        branches = [
+            _series(_leaves([member], whole), rate, channels, size, shared, whole)
+            for member in self._members
+        ]
+        return Parallel(branches, channels)
+
+
+def _leaves(members: Iterable[Any], whole: bool) -> Iterable[Any]:
+    """The members with Boards opened; in parts, Pedalboard's own containers are opened as well.
+
+    Its Chain would be no trouble, but its Mix loses what its branches hold back between two calls.
+    """
+    for member in members:
+        if isinstance(member, Separate):
+            yield member.effect
+        elif isinstance(member, Board) and _is_ours(member):  # noqa: SIM114 - for another reason
+            yield from _leaves(member, whole)
+        elif isinstance(member, pedalboard.Chain) and not whole:
+            yield from _leaves(member, whole)
+        elif isinstance(member, pedalboard.Mix) and not whole:
+            yield Mix(member)
+        else:
+            yield member
+
+
+def _series(
+    leaves: Iterable[Any], rate: float, channels: int, size: int, shared: SharedRuns, whole: bool
+) -> Stream:
+    streams: list[Stream] = []
+    native = WholeNative if whole else NativeStream
+    for is_native, run in groupby(leaves, lambda leaf: isinstance(leaf, Plugin)):
+        if is_native:
+            streams.append(native(list(run), rate, channels, size))
+            continue
+        for effect in run:
+            # What stands behind another effect has an input of its own.
+            runs = SharedRuns() if streams else shared
+            if _is_ours(effect):
+                streams.append(effect._open(rate, channels, size, runs, whole))
+            else:
+                streams.append(Foreign(effect, rate, size, whole))
+    return Series(streams, channels)
 
 
 def _is_ours(member: Any) -> bool:
-    """Whether ``_render`` does all that the member's ``process`` does."""
+    """Whether ``_open`` does all that the member's ``process`` does."""
     return isinstance(member, Effect) and type(member).process is Effect.process
-
-
-def _run_natively(
-    plugins: list[Plugin], audio: Audio, sample_rate: float, buffer_size: int
-) -> Audio:
-    # Pedalboard would read two samples of stereo as an error, and one as two of mono. A chain that
-    # has seen (channels, 0) knows better; it sees that while it is empty, so nothing else does.
-    chain = Chain([])
-    chain.process(np.empty((len(audio), 0), np.float32), sample_rate)
-    for plugin in plugins:
-        chain.append(plugin)
-    return chain.process(audio, sample_rate, buffer_size, reset=True)
-
-
-def _run_foreign(processor: Processor, audio: Audio, sample_rate: float, buffer_size: int) -> Audio:
-    # A copy, since nothing keeps a stranger from writing to what may be the caller's array.
-    output = np.asarray(processor.process(audio.copy(), sample_rate, buffer_size, True))
-    if output.shape != audio.shape:
-        raise AudioError(
-            f"{processor!r} must return the shape that it is given; {audio.shape} went in, "
-            f"{output.shape} came: pad or cut its output to the length of its input"
-        )
-    return to_float32(output)

@@ -8,34 +8,30 @@ from __future__ import annotations
 import operator
 from abc import ABC, abstractmethod
 from numbers import Real
+from threading import RLock
 from typing import Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
-from bsmamba2 import AudioError, Error
+from bsmamba2 import AudioError
 from bsmamba2.array import Audio, Layout, arrange, to_float32
-
-
-class ArgumentTypeError(Error, TypeError):
-    """An argument of a type that is not taken; a TypeError, as Pedalboard raises."""
-
-
-class ArgumentValueError(Error, ValueError):
-    """An argument out of its range; a ValueError, as Pedalboard raises."""
-
-
-class ArrayShapeError(AudioError, RuntimeError):
-    """An array that reads as no audio or as two; a RuntimeError, as Pedalboard raises."""
+from bsmamba2_pedalboard.errors import ArgumentTypeError, ArgumentValueError, ArrayShapeError
+from bsmamba2_pedalboard.streams import SharedRuns, Stream
 
 
 class Effect(ABC):
-    """Pedalboard's contract around ``_render``, which sees (channels, samples) alone."""
+    """Pedalboard's contract around ``_open``, whose streams see (channels, samples) alone."""
 
     # Pedalboard remembers both, and so tells two samples of mono from one of stereo, and which way
     # a square array lies, once it has seen an array that reads one way only.
     _layout: Layout | None = None
     _channels = 0
+
+    def __init__(self) -> None:
+        self._stream: Stream | None = None
+        self._form = (0.0, 0)
+        self._lock = RLock()
 
     def process(
         self,
@@ -44,7 +40,7 @@ class Effect(ABC):
         buffer_size: int = 8192,
         reset: bool = True,
     ) -> Audio:
-        """Runs a whole signal through the effect.
+        """Runs a whole signal through the effect, or the next part of one.
 
         Args:
             input_array: float32 or float64, (samples,), (channels, samples) or (samples, channels),
@@ -54,28 +50,29 @@ class Effect(ABC):
             sample_rate: Hz.
             buffer_size: of the blocks in which native plugins run, samples. It makes no difference
                 to a separation.
-            reset: must be true: there is no streaming yet, so each call is a signal of its own.
+            reset: true: the array is a whole signal, and what comes back is as long, and aligned
+                with it. False: it is the next part of a stream; what comes back is what is ready,
+                so later parts bring it, and :meth:`flush` the end.
 
         Returns:
-            float32, C-contiguous, a new array in the shape of ``input_array``, aligned with it.
+            float32, C-contiguous, a new array in the layout of ``input_array``.
 
         Raises:
             TypeError: an argument of a wrong type, or samples that are no floats.
             RuntimeError: a square array before any other, or not 1 or 2 dimensions.
-            ValueError: buffer_size is not positive, or reset is false.
+            ValueError: buffer_size is not positive, or a part has another rate or other channels
+                than the stream that it goes on with.
         """
         rate = _require_rate(sample_rate)
         size = _require_buffer_size(buffer_size)
-        if not reset:
-            raise ArgumentValueError(
-                f"reset must be True; {reset!r} came, and {type(self).__name__} does not stream: "
-                "call it once, with reset=True, on the whole signal"
-            )
         audio, layout = self._arrange(input_array)
-        if audio.size:
-            audio = self._render(audio, rate, size)
-        # A copy whatever comes, so that no caller's array is ever handed back as the output.
-        return np.array(layout.restore(audio), np.float32, order="C")
+        if reset:
+            self._stream = None
+            if audio.size:
+                audio = self._render(audio, rate, size)
+        elif len(audio):
+            audio = self._advance(audio, rate, size)
+        return _handed_out(audio, layout)
 
     def __call__(
         self,
@@ -87,17 +84,63 @@ class Effect(ABC):
         """The same as :meth:`process`."""
         return self.process(input_array, sample_rate, buffer_size, reset)
 
+    def flush(self) -> Audio:
+        """Ends the stream; returns the rest of it, in the layout of its last part.
+
+        All parts that came back are together as long as all that were given.
+        """
+        with self._lock:
+            stream, self._stream = self._stream, None
+            layout = self._layout or Layout.CHANNELS_FIRST
+            rest = stream.flush() if stream else np.zeros((self._channels or 1, 0), np.float32)
+            return _handed_out(rest, layout)
+
     def reset(self) -> None:
-        """Forgets which way earlier arrays lay; there is nothing else to forget."""
-        self._layout = None
-        self._channels = 0
+        """Ends the stream without its rest, and forgets which way earlier arrays lay."""
+        with self._lock:
+            self._stream = None
+            self._layout = None
+            self._channels = 0
 
     @abstractmethod
-    def _render(self, audio: Audio, sample_rate: float, buffer_size: int) -> Audio:
-        """(channels, samples), neither of them 0, to the same shape; must not write to ``audio``.
+    def _open(
+        self, rate: float, channels: int, size: int, shared: SharedRuns, whole: bool
+    ) -> Stream:
+        """A new signal.
 
-        The shape is never in doubt here, be it (2, 2) or (2, 1).
+        Args:
+            rate: Hz.
+            channels: 1 or more.
+            size: of the blocks in which native plugins run, samples.
+            shared: what other effects have made of the same input.
+            whole: whether the signal comes in one push, so that nobody waits for its parts. The
+                stream must not write to what it is given.
         """
+
+    def _render(self, audio: Audio, rate: float, size: int) -> Audio:
+        stream = self._new_stream(audio, rate, size, whole=True)
+        return np.concatenate([stream.push(audio), stream.flush()], axis=1)
+
+    def _advance(self, audio: Audio, rate: float, size: int) -> Audio:
+        with self._lock:
+            form = (rate, len(audio))
+            if self._stream is None:
+                self._stream = self._new_stream(audio, rate, size, whole=False)
+                self._form = form
+            elif form != self._form:
+                raise ArgumentValueError(
+                    f"a stream must keep its sample_rate and channels, {self._form[0]:g} Hz and "
+                    f"{self._form[1]}; {rate:g} Hz and {len(audio)} came: call flush() or reset() "
+                    "between two streams"
+                )
+            try:
+                return self._stream.push(audio)
+            except BaseException:
+                self._stream = None  # half a step taken: nothing that followed would be in place
+                raise
+
+    def _new_stream(self, audio: Audio, rate: float, size: int, whole: bool) -> Stream:
+        return self._open(rate, len(audio), size, SharedRuns(), whole)
 
     def _arrange(self, array: npt.NDArray[Any]) -> tuple[Audio, Layout]:
         if not isinstance(array, np.ndarray):
@@ -130,6 +173,11 @@ class Effect(ABC):
         if rows == self._channels:
             return Layout.CHANNELS_FIRST
         return Layout.CHANNELS_LAST if columns == self._channels else None
+
+
+def _handed_out(audio: Audio, layout: Layout) -> Audio:
+    # A copy whatever comes, so that no caller's array is ever handed back as the output.
+    return np.array(layout.restore(audio), np.float32, order="C")
 
 
 def require_number(

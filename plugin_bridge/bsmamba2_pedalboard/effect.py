@@ -5,22 +5,22 @@ from __future__ import annotations
 import math
 import os
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from bsmamba2 import DeviceError, ModelError, Separator
+from bsmamba2.fifo import Fifo
 from bsmamba2.stems import find_stem
-from bsmamba2_pedalboard.contract import (
-    ArgumentTypeError,
-    ArgumentValueError,
-    Effect,
-    require_number,
-)
+from bsmamba2_pedalboard.contract import Effect, require_number
+from bsmamba2_pedalboard.errors import ArgumentTypeError, ArgumentValueError
+from bsmamba2_pedalboard.streams import SharedRuns, Stream, Tap
 
 if TYPE_CHECKING:
+    from bsmamba2 import stream as separation
     from bsmamba2.array import Audio
     from bsmamba2.engine import Engine
+    from bsmamba2.stems import Stems
 
 MAX_GAIN_DB = 100.0
 
@@ -30,9 +30,11 @@ class SeparationEffect(Effect):
 
         out = (1 - mix) · input + mix · gain · stem
 
-    It takes mono and stereo, 8000 to 384000 Hz. Each call is a whole signal; there is no
-    streaming yet. It stands in a :class:`Board`, not in Pedalboard's own containers, which take
-    native plugins alone.
+    It takes 8000 to 384000 Hz. It stands in a :class:`Board`; Pedalboard's own
+    containers take native plugins alone, and for them :class:`Separate` carries it.
+
+    A stream (``reset=False``, then ``flush()``) gives the same as the whole signal in one call.
+    Each part brings as many samples as came, once :attr:`latency_samples` have come.
 
     Args:
         model: the path of a model, as for :class:`bsmamba2.Separator`; or a Separator or an
@@ -43,6 +45,11 @@ class SeparationEffect(Effect):
         gain_db: of the stem, dB, up to 100; -inf mutes it.
         mix: 0 is the input (dry), 1 the stem (wet).
         overlap: of neighbouring chunks, a fraction in [0, 1). Default: the model's.
+        lookahead_ms: runs a streaming model in blocks as long as this, with as much heard beyond
+            them: a latency of about twice this instead of a chunk's. Default: whole chunks, the
+            best quality.
+
+    Settings hold from the next call; ``overlap`` and ``lookahead_ms`` from the next signal.
 
     Raises:
         ModelError: the model cannot be found or used.
@@ -60,11 +67,13 @@ class SeparationEffect(Effect):
         gain_db: float = 0.0,
         mix: float = 1.0,
         overlap: float | None = None,
+        lookahead_ms: float | None = None,
     ) -> None:
         if not isinstance(device, str):
             raise ArgumentTypeError(
-                f"device must be a string; {device!r} came: give auto, cpu or cuda"
+                f"device must be a string; {device!r} came: give auto, cpu or cuda[:N]"
             )
+        super().__init__()
         self._source = model
         self._asked_device = device
         self._separator = _separator(model, device)
@@ -72,6 +81,8 @@ class SeparationEffect(Effect):
         self.gain_db = gain_db
         self.mix = mix
         self.overlap = overlap
+        self.lookahead_ms = lookahead_ms
+        self._latencies: dict[tuple[float, float | None, float | None], int] = {}
 
     @property
     def model(self) -> str:
@@ -133,15 +144,67 @@ class SeparationEffect(Effect):
             else require_number("overlap", value, 0, below_one, "a fraction in [0, 1)", mend)
         )
 
-    def _render(self, audio: Audio, sample_rate: float, buffer_size: int) -> Audio:
-        channels, samples = audio.shape
-        # The separator reads the smaller dimension as the channels.
-        silence = max(0, channels + 1 - samples)
-        mixture = np.pad(audio, ((0, 0), (0, silence))) if silence else audio
-        stems = self._separator(mixture, sample_rate, overlap=self._overlap)
-        gain = 10 ** (self._gain_db / 20)
-        wet = stems[self._stem][:, :samples]
-        return (1 - self._mix) * audio + self._mix * gain * wet
+    @property
+    def lookahead_ms(self) -> float | None:
+        """What a streaming model hears beyond its block, ms; None runs whole chunks."""
+        return self._lookahead_ms
+
+    @lookahead_ms.setter
+    def lookahead_ms(self, value: float | None) -> None:
+        self._lookahead_ms = (
+            None
+            if value is None
+            else require_number(
+                "lookahead_ms", value, 1, 60_000, "1 to 60000 ms, or None", "500 is half a second"
+            )
+        )
+
+    @property
+    def latency_samples(self) -> int:
+        """How far a stream's output is behind its input: of the stream that runs, else of one at
+        the model's own rate."""
+        running = cast("Separating | None", self._stream)
+        if running is not None:
+            return running.latency_samples
+        return self.latency_at(self._separator.manifest.sample_rate)
+
+    def latency_at(self, sample_rate: float) -> int:
+        """:attr:`latency_samples` of a stream of this rate."""
+        key = (sample_rate, self._overlap, self._lookahead_ms)
+        if key not in self._latencies:
+            channels = self._separator.manifest.channels
+            self._latencies[key] = self._separation(sample_rate, channels).latency_samples
+        return self._latencies[key]
+
+    def open_stream(
+        self, sample_rate: float, channels: int, shared: SharedRuns | None = None
+    ) -> Separating:
+        """A signal of its own through this effect, beside others that may run.
+
+        Args:
+            sample_rate: Hz.
+            channels: of every push.
+            shared: what other effects have made of the same input.
+        """
+        tap = (shared or SharedRuns()).tap(
+            (id(self._separator), self._overlap, self._lookahead_ms),
+            lambda: self._separation(sample_rate, channels),
+        )
+        return Separating(self, tap, self.latency_at(sample_rate), channels)
+
+    def _separation(self, sample_rate: float, channels: int) -> separation.Stream:
+        chunks = self._lookahead_ms is None
+        return self._separator.stream(
+            sample_rate,
+            channels,
+            lookahead_ms=self._lookahead_ms,
+            overlap=self._overlap if chunks else None,
+        )
+
+    def _open(
+        self, rate: float, channels: int, size: int, shared: SharedRuns, whole: bool
+    ) -> Stream:
+        return self.open_stream(rate, channels, shared)
 
     def __repr__(self) -> str:
         return (
@@ -162,8 +225,41 @@ class SeparationEffect(Effect):
             "gain_db": self._gain_db,
             "mix": self._mix,
             "overlap": self._overlap,
+            "lookahead_ms": self._lookahead_ms,
         }
         return partial(type(self), self._source, **settings), ()
+
+
+class Separating:
+    """One signal through a separation, its output a constant number of samples late."""
+
+    def __init__(
+        self, effect: SeparationEffect, tap: Tap, latency_samples: int, channels: int
+    ) -> None:
+        self.latency_samples = latency_samples
+        self._effect = effect
+        self._tap = tap
+        self._dry = Fifo(channels, np.float32)
+        self._ready = Fifo(channels, np.float32)
+        self._before_output = latency_samples
+
+    def push(self, audio: Audio) -> Audio:
+        self._dry.append(audio)
+        self._mix(self._tap.push(audio))
+        due = audio.shape[1] - self._before_output
+        self._before_output = max(0, -due)
+        return self._ready.take(max(0, due))
+
+    def flush(self) -> Audio:
+        self._mix(self._tap.flush())
+        return self._ready.take(len(self._ready))
+
+    def _mix(self, stems: Stems) -> None:
+        effect = self._effect
+        stem = stems[effect.stem]
+        dry = self._dry.take(stem.shape[1])
+        gain = 10 ** (effect.gain_db / 20)
+        self._ready.append((1 - effect.mix) * dry + effect.mix * gain * stem)
 
 
 def _separator(model: str | os.PathLike[str] | Separator | Engine | None, device: str) -> Separator:

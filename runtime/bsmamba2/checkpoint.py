@@ -101,7 +101,8 @@ def match(tensors: Mapping[str, Audio], shapes: Mapping[str, tuple[int, ...]], n
     if MARK not in tensors:
         first = printable(", ".join(list(tensors)[:3]))
         raise ModelError(
-            f"{name} is not a checkpoint of a BSMamba2: it has no {MARK} (but {first})"
+            f"{name} is not a checkpoint of a BSMamba2, which is all that bsmamba2 runs: it has no "
+            f"{MARK} (but {first})"
         )
     found = {
         "missing": [key for key in shapes if key not in tensors],
@@ -176,7 +177,11 @@ def _state_dict(document: Any, path: Path) -> dict[str, Audio]:
         if isinstance(key, str) and isinstance(value, np.ndarray)
     }
     if not found:
-        raise ModelError(f"{path} holds no state dict: no tensors by name")
+        keys = list(document)[:3] if isinstance(document, dict) else [type(document).__name__]
+        came = printable(", ".join(map(str, keys)))
+        raise ModelError(
+            f"{path} holds no state dict, no tensors by name (but {came}): save net.state_dict()"
+        )
     # Many names for one storage would unfold to many times the file.
     if sum(math.prod(value.shape) for value in found.values()) > path.stat().st_size:
         raise ModelError(f"{path} holds fewer numbers than its tensors together: refused")

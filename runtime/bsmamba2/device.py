@@ -12,9 +12,10 @@ replaced by something slower.
 
 from __future__ import annotations
 
+import logging
 import platform
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,8 @@ from typing import TypeAlias
 
 from bsmamba2 import nvidia
 from bsmamba2.errors import DeviceError, printable
+
+log = logging.getLogger("bsmamba2")
 
 NAMES = "auto, cpu, cuda[:N] or tensorrt[:N]"
 
@@ -81,10 +84,11 @@ def choose(name: str, backends: Sequence[tuple[str, Backend]]) -> Device:
     """
     asked = parse(name)
     if asked is None:
-        lacking = {}
+        lacking: dict[str, str] = {}
         for kind, backend in backends:
             missing = backend(Device(kind))
             if missing is None:
+                _tell_of_idle_cards(kind, lacking)
                 return Device(kind)
             lacking[kind] = missing
         raise DeviceError("; ".join(f"{kind}: {missing}" for kind, missing in lacking.items()))
@@ -95,6 +99,13 @@ def choose(name: str, backends: Sequence[tuple[str, Backend]]) -> Device:
     if missing is not None:
         raise DeviceError(f"device {name!r} cannot be used: {missing}")
     return asked
+
+
+def _tell_of_idle_cards(kind: str, lacking: Mapping[str, str]) -> None:
+    """Whoever has a card means to use it, and should know what keeps it idle."""
+    driver = nvidia.driver()
+    if kind == "cpu" and driver and driver.cards and "cuda" in lacking:
+        log.warning("device auto is cpu, and %s is idle: %s", driver.cards[0].name, lacking["cuda"])
 
 
 def lacking_card(device: Device, cuda: str = "") -> str | None:

@@ -6,6 +6,7 @@ the file has its name only when every byte is right. The size bounds what is eve
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -55,11 +56,13 @@ def download(url: str, path: Path, size: int, sha256: str, arrived: Arrived) -> 
             part = path.with_name(f".{path.name}.part")
             resumed = _bytes_of(part) > 0
             _fetch(url, part, size, arrived)
-            if file_sha256(part) != sha256 and resumed:
+            right = file_sha256(part) == sha256
+            if resumed and not right:
                 # What lay there from before may be the fault: once more, from the start.
                 part.unlink()
                 _fetch(url, part, size, arrived)
-            if file_sha256(part) != sha256:
+                right = file_sha256(part) == sha256
+            if not right:
                 part.unlink()
                 raise ModelError(
                     f"{url} is not the file that was published (its SHA-256 differs): it was "
@@ -70,10 +73,11 @@ def download(url: str, path: Path, size: int, sha256: str, arrived: Arrived) -> 
 
 def _fetch(url: str, part: Path, size: int, arrived: Arrived) -> None:
     """Fetches what is missing of the part, in as many tries as bring it forward."""
-    failures = 0
+    failures, furthest = 0, _bytes_of(part)
     while (have := _bytes_of(part)) != size:
         if have > size:
             part.unlink()
+            furthest = 0
             continue
         _require_room(part.parent, size - have)
         try:
@@ -81,7 +85,8 @@ def _fetch(url: str, part: Path, size: int, arrived: Arrived) -> None:
             reason = "it ended early"
         except _PassingError as error:
             reason = str(error)
-        failures = 0 if _bytes_of(part) > have else failures + 1
+        failures = 0 if _bytes_of(part) > furthest else failures + 1
+        furthest = max(furthest, _bytes_of(part))
         if failures == TRIES:
             raise ModelError(
                 f"{url} cannot be downloaded ({printable(reason)}): {_bytes_of(part):,} of "
@@ -115,6 +120,8 @@ def _go_on(url: str, part: Path, have: int, size: int, arrived: Arrived) -> None
                         )
                     file.write(piece)
                     arrived(have)
+                file.flush()
+                os.fsync(file.fileno())
 
 
 def _require_bytes(answer: requests.Response, url: str) -> None:
@@ -203,8 +210,6 @@ def _alone(path: Path) -> Iterator[None]:
 def _told(path: Path) -> Iterator[None]:
     try:
         yield
-    except requests.RequestException:
-        raise
     except OSError as error:
         raise ModelError(
             f"{path} cannot be written ({error.strerror or error}): set BSMAMBA2_CACHE to a folder "

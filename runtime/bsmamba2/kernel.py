@@ -5,11 +5,14 @@ Without it a model runs by plain operators, several times slower and to the same
 
 from __future__ import annotations
 
+import ctypes
 import os
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["library"]
+from bsmamba2.libraries import open_library
+
+__all__ = ["instruction_set", "library"]
 
 
 def library() -> Path | None:
@@ -28,3 +31,16 @@ def library() -> Path | None:
             if (found := Path(folder, "native", name)).is_file():
                 return found
     return None
+
+
+def instruction_set() -> str | None:
+    """Which of the processor's instructions the kernels use, e.g. ``avx2``.
+
+    None where their library cannot be loaded, or ``BSMAMBA2_ISA`` names what is not here.
+    """
+    path = library()
+    native = open_library(str(path)) if path else None
+    if native is None or not hasattr(native, "bsmamba2_isa"):
+        return None
+    native.bsmamba2_isa.restype = ctypes.c_char_p
+    return str(native.bsmamba2_isa().decode("ascii")) or None

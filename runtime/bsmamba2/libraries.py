@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 
-__all__ = ["open_library"]
+__all__ = ["missing_library", "open_library"]
 
 
 def open_library(*names: str) -> ctypes.CDLL | None:
@@ -14,4 +15,18 @@ def open_library(*names: str) -> ctypes.CDLL | None:
             return ctypes.CDLL(name)
         except OSError:
             continue
+    return None
+
+
+def missing_library(path: Path) -> str | None:
+    """The name of a library that this one needs and that is not found; None where all are.
+
+    Told on Linux alone: elsewhere the loader does not say which.
+    """
+    try:
+        ctypes.CDLL(str(path))
+    except OSError as error:
+        name, _, reason = str(error).partition(": ")
+        if reason.startswith("cannot open shared object file") and name != str(path):
+            return name
     return None

@@ -15,6 +15,7 @@ import numpy as np
 
 from bsmamba2 import registry
 from bsmamba2.array import Audio
+from bsmamba2.cache import cache_folder
 from bsmamba2.check import make_check
 from bsmamba2.checkpoint import (
     CONFIG_KEY,
@@ -69,7 +70,7 @@ def open_engine(
     if loaded.file.manifest.streaming:
         return WholeSteps(StepEngine(loaded.file, device, loaded.weights, loaded.manifest))
     engine = OrtEngine(loaded.file, device, loaded.weights, loaded.manifest)
-    if verify:
+    if verify and loaded.manifest.check is not None:
         require_verdict(engine, {"model": loaded.sha256, **software()})
     return engine
 
@@ -98,7 +99,11 @@ def add_check(model: str | os.PathLike[str]) -> None:
         check = make_check(engine)
         if not np.isfinite(check.expected).all():
             raise ModelError(f"{loaded.manifest.name} makes sound that is not finite: get it again")
-        keep_check(loaded.manifest, check)
+        if not keep_check(loaded.manifest, check):
+            raise ModelError(
+                f"the check of {loaded.manifest.name} cannot be kept in {cache_folder()}: set "
+                "BSMAMBA2_CACHE to a folder that can be written"
+            )
 
 
 def describe(model: str | os.PathLike[str]) -> Manifest:
@@ -201,18 +206,21 @@ def _model_path(model: str | os.PathLike[str] | None) -> Path:
     path = Path(model)
     known = (".onnx", *CHECKPOINT_SUFFIXES)
     if not path.exists():
-        raise ModelError(f"no model is called {str(model)!r}; {_how_to_get_one()}")
+        shown = printable(repr(str(model)))
+        if path.suffix in known or len(path.parts) > 1:
+            raise ModelError(f"there is no model file {shown}: check its name and folder")
+        near = registry.hint(path.name) or _how_to_get_one()
+        raise ModelError(f"no model is called {shown}; {near}")
     if path.suffix not in known:
         raise ModelError(f"model must be a file in one of {', '.join(known)}; got {str(path)!r}")
     return path
 
 
 def _how_to_get_one() -> str:
-    names = " or ".join(model.name for model in registry.PUBLISHED)
-    return (
-        f"name one with --model (model=): {names}, after bsmamba2 models fetch {names}; a "
-        "checkpoint; or an .onnx made by bsmamba2 export"
+    names = " or ".join(
+        f"{model.name} (once: bsmamba2 models fetch {model.name})" for model in registry.PUBLISHED
     )
+    return f"name one with --model (model=): {names}, a checkpoint, or an .onnx of bsmamba2 export"
 
 
 def _lengths(stored: Mapping[str, Any]) -> dict[str, Any]:

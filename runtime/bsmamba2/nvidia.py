@@ -54,6 +54,12 @@ def driver() -> Driver | None:
         return Driver(cuda=_version(cuda), release=_release(), fault=str(refused))
 
 
+def compute_capability(index: int) -> tuple[int, int]:
+    """Of card N, e.g. (9, 0); (0, 0) where there is no such card."""
+    known = driver()
+    return known.cards[index].compute if known and index < len(known.cards) else (0, 0)
+
+
 class _RefusedError(Exception):
     """A call of the driver's that failed."""
 

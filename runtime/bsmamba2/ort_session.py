@@ -6,15 +6,19 @@ import contextlib
 import importlib.metadata
 import io
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from bsmamba2 import cuda, nvidia
 from bsmamba2.array import Audio
 from bsmamba2.checkpoint import file_sha256
 from bsmamba2.device import Device, choose, lacking_card
 from bsmamba2.errors import DeviceError, MissingExtra, ModelError
-from bsmamba2.kernel import library
-from bsmamba2.libraries import open_library
+from bsmamba2.kernel import instruction_set, library
+from bsmamba2.libraries import missing_library, open_library
+from bsmamba2.manifest import Manifest
 from bsmamba2.onnx_file import OnnxFile
 from bsmamba2.placement import RECORD, require_placement
 
@@ -53,34 +57,46 @@ def open_session(
     """
     ort = import_onnxruntime()
     place = choose(device, BACKENDS)
+    if place.kind == "cpu" and file.manifest.precision == "bf16":
+        raise DeviceError(
+            f"{file.path.name} computes in bf16, which CPUs have no products for: use a GPU, or "
+            "export it with --precision fp32"
+        )
     options = ort.SessionOptions()
     options.log_severity_level = 4  # errors are raised, and shown once
     options.use_deterministic_compute = True
     options.enable_mem_pattern = False
     options.intra_op_num_threads = threads or 0
     options.add_session_config_entry(RECORD, "1")
-    native = library() if kernel and place.kind == "cpu" else None
+    native = library() if kernel and _has_kernels(place, file.manifest) else None
     if native:
         # It takes the scans' nodes; without it their bodies of plain operators run.
-        options.register_custom_ops_library(str(native))
+        if place.kind == "cuda":
+            options.add_session_config_entry(cuda.SETTING, str(cuda.kernels()))
+        try:
+            options.register_custom_ops_library(str(native))
+        except Exception as error:  # the binding raises bare exceptions of many classes
+            raise DeviceError(
+                f"the kernel cannot be loaded ({first_line(error)}): see bsmamba2 doctor, or set "
+                "BSMAMBA2_KERNEL=off, which runs plain operators in its place, slower"
+            ) from None
     if file.wanting:
         if weights is None or any(name not in weights for name in file.wanting):
             raise ModelError(f"{file.path.name} has no weights: give a checkpoint in its place")
         values = [ort.OrtValue.ortvalue_from_numpy(weights[name]) for name in file.wanting]
         options.add_external_initializers(list(file.wanting), values)
-    if place.kind != "cpu":
-        _preload(ort)
     try:
-        session = ort.InferenceSession(
-            str(file.path), options, providers=_providers(place), enable_fallback=0
-        )
+        with _quiet(ort, place):
+            session = ort.InferenceSession(
+                str(file.path), options, providers=_providers(place), enable_fallback=0
+            )
     except Exception as error:  # the binding raises bare exceptions of many classes
         raise ModelError(f"ONNX Runtime refuses {file.path.name}: {first_line(error)}") from None
     provider = PROVIDERS[place.kind]
     if session.get_providers()[0] != provider:
         raise DeviceError(
             f"device {place} was chosen, but ONNX Runtime could not load its {provider}: run "
-            'pip install "bsmamba2[gpu]", which brings CUDA and cuDNN, or use --device cpu'
+            'pip install -U "bsmamba2[gpu]", which brings CUDA and cuDNN, or use --device cpu'
         )
     require_placement(session, place, provider)
     return session, str(place)
@@ -96,18 +112,39 @@ def import_onnxruntime() -> Any:
     if len(found) == 2:
         raise MissingExtra(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; run: "
-            'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "bsmamba2[gpu]" '
-            "(or [cpu])"
+            f"{_install_anew()}"
         )
+    # Since 1.29 it reports what it runs to its makers, model names included, unless it is told not
+    # to before it is loaded. Nobody is asked here, so nobody is reported on.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:
         reason = f" ({error})" if found else ""
+        raise MissingExtra(f"no ONNX Runtime can be loaded{reason}; run: {_install()}") from None
+    if not hasattr(onnxruntime, "InferenceSession"):
+        # What pip leaves where two lay over each other and one was taken away.
         raise MissingExtra(
-            f'no ONNX Runtime can be loaded{reason}; run: pip install "bsmamba2[cpu]", or '
-            'pip install "bsmamba2[gpu]" for an NVIDIA GPU'
-        ) from None
+            f"the ONNX Runtime is damaged, its files are missing; run: {_install_anew()}"
+        )
+    if not hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"):
+        package = found[0] if found else "onnxruntime"
+        raise MissingExtra(
+            f"ONNX Runtime {onnxruntime.__version__} is too old; run: pip install -U "
+            f'"{package}>=1.30"'
+        )
+    onnxruntime.disable_telemetry_events()  # in case somebody else loaded it before
     return onnxruntime
+
+
+def _install() -> str:
+    """The line that installs the ONNX Runtime for this machine."""
+    driver = nvidia.driver()
+    return f'pip install "bsmamba2[{"gpu" if driver and driver.cards else "cpu"}]"'
+
+
+def _install_anew() -> str:
+    return f"pip uninstall -y {' '.join(DISTRIBUTIONS)} && {_install()}"
 
 
 def software() -> dict[str, str]:
@@ -117,7 +154,7 @@ def software() -> dict[str, str]:
         "bsmamba2": importlib.metadata.version("bsmamba2") if _installed("bsmamba2") else "",
         "onnxruntime": import_onnxruntime().__version__,
         "kernel": file_sha256(native) if native else "plain operators",
-        "instructions": os.environ.get("BSMAMBA2_ISA", "best"),
+        "instructions": instruction_set() or "",
     }
 
 
@@ -129,6 +166,13 @@ def _installed(distribution: str) -> bool:
     return True
 
 
+def _has_kernels(device: Device, manifest: Manifest) -> bool:
+    """Whether the native library has kernels for this model there."""
+    if device.kind == "cuda":
+        return cuda.has_kernels(manifest) and nvidia.compute_capability(device.index) >= (8, 0)
+    return device.kind == "cpu"
+
+
 def _lacking_cpu(device: Device) -> str | None:
     return None
 
@@ -137,12 +181,18 @@ def _lacking_cuda(device: Device) -> str | None:
     """See :data:`bsmamba2.device.Backend`."""
     ort = import_onnxruntime()
     lacking = lacking_card(device, getattr(ort, "cuda_version", None) or "")
-    if lacking is None and PROVIDERS["cuda"] not in ort.get_available_providers():
+    if lacking is not None:
+        return lacking
+    if PROVIDERS["cuda"] not in ort.get_available_providers():
         return (
             "the ONNX Runtime for NVIDIA cards is not installed; run: "
             'pip uninstall -y onnxruntime && pip install "bsmamba2[gpu]"'
         )
-    return lacking
+    _preload(ort)
+    missing = missing_library(Path(*ort.__path__, "capi", "libonnxruntime_providers_cuda.so"))
+    if missing:
+        return f'{missing} of CUDA or cuDNN is not found; run: pip install "bsmamba2[gpu]"'
+    return None
 
 
 def _lacking_tensorrt(device: Device) -> str | None:
@@ -166,6 +216,19 @@ def _providers(device: Device) -> list[Any]:
     return [*((PROVIDERS[kind], {"device_id": device.index}) for kind in kinds), PROVIDERS["cpu"]]
 
 
+@contextlib.contextmanager
+def _quiet(ort: Any, device: Device) -> Iterator[None]:
+    """Keeps what ONNX Runtime logs of a provider off the terminal: it is asked and told instead."""
+    if device.kind == "cpu":
+        yield
+        return
+    ort.set_default_logger_severity(4)
+    try:
+        yield
+    finally:
+        ort.set_default_logger_severity(2)  # as it was; there is no way to ask
+
+
 def _preload(ort: Any) -> None:
     """Loads CUDA and cuDNN from the packages of [gpu]; what it prints comes as our own sentence."""
     with contextlib.redirect_stdout(io.StringIO()):
@@ -174,4 +237,5 @@ def _preload(ort: Any) -> None:
 
 def first_line(error: Exception) -> str:
     """Of what ONNX Runtime raised, for a sentence of ours."""
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)[:300].rstrip(".")

@@ -36,7 +36,10 @@ class Published:
 
     @property
     def is_fetched(self) -> bool:
-        return self.path.is_file() and self.path.stat().st_size == self.size
+        try:
+            return self.path.stat().st_size == self.size
+        except OSError:  # it is not there, or nobody may look
+            return False
 
     @property
     def how_to_fetch(self) -> str:
@@ -83,9 +86,15 @@ def find_published(name: str) -> Published:
     found = {model.name: model for model in PUBLISHED}
     if name in found:
         return found[name]
-    near = difflib.get_close_matches(name, found, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(found)}"
-    raise ModelError(f"no published model is called {printable(repr(name))}: {hint}")
+    known = hint(name) or f"there is {', '.join(found)}"
+    raise ModelError(f"no published model is called {printable(repr(name))}: {known}")
+
+
+def hint(name: str) -> str:
+    """``did you mean …?`` where a name is nearly one of the registry's; else nothing."""
+    known = [*shipped(), *(model.name for model in PUBLISHED)]
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else ""
 
 
 def find_path(name: str) -> Path | None:

@@ -54,7 +54,7 @@ class StepEngine:
             )
         self._make = import_onnxruntime().OrtValue
         kind, _, index = self.device.partition(":")
-        self._place = kind, int(index or 0)
+        self._place = "cpu" if kind == "cpu" else "cuda", int(index or 0)
         # A state of one sequence is every sequence's, so the start is the same for any batch.
         zeros = [np.zeros((1, *state.shape[1:]), np.float32) for state in states]
         self._start = [self._make.ortvalue_from_numpy(zero, *self._place) for zero in zeros]

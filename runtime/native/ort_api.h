@@ -25,7 +25,7 @@ struct OrtApiBase {
 };
 
 enum { ORT_FAIL = 1, ORT_INVALID_ARGUMENT = 2 };
-enum { ORT_UNDEFINED = 0, ORT_FLOAT = 1, ORT_FLOAT16 = 10 };
+enum { ORT_UNDEFINED = 0, ORT_FLOAT = 1, ORT_FLOAT16 = 10, ORT_BFLOAT16 = 16 };
 enum { ORT_REQUIRED = 0, ORT_OPTIONAL = 1 };
 enum { ORT_MEMORY_DEFAULT = 0, ORT_ARENA_ALLOCATOR = 1 };
 enum { ORT_OP_ATTR_INT = 1, ORT_OP_ATTR_FLOAT = 3 };
@@ -113,6 +113,8 @@ class Ort {
   ORT_FUNCTION(94, void, ReleaseMemoryInfo, (OrtMemoryInfo*));
   ORT_FUNCTION(96, void, ReleaseValue, (OrtValue*));
   ORT_FUNCTION(99, void, ReleaseTensorTypeAndShapeInfo, (OrtTypeAndShape*));
+  ORT_FUNCTION(193, OrtStatus*, KernelContext_GetGPUComputeStream,
+               (const OrtKernelContext*, void**));
   ORT_FUNCTION(211, OrtStatus*, CreateOpAttr,
                (const char*, const void*, int count, int type, OrtOpAttr**));
   ORT_FUNCTION(212, void, ReleaseOpAttr, (OrtOpAttr*));
@@ -125,6 +127,10 @@ class Ort {
                (const OrtKernelContext*, const OrtOp*, const OrtValue* const* inputs, int count,
                 OrtValue* const* outputs, int output_count));
   ORT_FUNCTION(215, void, ReleaseOp, (OrtOp*));
+  ORT_FUNCTION(237, OrtStatus*, HasSessionConfigEntry,
+               (const OrtSessionOptions*, const char* key, int* found));
+  ORT_FUNCTION(238, OrtStatus*, GetSessionConfigEntry,
+               (const OrtSessionOptions*, const char* key, char* value, size_t* bytes));
   ORT_FUNCTION(268, OrtStatus*, ShapeInferContext_GetInputTypeShape,
                (const OrtShapeInferContext*, size_t, OrtTypeAndShape**));
   ORT_FUNCTION(270, OrtStatus*, ShapeInferContext_SetOutputTypeShape,

@@ -107,6 +107,7 @@ Call scan_call(OrtKernelContext*, const Attributes&, size_t first, int64_t batch
 OrtCustomOp operator_table();
 
 const OrtCustomOp& scan_operator();
+const OrtCustomOp& cuda_scan_operator();
 const OrtCustomOp& mixer_operator();
 
 }  // namespace bsmamba2

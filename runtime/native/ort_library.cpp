@@ -1,7 +1,46 @@
 // The library's entry: gives ONNX Runtime the operators.
 #include <cstdio>
+#include <exception>
 
+#include "cuda/driver.h"
 #include "ort_kernel.h"
+
+// The name of the instruction set that is used; empty where BSMAMBA2_ISA names none that is here.
+extern "C" __attribute__((visibility("default"))) const char* bsmamba2_isa() {
+  try {
+    return bsmamba2::isa().name;
+  } catch (const std::exception&) {
+    return "";
+  }
+}
+
+namespace bsmamba2 {
+namespace {
+
+// The session's setting that asks for the operator on CUDA, and says where its kernels lie. A
+// session on CUDA gets no other: what the CPU has kernels for would be taken to the CPU.
+constexpr const char* cuda_kernels = "bsmamba2.cuda_kernels";
+
+std::string setting(const OrtSessionOptions* options, const char* key) {
+  int found = 0;
+  size_t bytes = 0;
+  check(ort().HasSessionConfigEntry(options, key, &found));
+  if (!found) return {};
+  check(ort().GetSessionConfigEntry(options, key, nullptr, &bytes));
+  std::string value(bytes, '\0');
+  check(ort().GetSessionConfigEntry(options, key, value.data(), &bytes));
+  return value.c_str();
+}
+
+OrtCustomOpDomain* domain(std::initializer_list<const OrtCustomOp*> operators) {
+  OrtCustomOpDomain* created = nullptr;
+  check(ort().CreateCustomOpDomain("bsmamba2", &created));
+  for (const OrtCustomOp* op : operators) check(ort().CustomOpDomain_Add(created, op));
+  return created;
+}
+
+}  // namespace
+}  // namespace bsmamba2
 
 // Called by SessionOptions.register_custom_ops_library.
 extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
@@ -18,13 +57,11 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
   ort(api);
   return guarded("bsmamba2", [=] {
     isa();
-    static OrtCustomOpDomain* const domain = [] {  // lent to all sessions
-      OrtCustomOpDomain* created = nullptr;
-      check(ort().CreateCustomOpDomain("bsmamba2", &created));
-      check(ort().CustomOpDomain_Add(created, &scan_operator()));
-      check(ort().CustomOpDomain_Add(created, &mixer_operator()));
-      return created;
-    }();
-    check(ort().AddCustomOpDomain(options, domain));
+    // Lent to all sessions.
+    static OrtCustomOpDomain* const on_cpu = domain({&scan_operator(), &mixer_operator()});
+    static OrtCustomOpDomain* const on_cuda = domain({&cuda_scan_operator()});
+    const std::string kernels = setting(options, cuda_kernels);
+    if (!kernels.empty()) cuda::set_kernels(kernels.c_str());
+    check(ort().AddCustomOpDomain(options, kernels.empty() ? on_cpu : on_cuda));
   });
 }

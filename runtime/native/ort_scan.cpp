@@ -1,4 +1,5 @@
-// The operator bsmamba2::mamba2_scan for ONNX Runtime's CPU provider.
+// The operator bsmamba2::mamba2_scan for ONNX Runtime's CPU and CUDA providers.
+#include "cuda/driver.h"
 #include "ort_kernel.h"
 
 namespace bsmamba2 {
@@ -8,6 +9,52 @@ enum Input { zxbcdt, conv_weight, norm_weight = conv_weight + 5 };
 enum Output { y, conv_state_out, ssm_state_out };
 constexpr const char* name = "mamba2_scan";
 
+// The tensors' types, as far as a provider has kernels for them.
+struct OnCpu {
+  static constexpr const char* provider = "CPUExecutionProvider";
+  static constexpr const char* types = "float32 or float16";
+
+  static bool takes(int type) { return type == ORT_FLOAT || type == ORT_FLOAT16; }
+  static void run(const Call& call, int, OrtKernelContext* context) {
+    scan(call, isa(), [context](int64_t n, const std::function<void(int64_t)>& body) {
+      parallel_for(context, n, body);
+    });
+  }
+};
+
+// The tensors lie on the GPU: nothing here looks into them.
+struct OnCuda {
+  static constexpr const char* provider = "CUDAExecutionProvider";
+  static constexpr const char* types = "float32, float16 or bfloat16";
+
+  static bool takes(int type) { return OnCpu::takes(type) || type == ORT_BFLOAT16; }
+  static void run(const Call& call, int type, OrtKernelContext* context) {
+    const Shape& s = call.shape;
+    if (s.taps != cuda::taps || !cuda::has_kernels(s.head_dim, s.state))
+      throw Refusal("on CUDA there are kernels for 4 taps, head_dim 64 and state_size 64 or 128; "
+                    "got " + std::to_string(s.taps) + ", " + std::to_string(s.head_dim) + " and " +
+                    std::to_string(s.state) + ": export with --target ort.");
+    cuda::Call given{};
+    given.batch = call.batch, given.length = call.length, given.heads = int32_t(s.heads);
+    given.conv_batch = call.conv_state_is_shared ? 1 : int32_t(call.batch);
+    given.ssm_batch = call.ssm_state_is_shared ? 1 : int32_t(call.batch);
+    given.reverse = call.reverse, given.epsilon = call.epsilon, given.zxbcdt = call.zxbcdt;
+    given.conv_weight = call.conv_weight, given.conv_bias = call.conv_bias;
+    given.dt_bias = call.dt_bias, given.A_log = call.A_log, given.D = call.D;
+    given.norm_weight = call.norm_weight;
+    given.conv_state = call.conv_state, given.ssm_state = call.ssm_state;
+    given.y = call.y;
+    given.conv_state_out = call.conv_state_out, given.ssm_state_out = call.ssm_state_out;
+    const cuda::Kind kind = type == ORT_FLOAT16    ? cuda::Kind::fp16
+                            : type == ORT_BFLOAT16 ? cuda::Kind::bf16
+                                                   : cuda::Kind::fp32;
+    void* stream = nullptr;
+    check(ort().KernelContext_GetGPUComputeStream(context, &stream));
+    cuda::scan(given, kind, s.state, static_cast<cuda::Stream>(stream));
+  }
+};
+
+template <class Where>
 void compute(const Attributes& attributes, OrtKernelContext* context) {
   const Tensor projected(context, zxbcdt, "zxbcdt", 3);
   const int64_t B = projected.dimensions[0], L = projected.dimensions[1];
@@ -17,8 +64,8 @@ void compute(const Attributes& attributes, OrtKernelContext* context) {
     throw Refusal("zxbcdt must have 2 * heads * head_dim + 2 * state_size + heads = " +
                   std::to_string(s.row()) + " columns; got " +
                   std::to_string(projected.dimensions[2]) + ".");
-  if (projected.type != ORT_FLOAT && projected.type != ORT_FLOAT16)
-    throw Refusal("zxbcdt must be float32 or float16.");
+  if (!Where::takes(projected.type))
+    throw Refusal(std::string("zxbcdt must be ") + Where::types + ".");
   call.half = projected.type == ORT_FLOAT16;
   call.zxbcdt = projected.data;
   call.y = output(context, y, {B, L, s.inner()});
@@ -26,16 +73,14 @@ void compute(const Attributes& attributes, OrtKernelContext* context) {
       static_cast<float*>(output(context, conv_state_out, {B, s.channels(), s.taps - 1}));
   call.ssm_state_out =
       static_cast<float*>(output(context, ssm_state_out, {B, s.heads, s.head_dim, s.state}));
-  scan(call, isa(), [context](int64_t n, const std::function<void(int64_t)>& body) {
-    parallel_for(context, n, body);
-  });
+  Where::run(call, projected.type, context);
 }
 
-}  // namespace
-
-const OrtCustomOp& scan_operator() {
+template <class Where>
+const OrtCustomOp& operator_on() {
   static const OrtCustomOp op = [] {
     OrtCustomOp table = operator_table();
+    table.GetExecutionProviderType = [](const OrtCustomOp*) { return Where::provider; };
     table.GetName = [](const OrtCustomOp*) { return name; };
     table.GetInputTypeCount = [](const OrtCustomOp*) { return 1 + parameter_count; };
     table.GetOutputTypeCount = [](const OrtCustomOp*) { return size_t(3); };
@@ -44,7 +89,7 @@ const OrtCustomOp& scan_operator() {
       return guarded(name, [=] { *kernel = new Attributes(info); });
     };
     table.KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
-      return guarded(name, [=] { compute(*static_cast<const Attributes*>(kernel), context); });
+      return guarded(name, [=] { compute<Where>(*static_cast<const Attributes*>(kernel), context); });
     };
     table.KernelDestroy = [](void* kernel) { delete static_cast<Attributes*>(kernel); };
     table.InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) {
@@ -60,5 +105,10 @@ const OrtCustomOp& scan_operator() {
   }();
   return op;
 }
+
+}  // namespace
+
+const OrtCustomOp& scan_operator() { return operator_on<OnCpu>(); }
+const OrtCustomOp& cuda_scan_operator() { return operator_on<OnCuda>(); }
 
 }  // namespace bsmamba2

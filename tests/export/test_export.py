@@ -70,8 +70,8 @@ def test_a_checkpoint_poured_into_the_shipped_graph_is_the_exported_model(export
 
 
 def test_a_graph_that_computes_something_else_is_deleted(tiny, tmp_path, monkeypatch):
-    def wrong_trace(net, io, target, **kind):
-        model = trace.trace(net, io, target, **kind)
+    def wrong_trace(net, io, streaming):
+        model = trace.trace_scans(net, io, streaming=streaming)
         values = {value.name: value for value in model.graph.initializer}
         gamma = onnx.numpy_helper.to_array(values["final_norm.gamma"])
         values["final_norm.gamma"].CopyFrom(
@@ -79,21 +79,21 @@ def test_a_graph_that_computes_something_else_is_deleted(tiny, tmp_path, monkeyp
         )
         return model
 
-    monkeypatch.setattr("bsmamba2_export.exporter.trace", wrong_trace)
+    monkeypatch.setattr("bsmamba2_export.exporter.trace_scans", wrong_trace)
     with pytest.raises(ModelError, match="does not agree with the network"):
         export_network(tiny, describe(tiny, "wrong"), tmp_path / "wrong.onnx")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_wrong_body_is_found_though_the_kernel_would_hide_it(tiny, tmp_path, monkeypatch):
-    def wrong_trace(*args, **kwargs):
-        model = trace.trace(*args, **kwargs)
+    def wrong_body(*args, **kwargs):
+        model = trace.finish(*args, **kwargs)
         for function in model.functions:
             for node in function.node:
                 node.op_type = "Relu" if node.op_type == "Softplus" else node.op_type
         return model
 
-    monkeypatch.setattr("bsmamba2_export.exporter.trace", wrong_trace)
+    monkeypatch.setattr("bsmamba2_export.exporter.finish", wrong_body)
     with pytest.raises(ModelError, match="does not agree with the network"):
         export_network(tiny, describe(tiny, "wrong"), tmp_path / "wrong.onnx")
 
@@ -104,10 +104,11 @@ def test_an_existing_file_is_not_replaced_unasked(exported, checkpoint):
 
 
 def test_the_bar_is_90_db():
-    verify.require({"audio": 90.0}, verify.MINIMUM_SNR_DB)
+    bar = verify.MINIMUM_SNR_DB["fp32"]
+    verify.require({"audio": 90.0}, bar)
     for value in (89.9, float("nan"), -float("inf")):
         with pytest.raises(ModelError):
-            verify.require({"audio": value, "spectrum": 120.0}, verify.MINIMUM_SNR_DB)
+            verify.require({"audio": value, "spectrum": 120.0}, bar)
 
 
 def test_a_size_without_a_shipped_graph_is_told_to_export(tmp_path):

@@ -57,3 +57,22 @@ def noise():
         return np.random.default_rng(0).uniform(-0.5, 0.5, shape).astype(np.float32)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """The path of a checkpoint that any bsmamba2 with an ONNX Runtime can run."""
+    pytest.importorskip("onnxruntime")
+    from safetensors.numpy import save_file
+
+    from bsmamba2.models import shipped_graphs
+
+    graph = next(graph for graph in shipped_graphs() if graph.path.stem == "tiny")
+    random = np.random.default_rng(0)
+    tensors = {
+        name: random.normal(0, 0.1, shape).astype(np.float32)
+        for name, shape in graph.manifest.initialisers.items()
+    }
+    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
+    save_file(tensors, path)
+    return path

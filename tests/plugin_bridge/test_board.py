@@ -16,7 +16,7 @@ from pedalboard_native._internal import AddLatency
 
 import bsmamba2
 from bsmamba2 import AudioError
-from bsmamba2_pedalboard import Board, SeparationEffect, board
+from bsmamba2_pedalboard import Board, SeparationEffect, streams
 
 
 class Doubler:
@@ -52,7 +52,7 @@ def native_calls(monkeypatch):
                 calls.append(len(self))
             return super().process(audio, *arguments, **named)
 
-    monkeypatch.setattr(board, "Chain", Counted)
+    monkeypatch.setattr(streams, "Chain", Counted)
     return calls
 
 

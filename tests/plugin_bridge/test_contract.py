@@ -8,7 +8,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pedalboard import Gain, LowpassFilter, Pedalboard
 
-import bsmamba2
 from bsmamba2 import AudioError
 from bsmamba2_pedalboard import Board
 
@@ -82,12 +81,6 @@ def test_the_buffer_size_makes_no_difference(effect, noise, size, samples):
     board = Board([LowpassFilter(2000), effect(0.5)])
     audio = noise(2, samples + 3)
     np.testing.assert_allclose(board(audio, 44100, size), board(audio, 44100), rtol=0, atol=1e-6)
-
-
-def test_streaming_is_refused_with_the_mend(ours, noise):
-    with pytest.raises(ValueError, match="reset=True, on the whole signal") as error:
-        ours(noise(2, 99), 44100, reset=False)
-    assert isinstance(error.value, bsmamba2.Error)
 
 
 def test_arguments_have_pedalboard_s_names(ours, noise):

@@ -10,27 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from pedalboard import Gain
-from safetensors.numpy import save_file
 
 from bsmamba2 import Separator
-from bsmamba2_pedalboard import Board, SeparationEffect
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """The path of a checkpoint that any bsmamba2 with an ONNX Runtime can run."""
-    pytest.importorskip("onnxruntime")
-    from bsmamba2.models import shipped_graphs
-
-    graph = next(graph for graph in shipped_graphs() if graph.path.stem == "tiny")
-    random = np.random.default_rng(0)
-    tensors = {
-        name: random.normal(0, 0.1, shape).astype(np.float32)
-        for name, shape in graph.manifest.initialisers.items()
-    }
-    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
-    save_file(tensors, path)
-    return path
+from bsmamba2_pedalboard import Board, Separate, SeparationEffect
 
 
 def test_an_effect_passes_what_the_separator_makes(tiny, noise):
@@ -53,6 +35,23 @@ def test_one_board_serves_four_threads_at_once(tiny, noise):
     with ThreadPoolExecutor(4) as pool:
         for output in pool.map(lambda _: board(noise(2, 9000), 44100), range(8)):
             np.testing.assert_array_equal(output, expected)
+
+
+@pytest.mark.parametrize("lookahead_ms", [100, 250])
+def test_a_lookahead_is_the_separator_s_stream(tiny, noise, lookahead_ms):
+    audio, effect = noise(2, 30000), SeparationEffect(tiny, lookahead_ms=lookahead_ms)
+    stream = Separator(tiny).stream(44100, lookahead_ms=lookahead_ms)
+    expected = np.concatenate([stream.push(audio)["vocals"], stream.flush()["vocals"]], axis=1)
+    np.testing.assert_array_equal(effect(audio, 44100), expected)
+    assert effect.latency_samples == stream.latency_samples < 3 * lookahead_ms * 44.1
+
+
+def test_the_native_plugin_takes_a_new_lookahead_with_its_latency(tiny, noise):
+    plugin = Separate(tiny)
+    assert plugin.latency_samples > 88200  # a chunk
+    plugin.lookahead_ms = 100
+    plugin(noise(2, 9000), 44100)
+    assert plugin.reported_latency_samples == plugin.latency_samples < 20000
 
 
 def test_without_pedalboard_it_says_what_installs_it():

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from bsmamba2 import DeviceError, nvidia, ort_session
 from bsmamba2.device import Device, choose, lacking_card, parse
+from bsmamba2.models import open_engine
 from bsmamba2.nvidia import Card, Driver
 from bsmamba2.ort_session import BACKENDS, import_onnxruntime
+from support.models import gain_model
 
 CARDS = (Card("Fast Card", (9, 0), 80 << 30), Card("Slow Card", (8, 6), 8 << 30))
 
@@ -76,6 +78,15 @@ def test_auto_takes_the_cpu_where_anything_is_missing_of_the_gpu(machine, here):
     assert choose("auto", BACKENDS) == Device("cpu")
 
 
+@pytest.mark.parametrize(("cards", "told"), [(1, True), (0, False), (None, False)])
+def test_a_card_that_stays_idle_is_told(machine, caplog, cards, told):
+    machine(cards=cards)
+    choose("auto", BACKENDS)
+    choose("cpu", BACKENDS)
+    said = "Fast Card is idle: the ONNX Runtime for NVIDIA cards is not installed; run: pip uninst"
+    assert [said in record.getMessage() for record in caplog.records] == [True] * told
+
+
 @pytest.mark.parametrize(
     ("here", "asked", "mend"),
     [
@@ -115,3 +126,20 @@ def test_hardware_is_the_card_with_its_driver_or_the_processor(machine):
     machine()
     assert Device("cuda", 1).hardware == "Slow Card, compute 8.6, driver 580.65.06"
     assert Device("cpu").hardware == Device("tensorrt", 7).hardware != ""
+
+
+def test_a_card_without_cuda_s_libraries_is_told_which_is_missing(machine, monkeypatch):
+    machine(providers=["cuda"])
+    monkeypatch.setattr(ort_session, "missing_library", lambda path: "libcudnn.so.9")
+    with pytest.raises(DeviceError, match=r'libcudnn.so.9 .* pip install "bsmamba2\[gpu\]"'):
+        choose("cuda", BACKENDS)
+
+
+def test_a_session_that_fell_back_to_the_cpu_is_an_error(machine, tmp_path):
+    machine(providers=["cuda"])
+    (tmp_path / "gain.onnx").write_bytes(gain_model())
+    with (
+        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
+        pytest.raises(DeviceError, match="could not load its CUDAExecutionProvider: run pip"),
+    ):
+        open_engine(tmp_path / "gain.onnx", "cuda:0")

@@ -24,6 +24,7 @@ from support.server import (
     login_page,
     redirecting,
     stalling,
+    starting_anew,
     truncating,
     without_ranges,
 )
@@ -99,6 +100,13 @@ def test_a_server_that_fails_for_a_while_is_asked_for_the_rest(fetch, moods):
     fetch(*moods)
     assert fetch.path.read_bytes() == CONTENT
     assert len(fetch.starts) == len(moods) + (moods[-1] is not without_ranges)
+
+
+def test_a_server_that_starts_anew_each_time_is_not_asked_for_ever(fetch):
+    flapping = [cut for _ in range(20) for cut in (starting_anew(200_000), starting_anew(9))]
+    with pytest.raises(ModelError, match="cannot be downloaded .the connection broke"):
+        fetch(*flapping)
+    assert len(fetch.starts) < 10
 
 
 def test_a_download_goes_on_where_an_earlier_one_stopped(fetch):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import pytest
@@ -9,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from bsmamba2 import MissingExtra, ModelError, Separator
+from bsmamba2 import MissingExtra, ModelError, Separator, nvidia
 from bsmamba2.models import open_engine, shipped_graphs
 from bsmamba2.onnx_file import read_onnx
 from bsmamba2.ort_engine import OrtEngine
@@ -93,9 +96,13 @@ def test_a_graph_that_onnxruntime_refuses_is_one_sentence(write):
 
 
 def test_a_model_is_named_or_told_how_to_get_one(tmp_path):
-    for model in (None, "bs_mamba2_voclas"):
-        with pytest.raises(ModelError, match="name one with --model"):
+    for model in (None, "voice"):
+        with pytest.raises(ModelError, match="name one with --model .*bsmamba2 models fetch"):
             Separator(model)
+    with pytest.raises(ModelError, match=r"'bs_mamba2_voclas'; did you mean bs_mamba2_vocals\?"):
+        Separator("bs_mamba2_voclas")
+    with pytest.raises(ModelError, match="there is no model file .*none.onnx': check its name"):
+        Separator(tmp_path / "none.onnx")
     (tmp_path / "model.tflite").touch()
     with pytest.raises(ModelError, match="must be a file in one of .onnx"):
         Separator(tmp_path / "model.tflite")
@@ -107,7 +114,7 @@ def test_a_model_is_named_or_told_how_to_get_one(tmp_path):
 )
 def test_no_onnxruntime_or_two_of_them_is_told_with_the_mend(monkeypatch, installed, message):
     monkeypatch.setattr("bsmamba2.ort_session._installed", lambda name: name in installed)
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtra, match=message) as caught:
         import_onnxruntime()
     assert 'pip install "bsmamba2[' in str(caught.value)
@@ -126,3 +133,28 @@ def test_one_engine_serves_many_threads(write):
 def test_the_shipped_graphs_are_ours_and_small():
     assert {graph.path.stem for graph in shipped_graphs()} >= {"paper", "tiny"}
     assert all(graph.wanting and not graph.manifest.check for graph in shipped_graphs())
+
+
+@pytest.mark.parametrize(
+    ("leftover", "message"),
+    [
+        ({}, "is damaged, its files are missing; run: pip uninstall -y"),
+        (
+            {"InferenceSession": object, "__version__": "1.20.0"},
+            'ONNX Runtime 1.20.0 is too old; run: pip install -U "onnxruntime',
+        ),
+    ],
+)
+def test_a_damaged_or_old_onnxruntime_is_told_with_the_mend(monkeypatch, leftover, message):
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(**leftover))
+    with pytest.raises(MissingExtra, match=message):
+        import_onnxruntime()
+
+
+@pytest.mark.parametrize(("cards", "extra"), [((), "cpu"), ((None,), "gpu")])
+def test_the_line_that_mends_is_the_one_for_this_machine(monkeypatch, cards, extra):
+    monkeypatch.setattr(nvidia, "driver", lambda: nvidia.Driver(cards))
+    monkeypatch.setattr("bsmamba2.ort_session._installed", lambda name: False)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtra, match=f'run: pip install "bsmamba2.{extra}."$'):
+        import_onnxruntime()

@@ -117,6 +117,14 @@ def test_info_makes_the_check_of_a_checkpoint_that_was_not_fetched(content, tmp_
     assert describe(tmp_path / "mine.safetensors").check is not None
 
 
+def test_a_check_that_cannot_be_kept_is_told(content, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BSMAMBA2_CACHE", str(tmp_path / "file"))
+    (tmp_path / "mine.safetensors").write_bytes(content)
+    result = run("info", tmp_path / "mine.safetensors", "--check", "--device", "cpu")
+    assert (result.exit_code, "set BSMAMBA2_CACHE to a folder" in result.stderr) == (2, True)
+
+
 def test_weights_that_make_no_finite_sound_get_no_check(tmp_path, monkeypatch):
     monkeypatch.setenv("BSMAMBA2_CACHE", str(tmp_path / "cache"))
     weights = random_weights("tiny")

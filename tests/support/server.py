@@ -31,6 +31,7 @@ class Server:
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
+        self._http.handle_error = lambda *_: None  # a client may be killed
         self.url = f"http://127.0.0.1:{self._http.server_port}/voice.safetensors"
 
     def __enter__(self):
@@ -88,6 +89,13 @@ def corrupting(handler, server):
 
 def without_ranges(handler, server):
     answer(handler, 200, server.content)
+
+
+def starting_anew(count):
+    """Knows no ranges, says the whole length, and sends this many bytes."""
+    return lambda handler, server: answer(
+        handler, 200, server.content[:count], length=len(server.content)
+    )
 
 
 def stalling(count):

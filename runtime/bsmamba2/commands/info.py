@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
+from bsmamba2 import models
 from bsmamba2.check import reproduce
 from bsmamba2.device import NAMES
 from bsmamba2.manifest import Manifest
-from bsmamba2.models import add_check, describe, open_engine
 
 
 @click.command(short_help="Tell what a model or checkpoint is.")
@@ -19,13 +19,13 @@ from bsmamba2.models import add_check, describe, open_engine
 @click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON.")
 def info(model: Path, check: bool, device: str, as_json: bool) -> None:
     """Print what MODEL (.onnx, .ckpt, .safetensors) separates, its form, and its proof."""
-    manifest = describe(model)
+    manifest = models.describe(model)
     click.echo(manifest.to_json() if as_json else _page(manifest))
     if check:
         if manifest.check is None and not manifest.streaming:
             click.echo("making the check that every device must reproduce", err=True)
-            add_check(model)
-        engine = open_engine(model, device, verify=False)
+            models.add_check(model)
+        engine = models.open_engine(model, device, verify=False)
         found = reproduce(engine)
         click.echo(f"check       reproduced on {engine.device} with {found:.1f} dB", err=as_json)
 
@@ -39,7 +39,8 @@ def _page(manifest: Manifest) -> str:
         "audio": f"{manifest.sample_rate} Hz, {manifest.channels} channels",
         "spectrum": f"n_fft {manifest.n_fft}, hop {manifest.hop}",
         "chunk": f"{seconds:g} s, overlap {manifest.overlap:g}",
-        "graph": f"{form}, target {manifest.target}, {manifest.precision}",
+        "graph": f"{form}, target {manifest.target}, {manifest.precision}, "
+        f"weights in {manifest.weights}",
         "parameters": f"{manifest.parameters:,}",
         "checkpoint": f"SHA-256 {manifest.checkpoint_sha256 or 'of no file'}",
         "licence": manifest.licence,

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from bsmamba2 import registry
 from bsmamba2.models import add_check, describe
+from bsmamba2.ort_session import import_onnxruntime
 
 
 @click.group(invoke_without_command=True, short_help="List models by name, or fetch one.")
@@ -56,6 +57,7 @@ def fetch(name: str) -> None:
     its check is made, which every device has to reproduce.
     """
     model = registry.find_published(name)
+    import_onnxruntime()  # before the download: its check wants one
     click.echo(
         f"{model.name}: {model.about}\n{model.size / 1e6:.1f} MB from {model.url}\n"
         f"licence of the weights: {model.licence}",

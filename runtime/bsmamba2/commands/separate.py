@@ -25,7 +25,7 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "-o", "--output", metavar="DIR", type=PATH, help="Folder for the stems. Default: the song's."
 )
-@click.option("-m", "--model", help="An .onnx of bsmamba2 export, a .ckpt or .safetensors.")
+@click.option("-m", "--model", help="A name of bsmamba2 models; an .onnx, .ckpt or .safetensors.")
 @click.option("--stem", "stems", multiple=True, help="Write this stem only; may repeat.")
 @click.option("--device", default="auto", show_default=True, help=f"{NAMES}.")
 @click.option(

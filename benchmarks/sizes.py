@@ -1,0 +1,169 @@
+"""Sizes that a small model could have, ranked by speed before anything is trained.
+
+    python benchmarks/sizes.py [--only NAME] [--repeat 3]
+
+Random weights, two threads, the engine with its kernel and without; the share of real time that a
+chunk takes, and a step of a stream whose block and lookahead make half a second of latency with the
+transform's window. Each is compared with the network before it is timed. A size may be `small` if a
+chunk takes at most 0.35 of real time, a step at most 0.8, and its weights in float16 at most 12 MB.
+Writes benchmarks/results/sizes.md. Needs the extras cpu and export; about 20 s a size on a quiet
+machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from bsmamba2 import kernel
+from bsmamba2.check import snr_db
+from bsmamba2.onnx_file import read_onnx
+from bsmamba2.ort_engine import OrtEngine
+from bsmamba2.step_engine import StepEngine
+from bsmamba2_export import artifact
+from bsmamba2_export.exporter import describe
+from bsmamba2_export.trace import trace
+from bsmamba2_network import PRESETS, BSMamba2, Config
+
+RESULTS = Path(__file__).parent / "results"
+THREADS = 2
+LATENCY_S = 0.5
+MOST_CHUNK, MOST_STEP, MOST_MB = 0.35, 0.8, 12.0
+LEAST_DB = 90
+
+# 38 bands of 2049 bins: 86 Hz wide up to 1 kHz, then wider; the mini preset has 26.
+BANDS_4096 = (8,) * 12 + (16,) * 10 + (32,) * 6 + (64,) * 4 + (128,) * 3 + (256,) * 2 + (449,)
+LONG = Config(
+    n_fft=4096, hop=1024, bands=BANDS_4096, expand=2, state_size=64, mask_expand=1, chunk=8 * 44100
+)  # fmt: skip
+SIZES = {
+    "small": PRESETS["small"],
+    "small, mask 2": replace(PRESETS["small"], mask_expand=2),
+    "small, hop 512, mask 2": replace(PRESETS["small"], hop=512, mask_expand=2),
+    "mini": PRESETS["mini"],
+    "long 96 x 4, mask 2": replace(LONG, dim=96, depth=4, mask_expand=2),
+    "long 128 x 4": replace(LONG, dim=128, depth=4),
+    "long 128 x 4, N 128": replace(LONG, dim=128, depth=4, state_size=128),
+    "long 96 x 6": replace(LONG, dim=96, depth=6),
+    "long 128 x 4, hop 512": replace(LONG, dim=128, depth=4, hop=512),
+    "long 128 x 4, expand 4": replace(LONG, dim=128, depth=3, expand=4),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", action="append", help="Sizes of these names.")
+    parser.add_argument("--repeat", type=int, default=3)
+    arguments = parser.parse_args()
+    load = os.getloadavg()[0]
+    rows = []
+    for name in arguments.only or SIZES:
+        rows.append(row(name, SIZES[name], arguments.repeat))
+        print(rows[-1], flush=True)
+    page = [
+        "# Sizes for a small model",
+        "",
+        "| size | n_fft / hop | bands | D | layers | N | parameters | float16 | chunk, kernel | "
+        "chunk, plain | step at 0.5 s | fits |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        *rows,
+        "",
+        f"Shares of real time, lower is faster: the median of {arguments.repeat} runs of a chunk, "
+        f"transforms included, and of a step; random weights, {THREADS} threads; fits: chunk ≤ "
+        f"{MOST_CHUNK}, step ≤ {MOST_STEP}, float16 ≤ {MOST_MB:g} MB. Kernel: "
+        f"{'yes' if kernel.library() else 'not installed'}; {cpu()}, {os.cpu_count()} cores, of "
+        f"which others kept {load:.1f} busy; ONNX Runtime {version('onnxruntime')}; "
+        f"{datetime.date.today()}; `python benchmarks/sizes.py`.",
+        "",
+    ]
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "sizes.md").write_text("\n".join(page))
+    print("\n".join(page))
+
+
+def row(name: str, config: Config, repeat: int) -> str:
+    torch.manual_seed(0)
+    net = BSMamba2(config).eval()
+    parameters = sum(value.numel() for value in net.state_dict().values())
+    megabytes = 2 * parameters / 1e6
+    with tempfile.TemporaryDirectory() as folder:
+        whole, step = Path(folder, "whole.onnx"), Path(folder, "step.onnx")
+        write(net, whole, streaming=False)
+        write(net, step, streaming=True)
+        fast, plain = (chunk_share(net, whole, on, repeat) for on in (True, False))
+        streamed = step_share(net, step, repeat)
+    fits = fast <= MOST_CHUNK and streamed <= MOST_STEP and megabytes <= MOST_MB
+    return (
+        f"| {name} | {config.n_fft} / {config.hop} | {len(config.bands)} | {config.dim} | "
+        f"{config.depth} | {config.state_size} | {parameters / 1e6:.1f} M | {megabytes:.1f} MB | "
+        f"{fast:.3f} | {plain:.3f} | {streamed:.3f} | {'yes' if fits else 'no'} |"
+    )
+
+
+def write(net: BSMamba2, path: Path, *, streaming: bool) -> None:
+    model = trace(net, streaming=streaming)
+    artifact.set_manifest(model, describe(net, "size", streaming=streaming))
+    artifact.write(model, path)
+
+
+def chunk_share(net: BSMamba2, path: Path, with_kernel: bool, repeat: int) -> float:
+    """A chunk's time over its length; the first second is compared with the network."""
+    engine = OrtEngine(read_onnx(path), "cpu", threads=THREADS, kernel=with_kernel)
+    audio = np.random.default_rng(0).standard_normal((2, net.config.chunk)).astype(np.float32)
+    second = audio[:, : net.config.sample_rate]
+    with torch.inference_mode():
+        wanted = net(torch.from_numpy(second)[None])[0].numpy()
+    agree(wanted, engine.run(second))
+    return timed(lambda: engine.run(audio), repeat) / (net.config.chunk / net.config.sample_rate)
+
+
+def step_share(net: BSMamba2, path: Path, repeat: int) -> float:
+    """A step's time over its block's length, with as much lookahead as block."""
+    config = net.config
+    frames = int((LATENCY_S * config.sample_rate - config.n_fft) / config.hop)
+    shape = (1, config.channels, frames, config.bins, 2)
+    spectra = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    block, lookahead = np.split(spectra, [frames // 2], axis=2)
+    engine = StepEngine(read_onnx(path), "cpu", threads=THREADS)
+    with torch.inference_mode():
+        wanted, *_ = net.step(torch.from_numpy(block), torch.from_numpy(lookahead), net.start())
+    agree(wanted.numpy(), engine.step(block, lookahead)[0])
+    taken = timed(lambda: engine.step(block, lookahead), 4 * repeat)
+    return taken / (block.shape[2] * config.hop / config.sample_rate)
+
+
+def agree(wanted: np.ndarray, found: np.ndarray) -> None:
+    snr = snr_db(wanted, found)
+    assert snr >= LEAST_DB, f"{snr:.1f} dB from the network"
+
+
+def timed(run: Callable[[], object], repeat: int) -> float:
+    taken = []
+    for _ in range(repeat):
+        started = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - started)
+    return median(taken)
+
+
+def cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(": ")[2]
+    return platform.machine()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""The voice through a compressor and a reverb, mixed back with its band.
+
+    python examples/vocal_chain.py SONG OUTPUT --model bs_mamba2_vocals.ckpt
+
+The song passes in parts, so its length does not matter; one run of the model serves both branches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from pedalboard import Compressor, HighpassFilter, Reverb
+from pedalboard.io import AudioFile
+
+import bsmamba2
+from bsmamba2_pedalboard import Board, Mix, SeparationEffect
+
+
+def vocal_mix(separator: bsmamba2.Separator) -> Mix:
+    """The band as it was, and the voice brought forward."""
+    return Mix(
+        [
+            SeparationEffect(separator, stem="instrumental"),
+            Board(
+                [
+                    SeparationEffect(separator, stem="vocals"),
+                    HighpassFilter(90),
+                    Compressor(threshold_db=-20, ratio=4, attack_ms=5, release_ms=120),
+                    Reverb(room_size=0.4, wet_level=0.15, dry_level=0.5),
+                ]
+            ),
+        ]
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("song")
+    parser.add_argument("output", help="a .wav or .flac")
+    parser.add_argument("--model", help="a name, or the path of a checkpoint or an .onnx")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda[:N]")
+    options = parser.parse_args(arguments)
+    try:
+        mix = vocal_mix(bsmamba2.Separator(options.model, options.device))
+    except bsmamba2.Error as error:
+        sys.exit(f"error: {error}")
+
+    with AudioFile(options.song) as song:
+        rate = song.samplerate
+        with AudioFile(options.output, "w", rate, song.num_channels, bit_depth=24) as output:
+            while song.tell() < song.frames:
+                output.write(mix(song.read(rate), rate, reset=False))
+            output.write(mix.flush())
+
+
+if __name__ == "__main__":
+    main()

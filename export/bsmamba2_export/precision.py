@@ -1,0 +1,155 @@
+"""Lower precisions: narrow products in an otherwise float32 graph, and narrow weights on disk.
+
+What suffers from few digits stays in float32: norms, Δ·A, sums, states, and the stream of residuals
+that the blocks add to. What costs time is the products of tokens with weights. So these alone
+change: tokens are rounded on the way in, weights are stored rounded, results come out rounded, and
+what lies between in_proj, the scan and out_proj is never widened.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+import numpy as np
+import torch
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from bsmamba2.errors import ModelError
+from bsmamba2_export import body
+from bsmamba2_network import BSMamba2
+
+KINDS = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+MINIMUM_SNR_DB = {"fp32": 90.0, "fp16": 45.0, "bf16": 35.0}
+"""What a graph has to reach against the network in float32. Float32 itself differs at ~115 dB."""
+
+LARGEST = {"fp16": 65504.0, "bf16": 3.3895314e38}
+
+
+def lower(model: ModelProto, precision: str, *, emulate: bool = False) -> None:
+    """Gives a graph narrow products, in place; ``fp32`` leaves it as it is.
+
+    Args:
+        model: as traced, without mixers: those are float32.
+        precision: ``fp32``, ``fp16`` or ``bf16``.
+        emulate: float32 products of rounded values, for a machine that has no narrow ones. The
+            digits are the same but for the order of sums.
+
+    Raises:
+        ModelError: a weight is too large for the precision.
+    """
+    if precision == "fp32":
+        return
+    graph, kind = model.graph, KINDS[precision]
+    readers: dict[str, list[NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    nodes: list[NodeProto] = []
+    narrow: dict[str, str] = {}
+
+    def cast(source: str, to: int, result: str) -> str:
+        nodes.append(helper.make_node("Cast", [source], [result], f"cast_{result}", to=to))
+        return result
+
+    def narrowed(source: str) -> str:
+        """The value as a product takes it."""
+        if source not in narrow:
+            narrow[source] = cast(source, kind, f"{source}.{precision}")
+            if emulate:
+                narrow[source] = cast(narrow[source], TensorProto.FLOAT, f"{source}.rounded")
+        return narrow[source]
+
+    for node in graph.node:
+        if not _takes_tokens(node):
+            nodes.append(node)
+            continue
+        result = node.output[0]
+        node.input[0] = narrowed(node.input[0])
+        node.output[0] = f"{result}.exact" if emulate else f"{result}.{precision}"
+        nodes.append(node)
+        if emulate:
+            cast(cast(node.output[0], kind, f"{result}.{precision}"), TensorProto.FLOAT, result)
+            narrow[result] = result
+            continue
+        narrow[result] = node.output[0]
+        if not all(_takes_tokens(reader) for reader in readers[result]):
+            cast(node.output[0], TensorProto.FLOAT, result)
+    for value in _factors(model):
+        _store(value, precision, widen=emulate)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def store_half(model: ModelProto, names: Collection[str]) -> None:
+    """Stores the named matrices in float16 and widens them where they are read, in place.
+
+    Raises:
+        ModelError: a weight is too large for float16.
+    """
+    casts = []
+    for value in model.graph.initializer:
+        if value.name in names and len(value.dims) > 1:
+            _store(value, "fp16")
+            wide = f"{value.name}.wide"
+            for node in model.graph.node:
+                for i, name in enumerate(node.input):
+                    if name == value.name:
+                        node.input[i] = wide
+            casts.append(
+                helper.make_node("Cast", [value.name], [wide], f"cast_{wide}", to=TensorProto.FLOAT)
+            )
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def with_half_weights(net: BSMamba2) -> BSMamba2:
+    """The network that :func:`store_half` keeps: in float32, of rounded matrices."""
+    other = BSMamba2(net.config).eval()
+    state = net.state_dict()
+    other.load_state_dict({k: v.half().float() if v.dim() > 1 else v for k, v in state.items()})
+    return other
+
+
+def sdr_cost_db(snr_db: float, sdr_db: float = 11.0) -> float:
+    """By how much an error of this SNR, independent of the model's own, lowers its SDR.
+
+    Source: energies of independent errors add; 11 dB is what the paper's network reaches.
+    """
+    return 10 * math.log10(1 + 10 ** ((sdr_db - snr_db) / 10))
+
+
+def _takes_tokens(node: NodeProto) -> bool:
+    """Whether a node's first input is tokens that may be narrow: all products are with weights."""
+    return bool(node.op_type in ("MatMul", body.NAME))
+
+
+def _factors(model: ModelProto) -> list[TensorProto]:
+    """The initialisers that products read, through whatever gives them another shape."""
+    weights = {value.name: value for value in model.graph.initializer}
+    makers = {name: node for node in model.graph.node for name in node.output}
+    found = {}
+    for node in model.graph.node:
+        if node.op_type == "MatMul":
+            name = node.input[1]
+            while name not in weights:
+                name = makers[name].input[0]
+            found[name] = weights[name]
+    return list(found.values())
+
+
+def _store(value: TensorProto, precision: str, *, widen: bool = False) -> None:
+    """Rounds a tensor in place to a precision, and stores it so, or, widened, as float32."""
+    exact = numpy_helper.to_array(value)
+    if np.abs(exact).max(initial=0) > LARGEST[precision]:
+        raise ModelError(
+            f"{value.name} holds {np.abs(exact).max():.3g}, which is beyond {precision}: export "
+            f"with {'bf16 or ' if precision == 'fp16' else ''}fp32"
+        )
+    kind = torch.float16 if precision == "fp16" else torch.bfloat16
+    small = torch.from_numpy(exact.copy()).to(kind)
+    value.data_type = TensorProto.FLOAT if widen else KINDS[precision]
+    value.raw_data = (
+        small.float().numpy().tobytes() if widen else small.view(torch.int16).numpy().tobytes()
+    )

@@ -1,0 +1,208 @@
+// The plugin inside Python: a block goes to the SeparationEffect of its slot and comes back.
+//
+// Pedalboard calls on threads that Python started, with the lock on the interpreter released.
+// On any other thread (AudioStream's) taking that lock would wait for ever while AudioStream
+// waits for the thread, so there the audio passes dry, with no latency.
+
+#include "python.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <vector>
+
+#include "backend.h"
+
+namespace {
+
+std::atomic<int32_t> instances{0};
+std::atomic<bool> attached{false};
+Bsmamba2Python python;
+
+thread_local int32_t loading_slot = 0;
+// An exception waits for this thread to be back in Python. No callback runs until then, since it
+// would be interrupted by it.
+thread_local bool raising = false;
+
+struct Slot {
+  bool open = false;
+  std::string state;
+};
+std::mutex slots_mutex;  // never held while Python is called
+std::map<int32_t, Slot> slots;
+std::vector<int32_t> closed;  // that Python has not been told of
+
+bool on_python_thread() { return attached && python.thread_state(); }
+
+void keep(void* exception) {
+  raising = true;
+  const int lock = python.acquire();
+  python.raise_later(python.thread(), exception);
+  python.release(lock);
+}
+
+void tell_once_that_live_audio_is_dry() {
+  static std::once_flag told;
+  std::call_once(told, [] {
+    std::fputs(
+        "bsmamba2: Separate passes audio dry on threads that Python did not start, such as those "
+        "of AudioStream; run the model in 'bsmamba2 serve' through the plugin itself, "
+        "pedalboard.load_plugin(bsmamba2_pedalboard.plugin_path())\n",
+        stderr);
+  });
+}
+
+int tell_closed(void*) {
+  if (raising) return 0;  // bsmamba2_raised comes back to it
+  std::vector<int32_t> gone;
+  {
+    std::lock_guard lock(slots_mutex);
+    gone.swap(closed);
+  }
+  if (attached)
+    for (const int32_t slot : gone) python.closed(slot);
+  return 0;
+}
+
+class PythonBackend : public Backend {
+ public:
+  explicit PythonBackend(int32_t slot) : slot_(slot) {}
+
+  ~PythonBackend() override {
+    bool tell = false;
+    {
+      std::lock_guard lock(slots_mutex);
+      tell = slots[slot_].open && attached;
+      slots.erase(slot_);
+      if (tell) closed.push_back(slot_);
+    }
+    // Later, since the host holds locks for which the thread with Python's own may wait. Where too
+    // much is to be called already, the next instance that goes tells of this one too.
+    if (tell) python.call_later(tell_closed, nullptr);
+  }
+
+  void set_rate(double sample_rate) override {
+    sample_rate_ = sample_rate;
+    latency_ = 0;
+    if (!is_open()) return;
+    if (!on_python_thread()) return tell_once_that_live_audio_is_dry();
+    if (!raising) latency_ = python.latency_samples(slot_, sample_rate);
+  }
+
+  void start(int channels, int max_samples) override {
+    stop();
+    if (!is_open() || !on_python_thread() || raising) return;
+    block_.resize(size_t(channels) * max_samples);
+    python.start(slot_, sample_rate_, channels);
+    started_ = true;
+  }
+
+  void stop() override { started_ = failed_ = false; }
+
+  uint32_t latency_samples() const override { return latency_; }
+
+  void process(const float* const* in, float* const* out, int channels, int samples,
+               const Settings&, bool) override {
+    if (!is_open()) return silence(out, channels, samples);  // a host that probes
+    if (!on_python_thread()) {
+      for (int c = 0; c < channels; ++c)
+        if (in[c] != out[c]) std::copy_n(in[c], samples, out[c]);
+      return;
+    }
+    if (raising || failed_) return silence(out, channels, samples);
+    const size_t size = size_t(channels) * samples;
+    if (block_.size() < size) block_.resize(size);
+    for (int c = 0; c < channels; ++c)
+      std::copy_n(in[c], samples, block_.data() + size_t(c) * samples);
+    float* const block = started_ ? block_.data() : nullptr;
+    if (void* exception = python.process(slot_, block, channels, samples)) {
+      failed_ = true;
+      keep(exception);
+      return silence(out, channels, samples);
+    }
+    for (int c = 0; c < channels; ++c)
+      std::copy_n(block_.data() + size_t(c) * samples, samples, out[c]);
+  }
+
+  std::string state() override {
+    std::lock_guard lock(slots_mutex);
+    return slots[slot_].state;
+  }
+
+  void set_state(const std::string& state) override {
+    std::lock_guard lock(slots_mutex);
+    slots[slot_].state = state;
+  }
+
+  bool has_parameters() const override { return false; }
+
+ private:
+  bool is_open() {
+    if (!was_open_) {
+      std::lock_guard lock(slots_mutex);
+      was_open_ = slots[slot_].open;
+    }
+    return was_open_;
+  }
+
+  static void silence(float* const* out, int channels, int samples) {
+    for (int c = 0; c < channels; ++c) std::fill_n(out[c], samples, 0.0f);
+  }
+
+  const int32_t slot_;
+  bool was_open_ = false, started_ = false, failed_ = false;
+  double sample_rate_ = 0;
+  uint32_t latency_ = 0;
+  std::vector<float> block_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> python_backend() {
+  if (!loading_slot) return nullptr;
+  return std::make_unique<PythonBackend>(loading_slot);
+}
+
+void count_instance(int change) { instances += change; }
+
+extern "C" {
+
+#define EXPORT __attribute__((visibility("default")))
+
+EXPORT void bsmamba2_attach(const Bsmamba2Python* functions) {
+  python = *functions;
+  attached = true;
+}
+
+EXPORT void bsmamba2_detach() { attached = false; }
+
+EXPORT void bsmamba2_load(int32_t slot) { loading_slot = slot; }
+
+EXPORT void bsmamba2_open(int32_t slot) {
+  loading_slot = 0;
+  std::lock_guard lock(slots_mutex);
+  slots[slot].open = true;
+}
+
+EXPORT void bsmamba2_raised() {
+  raising = false;
+  python.call_later(tell_closed, nullptr);
+}
+
+EXPORT int32_t bsmamba2_instances() { return instances; }
+
+EXPORT void bsmamba2_set_state(int32_t slot, const char* bytes, int32_t size) {
+  std::lock_guard lock(slots_mutex);
+  slots[slot].state.assign(bytes, size);
+}
+
+EXPORT int32_t bsmamba2_get_state(int32_t slot, char* bytes, int32_t size) {
+  std::lock_guard lock(slots_mutex);
+  const std::string& state = slots[slot].state;
+  std::memcpy(bytes, state.data(), std::min<size_t>(state.size(), size));
+  return int32_t(state.size());
+}
+}

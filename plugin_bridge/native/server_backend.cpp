@@ -1,0 +1,332 @@
+// The plugin in a DAW: samples go to 'bsmamba2 serve' and come back as a stem.
+//
+//     audio thread ── input ring ──► this thread ── socket ──► server
+//     audio thread ◄── wet ring ──── this thread ◄── socket ── server
+//
+// The rings hold samples by their place in time, so an answer is used if it is there when its time
+// has come, and else the input, delayed by the same latency, passes dry. The level of the stem
+// follows the supply: it falls as the answer runs dry, and rises as it comes back, without a step.
+// The audio thread neither locks, allocates nor asks the operating system for anything, but where
+// the user has told it to wait for the answer in offline processing.
+//
+// On the socket, little-endian, audio planar float32:
+//
+//     hello     "bsm2", version u32, sample rate f64, channels u32, 0 u32, token 32 bytes
+//     welcome   "bsm2", refused u32, latency in samples u32, outputs u32
+//     to        output u32, samples u32, audio …
+//     back      samples u32, audio …                          as many in all, in their order
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+
+#include "backend.h"
+#include "ring.h"
+#include "socket.h"
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+constexpr uint32_t version = 1;
+constexpr int fade = 256;             // samples in which the stem comes and goes
+constexpr uint32_t max_latency = 1 << 24;
+constexpr int max_block = 8192;       // samples of one message
+// In offline processing: with a chunk of a slow machine's, with a server that loads its model, and
+// with nobody.
+constexpr auto patience = std::chrono::minutes(5), patience_of_a_start = std::chrono::minutes(2);
+constexpr auto no_patience = std::chrono::minutes(0);
+
+struct Hello {
+  char magic[4];
+  uint32_t version;
+  double sample_rate;
+  uint32_t channels, zero;
+  unsigned char token[32];
+};
+static_assert(sizeof(Hello) == 56);
+
+struct Welcome {
+  char magic[4];
+  uint32_t refused, latency, outputs;
+};
+static_assert(sizeof(Welcome) == 16);
+
+class ServerBackend : public Backend {
+ public:
+  ~ServerBackend() override { stop(); }
+
+  void set_rate(double sample_rate) override {
+    sample_rate_ = sample_rate;
+    latency_ = latency_of_the_last_server();
+  }
+
+  void start(int channels, int max_samples) override {
+    stop();
+    channels_ = channels;
+    // A server that runs answers at once; any other takes a while to come.
+    if (!connect(milliseconds(1000))) starting_ = launch_server();
+    const int64_t least = int64_t(latency_) + 4 * int64_t(max_samples) + 4 * max_block;
+    input_.resize(channels, least);
+    wet_.resize(channels, least);
+    position_ = came_ = done_ = from_ = upto_ = 0;
+    level_ = 0;
+    gave_up_ = false;
+    sent_ = 0;
+    running_ = true;
+    thread_ = std::thread([this] { run(); });
+  }
+
+  void stop() override {
+    running_ = false;
+    if (thread_.joinable()) thread_.join();
+    if (teller_.get_id() == std::this_thread::get_id())
+      teller_.detach();  // the host restarts the plugin from within the notice
+    else if (teller_.joinable())
+      teller_.join();
+    socket_.close();
+    connected_ = false;
+  }
+
+  uint32_t latency_samples() const override { return latency_; }
+
+  void process(const float* const* in, float* const* out, int channels, int samples,
+               const Settings& settings, bool offline) override {
+    stem_.store(settings.stem, std::memory_order_relaxed);
+    const bool waits = offline && settings.wait;
+    waits_.store(waits, std::memory_order_relaxed);
+    for (int done = 0; done < samples; done += max_block)
+      block(in, out, channels, done, std::min(max_block, samples - done), settings, waits);
+  }
+
+ private:
+  void block(const float* const* in, float* const* out, int channels, int start, int samples,
+             const Settings& settings, bool waits) {
+    for (int c = 0; c < channels; ++c)
+      for (int i = 0; i < samples; ++i) input_.put(c, position_ + i, in[c][start + i]);
+    const int64_t time = position_ - int64_t(latency_);  // of the first sample of the output
+    position_ += samples;
+    came_.store(position_, std::memory_order_release);
+    if (waits) wait_for(time + samples + fade);
+
+    const int64_t from = from_.load(std::memory_order_acquire);
+    const int64_t upto = upto_.load(std::memory_order_acquire);
+    const float gain = float(std::pow(10.0, settings.gain_db / 20)), mix = float(settings.mix);
+    const float gain_step = (gain - gain_) / samples, mix_step = (mix - mix_) / samples;
+    for (int i = 0; i < samples; ++i) {
+      const int64_t now = time + i;
+      // Before the signal has begun the level rises already, for what is there of its start.
+      const int64_t supply = std::max<int64_t>(now, 0) >= from ? std::max<int64_t>(0, upto - now) : 0;
+      level_ = std::min(level_ + 1.0f / fade, std::min(1.0f, float(supply) / fade));
+      gain_ += gain_step;
+      mix_ += mix_step;
+      for (int c = 0; c < channels; ++c) {
+        const float dry = now >= 0 ? input_.get(c, now) : 0.0f;
+        const float wet = now >= 0 && supply > 0 ? gain_ * wet_.get(c, now) : dry;
+        out[c][start + i] = dry + level_ * mix_ * (wet - dry);
+      }
+    }
+    gain_ = gain;
+    mix_ = mix;
+    done_.store(time + samples, std::memory_order_release);
+  }
+
+  // Only where the user asked for it, and the host does not play.
+  void wait_for(int64_t time) {
+    // What has not been sent yet cannot be asked for.
+    const int64_t least = std::min(time, came_ - int64_t(promised_) + 2 * fade);
+    auto since = Clock::now();
+    int64_t seen = upto_;
+    while (!gave_up_ && upto_.load(std::memory_order_acquire) < least) {
+      const auto limit = connected_ ? patience : starting_ ? patience_of_a_start : no_patience;
+      if (Clock::now() - since > limit) break;
+      std::this_thread::sleep_for(milliseconds(1));
+      if (upto_ != seen) since = Clock::now();
+      seen = upto_;
+    }
+    gave_up_ = upto_ < least;  // once, not at every block
+  }
+
+  // What follows runs on the thread of the socket.
+
+  void run() {
+    auto next_try = Clock::now();
+    if (connected_) {
+      begin();
+      tell_host();
+    }
+    while (running_) {
+      if (connected_) {
+        if (!exchange()) drop();
+        continue;
+      }
+      if (Clock::now() >= next_try) {
+        if (connect(milliseconds(2000))) {
+          begin();
+          tell_host();
+          continue;
+        }
+        starting_ = launch_server();
+        next_try = Clock::now() + milliseconds(500);
+      }
+      std::this_thread::sleep_for(milliseconds(5));
+    }
+  }
+
+  bool connect(milliseconds patience) {
+    Hello hello{{'b', 's', 'm', '2'}, version, sample_rate_, uint32_t(channels_), 0, {}};
+    Welcome welcome;
+    if (!socket_.open(hello.token)) return false;
+    const auto deadline = Clock::now() + patience;
+    connected_ = socket_.send(&hello, sizeof hello) == sizeof hello &&
+                 receive_all(&welcome, sizeof welcome, deadline) &&
+                 !std::memcmp(welcome.magic, hello.magic, sizeof hello.magic) &&
+                 welcome.refused == 0 && welcome.latency <= max_latency;
+    if (connected_)
+      promised_ = welcome.latency;
+    else
+      socket_.close();
+    return connected_;
+  }
+
+  bool receive_all(void* bytes, size_t size, Clock::time_point deadline) {
+    for (size_t got = 0; got < size;) {
+      if (Clock::now() >= deadline) return false;
+      socket_.wait(false, 5);
+      const long came = socket_.receive(static_cast<char*>(bytes) + got, size - got);
+      if (came < 0) return false;
+      got += came;
+    }
+    return true;
+  }
+
+  // The answer begins with what comes from now on; or, where the host waits, with what it still
+  // has to put out.
+  void begin() {
+    const int64_t now = came_.load(std::memory_order_acquire);
+    sent_ = waits_ ? std::max<int64_t>(0, done_) : now;
+    received_ = sent_;
+    from_.store(sent_, std::memory_order_release);
+    upto_.store(sent_, std::memory_order_release);
+    outgoing_.clear();
+    incoming_.clear();
+    gone_ = 0;
+  }
+
+  // A thread of its own, since the host may stop this one in answer.
+  void tell_host() {
+    if (promised_ == latency_ || told_ == promised_ || !on_latency_changed) return;
+    told_ = promised_;
+    if (teller_.joinable()) teller_.join();
+    teller_ = std::thread(on_latency_changed);
+  }
+
+  void drop() {
+    socket_.close();
+    connected_ = false;
+  }
+
+  // One turn of sending and receiving; false where the connection is of no more use.
+  bool exchange() {
+    if (gone_ == outgoing_.size() && !next_message()) return false;
+    const bool to_write = gone_ < outgoing_.size();
+    socket_.wait(to_write, 2);
+    if (to_write) {
+      const long went = socket_.send(outgoing_.data() + gone_, outgoing_.size() - gone_);
+      if (went < 0) return false;
+      gone_ += went;
+    }
+    char buffer[16384];
+    const long came = socket_.receive(buffer, sizeof buffer);
+    if (came < 0) return false;
+    incoming_.insert(incoming_.end(), buffer, buffer + came);
+    return take_answers();
+  }
+
+  // False where the server is too slow: then there is no use in what it still has to do.
+  bool next_message() {
+    const int64_t came = came_.load(std::memory_order_acquire);
+    const int64_t late = done_.load(std::memory_order_acquire) - upto_ - int64_t(sample_rate_);
+    if (came - sent_ > input_.capacity() - 2 * max_block || (late > 0 && sent_ > from_))
+      return false;
+    const int samples = int(std::min<int64_t>(max_block, came - sent_));
+    if (!samples) return true;
+    const uint32_t head[2] = {stem_.load(std::memory_order_relaxed), uint32_t(samples)};
+    outgoing_.resize(sizeof head + sizeof(float) * channels_ * samples);
+    std::memcpy(outgoing_.data(), head, sizeof head);
+    char* place = outgoing_.data() + sizeof head;
+    for (int c = 0; c < channels_; ++c)
+      for (int i = 0; i < samples; ++i, place += sizeof(float)) {
+        const float sample = input_.get(c, sent_ + i);
+        // One bad sample of another plugin's must not end the stream.
+        const float finite = std::isfinite(sample) ? sample : 0.0f;
+        std::memcpy(place, &finite, sizeof finite);
+      }
+    sent_ += samples;
+    gone_ = 0;
+    return true;
+  }
+
+  // False where what came is no answer.
+  bool take_answers() {
+    size_t at = 0;
+    for (uint32_t samples; incoming_.size() - at >= sizeof samples;) {
+      std::memcpy(&samples, incoming_.data() + at, sizeof samples);
+      if (int64_t(samples) > sent_ - received_) return false;  // bounds what is kept here, too
+      const size_t size = sizeof samples + sizeof(float) * channels_ * samples;
+      if (incoming_.size() - at < size) break;
+      const char* place = incoming_.data() + at + sizeof samples;
+      for (int c = 0; c < channels_; ++c)
+        for (uint32_t i = 0; i < samples; ++i, place += sizeof(float)) {
+          float sample;
+          std::memcpy(&sample, place, sizeof sample);
+          wet_.put(c, received_ + i, std::isfinite(sample) ? sample : 0.0f);
+        }
+      received_ += samples;
+      upto_.store(received_, std::memory_order_release);
+      at += size;
+    }
+    incoming_.erase(incoming_.begin(), incoming_.begin() + at);
+    return true;
+  }
+
+  // It says how long its answers take in a file, which stays when it ends.
+  uint32_t latency_of_the_last_server() const {
+    const std::string text = read_own_file(server_folder() + "/latency_ms", 40);
+    const double samples = std::ceil(std::atof(text.c_str()) * sample_rate_ / 1000);
+    return samples > 0 && samples <= max_latency ? uint32_t(samples) : 0;
+  }
+
+  double sample_rate_ = 44100;
+  int channels_ = 2;
+  uint32_t latency_ = 0;                // told to the host
+  std::atomic<uint32_t> promised_{0};   // by the server
+
+  Ring input_, wet_;
+  // Times, in samples since start.
+  std::atomic<int64_t> came_{0};   // end of the input
+  std::atomic<int64_t> done_{0};   // end of the output
+  std::atomic<int64_t> from_{0}, upto_{0};  // of the answers
+
+  int64_t position_ = 0;  // the audio thread's own
+  float level_ = 0, gain_ = 1, mix_ = 1;
+  bool gave_up_ = false;
+
+  std::atomic<uint32_t> stem_{0};
+  std::atomic<bool> running_{false}, connected_{false}, waits_{false};
+  std::atomic<bool> starting_{false};  // a server that we have launched
+  std::thread thread_, teller_;
+  uint32_t told_ = 0;
+  Socket socket_;
+  int64_t sent_ = 0, received_ = 0;
+  std::vector<char> outgoing_, incoming_;
+  size_t gone_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> server_backend() { return std::make_unique<ServerBackend>(); }

@@ -1,0 +1,47 @@
+"""``bsmamba2 doctor``: what works here, and which line installs the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bsmamba2.doctor import ABSENT, BROKEN, WORKS, Finding, examine
+
+COLOURS = {WORKS: "green", ABSENT: "yellow", BROKEN: "red"}
+
+
+@click.command(short_help="Tell what works here, and what installs the rest.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def doctor(as_json: bool) -> None:
+    """Try every part on this machine: devices, kernel, audio files, extras, cache.
+
+    Exit status 0 where songs can be separated, 2 where something is broken.
+    """
+    with Console(stderr=True).status("examining"):
+        findings = list(examine())
+    broken = any(finding.state == BROKEN for finding in findings)
+    if as_json:
+        parts = [dataclasses.asdict(finding) for finding in findings]
+        click.echo(json.dumps({"works": not broken, "parts": parts}))
+    else:
+        Console(highlight=False).print(_table(findings))
+    if broken:
+        click.get_current_context().exit(2)
+
+
+def _table(findings: list[Finding]) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    table.add_column(overflow="fold")
+    for finding in findings:
+        text = f"{finding.found}\n→ {finding.mend}" if finding.mend else finding.found
+        # No markup: names and paths may hold brackets.
+        state = Text(finding.state, COLOURS[finding.state])
+        table.add_row(Text(finding.part), state, Text(text))
+    return table

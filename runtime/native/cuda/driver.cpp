@@ -1,0 +1,203 @@
+#include "driver.h"
+
+#include <dlfcn.h>
+
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <mutex>
+#include <stdexcept>
+#include <vector>
+
+namespace bsmamba2::cuda {
+namespace {
+
+// The part of the driver's API that is called. Its functions keep their meaning under these names.
+using Result = int;
+using Context = struct CUctx_st*;
+using Module = struct CUmod_st*;
+using Function = struct CUfunc_st*;
+using Device = int;
+using Pointer = unsigned long long;
+
+struct Driver {
+  Result (*cuGetErrorString)(Result, const char**);
+  Result (*cuStreamGetCtx)(Stream, Context*);
+  Result (*cuCtxPushCurrent_v2)(Context);
+  Result (*cuCtxPopCurrent_v2)(Context*);
+  Result (*cuCtxGetDevice)(Device*);
+  Result (*cuDeviceGetAttribute)(int*, int, Device);
+  Result (*cuModuleLoadData)(Module*, const void*);
+  Result (*cuModuleUnload)(Module);
+  Result (*cuModuleGetFunction)(Function*, Module, const char*);
+  Result (*cuFuncSetAttribute)(Function, int, int);
+  Result (*cuMemAlloc_v2)(Pointer*, size_t);
+  Result (*cuMemFree_v2)(Pointer);
+  Result (*cuLaunchKernel)(Function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
+                           unsigned, Stream, void**, void**);
+
+  Driver() {
+    void* library = dlopen("libcuda.so.1", RTLD_NOW);
+    if (!library)
+      throw std::runtime_error(
+          "no NVIDIA driver is to be found (libcuda.so.1): install one, or use the device cpu.");
+#define FIND(name)                                                                     \
+  name = reinterpret_cast<decltype(name)>(dlsym(library, #name));                      \
+  if (!name) throw std::runtime_error("the NVIDIA driver has no " #name ": update it.")
+    FIND(cuGetErrorString);
+    FIND(cuStreamGetCtx);
+    FIND(cuCtxPushCurrent_v2);
+    FIND(cuCtxPopCurrent_v2);
+    FIND(cuCtxGetDevice);
+    FIND(cuDeviceGetAttribute);
+    FIND(cuModuleLoadData);
+    FIND(cuModuleUnload);
+    FIND(cuModuleGetFunction);
+    FIND(cuFuncSetAttribute);
+    FIND(cuMemAlloc_v2);
+    FIND(cuMemFree_v2);
+    FIND(cuLaunchKernel);
+#undef FIND
+  }
+};
+constexpr int major_version = 75, minor_version = 76;  // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_…
+constexpr int dynamic_shared_bytes = 8;                // CU_FUNC_ATTRIBUTE_MAX_…_SIZE_BYTES
+constexpr Result out_of_memory = 2;
+
+const Driver& driver() {
+  static const Driver opened;
+  return opened;
+}
+
+void check(Result result, const char* what) {
+  if (result == 0) return;
+  const char* reason = nullptr;
+  driver().cuGetErrorString(result, &reason);
+  throw std::runtime_error(std::string(what) + " failed: " + (reason ? reason : "unknown error") +
+                           (result == out_of_memory ? "; use smaller batches or chunks." : "."));
+}
+
+std::mutex mutex;  // over all that is kept
+std::string folder;
+
+// The kernels in one context. What a session leaves behind stays until the process ends.
+class Kernels {
+  Module module = nullptr;
+  std::map<std::string, Function> functions;
+
+  bool load(const std::string& file) {
+    std::ifstream stream(folder + "/" + file, std::ios::binary);
+    if (!stream) return false;
+    std::vector<char> image{std::istreambuf_iterator<char>(stream), {}};
+    image.push_back(0);  // PTX is a string
+    return driver().cuModuleLoadData(&module, image.data()) == 0;
+  }
+
+ public:
+  // Machine code for this GPU or an earlier one of its generation, else PTX.
+  Kernels() {
+    Device device = 0;
+    int major = 0, minor = 0;
+    check(driver().cuCtxGetDevice(&device), "asking for the GPU");
+    check(driver().cuDeviceGetAttribute(&major, major_version, device), "asking for the GPU");
+    check(driver().cuDeviceGetAttribute(&minor, minor_version, device), "asking for the GPU");
+    for (int m = minor; m >= 0; --m)
+      if (load("sm_" + std::to_string(major * 10 + m) + ".cubin")) return;
+    if (major >= 9 && load("compute_90.ptx")) return;
+    if (major >= 8 && load("compute_80.ptx")) return;
+    const std::string name = std::to_string(major) + "." + std::to_string(minor);
+    if (major < 8)
+      throw std::runtime_error("the kernels need a GPU of compute capability 8.0 or higher, and "
+                               "this one has " + name + ": export with --target ort for it.");
+    throw std::runtime_error("the NVIDIA driver loads none of the kernels in " + folder +
+                             " for compute capability " + name + ": update the driver.");
+  }
+
+  Function find(const std::string& name, int shared_bytes) {
+    const auto known = functions.find(name);
+    if (known != functions.end()) return known->second;
+    Function found = nullptr;
+    check(driver().cuModuleGetFunction(&found, module, name.c_str()), name.c_str());
+    if (shared_bytes)
+      check(driver().cuFuncSetAttribute(found, dynamic_shared_bytes, shared_bytes), name.c_str());
+    return functions[name] = found;
+  }
+};
+
+// What one stream's calls share, as they come one after the other.
+struct Workspace {
+  Pointer data = 0;
+  int64_t bytes = 0;
+
+  void* at_least(int64_t wanted) {
+    if (wanted > bytes) {
+      if (data) check(driver().cuMemFree_v2(data), "freeing the workspace");  // waits for its users
+      data = 0, bytes = 0;
+      check(driver().cuMemAlloc_v2(&data, size_t(wanted)), "allocating the workspace");
+      bytes = wanted;
+    }
+    return reinterpret_cast<void*>(data);
+  }
+};
+
+struct InContext {
+  Context context = nullptr;
+  explicit InContext(Stream stream) {
+    check(driver().cuStreamGetCtx(stream, &context), "asking for the stream's context");
+    check(driver().cuCtxPushCurrent_v2(context), "entering the stream's context");
+  }
+  ~InContext() {
+    Context ignored;
+    driver().cuCtxPopCurrent_v2(&ignored);
+  }
+  InContext(const InContext&) = delete;
+  InContext& operator=(const InContext&) = delete;
+};
+
+}  // namespace
+
+void set_kernels(const char* where) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  folder = where;
+}
+
+void scan(Call call, Kind kind, int64_t N, Stream stream) {
+  static std::map<Context, Kernels> modules;
+  static std::map<std::pair<Context, Stream>, Workspace> workspaces;
+  const std::lock_guard<std::mutex> lock(mutex);
+  const InContext here(stream);
+  Kernels& loaded = modules[here.context];
+  Workspace& workspace = workspaces[{here.context, stream}];
+  call.workspace = workspace.at_least(workspace_bytes(call, kind, N));
+  launch_scan(call, kind, N, [&](const std::string& name, int64_t blocks, int threads, int shared) {
+    void* arguments[] = {&call};
+    check(driver().cuLaunchKernel(loaded.find(name, shared), unsigned(blocks), 1, 1,
+                                  unsigned(threads), 1, 1, unsigned(shared), stream, arguments,
+                                  nullptr),
+          name.c_str());
+  });
+}
+
+}  // namespace bsmamba2::cuda
+
+// For hosts that are not ONNX Runtime, and to tell the operator where its kernels lie. A call's
+// failure is written as a sentence; 0 is success.
+extern "C" {
+__attribute__((visibility("default"))) void bsmamba2_cuda_kernels(const char* folder) {
+  bsmamba2::cuda::set_kernels(folder);
+}
+
+__attribute__((visibility("default"))) int bsmamba2_cuda_scan(const bsmamba2::cuda::Call* call,
+                                                              int kind, int N, void* stream,
+                                                              char* sentence, size_t bytes) {
+  try {
+    bsmamba2::cuda::scan(*call, bsmamba2::cuda::Kind(kind), N,
+                         static_cast<bsmamba2::cuda::Stream>(stream));
+    return 0;
+  } catch (const std::exception& error) {
+    std::snprintf(sentence, bytes, "%s", error.what());
+    return 1;
+  }
+}
+}

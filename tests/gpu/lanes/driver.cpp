@@ -1,0 +1,78 @@
+// An NVIDIA driver without a GPU: what runtime/native/cuda/driver.cpp calls of libcuda.so.1, with
+// kernels that run by lanes on memory of the host. It stands for the compute capability that
+// FAKE_GPU names ("9.0"), and counts in FAKE_GPU_LOG what is asked of it.
+#include "scan.cpp"
+
+#include <cstdio>
+#include <cstdlib>
+
+namespace {
+
+void log(const std::string& line) {
+  if (const char* path = std::getenv("FAKE_GPU_LOG")) {
+    FILE* file = std::fopen(path, "a");
+    std::fprintf(file, "%s\n", line.c_str());
+    std::fclose(file);
+  }
+}
+int capability(int part) {
+  int numbers[2] = {9, 0};
+  if (const char* asked = std::getenv("FAKE_GPU"))
+    std::sscanf(asked, "%d.%d", &numbers[0], &numbers[1]);
+  return numbers[part];
+}
+std::map<std::string, int> shared_bytes;
+int context, module;
+
+}  // namespace
+
+#define API extern "C" __attribute__((visibility("default"))) int
+
+API cuGetErrorString(int, const char** text) { *text = "the fake driver says no"; return 0; }
+API cuStreamGetCtx(void*, void** out) { *out = &context; return 0; }
+API cuCtxPushCurrent_v2(void*) { return 0; }
+API cuCtxPopCurrent_v2(void**) { return 0; }
+API cuCtxGetDevice(int* device) { *device = 0; return 0; }
+API cuDeviceGetAttribute(int* value, int attribute, int) {
+  *value = capability(attribute - 75);
+  return 0;
+}
+API cuModuleLoadData(void** out, const void* image) {
+  const std::string text(static_cast<const char*>(image), 4);
+  const bool machine_code = text == "\x7f" "ELF";
+  log(machine_code ? "load machine code" : "load PTX");
+  *out = &module;
+  return std::getenv("FAKE_GPU_OLD") ? 222 : 0;  // unsupported PTX version
+}
+API cuModuleUnload(void*) { return 0; }
+API cuModuleGetFunction(void** out, void*, const char* name) {
+  const auto found = kernels.find(name);
+  if (found == kernels.end()) return 500;
+  *out = const_cast<std::string*>(&found->first);
+  return 0;
+}
+API cuFuncSetAttribute(void* function, int attribute, int value) {
+  if (attribute == 8) shared_bytes[*static_cast<std::string*>(function)] = value;
+  return 0;
+}
+API cuMemAlloc_v2(unsigned long long* out, size_t bytes) {
+  log("allocate " + std::to_string(bytes));
+  void* memory = nullptr;
+  if (std::getenv("FAKE_GPU_FULL") || posix_memalign(&memory, 256, bytes)) return 2;
+  *out = reinterpret_cast<unsigned long long>(memory);
+  return 0;
+}
+API cuMemFree_v2(unsigned long long memory) {
+  std::free(reinterpret_cast<void*>(memory));
+  return 0;
+}
+API cuLaunchKernel(void* function, unsigned x, unsigned, unsigned, unsigned threads, unsigned,
+                   unsigned, unsigned shared, void*, void** arguments, void**) {
+  const std::string& name = *static_cast<std::string*>(function);
+  log("launch " + name);
+  if (shared != unsigned(shared_bytes[name])) return 1;
+  for (unsigned i = 0; i < x; ++i)
+    Block(i, int(threads), shared)
+        .run([&] { kernels.at(name)(*static_cast<const Call*>(arguments[0])); }, false);
+  return 0;
+}

@@ -1,0 +1,47 @@
+"""A call of the CUDA kernels with its tensors in memory of the host."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from bsmamba2.cuda import Call
+from kernel.scans import Scan, random_scan, recurrence
+
+TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+PARAMETERS = (
+    "conv_weight", "conv_bias", "dt_bias", "A_log", "D", "norm_weight", "conv_state", "ssm_state",
+)  # fmt: skip
+
+
+class Memory:
+    """The tensors of a call, its outputs poisoned."""
+
+    def __init__(self, scan: Scan, kind: str, states: bool = True) -> None:
+        self.tokens = torch.from_numpy(scan["zxbcdt"]).to(TYPES[kind])
+        batch, length, _ = self.tokens.shape
+        shape = (batch, length, len(scan["norm_weight"]))
+        self.y = torch.full(shape, torch.nan, dtype=self.tokens.dtype)
+        self.kept = [
+            np.full((batch, *scan[name].shape[1:]), np.nan, np.float32)
+            for name in ("conv_state", "ssm_state")
+        ]
+        self.scan = scan
+        self.call = Call(
+            batch, length, len(scan["A_log"]), scan["conv_state"].shape[0],
+            scan["ssm_state"].shape[0], scan.reverse, scan.epsilon, self.tokens.data_ptr(),
+            *(scan[name].ctypes.data for name in PARAMETERS), self.y.data_ptr(),
+            *((kept.ctypes.data for kept in self.kept) if states else (None, None)),
+        )  # fmt: skip
+
+    def outputs(self) -> list[np.ndarray]:
+        return [self.y.float().numpy(), *self.kept]
+
+    def wanted(self) -> tuple[np.ndarray, ...]:
+        """The recurrence of the tokens as they were rounded."""
+        return recurrence(self.scan.but(zxbcdt=self.tokens.float().numpy()))
+
+
+def of_model(**sizes) -> Scan:
+    """A scan of the sizes that there are kernels for."""
+    return random_scan(**{"head_dim": 64, "state_size": 64, "heads": 1, "batch": 1} | sizes)

@@ -1,0 +1,68 @@
+"""Data sets on disk, as others lay them out and as we do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+
+from bsmamba2.errors import AudioError
+from bsmamba2_training.layout import songs, training_pools
+
+RATE = 44100
+
+
+def write(path, audio, rate=RATE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, audio.T, rate, "FLOAT")
+
+
+@pytest.fixture
+def musdb(tmp_path, hiss):
+    for seed, name in enumerate(("A Song", "Young Griffo - Pennies")):
+        for stem in ("vocals", "drums", "bass", "other"):
+            write(tmp_path / "train" / name / f"{stem}.wav", hiss(0.1, 2, seed=seed))
+    for stem in ("mixture", "vocals", "drums", "bass", "other"):
+        write(tmp_path / "test" / "B" / f"{stem}.wav", hiss(0.1, 2))
+    return tmp_path
+
+
+def test_musdb_trains_on_all_but_the_fourteen_kept_for_validation(musdb):
+    pools = training_pools(musdb)
+    assert [track.files[0].parent.name for track in pools.vocals] == ["A Song"]
+    assert pools.paired
+    assert [song.name for song in songs(musdb, "valid")] == ["Young Griffo - Pennies"]
+
+
+def test_the_instrumental_of_musdb_is_the_sum_of_the_other_stems(musdb, hiss):
+    mixture, vocals, instrumental = songs(musdb, "test")[0].stems()
+    np.testing.assert_allclose(instrumental, 3 * hiss(0.1, 2), atol=1e-6)
+    np.testing.assert_allclose(mixture, vocals, atol=1e-6)
+
+
+def test_any_folder_of_mixtures_and_vocals_is_a_test_set(tmp_path, hiss):
+    write(tmp_path / "x" / "mixture.wav", 3 * hiss(0.1, 2))
+    write(tmp_path / "x" / "vocals.wav", hiss(0.1, 2))
+    (song,) = songs(tmp_path, "test")
+    np.testing.assert_allclose(song.stems()[2], 2 * hiss(0.1, 2), atol=1e-6)
+
+
+def test_a_mono_pool_is_read_as_stereo_from_any_place(pooled, tone):
+    (track,) = training_pools(pooled).vocals
+    found = track.read(1000, 500)
+    np.testing.assert_allclose(found, np.stack([tone(440, 4)[1000:1500]] * 2), atol=1e-4)
+    assert not track.read(10 * RATE, 5).any()
+
+
+def test_an_empty_folder_is_told_what_belongs_there(tmp_path):
+    with pytest.raises(AudioError, match=r"vocals\.wav beside other stems"):
+        training_pools(tmp_path)
+    with pytest.raises(AudioError, match=r"SONG/mixture\.wav"):
+        songs(tmp_path, "test")
+
+
+def test_another_rate_is_refused(tmp_path, hiss):
+    for name in ("vocals/a.wav", "instrumental/b.wav"):
+        write(tmp_path / "train" / name, hiss(0.1, 2), rate=48000)
+    with pytest.raises(AudioError, match="must be at 44100 Hz; it is at 48000"):
+        training_pools(tmp_path).vocals[0].read()

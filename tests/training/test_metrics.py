@@ -1,0 +1,86 @@
+"""Metrics on signals whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bsmamba2_training.metrics import (
+    csdr_db,
+    leakage_db,
+    si_sdr_db,
+    sparse_usdr_db,
+    stretches,
+    usdr_db,
+)
+
+RATE = 44100
+
+
+@pytest.fixture
+def voice(tone):
+    """Ten seconds, two channels: it sounds from 2 to 3.5 s, and from 5 to 8 s."""
+    audio = np.repeat(tone(440, 10)[np.newaxis], 2, axis=0)
+    for start, stop in ((0, 2), (3.5, 5), (8, 10)):
+        audio[:, int(start * RATE) : int(stop * RATE)] = 0
+    return audio
+
+
+def test_noise_20_db_down_scores_20_db(hiss):
+    s, n = hiss(1, 2), hiss(1, 2, seed=1)
+    assert usdr_db(s, s + 0.1 * n) == pytest.approx(20, abs=0.2)
+    assert si_sdr_db(s, s + 0.1 * n) == pytest.approx(20, abs=0.2)
+
+
+def test_a_gain_costs_usdr_but_not_si_sdr(hiss):
+    s, n = hiss(1, 2), hiss(1, 2, seed=1)
+    assert usdr_db(s, 0.5 * s) == pytest.approx(6.02, abs=0.01)
+    assert si_sdr_db(s, 0.5 * (s + 0.1 * n)) == pytest.approx(20, abs=0.2)
+
+
+def test_csdr_is_the_median_over_the_seconds_that_have_the_source(hiss):
+    s, other = hiss(5, 2), hiss(5, 2, seed=1)
+    s[:, : 2 * RATE] = 0  # no score there
+    error = 0.1 * hiss(5, 2, seed=2)
+    vocals, _ = csdr_db((s, other), (s + error, other - error))
+    assert vocals == pytest.approx(20, abs=1)
+
+
+def test_stretches_follow_the_voice(voice):
+    found = [(s.start / RATE, s.stop / RATE, s.has_voice, s.length) for s in stretches(voice)]
+    wanted = [
+        (0, 2, False, "2-4 s"),
+        (2, 3.5, True, "1-2 s"),
+        (3.5, 5, False, "1-2 s"),
+        (5, 8, True, "2-4 s"),
+        (8, 10, False, "2-4 s"),
+    ]
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours[:2] == pytest.approx(theirs[:2], abs=0.02)
+        assert ours[2:] == theirs[2:]
+
+
+def test_a_pause_under_half_a_second_belongs_to_the_voice(tone):
+    audio = np.repeat(tone(440, 3)[np.newaxis], 2, axis=0)
+    audio[:, RATE : RATE + RATE // 3] = 0
+    assert len(list(stretches(audio))) == 1
+
+
+def test_each_stretch_is_scored_by_itself(voice, hiss):
+    estimate = voice.copy()
+    estimate[:, 5 * RATE : 8 * RATE] *= 0.9
+    found = sparse_usdr_db(voice, estimate)
+    assert found["1-2 s"][0] > 60
+    assert found["2-4 s"] == pytest.approx([20], abs=0.1)
+
+
+def test_leakage_is_measured_where_there_is_no_voice_alone(voice, hiss):
+    music = hiss(10, 2)
+    estimate = voice + 10 ** (-30 / 20) * music
+    assert leakage_db(voice + music, voice, estimate) == pytest.approx(-30, abs=0.1)
+    assert leakage_db(voice + music, voice, voice) == -100
+
+
+def test_a_song_with_voice_throughout_has_no_leakage_to_measure(tone):
+    audio = np.repeat(tone(440, 2)[np.newaxis], 2, axis=0)
+    assert leakage_db(audio, audio, audio) is None

@@ -1,0 +1,74 @@
+"""Items as they are mixed: reproducible, additive, and what their probabilities say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bsmamba2_training.layout import training_pools
+from bsmamba2_training.mixing import Mixing, Mixtures
+
+RATE = 44100
+PLAIN = Mixing(
+    silent=0, sparse=0, second_voice=0, varispeed=0, reverb=0, compressor=0, pan=0, low_pass=0
+)
+
+
+@pytest.fixture(scope="module")
+def mixtures(pooled):
+    pools = training_pools(pooled)
+
+    def make(seed=0, seconds=1.0, mixing=None):
+        return Mixtures(pools, int(RATE * seconds), seed, mixing)
+
+    return make
+
+
+def rms_db(audio):
+    return 10 * np.log10(np.square(audio).mean())
+
+
+def test_an_item_depends_on_the_seed_and_its_number_alone(mixtures):
+    first = mixtures(seed=3)[17]
+    np.testing.assert_array_equal(first, mixtures(seed=3)[17])
+    assert not np.array_equal(first, mixtures(seed=3)[18])
+    assert not np.array_equal(first, mixtures(seed=4)[17])
+
+
+@given(item=st.integers(0, 10_000))
+def test_every_item_is_finite_and_within_full_scale(mixtures, item):
+    mixture, vocals = mixtures()[item]
+    assert mixture.shape == vocals.shape == (2, RATE)
+    assert mixture.dtype == vocals.dtype == np.float32
+    assert np.isfinite(mixture).all()
+    assert np.abs(mixture).max() <= 1.0001
+
+
+def test_a_silent_voice_is_exactly_silent(mixtures):
+    dataset = mixtures(mixing=replace(PLAIN, silent=1.0))
+    assert not np.any(dataset[0])
+
+
+def test_a_sparse_voice_sounds_for_at_most_two_seconds(mixtures):
+    _, vocals = mixtures(seconds=3.5, mixing=replace(PLAIN, sparse=1.0))[0]
+    assert 0.9 * RATE < np.count_nonzero(vocals[0]) <= 2 * RATE
+
+
+def test_the_voice_stands_over_the_music_by_the_level_drawn(mixtures):
+    mixture, vocals = mixtures(mixing=replace(PLAIN, voice_db=(-6.0, -6.0)))[0]
+    assert rms_db(vocals) - rms_db(mixture - vocals) == pytest.approx(-6, abs=0.05)
+
+
+def test_a_low_pass_takes_the_same_band_from_both_stems(mixtures):
+    mixture, vocals = mixtures(mixing=replace(PLAIN, low_pass=1.0))[0]
+    high = np.abs(np.fft.rfft([mixture[0], vocals[0]]))[:, 15000:]
+    assert high.max() < 1e-2
+
+
+def test_a_reverberant_voice_is_gated_to_exact_zeros(mixtures):
+    _, vocals = mixtures(mixing=replace(PLAIN, reverb=1.0, sparse=1.0), seconds=3.5)[1]
+    assert np.count_nonzero(vocals[0]) <= 2 * RATE

@@ -1,0 +1,52 @@
+"""What travels: small, in the layout it came in, and enough to go on from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bsmamba2_training.layout import songs, training_pools
+from bsmamba2_training.loop import train
+from bsmamba2_training.metrics import usdr_db
+from bsmamba2_training.mixing import Mixtures
+from bsmamba2_training.packing import pack, shrink
+from bsmamba2_training.run import Plan, Run
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def packed(pooled, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packed")
+    pack(pooled, folder, 0.6, leg=0)
+    return folder
+
+
+def test_a_pack_keeps_to_its_size_and_can_be_trained_on(packed):
+    size = sum(path.stat().st_size for path in packed.rglob("*.ogg"))
+    assert 0.2e6 < size < 0.6e6
+    mixture, vocals = Mixtures(training_pools(packed), 4410, seed=0)[1]
+    assert mixture.any()
+    assert vocals.shape == (2, 4410)
+
+
+def test_a_packed_song_is_the_sum_of_its_stems_and_its_voice_is_close(packed, pooled):
+    (ours,), (theirs,) = songs(packed, "valid"), songs(pooled, "valid")
+    mixture, vocals, instrumental = ours.stems()
+    np.testing.assert_allclose(mixture, vocals + instrumental, atol=1e-6)
+    assert usdr_db(theirs.stems()[1], vocals) > 15
+
+
+def test_a_shrunken_state_goes_on_with_the_same_weights(pooled, tmp_path):
+    plan = Plan(preset="micro", steps=3, batch=1, segment_s=0.1, loss_hop=512, valid_s=10)
+    run = Run(tmp_path, plan, CPU)
+    train(run, pooled, minutes=0)
+    size = (tmp_path / "state.pt").stat().st_size
+    shrink(tmp_path / "state.pt", tmp_path / "state.pt")
+    resumed = Run(tmp_path, plan, CPU)
+    assert (tmp_path / "state.pt").stat().st_size < 0.9 * size
+    assert resumed.step == run.step
+    for ours, theirs in zip(resumed.net.parameters(), run.net.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert train(resumed, pooled)

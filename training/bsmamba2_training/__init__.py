@@ -1,0 +1,1 @@
+"""Training and evaluation of BSMamba2: free data, loss, loop, and honest figures."""

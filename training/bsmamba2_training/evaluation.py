@@ -1,0 +1,253 @@
+"""Scores of a separator, or of another tool's files, on songs whose stems are known.
+
+    RESULTS/scores.json     protocol, summary and every song
+    RESULTS/songs.csv       a row a song and system
+    RESULTS/table.md        the summary, with its protocol
+    RESULTS/plot.png        the same, drawn
+
+Baselines are scored by the same code on the same songs. A summary is median, mean and a 95%
+interval of the median (bootstrap over songs); an improvement is the difference to the mixture's own
+score, song by song.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+
+from bsmamba2 import Separator
+from bsmamba2.array import Audio
+from bsmamba2.errors import AudioError
+from bsmamba2_training.baselines import BASELINES
+from bsmamba2_training.layout import SUFFIXES, Song
+from bsmamba2_training.metrics import (
+    LENGTHS,
+    csdr_db,
+    leakage_db,
+    si_sdr_db,
+    sparse_usdr_db,
+    usdr_db,
+)
+from bsmamba2_training.voices import SAMPLE_RATE
+
+Estimator = Callable[[Song, Audio, Audio], tuple[Audio, Audio]]
+"""``estimator(song, mixture, vocals) → (vocals, instrumental)``; only an oracle looks at vocals."""
+
+STEMS = ("vocals", "instrumental")
+METRICS = {
+    f"{metric} {stem}": f"{name} of the {stem}, dB"
+    for metric, name in (("usdr", "uSDR"), ("csdr", "cSDR"), ("sisdr", "SI-SDR"))
+    for stem in STEMS
+} | {f"voice {length}": f"uSDR of vocals that sound {length}, dB" for length in LENGTHS}
+LEAKAGE = "leakage"
+"""Vocals' energy over the mixture's where no voice sounds, dB: lower is better."""
+OTHERS_NAMES = ("instrumental", "accompaniment", "no_vocals", "other", "others")
+_BOOTSTRAPS = 2000
+
+
+@dataclass(frozen=True)
+class Score:
+    """One system on one song; a metric that the song cannot give is missing."""
+
+    song: str
+    system: str
+    values: dict[str, float]
+    voices: dict[str, list[float]] = field(default_factory=dict)
+    """Every stretch with a voice, by the class of its length."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A metric of a system over all songs."""
+
+    median: float
+    mean: float
+    low: float
+    high: float
+    """Of the median's 95% interval."""
+    songs: int
+    """Songs, or stretches, that have it."""
+    improvement: float | None
+    """Median of the differences to the mixture's."""
+
+
+def evaluate(
+    songs: Iterable[Song],
+    systems: dict[str, Estimator],
+    *,
+    csdr: bool = True,
+    progress: Callable[[str], None] | None = None,
+) -> list[Score]:
+    """Scores each system on each song."""
+    scores = []
+    for song in songs:
+        mixture, vocals, instrumental = song.stems()
+        for system, estimator in systems.items():
+            estimates = estimator(song, mixture, vocals)
+            scores.append(
+                score(song.name, system, mixture, (vocals, instrumental), estimates, csdr)
+            )
+            if progress:
+                progress(f"{song.name}: {system}")
+    return scores
+
+
+def score(
+    song: str,
+    system: str,
+    mixture: Audio,
+    references: tuple[Audio, Audio],
+    estimates: tuple[Audio, Audio],
+    csdr: bool = True,
+) -> Score:
+    """All metrics of one system on one song; references and estimates as :data:`STEMS`."""
+    values: dict[str, float] = {}
+    for stem, reference, estimate in zip(STEMS, references, estimates, strict=True):
+        if reference.any():
+            values[f"usdr {stem}"] = usdr_db(reference, estimate)
+            values[f"sisdr {stem}"] = si_sdr_db(reference, estimate)
+    if csdr and all(reference.any() for reference in references):
+        for stem, found in zip(STEMS, csdr_db(references, estimates), strict=True):
+            if np.isfinite(found):
+                values[f"csdr {stem}"] = found
+    leaked = leakage_db(mixture, references[0], estimates[0])
+    if leaked is not None:
+        values[LEAKAGE] = leaked
+    return Score(song, system, values, sparse_usdr_db(references[0], estimates[0]))
+
+
+def summarise(scores: list[Score]) -> dict[str, dict[str, Summary]]:
+    """``summarise(scores)[system][metric]``."""
+    table: dict[str, dict[str, Summary]] = {}
+    for system in dict.fromkeys(item.system for item in scores):
+        for metric in (*METRICS, LEAKAGE):
+            ours, mixtures = _values(scores, system, metric), _values(scores, "mixture", metric)
+            if not ours:
+                continue
+            gained = [value - mixtures[key] for key, value in ours.items() if key in mixtures]
+            values = np.array(list(ours.values()))
+            drawn = np.random.default_rng(0).choice(values, (_BOOTSTRAPS, len(values)))
+            low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
+            table.setdefault(system, {})[metric] = Summary(
+                median=float(np.median(values)),
+                mean=float(values.mean()),
+                low=float(low),
+                high=float(high),
+                songs=len(values),
+                improvement=float(np.median(gained)) if gained else None,
+            )
+    return table
+
+
+def _values(scores: list[Score], system: str, metric: str) -> dict[tuple[str, int], float]:
+    """A metric's values by song and, for stretches, their number in it."""
+    found = {}
+    for item in scores:
+        if item.system != system:
+            continue
+        if metric in item.values:
+            found[item.song, 0] = item.values[metric]
+        for number, value in enumerate(item.voices.get(metric.removeprefix("voice "), ())):
+            found[item.song, number] = value
+    return found
+
+
+def model_estimator(separator: Separator, overlap: float | None) -> Estimator:
+    """What ``bsmamba2 separate`` makes of the mixture."""
+    if "vocals" not in separator.manifest.outputs:
+        raise AudioError(f"the model makes {', '.join(separator.manifest.outputs)}; not vocals")
+
+    def run(song: Song, mixture: Audio, vocals: Audio) -> tuple[Audio, Audio]:
+        estimate = np.asarray(separator(mixture, SAMPLE_RATE, overlap=overlap)["vocals"])
+        return estimate, mixture - estimate
+
+    return run
+
+
+def files_estimator(folder: Path) -> Estimator:
+    """Another tool's stems: ``folder/SONG/vocals.*`` or ``folder/SONG_vocals.*``.
+
+    The instrumental is a file beside it, by any of its usual names, else mixture less vocals.
+    """
+
+    def find(song: Song, *names: str) -> Path | None:
+        for name in names:
+            for stem in (f"{song.name}/{name}", f"{song.name}_{name}", f"{song.name} ({name})"):
+                for suffix in SUFFIXES:
+                    if (path := folder / f"{stem}{suffix}").is_file():
+                        return path
+        return None
+
+    def run(song: Song, mixture: Audio, vocals: Audio) -> tuple[Audio, Audio]:
+        path = find(song, "vocals")
+        if path is None:
+            raise AudioError(f"{folder} must hold {song.name}/vocals.wav; it does not")
+        estimate = _read_like(path, mixture)
+        rest = find(song, *OTHERS_NAMES)
+        return estimate, _read_like(rest, mixture) if rest else mixture - estimate
+
+    return run
+
+
+def baseline_estimators() -> dict[str, Estimator]:
+    """Each baseline as an estimator; its instrumental is the mixture less its vocals."""
+
+    def of(baseline: Callable[[Audio, Audio], Audio]) -> Estimator:
+        def run(song: Song, mixture: Audio, vocals: Audio) -> tuple[Audio, Audio]:
+            estimate = baseline(mixture, vocals)
+            # The mixture stands for both stems: its row says what doing nothing scores.
+            return estimate, mixture if estimate is mixture else mixture - estimate
+
+        return run
+
+    return {name: of(baseline) for name, baseline in BASELINES.items()}
+
+
+def protocol(system: str, dataset: Path, songs: int, **more: Any) -> dict[str, Any]:
+    """What must stand beside any of these figures."""
+    names = ("bsmamba2", "museval", "numpy", "onnxruntime", "soxr")
+    return {
+        "system": system,
+        "dataset": dataset.name,
+        "songs": songs,
+        **more,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "versions": {name: version(name) for name in names},
+    }
+
+
+def model_protocol(
+    separator: Separator, model: Path | None, overlap: float | None
+) -> dict[str, Any]:
+    """The model's part of the protocol."""
+    manifest = separator.manifest
+    sha256 = manifest.checkpoint_sha256
+    if model is not None and model.is_file():
+        sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
+    return {
+        "model": manifest.name,
+        "model_sha256": sha256,
+        "chunk_s": round(manifest.chunk / manifest.sample_rate, 3),
+        "overlap": manifest.overlap if overlap is None else overlap,
+        "precision": manifest.precision,
+        "device": separator.device,
+    }
+
+
+def _read_like(path: Path, mixture: Audio) -> Audio:
+    """A file as stereo at 44.1 kHz, of the mixture's length."""
+    audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    if rate != SAMPLE_RATE:
+        audio = soxr.resample(audio, rate, SAMPLE_RATE)
+    stereo = np.broadcast_to(audio.T[:2], (2, len(audio)))[:, : mixture.shape[1]]
+    out: Audio = np.pad(stereo, ((0, 0), (0, mixture.shape[1] - stereo.shape[1])))
+    return out

@@ -1,0 +1,111 @@
+"""The files of an evaluation: JSON and CSV for machines, a table and a picture for people."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from bsmamba2_training.evaluation import LEAKAGE, METRICS, Score, Summary, summarise
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+Table = dict[str, dict[str, Summary]]
+
+
+def write(scores: list[Score], protocol: dict[str, Any], folder: Path) -> str:
+    """Writes scores.json, songs.csv, table.md and plot.png; returns the table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table = summarise(scores)
+    document = {
+        "protocol": protocol,
+        "summary": {
+            system: {metric: dataclasses.asdict(summary) for metric, summary in metrics.items()}
+            for system, metrics in table.items()
+        },
+        "songs": [dataclasses.asdict(item) for item in scores],
+    }
+    (folder / "scores.json").write_text(json.dumps(document, indent=1) + "\n")
+    _write_csv(scores, folder / "songs.csv")
+    page = f"{markdown(table)}\n\n{_sentence(protocol)}\n"
+    (folder / "table.md").write_text(page)
+    _plot(table, folder / "plot.png")
+    return page
+
+
+def markdown(table: Table) -> str:
+    """A row a metric: for each system its median with its interval, and the improvement."""
+    systems = list(table)
+    lines = [
+        f"| median over songs | {' | '.join(systems)} |",
+        f"|---{'|---' * len(systems)}|",
+    ]
+    names = METRICS | {LEAKAGE: "vocals where there is no voice, dB from the mixture"}
+    for metric, name in names.items():
+        if any(metric in table[system] for system in systems):
+            cells = [_cell(table[system].get(metric), system) for system in systems]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(summary: Summary | None, system: str) -> str:
+    if summary is None:
+        return ""
+    text = f"{summary.median:.2f} [{summary.low:.2f}, {summary.high:.2f}]"
+    if summary.improvement is not None and system != "mixture":
+        text += f", {summary.improvement:+.2f}"
+    return text
+
+
+def _sentence(protocol: dict[str, Any]) -> str:
+    parts = []
+    for name, value in protocol.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {shown}" for key, shown in value.items())
+        parts.append(f"{name.replace('_', ' ')} {value}")
+    return (
+        "Each cell: the median, its 95% interval (bootstrap), and the median difference to the "
+        f"mixture's own score. {'; '.join(parts)}."
+    )
+
+
+def _write_csv(scores: list[Score], path: Path) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        columns = (*[name for name in METRICS if not name.startswith("voice")], LEAKAGE)
+        voices = [name for name in METRICS if name.startswith("voice")]
+        writer.writerow(("song", "system", *columns, *voices))
+        for item in scores:
+            cells = [item.values.get(name) for name in columns]
+            cells += [_mean(item.voices.get(name.removeprefix("voice "), [])) for name in voices]
+            shown = ["" if cell is None else f"{cell:.3f}" for cell in cells]
+            writer.writerow((item.song, item.system, *shown))
+
+
+def _mean(values: list[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _plot(table: Table, path: Path) -> None:
+    """Bars of the medians with their intervals, a group a metric."""
+    metrics = [name for name in METRICS if any(name in row for row in table.values())]
+    figure, axis = plt.subplots(figsize=(11, 5), layout="constrained")
+    width = 0.8 / len(table)
+    for number, (system, row) in enumerate(table.items()):
+        at = [i + number * width for i, name in enumerate(metrics) if name in row]
+        found = [row[name] for name in metrics if name in row]
+        medians = np.array([summary.median for summary in found])
+        ends = np.array([(s.median - s.low, s.high - s.median) for s in found]).T
+        axis.bar(at, medians, width, yerr=ends, label=system, error_kw={"linewidth": 0.8})
+    axis.set_xticks([i + 0.4 for i in range(len(metrics))], metrics, rotation=25, ha="right")
+    axis.set_ylabel("dB, median over songs")
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.legend()
+    figure.savefig(path)
+    plt.close(figure)

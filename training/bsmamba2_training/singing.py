@@ -1,0 +1,180 @@
+"""Speech into singing: the WORLD vocoder with another melody, rhythm and throat.
+
+1. **Analyse.** Pitch, spectral envelope and aperiodicity every 5 ms (Morise et al. 2016).
+2. **Syllables.** Voiced stretches, split where their energy dips.
+3. **Notes.** A walk on a scale for each syllable, around the speaker's own pitch.
+4. **Time.** Each voiced stretch lasts to the next multiple of an eighth; consonants keep theirs.
+5. **Pitch.** Notes joined by portamento, with vibrato on the long ones and a little drift.
+6. **Throat.** The envelope is stretched along frequency, which makes another speaker.
+
+The same seed gives the same audio.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from bsmamba2.array import Audio
+from bsmamba2_training.voices import LEVEL_DB, SAMPLE_RATE, Array, gate, levelled
+
+MAJOR = (0, 2, 4, 5, 7, 9, 11)
+_FRAME_MS = 5.0
+_FLOOR_HZ, _CEILING_HZ = 71.0, 800.0
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a line is sung."""
+
+    key: int
+    """The scale's tonic, semitones above C; the scale is major (or its relative minor)."""
+    eighth_ms: float
+    """The grid that syllables end on."""
+    transpose: float
+    """Centre of the melody above the speaker's median pitch, semitones."""
+    throat: float
+    """Formants times this."""
+    vibrato_cents: float
+    vibrato_hz: float
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator, key: int | None = None) -> Style:
+        """A style at random; in ``key`` where the music has one."""
+        return cls(
+            key=int(rng.integers(12)) if key is None else key,
+            eighth_ms=float(rng.uniform(150, 330)),
+            transpose=float(rng.uniform(0, 9)),
+            throat=float(rng.uniform(0.88, 1.14)),
+            vibrato_cents=float(rng.uniform(10, 60)),
+            vibrato_hz=float(rng.uniform(4.8, 6.6)),
+        )
+
+
+def sing(speech: Audio, rng: np.random.Generator, style: Style) -> Audio | None:
+    """A spoken phrase, sung.
+
+    Args:
+        speech: (samples,) at 44.1 kHz, clean; exact zeros where it is silent.
+
+    Returns:
+        (samples',), about as loud as speech is made by :func:`~bsmamba2_training.voices.levelled`;
+        None where no pitch was found.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pyworld asks for its version in an old way
+        import pyworld
+
+    x = speech.astype(np.float64)
+    f0, times = pyworld.dio(x, SAMPLE_RATE, _FLOOR_HZ, _CEILING_HZ, frame_period=_FRAME_MS)
+    f0 = pyworld.stonemask(x, f0, times, SAMPLE_RATE)
+    notes = syllables(f0, speech)
+    if not notes:
+        return None
+    envelope = pyworld.cheaptrick(x, f0, times, SAMPLE_RATE)
+    aperiodicity = pyworld.d4c(x, f0, times, SAMPLE_RATE)
+
+    source, note_of = _time_map(len(f0), notes, style.eighth_ms / _FRAME_MS)
+    melody = _walk(len(notes), float(np.median(f0[f0 > 0])), rng, style)
+    pitch = _pitch(melody, note_of, rng, style)
+    low = np.floor(source).astype(int)
+    high = np.minimum(low + 1, len(f0) - 1)
+    part = (source - low)[:, np.newaxis]
+    envelope = np.exp((1 - part) * np.log(envelope[low]) + part * np.log(envelope[high]))
+    aperiodicity = (1 - part) * aperiodicity[low] + part * aperiodicity[high]
+    voiced = (f0[low] > 0) & (note_of >= 0)
+    sung = pyworld.synthesize(
+        np.where(voiced, pitch, 0.0),
+        _throat(envelope, style.throat),
+        np.ascontiguousarray(aperiodicity),
+        SAMPLE_RATE,
+        _FRAME_MS,
+    )
+    if not np.abs(sung).max() > 1e-4:
+        return None
+    sung = levelled(sung.astype(np.float32))
+    return sung * gate(sung, LEVEL_DB)
+
+
+def syllables(f0: Array, speech: Array) -> list[tuple[int, int]]:
+    """Voiced stretches as [start, stop) in frames, split at dips of 3 dB, none under 40 ms."""
+    hop = int(SAMPLE_RATE * _FRAME_MS / 1000)
+    padded = np.pad(speech, (0, max(0, len(f0) * hop - len(speech))))[: len(f0) * hop]
+    level = 10 * np.log10(np.square(padded.reshape(-1, hop)).mean(axis=1) + 1e-10)
+    level = np.convolve(level, np.hanning(11) / np.hanning(11).sum(), mode="same")
+    edges = np.flatnonzero(np.diff(np.pad((f0 > 0).astype(int), 1)))
+    found: list[tuple[int, int]] = []
+    for start, stop in zip(edges[::2], edges[1::2], strict=True):
+        at = int(start)
+        for dip in range(int(start) + 20, int(stop) - 20):
+            near = level[dip - 8 : dip + 9]
+            louder = min(level[at:dip].max(), level[dip:stop].max())
+            if dip - at >= 20 and level[dip] <= near.min() and louder - level[dip] > 3:
+                found.append((at, dip))
+                at = dip
+        found.append((at, int(stop)))
+    return [(start, stop) for start, stop in found if stop - start >= 8]
+
+
+def _time_map(frames: int, notes: list[tuple[int, int]], grid: float) -> tuple[Array, Array]:
+    """For each new frame, the old one it is made of, and the note it belongs to (−1: none)."""
+    source: list[Array] = []
+    note_of: list[Array] = []
+    at, length = 0, 0
+    for number, (start, stop) in enumerate(notes):
+        if start > at:  # a consonant or a pause, at its own speed
+            source.append(np.arange(at, start, dtype=np.float64))
+            note_of.append(np.full(start - at, -1))
+            length += start - at
+        kept = stop - start
+        until = np.ceil((length + 1.2 * kept) / grid) * grid
+        new = int(np.clip(until - length, kept, 5 * kept))
+        source.append(np.linspace(start, stop - 1, new))
+        note_of.append(np.full(new, number))
+        at, length = stop, length + new
+    source.append(np.arange(at, frames, dtype=np.float64))
+    note_of.append(np.full(max(0, frames - at), -1))
+    return np.concatenate(source), np.concatenate(note_of)
+
+
+def _walk(count: int, speaker_hz: float, rng: np.random.Generator, style: Style) -> Array:
+    """A melody in Hz: small steps on the scale, at most an octave around its centre."""
+    scale = np.array([note for note in range(128) if (note - style.key) % 12 in MAJOR])
+    centre = 69 + 12 * np.log2(speaker_hz / 440) + style.transpose
+    near = scale[np.abs(scale - centre) <= 7]
+    at = int(rng.integers(len(near)))
+    steps = rng.choice([-3, -2, -1, -1, 0, 0, 1, 1, 2, 3], size=count)
+    degrees = []
+    for step in steps:
+        at = int(np.clip(at + step, 0, len(near) - 1))
+        degrees.append(near[at])
+    hz: Array = 440 * 2 ** ((np.array(degrees) - 69) / 12)
+    return hz
+
+
+def _pitch(melody: Array, note_of: Array, rng: np.random.Generator, style: Style) -> Array:
+    """Hz for each frame: portamento of 60 ms, vibrato that sets in after 200 ms, drift."""
+    held = np.maximum.accumulate(np.where(note_of >= 0, note_of, 0))
+    cents = 1200 * np.log2(melody[held])
+    window = np.hanning(13)[1:-1]
+    smooth = np.convolve(np.pad(cents, 5, mode="edge"), window / window.sum(), mode="valid")
+    starts = np.flatnonzero(np.diff(held, prepend=-1))
+    frames = np.arange(len(held))
+    age_s = (frames - starts[np.searchsorted(starts, frames, "right") - 1]) * _FRAME_MS / 1000
+    depth = style.vibrato_cents * np.clip((age_s - 0.2) / 0.2, 0, 1)
+    wave = np.sin(2 * np.pi * style.vibrato_hz * frames * _FRAME_MS / 1000)
+    drift = np.convolve(rng.standard_normal(len(held)), np.hanning(41) / 20, mode="same")
+    hz: Array = 2 ** ((smooth + depth * wave + 6 * drift[: len(held)]) / 1200)
+    return hz
+
+
+def _throat(envelope: Array, factor: float) -> Array:
+    """The envelope, stretched along frequency by ``factor``."""
+    bins = np.minimum(np.arange(envelope.shape[1]) / factor, envelope.shape[1] - 1)
+    low = np.floor(bins).astype(int)
+    high = np.minimum(low + 1, envelope.shape[1] - 1)
+    part = bins - low
+    warped: Array = np.ascontiguousarray((1 - part) * envelope[:, low] + part * envelope[:, high])
+    return warped

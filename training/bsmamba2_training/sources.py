@@ -1,0 +1,260 @@
+"""Where the free training audio comes from: Debian packages by name, version and hash.
+
+No package stands in two splits, so neither a speaker nor a composer does. All of it is under
+copyleft licences: none of it is kept in this repository, and weights that learnt from it name it
+(:func:`attributions`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bsmamba2.errors import AudioError
+
+Split = Literal["train", "valid", "test"]
+Kind = Literal["voice", "music"]
+
+
+@dataclass(frozen=True)
+class Package:
+    """One Debian package, and which of its files are taken for what."""
+
+    name: str
+    version: str
+    sha256: str
+    split: Split
+    kind: Kind
+    licence: str
+    """As its own copyright file says of the audio."""
+    by: str
+    """Whom to name."""
+    files: str
+    """Regular expression over paths in the package; its group, if any, names the speaker."""
+    rate: int | None = None
+    """Hz; files of another rate are left out."""
+
+
+SPEECH = "speech by its contributors"
+PACKAGES = (
+    # bg, be, ro and ru reach 9 to 19 kHz, ca and el 8 kHz. Left out: es (clipped), fr, da and nl
+    # (noise), and the effects.
+    Package(
+        "tuxpaint-stamps-default",
+        "2022.06.04-1",
+        "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34",
+        "train",
+        "voice",
+        "GPL-2",
+        f"Tux Paint, Bill Kendrick and others; {SPEECH}",
+        r"_desc_(be|bg|ro|ru|ca|el)\.ogg$",
+    ),
+    Package(
+        "fillets-ng-data-nl",
+        "1.0.1-1.1",
+        "afb4443fda9ab507dee578b75be857d121718a1cd6017a474f30e0eb13dc9d10",
+        "train",
+        "voice",
+        "GPL-2+",
+        f"Fish Fillets NG, ALTAR interactive and others; {SPEECH}",
+        r"/sound/.*/(nl)/[^/]*\.ogg$",
+    ),
+    # At other rates there are effects and music among its files.
+    Package(
+        "fillets-ng-data-cs",
+        "1.0.1-1.1",
+        "3ecef99b9456f1c80c9625c6f2418642b52d58e7167a46bad7a412db17991b14",
+        "train",
+        "voice",
+        "GPL-2+",
+        f"Fish Fillets NG, ALTAR interactive and others; {SPEECH}",
+        r"/sound/.*/(cs)/[^/]*\.ogg$",
+        rate=22050,
+    ),
+    Package(
+        "wesnoth-1.16-music",
+        "1:1.16.9-1",
+        "f9bc3cde92b4ab30db5d7b85f89b4bcc3d788dd92602956d0347250850bf59bb",
+        "train",
+        "music",
+        "GPL-2+",
+        "The Battle for Wesnoth, its composers",
+        r"/music/[^/]*\.ogg$",
+    ),
+    Package(
+        "warzone2100-music",
+        "4.3.3-3",
+        "d3b2c9f90ea5438d45d4aff18339a03ec808e1affa9dac91f7dad61cb15ee64e",
+        "train",
+        "music",
+        "CC-BY-SA-3.0 or GPL-2+",
+        "Warzone 2100, its composers",
+        r"/music/.*\.(?:ogg|opus)$",
+    ),
+    Package(
+        "colobot-common-sounds",
+        "0.2.0-2",
+        "819e799542eac69c95b072567b5584eb3e0b2bb900de13efa3684915747b1644",
+        "train",
+        "music",
+        "GPL-3+",
+        "Colobot: Gold Edition, TerranovaTeam and EPSITEC SA",
+        r"/music/[^/]*\.ogg$",
+    ),
+    Package(
+        "singularity-music",
+        "007-2",
+        "139ba1e408eeb0a72f1fff3760ca46558b9f81bed97dc8c0efa108c4007f4845",
+        "train",
+        "music",
+        "CC-BY-SA",
+        "Endgame: Singularity, Max McCracken",
+        r"/music/.*\.ogg$",
+    ),
+    # Left out: gl (noise), and what is sampled at 8 kHz or comes in minutes too few.
+    Package(
+        "ktuberling-data",
+        "4:22.12.3-1",
+        "fba44c875bfa31ea488dadd9263e87a4dcaea0bd47d28817f6c0dc6d2af970ed",
+        "valid",
+        "voice",
+        "GPL-2+",
+        f"KTuberling, KDE; {SPEECH}",
+        r"/sounds/(nn|lt|uk|wa|sl)/[^/]*\.(?:ogg|wav|opus)$",
+    ),
+    Package(
+        "pushover-data",
+        "0.0.5+git20180909-4",
+        "75f52ad553c73660489631b4b4eeb308c3601beee68a097abdd5f2e4e442cbfb",
+        "valid",
+        "music",
+        "GPL-3+",
+        "Pushover, Andreas Röver and others",
+        r"/themes/[^/]*\.ogg$",
+    ),
+    Package(
+        "starfighter-data",
+        "2.4-1",
+        "0c6038f76836c88249928d2ec93375cada3ccf4beb6d6faac3679f3bdb0e39cd",
+        "valid",
+        "music",
+        "GPL-2+ and CC-BY-SA-3.0",
+        "Project: Starfighter, its composers",
+        r"/music/[^/]*\.ogg$",
+    ),
+    Package(
+        "klettres-data",
+        "4:22.12.3-1",
+        "1186d257a19e84230856baea0b0b1ded8be9195080fcdb2588970b5cd937f5a8",
+        "test",
+        "voice",
+        "GPL-2+",
+        f"KLettres, KDE; {SPEECH}",
+        r"/klettres/(de|pt_BR|it|en_GB|ml|fr|hu)/[^/]*/[^/]*\.(?:ogg|wav|opus)$",
+    ),
+    Package(
+        "hyperrogue-music",
+        "12.0q-1",
+        "61ab9f4c2169442d85f42c42d26e80c1a18b93c741f3d44f1b9d83015904e7f7",
+        "test",
+        "music",
+        "CC-BY-SA-3.0",
+        "HyperRogue, Shawn Parrotte, Will Savino and others",
+        r"/music/[^/]*\.ogg$",
+    ),
+    # Two files a song, the guitar and the rest: the recipe adds them.
+    Package(
+        "fretsonfire-songs-muldjord",
+        "2.dfsg-2.1",
+        "b37adf8b08b46d4182c283e760e4f40622d83674e05803960ea1e11a92600c7b",
+        "test",
+        "music",
+        "CC-BY-SA-3.0",
+        "Lars Muldjord",
+        r"/songs/muldjord/([^/]*)/(?:song|guitar)\.ogg$",
+    ),
+)
+
+
+def fetch(package: Package, folder: Path) -> Path:
+    """Downloads a package with ``apt-get``, verifies it, and unpacks it below ``folder``.
+
+    Nothing is installed. What is there already is not fetched again.
+
+    Returns:
+        The folder with its files.
+
+    Raises:
+        AudioError: apt-get or dpkg-deb is missing or fails, or the hash is another.
+    """
+    unpacked = folder / "unpacked" / package.name
+    if unpacked.exists():
+        return unpacked
+    downloads = folder / "packages"
+    downloads.mkdir(parents=True, exist_ok=True)
+    if not (archive := _downloaded(package, downloads)):
+        _run(["apt-get", "download", f"{package.name}={package.version}"], downloads)
+        archive = _downloaded(package, downloads)
+    if archive is None:
+        raise AudioError(f"apt-get did not leave {package.name} {package.version} in {downloads}")
+    with archive.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != package.sha256:
+        raise AudioError(
+            f"{archive} must have the SHA-256 {package.sha256}; it has {found}: delete it"
+        )
+    unfinished = unpacked.with_name(f"{unpacked.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    _run(["dpkg-deb", "-x", str(archive), str(unfinished)], downloads)
+    return unfinished.rename(unpacked)
+
+
+def matching(package: Package, unpacked: Path) -> Iterator[tuple[str, Path]]:
+    """The files that are taken, each with what the pattern's group says, in a fixed order."""
+    for path in sorted(unpacked.rglob("*")):
+        found = re.search(package.files, path.as_posix())
+        if found and path.is_file() and not path.is_symlink():
+            yield (found[1] if found.re.groups else path.stem), path
+
+
+def attributions(licence_text: Callable[[Package], str] | None = None) -> str:
+    """What the weights owe their sources, as Markdown."""
+    lines = ["| package | version | used as | licence | by |", "|---|---|---|---|---|"]
+    for package in PACKAGES:
+        use = f"{package.split}, {package.kind}"
+        cells = (package.name, package.version, use, package.licence, package.by)
+        lines.append(f"| {' | '.join(cells)} |")
+    if licence_text:
+        lines += [f"\n## {package.name}\n\n{licence_text(package)}" for package in PACKAGES]
+    return "\n".join(lines) + "\n"
+
+
+def copyright_of(package: Package, unpacked: Path) -> str:
+    """The package's own copyright file."""
+    path = unpacked / "usr/share/doc" / package.name / "copyright"
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _downloaded(package: Package, folder: Path) -> Path | None:
+    version = package.version.replace(":", "%3a")
+    return next(folder.glob(f"{package.name}_{version}_*.deb"), None)
+
+
+def _run(command: list[str], folder: Path) -> None:
+    try:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise AudioError(
+            f"the free data set is made of Debian's packages, and {command[0]} is not here: use a "
+            "Debian or Ubuntu machine or container with Debian 12's package lists"
+        ) from None
+    except subprocess.CalledProcessError as error:
+        reason = (error.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise AudioError(f"{' '.join(command)} failed: {reason}; try apt-get update") from None
