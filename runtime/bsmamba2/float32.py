@@ -64,11 +64,8 @@ def widened(file: OnnxFile) -> dict[str, Audio]:
     Raises:
         ModelError: they do not lie in the file, or not with the lengths that its manifest states.
     """
-    shapes = file.manifest.initialisers
-    with (
-        file.path.open("rb") as opened,
-        mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data,
-    ):
+    shapes, read_only = file.manifest.initialisers, mmap.ACCESS_READ
+    with file.path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=read_only) as data:
         found = {
             name: _wide(data[place.start : place.stop], file.manifest, shapes[name])
             for name, place in initialisers(data)

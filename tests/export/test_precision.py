@@ -121,8 +121,8 @@ def test_a_narrow_model_has_a_twin_in_float32_for_what_overflows(narrow, checkpo
 
 
 @pytest.mark.parametrize(("precision", "digits"), [("fp16", 11), ("bf16", 8)])
-def test_widened_weights_are_the_checkpoint_s_but_for_rounding(narrow, net, precision, digits):
+def test_widened_weights_are_the_checkpoint_s_but_for_rounding(narrow, tiny, precision, digits):
     weights = widened(read_onnx(narrow(precision=precision)[0]))
-    for name, tensor in net.state_dict().items():
+    for name, tensor in tiny.state_dict().items():
         error = (tensor - torch.from_numpy(weights[name])).abs()
         assert (error <= tensor.abs() * 2.0**-digits + 1e-7).all()
