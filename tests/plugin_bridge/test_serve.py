@@ -448,6 +448,44 @@ def test_a_plugin_starts_the_server_that_it_was_told(folder, tmp_path):
     plugin.close()
 
 
+def test_serve_serves_a_model_until_it_is_told_to_stop(plugin, tiny):
+    words = ["--model", str(tiny), "--device", "cpu", "--lookahead-ms", "100"]
+    command = [sys.executable, "-m", "bsmamba2", "serve", *words]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        told = server.stderr.readline()
+        assert told.startswith("serving tiny on cpu, ")
+        latency = plugin.start()
+        assert f", {latency / 44100:.3f} s behind" in told
+        assert play(plugin, lambda sample: not is_dry(sample))
+    finally:
+        server.send_signal(signal.SIGTERM)
+        _, said = server.communicate(timeout=30)
+    assert (server.returncode, "Traceback" in said) == (0, False)
+
+
+def test_serve_goes_to_the_background_and_ends_when_it_is_idle(folder, tiny):
+    words = ["--model", str(tiny), "--device", "cpu", "--headroom-ms", "9", "--idle-exit", "0.5"]
+    command = [sys.executable, "-m", "bsmamba2", "serve", *words, "--background"]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    for there in (True, False):
+        assert eventually(lambda there=there: (folder / "socket").exists() == there)
+
+
+def eventually(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
+
+
+def test_serve_says_in_a_line_what_is_wrong(folder):
+    folder.chmod(0o755)
+    result = CliRunner().invoke(main, ["serve", "--model", "nowhere.onnx"])
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
 def test_path_prints_the_bundle():
     result = CliRunner().invoke(main, ["plugin", "path"])
     assert result.output.strip() == str(plugin_path())

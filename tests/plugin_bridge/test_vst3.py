@@ -183,7 +183,8 @@ def test_without_an_input_bus_there_is_silence(plugin):
 
 def test_a_block_that_only_carries_parameters_is_taken(plugin):
     plugin.start()
-    data = host.Data(changes_in=host.Changes({MIX: 0.25}).pointer.value)
+    changes = host.Changes({MIX: 0.25})
+    data = host.Data(changes_in=changes.pointer.value)
     assert plugin.processor.call("process", host.pointer_to(data)) == OK
     assert plugin.get(MIX) == 0.25
 

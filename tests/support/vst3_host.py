@@ -260,7 +260,8 @@ class Plugin:
         return bytes(memory.content)
 
     def load(self, state):
-        return self.component.call("set_state", Memory(state).pointer)
+        memory = Memory(state)  # which must outlive the call
+        return self.component.call("set_state", memory.pointer)
 
     def get(self, parameter):
         return self.controller.call("get", c_uint32(parameter), returns=c_double)
