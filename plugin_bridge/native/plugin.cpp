@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -82,7 +83,15 @@ class Effect final : public Component, public AudioProcessor, public EditControl
     backend_->set_rate(setup_.sample_rate);
     for (int p = 0; p < parameters_in_all; ++p) values_[p] = to_normalised(p, parameters[p].initial);
     backend_->on_latency_changed = [this] {
-      if (handler_) handler_->restart_component(latency_changed);
+      ComponentHandler* handler;
+      {
+        std::lock_guard lock(handler_mutex_);
+        handler = handler_;
+        if (handler) handler->add_ref();
+      }
+      if (!handler) return;
+      handler->restart_component(vst3::latency_changed);
+      handler->release();
     };
     count_instance(1);
   }
@@ -317,8 +326,11 @@ class Effect final : public Component, public AudioProcessor, public EditControl
 
   Result set_component_handler(ComponentHandler* handler) override {
     if (handler) handler->add_ref();
-    if (handler_) handler_->release();
-    handler_ = handler;
+    {
+      std::lock_guard lock(handler_mutex_);
+      std::swap(handler, handler_);
+    }
+    if (handler) handler->release();
     return ok;
   }
 
@@ -348,6 +360,7 @@ class Effect final : public Component, public AudioProcessor, public EditControl
 
   std::atomic<uint32_t> references_{1};
   std::unique_ptr<Backend> backend_;
+  std::mutex handler_mutex_;
   ComponentHandler* handler_ = nullptr;
   ProcessSetup setup_{0, float32, 1024, 44100};
   int32_t channels_ = 2;
