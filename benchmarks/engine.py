@@ -1,180 +1,220 @@
-"""The engine beside its floor, PyTorch, and the same file by plain operators, in one run.
+"""The engine beside its floor, PyTorch, plain ONNX Runtime and networks of the same size.
 
-    python benchmarks/engine.py [--seconds 8] [--rounds 3]    # writes results/engine.md
+    python benchmarks/engine.py                       # writes results/engine.md
+    python benchmarks/engine.py --seconds 8 --threads 2 --only floor engine
 
-The floor is every multiply-add that the network needs, as float32 products of the same shapes in
-the same ONNX Runtime at the same threads, and nothing else: what no engine on top of these
-products can beat. Every answer is compared with PyTorch's first. Needs the extras cpu and export.
+Each figure is a process of its own: one run on a second of noise to warm up (what is compiled, on
+the whole), then the time of one run on the whole, and the largest resident size of the process.
+All of BSMamba2's answers are compared with PyTorch's. Linux; needs the extras cpu and export, and
+for the networks of others ``pip install bs-roformer demucs``: what is not installed is left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import statistics
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 import numpy as np
-import onnxruntime
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from floor import floor_s, multiply_adds
 from song import cpu
 
+from bsmamba2.array import Audio
 from bsmamba2.check import check_input, snr_db
 from bsmamba2.onnx_file import read_onnx
 from bsmamba2.ort_engine import OrtEngine
 from bsmamba2_export import artifact
 from bsmamba2_export.exporter import describe
 from bsmamba2_export.trace import trace
-from bsmamba2_network import BSMamba2, Config
+from bsmamba2_network import BSMamba2, Config, model, scan
 
 RESULT = Path(__file__).parent / "results/engine.md"
-CHUNK = 64
-ENGINE = "engine: ONNX Runtime with the kernel"
+RATE = 44100
+GRID = [(1.0, 2), (4.0, 2), (8.0, 2), (16.0, 2), (1.0, 1), (8.0, 1)]
+ROWS = {
+    "floor": "floor: its products alone, in ONNX Runtime",
+    "engine": "**bsmamba2: ONNX Runtime with the kernels**",
+    "portable": "ONNX Runtime, target `portable`, no kernels",
+    "ort": "ONNX Runtime, target `ort` (LinearAttention)",
+    "eager": "PyTorch, eager",
+    "compiled": "PyTorch, `torch.compile` of every block",
+    "roformer": "BS-RoFormer of bs-roformer, {parameters}, PyTorch",
+    "demucs": "HT Demucs of demucs, {parameters}, four stems, PyTorch",
+}
+NEEDS = {"roformer": "bs_roformer", "demucs": "demucs"}
+OURS = ("engine", "portable", "ort", "eager", "compiled")
 
-Run = Callable[[], object]
+Run = Callable[[Audio], Audio]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=8.0)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    net = BSMamba2.untrained("paper")
-    audio = check_input(0, 2, round(arguments.seconds * net.config.sample_rate))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "paper.onnx"
-        model = trace(net)
-        artifact.set_manifest(model, describe(net, "paper"))
-        artifact.write(model, path)
-        engine, plain = (
-            OrtEngine(read_onnx(path), "cpu", threads=arguments.threads, kernel=kernel)
-            for kernel in (True, False)
-        )
-    products = list(floor(net.config, audio.shape[1] // net.config.hop + 1))
-    giga = sum(s * b * m * k * n * c for s, (b, m, k, n, c) in products) / 1e9
-
-    def torch_eager() -> object:
-        with torch.inference_mode():
-            return net(torch.from_numpy(audio)[None])[0].numpy()
-
-    wanted = torch_eager()
-    agreements = [snr_db(wanted, run.run(audio)) for run in (engine, plain)]
-    assert min(agreements) >= 90, agreements
-
-    def products_alone() -> float:
-        # One session at a time: threads of the others would wait by spinning.
-        return sum(share * clock(session(*p, arguments.threads)) for share, p in products)
-
-    rows: dict[str, Callable[[], float]] = {
-        "floor: the products alone": products_alone,
-        ENGINE: lambda: clock(lambda: engine.run(audio)),
-        "ONNX Runtime, plain operators": lambda: clock(lambda: plain.run(audio)),
-        "PyTorch, eager": lambda: clock(torch_eager),
-    }
-    taken: dict[str, list[float]] = {name: [] for name in rows}
-    for _ in range(arguments.rounds):
-        for name, run in rows.items():
-            taken[name].append(run())
-    median = {name: statistics.median(values) for name, values in taken.items()}
-    base = median[ENGINE]
-    page = "\n".join(
-        [
-            "# The engine and its floor",
-            "",
-            f"The paper's size, {arguments.seconds:g} s of stereo, float32, {arguments.threads} "
-            f"threads, {giga:.0f} G multiply-adds; medians of {arguments.rounds} rounds in turn; "
-            f"answers agree with PyTorch to {min(agreements):.0f} dB.",
-            "",
-            "| | time | engine takes |",
-            "|---|---|---|",
-            *(
-                f"| {name} | {value:.2f} s | {base / value:.2f}× |"
-                for name, value in median.items()
-            ),
-            "",
-            f"{cpu()}; ONNX Runtime {version('onnxruntime')}, torch {torch.__version__}; "
-            f"{datetime.date.today()}; `python benchmarks/engine.py "
-            f"--seconds {arguments.seconds:g} --rounds {arguments.rounds}`.",
-        ]
-    )
-    RESULT.parent.mkdir(exist_ok=True)
+    parser.add_argument("--seconds", type=float, nargs="+", help="Default: 1, 4, 8 and 16.")
+    parser.add_argument("--threads", type=int, nargs="+", help="Default: 2, and 1 for 1 and 8 s.")
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.measure:
+        name, seconds, threads, folder = asked.measure
+        print(json.dumps(measure(name, float(seconds), int(threads), Path(folder))))
+        return
+    grid = [
+        (seconds, threads)
+        for seconds, threads in GRID
+        if seconds in (asked.seconds or [seconds]) and threads in (asked.threads or [threads])
+    ]
+    rows = [row for row in asked.only if importlib.util.find_spec(NEEDS.get(row, "torch"))]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        prepare(folder, grid, "ort" in rows)
+        found = {case: {row: process(row, *case, folder) for row in rows} for case in grid}
+    page = "\n".join(["# The engine", "", *table(found, rows), "", *notes(found, rows)])
     RESULT.write_text(page + "\n")
     print(page)
 
 
-def clock(run: Run) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+def prepare(folder: Path, grid: Sequence[tuple[float, int]], with_ort: bool) -> None:
+    """The models, and for each length what PyTorch makes of it."""
+    net = BSMamba2.untrained("paper")
+    for target in ("portable", "ort")[: 1 + with_ort]:
+        made = trace(net, target=target)
+        artifact.set_manifest(made, describe(net, "paper", target=target))
+        artifact.write(made, folder / f"{target}.onnx")
+    for seconds in {seconds for seconds, _ in grid}:
+        np.save(folder / f"{seconds:g}.npy", torch_run(net)(noise(seconds)))
 
 
-def floor(config: Config, frames: int) -> list[tuple[float, tuple[int, int, int, int, int]]]:
-    """(share, (batch, m, k, n, count)): the products of one run.
+def process(name: str, seconds: float, threads: int, folder: Path) -> dict[str, float]:
+    """One measurement in a process of its own."""
+    print(f"{seconds:g} s, {threads} threads: {name}", file=sys.stderr)
+    command = [sys.executable, __file__, "--measure", name, str(seconds), str(threads), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{name} failed:\n{done.stderr}")
+    answer: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return answer
 
-    A causal product needs half of a square one; the share says so.
-    """
-    tokens, blocks = frames * len(config.bands), 2 * config.depth
-    dim, inner, heads, P, N = (
-        config.dim, config.d_inner, config.heads, config.head_dim, config.state_size
-    )  # fmt: skip
-    row = inner + config.conv_channels + heads
-    found = [
-        (1.0, (1, tokens, dim, row, 2 * blocks)),
-        (1.0, (1, tokens, inner, dim, 2 * blocks)),
-        (1.0, (1, tokens, 2 * dim, dim, blocks)),
-    ]
-    hidden = config.mask_expand * dim
-    for bins in config.bands:
-        width = 2 * config.channels * bins
-        found += [(1.0, (1, frames, width, dim, 1)), (1.0, (1, frames, dim, hidden, 1))]
-        found += [(1.0, (1, frames, hidden, 2 * width, 1))]
-    time_chunks, bands = len(config.bands) * -(-frames // CHUNK), len(config.bands)
-    for chunks, Q, carries in ((time_chunks, CHUNK, True), (frames, bands, False)):
-        found += [(0.5, (chunks, Q, N, Q, blocks)), (0.5, (chunks * heads, Q, Q, P, blocks))]
-        if carries:
-            found += [(1.0, (chunks, Q, N, heads * P, blocks))]
-            found += [(1.0, (chunks, heads * P, Q, N, blocks))]
+
+def measure(name: str, seconds: float, threads: int, folder: Path) -> dict[str, float]:
+    torch.set_num_threads(threads)
+    audio = noise(seconds)
+    found: dict[str, float] = {}
+    if name == "floor":
+        found["s"] = floor_s(Config(), audio.shape[1] // Config().hop + 1, threads)
+    else:
+        run, found["parameters"] = runner(name, threads, folder)
+        # What is compiled is compiled for one length.
+        run(audio if name == "compiled" else noise(1.0))
+        start = time.perf_counter()
+        stems = run(audio)
+        found["s"] = time.perf_counter() - start
+        if name in OURS:
+            found["snr_db"] = snr_db(np.load(folder / f"{seconds:g}.npy"), stems)
+            assert found["snr_db"] >= 90, found
+    status = Path("/proc/self/status").read_text()
+    peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert peak
+    found["peak_gb"] = int(peak[1]) * 1024 / 1e9
     return found
 
 
-def session(batch: int, m: int, k: int, n: int, count: int, threads: int) -> Run:
-    """``count`` runs of (batch, m, k) · (batch, k, n); a constant right side where batch is 1."""
-    random = np.random.default_rng(0)
-    right = random.normal(size=(batch, k, n) if batch > 1 else (k, n)).astype(np.float32)
-    left = random.normal(size=(batch, m, k)).astype(np.float32)
-    kinds = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in (("a", left.shape), ("b", right.shape), ("c", (batch, m, n)))
-    ]
-    node = helper.make_node("MatMul", ["a", "b"], ["c"])
-    constants = [numpy_helper.from_array(right, "b")] if batch == 1 else []
-    inputs = kinds[:1] if batch == 1 else kinds[:2]
-    graph = helper.make_graph([node], "product", inputs, kinds[2:], constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    loaded = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    # Bound once: a floor has no fresh memory to fill.
-    binding = loaded.io_binding()
-    binding.bind_cpu_input("a", left)
-    if batch > 1:
-        binding.bind_cpu_input("b", right)
-    out = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((batch, m, n), np.float32))
-    binding.bind_ortvalue_output("c", out)
-    loaded.run_with_iobinding(binding)
+def runner(name: str, threads: int, folder: Path) -> tuple[Run, float]:
+    """How a row separates (channels, samples), and its parameters."""
+    if name in ("engine", "portable", "ort"):
+        path = folder / ("ort.onnx" if name == "ort" else "portable.onnx")
+        engine = OrtEngine(read_onnx(path), "cpu", threads=threads, kernel=name == "engine")
+        return engine.run, engine.manifest.parameters
+    net: torch.nn.Module
+    if name == "roformer":
+        from bs_roformer import BSRoformer
 
-    def run() -> None:
-        for _ in range(count):
-            loaded.run_with_iobinding(binding)
+        # The published form of the network: one stream of residuals.
+        net = BSRoformer(
+            dim=256, depth=10, stereo=True, stft_hop_length=441, time_transformer_depth=1,
+            freq_transformer_depth=1, num_residual_streams=1,
+        )  # fmt: skip
+    elif name == "demucs":
+        from demucs.htdemucs import HTDemucs
+
+        sources = ["drums", "bass", "other", "vocals"]
+        net = HTDemucs(sources=sources, bottom_channels=512, use_train_segment=False)
+    else:
+        net = BSMamba2.untrained("paper")
+    if name == "compiled":
+        # The scan is an operator that a compiler does not look into; its body is plain PyTorch.
+        model.mamba2_scan = scan.scan  # type: ignore[assignment]
+        for layer in net.layers:
+            for block in layer:
+                block.compile(dynamic=False)
+    return torch_run(net.eval()), sum(p.numel() for p in net.parameters())
+
+
+def torch_run(net: torch.nn.Module) -> Run:
+    def run(audio: Audio) -> Audio:
+        with torch.inference_mode():
+            stems: Audio = net(torch.from_numpy(audio)[None])[0].numpy()
+        return stems
 
     return run
+
+
+def noise(seconds: float) -> Audio:
+    return check_input(0, 2, round(seconds * RATE))
+
+
+Found = dict[tuple[float, int], dict[str, dict[str, float]]]
+
+
+def table(found: Found, rows: Sequence[str]) -> list[str]:
+    heads = [f"{s:g} s, {t} thread{'s' * (t > 1)}" for s, t in found]
+    lines = [f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
+    for row in rows:
+        parameters = next(iter(found.values()))[row].get("parameters", 0)
+        cells = [
+            f"{case[row]['s']:.2f} s, {case[row]['peak_gb']:.2f} GB" for case in found.values()
+        ]
+        label = ROWS[row].format(parameters=f"{parameters / 1e6:.1f} M")
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    if "engine" in rows:
+        lines += ["", "How many times the engine's time:", "", *lines[:2]]
+        for row in rows:
+            ratios = [f"{case[row]['s'] / case['engine']['s']:.2f}×" for case in found.values()]
+            label = ROWS[row].replace(" {parameters},", "")
+            lines.append(f"| {label} | {' | '.join(ratios)} |")
+    return lines
+
+
+def notes(found: Found, rows: Sequence[str]) -> list[str]:
+    least = min(
+        (case[row]["snr_db"] for case in found.values() for row in rows if row in OURS),
+        default=0.0,
+    )
+    counts = ", ".join(
+        f"{multiply_adds(Config(), round(s * RATE) // Config().hop + 1) / 1e9:.0f} for {s:g} s"
+        for s in sorted({seconds for seconds, _ in found})
+    )
+    return [
+        f"The paper's size (48.1 M parameters), stereo noise, float32, random weights; the time of "
+        "one run after a shorter one, and the peak memory of the process, imports and weights "
+        f"included. BSMamba2's answers agree with PyTorch to {least:.0f} dB or better. Its "
+        f"multiply-adds, in G: {counts}.",
+        "",
+        f"{cpu()}; ONNX Runtime {version('onnxruntime')}, torch {torch.__version__}; "
+        f"{datetime.date.today()}; `python benchmarks/engine.py`.",
+    ]
 
 
 if __name__ == "__main__":

@@ -48,17 +48,18 @@ BANDS_4096 = (8,) * 12 + (16,) * 10 + (32,) * 6 + (64,) * 4 + (128,) * 3 + (256,
 LONG = Config(
     n_fft=4096, hop=1024, bands=BANDS_4096, expand=2, state_size=64, mask_expand=1, chunk=8 * 44100
 )  # fmt: skip
+SMALL = PRESETS["small"]
 SIZES = {
-    "small": PRESETS["small"],
-    "small, mask 2": replace(PRESETS["small"], mask_expand=2),
-    "small, hop 512, mask 2": replace(PRESETS["small"], hop=512, mask_expand=2),
+    "small": SMALL,
+    "96 x 4, mask 2": replace(SMALL, mask_expand=2),
+    "96 x 4, hop 512, mask 2": replace(SMALL, hop=512, mask_expand=2),
+    "128 x 4, hop 512, mask 1": replace(SMALL, dim=128, hop=512, mask_expand=1),
+    "128 x 6, hop 512, mask 1": replace(SMALL, dim=128, depth=6, hop=512, mask_expand=1),
+    "128 x 6, mask 1": replace(SMALL, dim=128, depth=6, mask_expand=1),
     "mini": PRESETS["mini"],
     "long 96 x 4, mask 2": replace(LONG, dim=96, depth=4, mask_expand=2),
     "long 128 x 4": replace(LONG, dim=128, depth=4),
-    "long 128 x 4, N 128": replace(LONG, dim=128, depth=4, state_size=128),
-    "long 96 x 6": replace(LONG, dim=96, depth=6),
     "long 128 x 4, hop 512": replace(LONG, dim=128, depth=4, hop=512),
-    "long 128 x 4, expand 4": replace(LONG, dim=128, depth=3, expand=4),
 }
 
 

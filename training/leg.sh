@@ -20,7 +20,7 @@ pack() {
         --python-version "${WHEELS_FOR:-3.12}" --implementation cp \
         --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 \
         --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
-        --platform manylinux1_x86_64 -d "$pack/wheels" soundfile cffi pycparser soxr pedalboard
+        --platform manylinux1_x86_64 -d "$pack/wheels" soundfile cffi pycparser soxr pedalboard mutagen platformdirs
     du -sh "$pack"
 }
 

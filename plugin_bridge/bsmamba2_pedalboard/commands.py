@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
@@ -28,7 +29,10 @@ _OPTIONS = (
 )
 
 
-def _with_options(command: Callable[..., None]) -> Callable[..., None]:
+Command = TypeVar("Command", bound=Callable[..., object])
+
+
+def _with_options(command: Command) -> Command:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command

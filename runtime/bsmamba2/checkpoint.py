@@ -22,6 +22,9 @@ from bsmamba2.torch_file import read_torch_file, widen_bfloat16
 CONFIG_KEY = "bsmamba2.config"
 """Under this key a safetensors file of ours holds the network's sizes, as JSON."""
 
+LICENCE_KEY = "bsmamba2.licence"
+"""Under this key it holds what the weights are licensed under, in one line."""
+
 MARK = "layers.0.0.forward_blocks.0.mixer.A_log"
 """A tensor that every BSMamba2 has and no other network."""
 

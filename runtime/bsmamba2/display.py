@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -33,6 +34,8 @@ class Display:
             TimeRemainingColumn(),
             console=console,
             transient=True,
+            # Else what is piped would be shown on the terminal instead.
+            redirect_stdout=sys.stdout.isatty(),
             disable=not console.is_terminal,
         )
         self._all: TaskID | None = None

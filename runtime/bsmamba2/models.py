@@ -19,6 +19,7 @@ from bsmamba2.cache import cache_folder
 from bsmamba2.check import make_check
 from bsmamba2.checkpoint import (
     CONFIG_KEY,
+    LICENCE_KEY,
     MARK,
     Checkpoint,
     file_sha256,
@@ -32,13 +33,14 @@ from bsmamba2.onnx_file import OnnxFile, read_onnx
 from bsmamba2.ort_engine import OrtEngine
 from bsmamba2.ort_session import software
 from bsmamba2.step_engine import StepEngine, WholeSteps
+from bsmamba2.tensorrt_file import read_engine
 from bsmamba2.verdict import find_check, keep_check, require_verdict
 
 CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
 
 
 @dataclass(frozen=True)
-class _Model:
+class Readable:
     """A model, read and ready for an engine."""
 
     file: OnnxFile
@@ -54,24 +56,43 @@ class _Model:
 
 
 def open_engine(
-    model: str | os.PathLike[str] | None, device: str = "auto", *, verify: bool = True
+    model: str | os.PathLike[str] | None,
+    device: str = "auto",
+    *,
+    verify: bool = True,
+    trust_engine: bool = False,
 ) -> Engine:
-    """Loads a model: an ``.onnx`` of ours, or a checkpoint of a size whose graph is shipped.
+    """Loads a model: ours as ``.onnx`` or ``.engine``, or a checkpoint whose size has a graph.
 
     Args:
         verify: whether the model has to reproduce its check, where that was not seen here before.
+        trust_engine: loads an ``.engine`` that this user did not build; it can run any code.
 
     Raises:
         ModelError: no such model, not ours, damaged, or of a size that has to be exported first.
         DeviceError: the device is not there, or does not reproduce the model's check.
         MissingExtra: no ONNX Runtime is installed.
     """
+    if model is not None and Path(model).suffix == ".engine":
+        return _open_tensorrt(Path(model), device, verify, trust_engine)
     loaded = _load(model, streaming=False)
     if loaded.file.manifest.streaming:
         return WholeSteps(StepEngine(loaded.file, device, loaded.weights, loaded.manifest))
     engine = OrtEngine(loaded.file, device, loaded.weights, loaded.manifest)
     if verify and loaded.manifest.check is not None:
         require_verdict(engine, {"model": loaded.sha256, **software()})
+    return engine
+
+
+def _open_tensorrt(path: Path, device: str, verify: bool, trust_engine: bool) -> Engine:
+    # Here, since nothing else needs TensorRT.
+    from bsmamba2.tensorrt_engine import TensorRtEngine
+
+    file = read_engine(path)
+    engine = TensorRtEngine(file, device, trust_engine)
+    if verify:
+        about = {"model": file.sha256, file.key.backend: file.key.version}
+        require_verdict(engine, about)
     return engine
 
 
@@ -112,11 +133,22 @@ def describe(model: str | os.PathLike[str]) -> Manifest:
     Raises:
         ModelError: as :func:`open_engine`.
     """
+    if Path(model).suffix == ".engine":
+        return read_engine(Path(model)).manifest
     path = _model_path(model)
     if path.suffix == ".onnx":
         return read_onnx(path).manifest
     checkpoint = read_checkpoint(path)
     return _with_check(poured_manifest(find_graph(checkpoint).manifest, checkpoint))
+
+
+def read_model(model: str | os.PathLike[str]) -> Readable:
+    """A model's file and weights, for whoever makes another engine of it.
+
+    Raises:
+        ModelError: as :func:`open_engine`.
+    """
+    return _load(model, streaming=False)
 
 
 @cache
@@ -166,6 +198,8 @@ def poured_manifest(graph: Manifest, checkpoint: Checkpoint) -> Manifest:
         "name": printable(checkpoint.name),
         "checkpoint_sha256": checkpoint.sha256,
     }
+    if LICENCE_KEY in checkpoint.metadata:
+        changes["licence"] = printable(checkpoint.metadata[LICENCE_KEY])
     if CONFIG_KEY in checkpoint.metadata:
         try:
             stored = json.loads(checkpoint.metadata[CONFIG_KEY])
@@ -180,16 +214,16 @@ def poured_manifest(graph: Manifest, checkpoint: Checkpoint) -> Manifest:
     return graph.replace(**changes)
 
 
-def _load(model: str | os.PathLike[str] | None, streaming: bool) -> _Model:
+def _load(model: str | os.PathLike[str] | None, streaming: bool) -> Readable:
     path = _model_path(model)
     if path.suffix == ".onnx":
         file = read_onnx(path)
-        return _Model(file, file.manifest)
+        return Readable(file, file.manifest)
     checkpoint = read_checkpoint(path)
     registry.require_published(path, checkpoint.sha256)
     graph = find_graph(checkpoint, streaming=streaming)
     manifest = _with_check(poured_manifest(graph.manifest, checkpoint))
-    return _Model(graph, manifest, checkpoint.tensors)
+    return Readable(graph, manifest, checkpoint.tensors)
 
 
 def _with_check(manifest: Manifest) -> Manifest:

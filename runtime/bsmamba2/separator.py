@@ -46,9 +46,11 @@ class Separator:
     on the device; on a CPU one call takes all cores already. A stream belongs to one thread.
 
     Args:
-        model: the path of an .onnx, .ckpt or .safetensors; an :class:`~bsmamba2.engine.Engine`
-            is taken as it is. None asks for the shipped model, of which there is none yet.
+        model: the path of an .onnx, .ckpt, .safetensors or .engine; an
+            :class:`~bsmamba2.engine.Engine` is taken as it is. None asks for the shipped model, of
+            which there is none yet.
         device: ``auto``, ``cpu``, ``cuda[:N]`` or ``tensorrt[:N]``; an engine has its own.
+        trust_engine: loads a TensorRT engine that this user did not build; it can run any code.
 
     Raises:
         ModelError: the model cannot be found or used.
@@ -57,7 +59,11 @@ class Separator:
     """
 
     def __init__(
-        self, model: str | os.PathLike[str] | Engine | None = None, device: str = "auto"
+        self,
+        model: str | os.PathLike[str] | Engine | None = None,
+        device: str = "auto",
+        *,
+        trust_engine: bool = False,
     ) -> None:
         self._source: str | os.PathLike[str] | None = None
         self._steps: StepEngine | None = None
@@ -66,7 +72,7 @@ class Separator:
             # Here, since this is what imports an ONNX Runtime.
             from bsmamba2.models import open_engine
 
-            self._engine: Engine = open_engine(model, device)
+            self._engine: Engine = open_engine(model, device, trust_engine=trust_engine)
             self._source = model
         elif device == "auto":
             self._engine = model

@@ -75,9 +75,10 @@ class SongFile:
         """The samples, (channels, n) in float64, full scale ±1.
 
         Raises:
-            AudioError: the file cannot be read on, a sample is not finite, or there is none.
+            AudioError: the file cannot be read on, became shorter meanwhile, a sample is not
+                finite, or there is none.
         """
-        start = 0
+        start, size = 0, self.path.stat().st_size
         while True:
             with sentences(f"{self.path} cannot be read on", "it is damaged, get it again"):
                 frames = self._file.read(BLOCK, dtype="float64", always_2d=True)
@@ -87,8 +88,21 @@ class SongFile:
                 require_finite(frames.T, self.sample_rate, start)
             start += len(frames)
             yield frames.T
+        # libsndfile takes what is cut off under its hands for the end of the song.
+        if self._is_shorter_than(size):
+            raise AudioError(
+                f"{self.path} became shorter while it was read, and was left at "
+                f"{start / self.sample_rate:.1f} s: get it again"
+            )
         if start == 0:
             raise AudioError(f"{self.path} has no samples: give a song that is not empty")
+
+    def _is_shorter_than(self, size: int) -> bool:
+        """Whether the file lost bytes; one that was removed can be read to its end."""
+        try:
+            return self.path.stat().st_size < size
+        except OSError:
+            return False
 
     def __enter__(self) -> SongFile:
         return self

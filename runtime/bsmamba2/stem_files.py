@@ -189,8 +189,8 @@ class StemFile:
             raise AudioError(f"{self.path} is the song itself: give another directory (-o)")
         if not self._overwrite:
             raise AudioError(
-                f"{self.path} exists already: give another directory (-o), or allow overwriting "
-                "(--overwrite)"
+                f"{self.path} exists already: give another directory (-o), allow overwriting "
+                "(--overwrite), or go on where a run has ended (--resume)"
             )
         if self.path.is_dir():
             raise AudioError(f"{self.path} is a folder: give another directory (-o)")

@@ -199,6 +199,29 @@ def test_ctrl_c_ends_a_real_process_without_a_trace(song):
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal")
+def test_progress_is_on_the_terminal_and_results_are_in_the_pipe(song):
+    paths = [str(song(name, samples=5000)) for name in ("a.wav", "b.wav")]
+    terminal, end = os.openpty()
+    command = [sys.executable, "-c", STUBBED, "separate", *paths, "--json"]
+    environment = ENVIRONMENT | {"TERM": "xterm", "COLUMNS": "80"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=end) as process:
+        os.close(end)
+        shown = read_all(terminal)
+        piped = process.stdout.read().decode()
+    assert "2 of 2 songs" in shown
+    assert [json.loads(line)["song"] for line in piped.splitlines()] == paths
+
+
+def read_all(terminal):
+    parts = []
+    while True:
+        try:
+            parts.append(os.read(terminal, 1 << 16))
+        except OSError:  # the other end is closed
+            return b"".join(parts).decode()
+
+
 def test_the_module_is_the_command():
     result = python("-m", "bsmamba2", "--help")
     assert (result.returncode, "separate" in result.stdout) == (0, True)

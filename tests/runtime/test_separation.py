@@ -82,6 +82,30 @@ def test_on_an_integer_grid_the_sum_is_exact(stub, noise, bits, rate):
     np.testing.assert_array_equal(outputs / step, np.round(outputs / step))
 
 
+def tones(kind, samples=60_000):
+    t = np.arange(samples) / 44100
+    phase = {"sine": 440 * t, "sweep": 100 * t + 1500 * t**2}.get(kind)
+    if phase is not None:
+        return np.sin(2 * np.pi * phase)
+    chord = np.sin(2 * np.pi * np.outer([220, 277.2, 329.6], t)).sum(axis=0) / 3
+    return chord * np.exp(-5 * (t % 0.3))  # plucked, as music is
+
+
+@pytest.mark.parametrize("kind", ["sine", "sweep", "plucks"])
+@pytest.mark.parametrize("rate", [44100, 48000])
+def test_chunks_that_differ_in_level_join_without_a_click(stub, kind, rate):
+    gains = np.random.default_rng(0).uniform(0.8, 1.2, 100)
+    engine = stub.of(lambda chunk: gains[len(engine.lengths)] * chunk[np.newaxis], chunk=8000)
+    audio = np.tile(tones(kind), (2, 1)).astype(np.float32)
+    vocals, _ = through(Separation.by_chunks(engine, rate, 2, 0.25), audio)
+    bend = np.abs(np.diff(vocals[0], 2)) / np.abs(np.diff(audio[0], 2)).max()
+    ends = np.arange(6000, 59_000, 6000)  # of the fades, at the engine's rate
+    ends = np.concatenate([ends, ends + 2000]) * rate // 44100
+    joins = np.concatenate([np.arange(end - 20, end + 20) for end in ends if end < 59_900])
+    assert bend[joins].max() <= 1.2
+    assert bend[joins].max() <= 1.02 * np.delete(bend, joins).max()
+
+
 def test_mono_through_a_stereo_engine_is_the_mean_of_its_channels(stub, noise):
     def uneven(chunk):
         return chunk[np.newaxis] * np.float32([[0.25], [0.75]])

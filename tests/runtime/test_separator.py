@@ -131,7 +131,7 @@ def test_an_engine_has_its_own_device(stub):
 
 
 def test_a_name_or_path_is_opened_by_the_models(stub, monkeypatch):
-    def open_engine(model, device):
+    def open_engine(model, device, **_):
         return stub.half(name=f"{model}-on-{device}")
 
     monkeypatch.setattr("bsmamba2.models.open_engine", open_engine)

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from bsmamba2 import Manifest, Separator
 from bsmamba2.errors import AudioError
+from bsmamba2_network import BSMamba2
 from bsmamba2_training import evaluation, results
 from bsmamba2_training.baselines import oracle_mask, repetition
 from bsmamba2_training.commands import evaluate
@@ -32,6 +33,12 @@ def test_doing_nothing_is_the_mixture_in_both_stems(scored, pooled):
     assert row.values["usdr vocals"] == pytest.approx(usdr_db(vocals, mixture))
     assert row.values["usdr instrumental"] == pytest.approx(usdr_db(instrumental, mixture))
     assert row.values["leakage"] == pytest.approx(0, abs=0.01)
+
+
+def test_silence_scores_nothing_and_leaks_nothing(scored):
+    row = next(item for item in scored if item.system == "silence")
+    assert row.values["usdr vocals"] == pytest.approx(0, abs=0.01)
+    assert row.values["leakage"] == -100
 
 
 def test_the_oracle_is_far_above_the_mixture(scored):
@@ -61,6 +68,17 @@ def test_a_model_is_scored_by_what_separate_makes(pooled):
     np.testing.assert_allclose(found + rest, mixture, atol=1e-5)
 
 
+def test_a_stream_is_scored_with_its_latency(pooled, tmp_path):
+    BSMamba2.untrained("tiny").save(tmp_path / "net.safetensors")
+    arguments = [str(pooled), "-m", str(tmp_path / "net.safetensors"), "--device", "cpu"]
+    arguments += ["--lookahead-ms", "100", "--no-csdr", "--no-baselines", "-o", str(tmp_path / "o")]
+    run = CliRunner().invoke(evaluate, arguments, catch_exceptions=False)
+    assert run.exit_code == 0
+    protocol = json.loads((tmp_path / "o/scores.json").read_text())["protocol"]
+    assert 200 < protocol["latency_ms"] < 400
+    assert len(protocol["model_sha256"]) == 64
+
+
 def test_a_model_without_vocals_is_refused():
     engine = StubEngine(half, stems=("drums",), residual=None)
     assert isinstance(engine.manifest, Manifest)
@@ -79,7 +97,7 @@ def test_other_tools_files_are_scored_from_the_command_line(pooled, tmp_path):
     assert document["summary"]["tool"]["usdr vocals"]["median"] > 60
     assert document["protocol"]["songs"] == 1
     assert (tmp_path / "out/plot.png").stat().st_size > 1000
-    assert len((tmp_path / "out/songs.csv").read_text().splitlines()) == 5
+    assert len((tmp_path / "out/songs.csv").read_text().splitlines()) == 6
 
 
 def test_a_missing_estimate_is_named(pooled, tmp_path):

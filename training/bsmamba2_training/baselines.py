@@ -1,4 +1,4 @@
-"""What a separation is compared with: nothing, the best that a mask can do, and an old method."""
+"""What a separation is compared with: doing nothing, an oracle, and an old method."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def mixture_as_both(mixture: Audio, vocals: Audio) -> Audio:
     return mixture
 
 
+def silence(mixture: Audio, vocals: Audio) -> Audio:
+    """No vocals at all: under a quiet voice this already improves on the mixture."""
+    return np.zeros_like(mixture)
+
+
 def oracle_mask(mixture: Audio, vocals: Audio) -> Audio:
     """The ratio of the true magnitudes as a mask: what no real mask of this transform surpasses."""
     voice = np.abs(_spectrum(vocals))
@@ -43,6 +48,7 @@ def repetition(mixture: Audio, vocals: Audio) -> Audio:
 
 BASELINES = {
     "mixture": mixture_as_both,
+    "silence": silence,
     "oracle mask": oracle_mask,
     "repetition (REPET-SIM)": repetition,
 }

@@ -157,8 +157,12 @@ def _bar() -> Progress:
 @click.option("--songs", "most", type=int, help="At most so many songs.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
 @click.option("--overlap", type=float, help="Of chunks, 0 to below 1. Default: the model's.")
+@click.option("--lookahead-ms", type=float, help="Score a stream with this lookahead.")
+@click.option("--block-ms", type=float, help="Of that stream. Default: as its lookahead.")
 @click.option("--csdr/--no-csdr", default=True, help="BSS Eval v4, 20 s for a minute of song.")
-@click.option("--baselines/--no-baselines", default=True, help="Mixture, oracle, REPET-SIM.")
+@click.option(
+    "--baselines/--no-baselines", default=True, help="Mixture, silence, oracle, REPET-SIM."
+)
 def evaluate(
     dataset: Path,
     model: Path | None,
@@ -168,6 +172,8 @@ def evaluate(
     most: int | None,
     device: str,
     overlap: float | None,
+    lookahead_ms: float | None,
+    block_ms: float | None,
     csdr: bool,
     baselines: bool,
 ) -> None:
@@ -190,7 +196,12 @@ def evaluate(
         separator = Separator(model, device)
         name = separator.manifest.name
         about = evaluation.model_protocol(separator, model, overlap)
-        estimator = evaluation.model_estimator(separator, overlap)
+        if lookahead_ms is None:
+            estimator = evaluation.model_estimator(separator, overlap)
+        else:
+            estimator = evaluation.stream_estimator(separator, block_ms, lookahead_ms)
+            stream = separator.stream(44100, 2, block_ms=block_ms, lookahead_ms=lookahead_ms)
+            about["latency_ms"] = round(stream.latency_samples / 44.1, 1)
     systems = (evaluation.baseline_estimators() if baselines else {}) | {name: estimator}
     with _bar() as bar:
         task = bar.add_task("", total=len(found) * len(systems))

@@ -16,7 +16,7 @@ import hashlib
 import platform
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +173,21 @@ def model_estimator(separator: Separator, overlap: float | None) -> Estimator:
     return run
 
 
+def stream_estimator(
+    separator: Separator, block_ms: float | None, lookahead_ms: float
+) -> Estimator:
+    """What a stream with that lookahead makes of the mixture, pushed second by second."""
+
+    def run(song: Song, mixture: Audio, vocals: Audio) -> tuple[Audio, Audio]:
+        stream = separator.stream(SAMPLE_RATE, 2, block_ms=block_ms, lookahead_ms=lookahead_ms)
+        seconds = range(0, mixture.shape[1], SAMPLE_RATE)
+        parts = [stream.push(mixture[:, at : at + SAMPLE_RATE])["vocals"] for at in seconds]
+        estimate = np.concatenate([*parts, stream.flush()["vocals"]], axis=1)
+        return estimate, mixture - estimate
+
+    return run
+
+
 def files_estimator(folder: Path) -> Estimator:
     """Another tool's stems: ``folder/SONG/vocals.*`` or ``folder/SONG_vocals.*``.
 
@@ -214,14 +229,14 @@ def baseline_estimators() -> dict[str, Estimator]:
 
 def protocol(system: str, dataset: Path, songs: int, **more: Any) -> dict[str, Any]:
     """What must stand beside any of these figures."""
-    names = ("bsmamba2", "museval", "numpy", "onnxruntime", "soxr")
+    names = ("bsmamba2", "museval", "numpy", "onnxruntime", "onnxruntime-gpu", "soxr")
     return {
         "system": system,
         "dataset": dataset.name,
         "songs": songs,
         **more,
         "machine": f"{platform.system()} {platform.machine()}",
-        "versions": {name: version(name) for name in names},
+        "versions": {name: found for name in names if (found := _version(name))},
     }
 
 
@@ -241,6 +256,13 @@ def model_protocol(
         "precision": manifest.precision,
         "device": separator.device,
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _read_like(path: Path, mixture: Audio) -> Audio:

@@ -76,3 +76,21 @@ API cuLaunchKernel(void* function, unsigned x, unsigned, unsigned, unsigned thre
         .run([&] { kernels.at(name)(*static_cast<const Call*>(arguments[0])); }, false);
   return 0;
 }
+
+// What bsmamba2.cuda_memory calls: memory of the card is memory of the host.
+API cuInit(unsigned) { return 0; }
+API cuDeviceGet(int* device, int index) { *device = index; return 0; }
+API cuDevicePrimaryCtxRetain(void** out, int) { *out = &context; return 0; }
+API cuCtxSetCurrent(void*) { return 0; }
+API cuStreamCreate(void** out, unsigned) { *out = &module; return 0; }
+API cuStreamSynchronize(void*) { return 0; }
+API cuMemAllocHost_v2(void** out, size_t bytes) { return posix_memalign(out, 256, bytes) ? 2 : 0; }
+API cuMemFreeHost(void* memory) { std::free(memory); return 0; }
+API cuMemcpyHtoDAsync_v2(unsigned long long to, const void* from, size_t bytes, void*) {
+  std::memcpy(reinterpret_cast<void*>(to), from, bytes);
+  return 0;
+}
+API cuMemcpyDtoHAsync_v2(void* to, unsigned long long from, size_t bytes, void*) {
+  std::memcpy(to, reinterpret_cast<void*>(from), bytes);
+  return 0;
+}

@@ -1,0 +1,99 @@
+"""The floor of an engine: the products of the network alone, in the same ONNX Runtime.
+
+Every multiply-add that the network needs, as float32 products of the same shapes at the same
+threads, and nothing else: what no engine on top of these products can beat.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from bsmamba2_network import Config
+
+CHUNK = 64
+
+Product = tuple[int, int, int, int, int]
+"""(batch, m, k, n, count): ``count`` products of (batch, m, k) and (batch, k, n)."""
+
+
+def multiply_adds(config: Config, frames: int) -> float:
+    return sum(share * b * m * k * n * c for share, (b, m, k, n, c) in products(config, frames))
+
+
+def floor_s(config: Config, frames: int, threads: int) -> float:
+    """The time of all products, in seconds."""
+    total = 0.0
+    for share, product in products(config, frames):
+        # One session at a time: threads of the others would wait by spinning.
+        run = session(*product, threads)
+        start = time.perf_counter()
+        run()
+        total += share * (time.perf_counter() - start)
+    return total
+
+
+def products(config: Config, frames: int) -> list[tuple[float, Product]]:
+    """(share, (batch, m, k, n, count)): the products of one run.
+
+    A causal product needs half of a square one; the share says so.
+    """
+    tokens, blocks = frames * len(config.bands), 2 * config.depth
+    dim, inner, heads, P, N = (
+        config.dim, config.d_inner, config.heads, config.head_dim, config.state_size
+    )  # fmt: skip
+    row = inner + config.conv_channels + heads
+    found = [
+        (1.0, (1, tokens, dim, row, 2 * blocks)),
+        (1.0, (1, tokens, inner, dim, 2 * blocks)),
+        (1.0, (1, tokens, 2 * dim, dim, blocks)),
+    ]
+    hidden = config.mask_expand * dim
+    for bins in config.bands:
+        width = 2 * config.channels * bins
+        found += [(1.0, (1, frames, width, dim, 1)), (1.0, (1, frames, dim, hidden, 1))]
+        found += [(1.0, (1, frames, hidden, 2 * width, 1))]
+    time_chunks, bands = len(config.bands) * -(-frames // CHUNK), len(config.bands)
+    for chunks, Q, carries in ((time_chunks, CHUNK, True), (frames, bands, False)):
+        found += [(0.5, (chunks, Q, N, Q, blocks)), (0.5, (chunks * heads, Q, Q, P, blocks))]
+        if carries:
+            found += [(1.0, (chunks, Q, N, heads * P, blocks))]
+            found += [(1.0, (chunks, heads * P, Q, N, blocks))]
+    return found
+
+
+def session(batch: int, m: int, k: int, n: int, count: int, threads: int) -> Callable[[], None]:
+    """``count`` runs of (batch, m, k) · (batch, k, n); a constant right side where batch is 1."""
+    random = np.random.default_rng(0)
+    right = random.normal(size=(batch, k, n) if batch > 1 else (k, n)).astype(np.float32)
+    left = random.normal(size=(batch, m, k)).astype(np.float32)
+    kinds = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("a", left.shape), ("b", right.shape), ("c", (batch, m, n)))
+    ]
+    node = helper.make_node("MatMul", ["a", "b"], ["c"])
+    constants = [numpy_helper.from_array(right, "b")] if batch == 1 else []
+    inputs = kinds[:1] if batch == 1 else kinds[:2]
+    graph = helper.make_graph([node], "product", inputs, kinds[2:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    loaded = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    # Bound once: a floor has no fresh memory to fill.
+    binding = loaded.io_binding()
+    binding.bind_cpu_input("a", left)
+    if batch > 1:
+        binding.bind_cpu_input("b", right)
+    out = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((batch, m, n), np.float32))
+    binding.bind_ortvalue_output("c", out)
+    loaded.run_with_iobinding(binding)
+
+    def run() -> None:
+        for _ in range(count):
+            loaded.run_with_iobinding(binding)
+
+    return run

@@ -1,0 +1,157 @@
+"""Memory and time against the length of a file: python benchmarks/memory.py [--minutes 5 60]
+
+Songs of noise go through ``bsmamba2 separate`` with a model of the size tiny and random weights,
+each in a process of its own whose resident memory is read every half second. The largest of the
+longest must be within a tenth of that of the shortest. Writes benchmarks/results/memory.md and
+memory.svg.
+Linux; needs the extra cpu.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from safetensors.numpy import save_file
+
+from bsmamba2.models import shipped_graphs
+
+RESULTS = Path(__file__).parent / "results"
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 720, 320, 60, 20, 40
+COLOURS = ("#1f6f8b", "#d1495b", "#66a182", "#edae49")
+
+Curve = list[tuple[float, float]]
+"""Seconds since the start, MB resident."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=int, nargs="+", default=[5, 20, 60])
+    lengths = sorted(parser.parse_args().minutes)
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        make_model(folder / "voice.safetensors")
+        runs = {minutes: measure(folder, minutes) for minutes in lengths}
+    rows = [row(minutes, runs[minutes], lengths[0], runs[lengths[0]]) for minutes in lengths]
+    page = "\n".join(
+        [
+            "# Memory against length",
+            "",
+            "![resident memory over time](memory.svg)",
+            "",
+            "| song | peak | × the shortest's | time | × the shortest's for its length |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            "FLAC of 16 bits, stereo, 44100 Hz, to two FLACs; tiny, random weights, whole process; "
+            f"{cpu()}, {os.cpu_count()} cores, of which others kept {load:.1f} busy; ONNX Runtime "
+            f"{version('onnxruntime')}; {datetime.date.today()}; `python benchmarks/memory.py "
+            f"--minutes {' '.join(map(str, lengths))}`",
+            "",
+        ]
+    )
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "memory.md").write_text(page)
+    (RESULTS / "memory.svg").write_text("\n".join(plot(runs)) + "\n")
+    print(page)
+    assert peak(runs[lengths[-1]]) <= 1.1 * peak(runs[lengths[0]]), "memory grows with the song"
+
+
+def make_model(path: Path) -> None:
+    random = np.random.default_rng(0)
+    graph = next(graph for graph in shipped_graphs() if graph.path.stem == "tiny")
+    shapes = graph.manifest.initialisers.items()
+    save_file({k: random.normal(0, 0.1, v).astype(np.float32) for k, v in shapes}, path)
+
+
+def measure(folder: Path, minutes: int) -> Curve:
+    """Separates so many minutes of noise and watches the process."""
+    song = folder / f"{minutes}.flac"
+    minute = np.random.default_rng(minutes).uniform(-0.1, 0.1, (60 * 44100, 2))
+    with soundfile.SoundFile(song, "w", 44100, 2, "PCM_16") as file:
+        for _ in range(minutes):
+            file.write(minute)
+    command = [sys.executable, "-m", "bsmamba2", "separate", str(song), "--device", "cpu"]
+    command += ["-m", str(folder / "voice.safetensors"), "-o", str(folder / "out")]
+    environment = os.environ | {"BSMAMBA2_CACHE": str(folder / "cache")}
+    start, curve = time.perf_counter(), []
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as process:
+        status = Path(f"/proc/{process.pid}/status")
+        for k in count(1):
+            if found := re.search(r"VmRSS:\s+(\d+)", status.read_text()):
+                curve.append((time.perf_counter() - start, int(found[1]) * 1024 / 1e6))
+            try:
+                process.wait(max(0, start + 0.5 * k - time.perf_counter()))
+                break
+            except subprocess.TimeoutExpired:
+                continue
+    assert process.returncode == 0
+    for path in (song, *(folder / "out").glob("*.flac")):
+        path.unlink()
+    return curve
+
+
+def row(minutes: int, curve: Curve, least: int, shortest: Curve) -> str:
+    per_minute = (curve[-1][0] / minutes) / (shortest[-1][0] / least)
+    return (
+        f"| {minutes} min | {peak(curve):.0f} MB | {peak(curve) / peak(shortest):.2f} | "
+        f"{curve[-1][0]:.0f} s | {per_minute:.2f} |"
+    )
+
+
+def peak(curve: Curve) -> float:
+    return max(megabytes for _, megabytes in curve)
+
+
+def plot(runs: dict[int, Curve]) -> Iterator[str]:
+    """The curves over the share of the run that is done, as SVG."""
+    top = 1.2 * max(peak(curve) for curve in runs.values())
+    inner = HEIGHT - TOP - BOTTOM
+    yield (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        'font-family="sans-serif" font-size="12">'
+    )
+    yield f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>'
+    for k in range(5):
+        y = TOP + inner * k / 4
+        yield f'<line x1="{LEFT}" x2="{WIDTH - 20}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>'
+        yield (
+            f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{top * (1 - k / 4):.0f}</text>'
+        )
+    yield f'<text x="{LEFT}" y="{TOP - 6}">MB resident</text>'
+    low = HEIGHT - 12
+    yield f'<text x="{WIDTH - 20}" y="{low}" text-anchor="end">share of the run, 0 to 1</text>'
+    for k, ((minutes, curve), colour) in enumerate(zip(runs.items(), COLOURS, strict=False)):
+        points = " ".join(
+            f"{LEFT + (WIDTH - 20 - LEFT) * seconds / curve[-1][0]:.1f},"
+            f"{TOP + inner * (1 - megabytes / top):.1f}"
+            for seconds, megabytes in curve
+        )
+        yield f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
+        yield f'<text x="{LEFT + 10 + 80 * k}" y="{low}" fill="{colour}">{minutes} min</text>'
+    yield "</svg>"
+
+
+def cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(": ")[2]
+    return platform.machine()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Runs a TensorRT engine, of TensorRT or TensorRT-RTX, behind the protocol of every engine."""
+
+from __future__ import annotations
+
+import threading
+
+from bsmamba2 import nvidia, stft
+from bsmamba2.array import Audio
+from bsmamba2.cuda_memory import CudaBuffer, CudaStream
+from bsmamba2.device import Device, choose, lacking_card
+from bsmamba2.errors import AudioError, DeviceError, ModelError
+from bsmamba2.tensorrt_file import EngineFile
+from bsmamba2.tensorrt_package import import_tensorrt
+
+
+class TensorRtEngine:
+    """An engine on a card; may be shared between threads, which take turns.
+
+    Args:
+        file: the engine with its description.
+        device: ``auto`` or ``tensorrt[:N]``.
+        trust_engine: loads an engine that was not built here; it can run any code.
+
+    Raises:
+        ModelError: damaged, not trusted, or of another version of TensorRT.
+        DeviceError: no card, or one that the engine was not built for.
+        MissingExtra: the TensorRT that built it is not installed.
+    """
+
+    def __init__(self, file: EngineFile, device: str = "auto", trust_engine: bool = False) -> None:
+        file.require_trust(trust_engine)
+        place = choose(device, [("tensorrt", lacking_card)])
+        _require_card(file, place)
+        key = file.key
+        trt = import_tensorrt(key.backend)
+        if trt.__version__ != key.version:
+            raise ModelError(
+                f"{file.path.name} was built by {key.backend} {key.version}, and {trt.__version__} "
+                "is installed: build it again with bsmamba2 build-engine"
+            )
+        self.manifest, self.device = file.manifest, str(place)
+        self._key, self._name = key, file.path.name
+        self._lock = threading.Lock()
+        self._stream = CudaStream(place.index)
+        # What made the engine must live as long as it does.
+        self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+        self._engine = self._runtime.deserialize_cuda_engine(file.path.read_bytes())
+        if self._engine is None:
+            raise ModelError(
+                f"{key.backend} refuses {self._name}: update the driver, or build it again with "
+                "bsmamba2 build-engine"
+            )
+        self._context = self._engine.create_execution_context()
+        self._input, self._output = CudaBuffer(self._stream), CudaBuffer(self._stream)
+
+    def run(self, chunk: Audio) -> Audio:
+        """See :meth:`bsmamba2.engine.Engine.run`."""
+        manifest = self.manifest
+        mixture = stft.stft(chunk, manifest.n_fft, manifest.hop)
+        stems = self.run_spectrum(mixture[None])[0]
+        return stft.istft(stems, manifest.n_fft, manifest.hop, chunk.shape[-1])
+
+    def run_spectrum(self, mixture: Audio) -> Audio:
+        """The engine itself: (batch, channels, frames, bins, 2) to (batch, stems, …).
+
+        Raises:
+            AudioError: more sequences or frames than it was built for.
+            ModelError: it failed to run.
+        """
+        batch, frames = mixture.shape[0], mixture.shape[2]
+        if batch > self._key.batch or frames > self._key.frames:
+            raise AudioError(
+                f"{self._name} takes up to {self._key.batch} x {self._key.frames} frames, and "
+                f"{batch} x {frames} came: build it for longer chunks with --seconds"
+            )
+        shape = (batch, len(self.manifest.stems), *mixture.shape[1:])
+        with self._lock:
+            self._stream.enter()
+            self._output.reserve(shape)
+            self._input.upload(mixture)
+            self._context.set_input_shape("spectrum", mixture.shape)
+            self._context.set_tensor_address("spectrum", self._input.address)
+            self._context.set_tensor_address("stems", self._output.address)
+            if not self._context.execute_async_v3(self._stream.handle):
+                raise ModelError(f"{self._name} failed to run: build it again for this card")
+            return self._output.download(shape)
+
+
+def _require_card(file: EngineFile, place: Device) -> None:
+    """Refuses a card that the engine was not built for."""
+    driver = nvidia.driver()
+    card = driver.cards[place.index] if driver else None
+    known = () if card is None else (card.name, "sm{}{}".format(*card.compute))
+    if not set(known) & set(file.key.gpus):
+        raise DeviceError(
+            f"{file.path.name} was built for {', '.join(file.key.gpus)}, and {place} is "
+            f"{' or '.join(known)}: build it for that with bsmamba2 build-engine"
+        )

@@ -1,0 +1,106 @@
+"""TensorRT: the retargeted graph computes the same, and real engines are built of it."""
+
+from __future__ import annotations
+
+import json
+
+import onnx
+import onnxruntime
+import pytest
+
+from bsmamba2.check import check_input, snr_db
+from bsmamba2.errors import DeviceError, ModelError
+from bsmamba2.onnx_file import read_onnx
+from bsmamba2.tensorrt_file import description_path, read_engine
+from bsmamba2_export.engine_builder import build_engine
+from bsmamba2_export.tensorrt_target import retarget
+
+pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
+
+
+@pytest.fixture(scope="module")
+def portable(exported):
+    return exported("portable")
+
+
+@pytest.fixture(scope="module")
+def engine(portable, tmp_path_factory):
+    path = tmp_path_factory.mktemp("engine") / "voice.engine"
+    return build_engine(portable, path, gpus=["sm89", "sm120"])
+
+
+def run(model, spectrum):
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return session.run(None, {"spectrum": spectrum})[0]
+
+
+def test_the_inlined_graph_computes_the_same_with_standard_operators_alone(portable):
+    model = onnx.load(portable)
+    made = retarget(model, read_onnx(portable).manifest)
+    assert {node.domain for node in made.graph.node} <= {"", "ai.onnx"}
+    spectrum = check_input(1, 2, 20 * 1025).reshape(1, 2, 10, 1025, 2)
+    wanted = run(model.SerializeToString(), spectrum)
+    assert snr_db(wanted, run(made.SerializeToString(), spectrum)) >= 110
+
+
+def test_nothing_but_the_bodies_changes(portable):
+    model = onnx.load(portable)
+    made = retarget(model, read_onnx(portable).manifest)
+    outside = [node.op_type for node in model.graph.node if node.domain != "bsmamba2"]
+    kept = iter(node.op_type for node in made.graph.node)
+    assert all(kind in kept for kind in outside)  # in this order
+    assert {v.name for v in model.graph.initializer} <= {v.name for v in made.graph.initializer}
+
+
+def test_an_engine_for_two_gpus_is_built_where_there_is_none(engine, portable):
+    known = read_engine(engine.path)
+    assert (known.key, known.sha256) == (engine.key, engine.sha256)
+    assert known.key.gpus == ("sm89", "sm120")
+    wanted = read_onnx(portable).manifest.replace(target="tensorrt")
+    assert known.manifest.to_json() == wanted.to_json()
+    known.require_trust()
+
+
+def test_the_same_engine_is_not_built_twice_and_another_not_written_over_it(engine, portable):
+    before = engine.path.stat().st_mtime_ns
+    build_engine(portable, engine.path, gpus=["sm89", "sm120"])
+    assert engine.path.stat().st_mtime_ns == before
+    with pytest.raises(ModelError, match="exists: choose another, or overwrite it"):
+        build_engine(portable, engine.path, gpus=["sm86"])
+
+
+def test_an_engine_of_a_strangers_is_refused_unless_it_is_trusted(engine, monkeypatch, tmp_path):
+    monkeypatch.setenv("BSMAMBA2_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match="was not built here"):
+        read_engine(engine.path).require_trust()
+    read_engine(engine.path).require_trust(trust_engine=True)
+
+
+def test_a_truncated_engine_and_a_damaged_description_are_refused(engine, tmp_path):
+    copy = tmp_path / "copy.engine"
+    copy.write_bytes(engine.path.read_bytes()[:-1])
+    with pytest.raises(ModelError, match=r"copy\.engine\.json beside it"):
+        read_engine(copy)
+    text = description_path(engine.path).read_text()
+    description_path(copy).write_text(text)
+    with pytest.raises(ModelError, match="damaged or was exchanged"):
+        read_engine(copy).require_trust(trust_engine=True)
+    description_path(copy).write_text(json.dumps(json.loads(text) | {"key": {}}))
+    with pytest.raises(ModelError, match="is damaged"):
+        read_engine(copy)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "sentence"),
+    [
+        ({}, DeviceError, "no NVIDIA GPU here to build an engine for: name one with --gpu"),
+        ({"gpus": ["sm90"]}, DeviceError, "gpu must be one of sm120, sm121, sm75"),
+        ({"gpus": ["sm89"], "batch": 0}, ModelError, "batch must be 1 to 64"),
+        ({"gpus": ["sm89"], "seconds": 99}, ModelError, "seconds must be 0.1 to 60"),
+        ({"gpus": ["sm89"], "backend": "trt"}, ModelError, "backend must be one of"),
+    ],
+)
+def test_what_cannot_be_built_is_a_sentence(portable, tmp_path, changes, kind, sentence):
+    with pytest.raises(kind, match=sentence):
+        build_engine(portable, tmp_path / "x.engine", **changes)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,45 @@
+"""benchmarks/gpu.py, as far as it goes without a GPU: its numbers, by the driver on the CPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bsmamba2 import kernel
+
+ROOT = Path(__file__).parents[2]
+RUN = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("gpu_benchmark", "benchmarks/gpu.py")
+gpu = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(gpu)
+gpu.DEVICE, gpu.LENGTHS, gpu.SIZES = "cpu", ((1, 0), (2, 3), (1, 70)), ((3, 64), (1, 128))
+rows = gpu.check_scan(gpu.Kernel(gpu.cuda.load(gpu.kernel.library())))
+gpu.show("numbers", rows)
+assert all(row["ok"] for row in rows)
+moved, operations = gpu.scan_floor(62, 801, gpu.torch.bfloat16)
+assert 3.3e8 < moved < 3.5e8 and 1e10 < operations < 1e11
+"""
+
+
+@pytest.mark.skipif(kernel.library() is None, reason="the kernels are not installed")
+def test_the_benchmark_checks_the_kernels_through_pytorch(fake_driver):
+    known = {**os.environ, "LD_LIBRARY_PATH": str(fake_driver)}
+    done = subprocess.run(
+        [sys.executable, "-c", RUN], capture_output=True, text=True, env=known, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_without_a_gpu_it_says_so():
+    done = subprocess.run(
+        [sys.executable, "benchmarks/gpu.py"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert (done.returncode, done.stderr) == (
+        2,
+        "benchmarks/gpu.py needs an NVIDIA GPU that PyTorch can use\n",
+    )

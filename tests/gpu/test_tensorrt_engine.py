@@ -1,0 +1,134 @@
+"""The engine of TensorRT behind the runtime's protocol, with a TensorRT and a card made up."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import hashlib
+
+import numpy as np
+import pytest
+
+from bsmamba2 import cuda_memory, nvidia, tensorrt_engine
+from bsmamba2.check import check_input, make_check, snr_db
+from bsmamba2.errors import AudioError, DeviceError, ModelError
+from bsmamba2.manifest import Manifest
+from bsmamba2.models import describe, open_engine
+from bsmamba2.nvidia import Card, Driver
+from bsmamba2.tensorrt_file import BuildKey, EngineFile
+
+KEY = BuildKey("0" * 64, "tensorrt-rtx", "1.7", ("sm90",), batch=2, frames=101)
+
+
+class FakeTensorRT:
+    """Its engines return their input: the identity, with no latency."""
+
+    __version__ = "1.7"
+
+    class Logger:
+        ERROR = 1
+
+        def __init__(self, level):
+            pass
+
+    class Runtime:
+        def __init__(self, logger):
+            pass
+
+        def deserialize_cuda_engine(self, data):
+            return None if data == b"nothing" else self
+
+        def create_execution_context(self):
+            self.addresses = {}
+            return self
+
+        def set_input_shape(self, name, shape):
+            self.bytes = 4 * int(np.prod(shape))
+
+        def set_tensor_address(self, name, address):
+            self.addresses[name] = address
+
+        def execute_async_v3(self, stream):
+            ctypes.memmove(self.addresses["stems"], self.addresses["spectrum"], self.bytes)
+            return True
+
+
+@pytest.fixture
+def card(monkeypatch, fake_driver):
+    """A card of compute capability 9.0 and what runs on it."""
+    cards = Driver((Card("NVIDIA H100", (9, 0), 80 << 30),), (13, 0), "580.1")
+    monkeypatch.setattr(nvidia, "driver", lambda: cards)
+    library = ctypes.CDLL(str(fake_driver / "libcuda.so.1"))
+    monkeypatch.setattr(cuda_memory, "open_library", lambda *names: library)
+    monkeypatch.setattr(tensorrt_engine, "import_tensorrt", lambda backend: FakeTensorRT)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes an engine with its description: ``write(data, **changes of the key)``."""
+
+    def engine(data=b"engine", manifest=None, **changes):
+        path = tmp_path / "voice.engine"
+        path.write_bytes(data)
+        key = dataclasses.replace(KEY, **changes)
+        manifest = manifest or Manifest("voice", target="tensorrt")
+        EngineFile(path, manifest, key, hashlib.sha256(data).hexdigest()).write_description()
+        return path
+
+    return engine
+
+
+def test_a_chunk_goes_to_the_card_and_comes_back(card, write):
+    engine = open_engine(write(), verify=False)
+    for samples in (44100, 300, 20000):  # buffers grow and are used again
+        chunk = check_input(1, 2, samples)
+        assert snr_db(chunk[None], engine.run(chunk)) > 110
+    assert engine.device == "tensorrt:0"
+
+
+def test_an_engine_reproduces_its_check_at_first_use(card, write):
+    engine = open_engine(write(), verify=False)
+    check = make_check(engine)
+    manifest = Manifest("voice", target="tensorrt", check=check)
+    assert open_engine(write(manifest=manifest)).manifest.check.samples == check.samples
+    wrong = dataclasses.replace(check, expected=-check.expected)
+    with pytest.raises(DeviceError, match="does not reproduce its check"):
+        open_engine(write(b"another", manifest=Manifest("voice", check=wrong)))
+
+
+def test_what_is_larger_than_the_engine_is_refused(card, write):
+    engine = open_engine(write(), verify=False)
+    with pytest.raises(AudioError, match="takes up to 2 x 101 frames, and 1 x 201 came"):
+        engine.run(check_input(1, 2, 88200))
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "sentence"),
+    [
+        ({"gpus": ("sm89",)}, DeviceError, "built for sm89, and tensorrt:0 is NVIDIA H100 or sm90"),
+        ({"version": "1.6"}, ModelError, "built by tensorrt-rtx 1.6, and 1.7 is installed"),
+        ({"data": b"nothing"}, ModelError, "refuses voice.engine: update the driver, or build"),
+    ],
+)
+def test_an_engine_of_elsewhere_is_refused(card, write, changes, kind, sentence):
+    with pytest.raises(kind, match=sentence):
+        open_engine(write(**changes), verify=False)
+
+
+def test_without_a_card_there_is_a_sentence(write, monkeypatch):
+    monkeypatch.setattr(nvidia, "driver", lambda: None)
+    with pytest.raises(DeviceError, match="no NVIDIA driver"):
+        open_engine(write())
+    with pytest.raises(DeviceError, match="does not run this model"):
+        open_engine(write(), "cpu")
+
+
+def test_an_engine_is_described_without_being_loaded(write):
+    assert describe(write()).name == "voice"
+
+
+def test_a_full_card_is_a_sentence(card, write, monkeypatch):
+    engine = open_engine(write(), verify=False)
+    monkeypatch.setenv("FAKE_GPU_FULL", "1")
+    with pytest.raises(DeviceError, match="use shorter chunks, or free the card's memory"):
+        engine.run(check_input(1, 2, 5000))

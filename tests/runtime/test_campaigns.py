@@ -1,0 +1,23 @@
+"""A seeded fraction of each campaign; the whole is a command of its own."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from campaigns import fuzz, kills
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="they read /proc and send signals")
+
+
+def test_a_batch_that_is_killed_and_resumed_ends_as_one_that_was_not(tmp_path):
+    moments = list(kills.campaign(tmp_path, kills=3, seed=1, songs=2))
+    assert len([moment for moment in moments if moment.startswith("killed")]) == 3
+
+
+def test_mutated_files_end_in_an_answer_or_a_sentence():
+    counts, failures, most = fuzz.campaign(120, seed=1)
+    assert failures == []
+    assert sum(counts.values()) == 120
+    assert most < fuzz.BOUND_MIB

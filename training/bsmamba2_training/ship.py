@@ -1,0 +1,81 @@
+"""A run's model into the wheel: float16 weights, with what they owe their sources.
+
+    python -m bsmamba2_training.ship RUN --name small --licence "…"
+
+writes ``runtime/bsmamba2/weights/small.safetensors`` and ``small.md`` into this checkout. Weights
+called ``small`` are what ``bsmamba2 separate`` runs where no model is named.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+import bsmamba2
+from bsmamba2.check import snr_db
+from bsmamba2.checkpoint import CONFIG_KEY, LICENCE_KEY, read_checkpoint
+from bsmamba2.errors import ModelError
+from bsmamba2.models import find_graph
+from bsmamba2_network import BSMamba2
+from bsmamba2_training.sources import attributions
+
+LEAST_DB = 40.0
+"""What rounding the weights to float16 must leave of the output: far above any separation."""
+
+
+def ship(run: Path, folder: Path, name: str, licence: str) -> float:
+    """Writes a run's weights and their attributions into ``folder``.
+
+    Args:
+        licence: of the weights, one line; it stands in the manifest.
+
+    Returns:
+        SNR in dB of the rounded weights' output on a second of noise.
+
+    Raises:
+        ModelError: no shipped graph is of its size, or float16 does not hold the weights.
+    """
+    source = run / "model.safetensors"
+    for streaming in (False, True):
+        find_graph(read_checkpoint(source), streaming=streaming)
+    net = BSMamba2.load(source)
+    noise = 0.1 * torch.randn(1, 2, 44100, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        wanted = net(noise).numpy()
+        rounded = net.half().float()
+        snr = snr_db(wanted, rounded(noise).numpy())
+    if not np.isfinite(snr) or snr < LEAST_DB:
+        raise ModelError(
+            f"float16 leaves {snr:.0f} dB of {source}; at least {LEAST_DB:g} is needed"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {key: value.half().contiguous() for key, value in rounded.state_dict().items()}
+    metadata = {CONFIG_KEY: net.config.to_json(), LICENCE_KEY: licence}
+    save_file(tensors, folder / f"{name}.safetensors", metadata)
+    plan = json.loads((run / "plan.json").read_text())
+    (folder / f"{name}.md").write_text(
+        f"# The weights `{name}`\n\nLicence: {licence}\n\nLearnt with `bsmamba2 train`, "
+        f"{plan['steps']} steps of the preset `{plan['preset']}`, from the train packages below; "
+        f"valid and test are what it was measured on.\n\n{attributions()}"
+    )
+    return snr
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--name", required=True, help="small, or any other.")
+@click.option("--licence", required=True, help="Of the weights, one line.")
+def main(run: Path, name: str, licence: str) -> None:
+    """Put the model of RUN into this checkout's runtime."""
+    folder = Path(bsmamba2.__file__).parent / "weights"
+    snr = ship(run, folder, name, licence)
+    click.echo(f"wrote {folder / name}.safetensors and .md; float16 leaves {snr:.0f} dB")
+
+
+if __name__ == "__main__":
+    main()
