@@ -7,23 +7,18 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <mutex>
 #include <string>
 #include <vector>
 
 #include "backend.h"
+#include "plugin.h"
 #include "python.h"
-#include "vst3.h"
-
-#ifndef BSMAMBA2_VERSION
-#define BSMAMBA2_VERSION "0"
-#endif
 
 namespace {
 
 using namespace vst3;
 
-constexpr Id class_id{0x62736D61, 0x6D626132, 0x53657061, 0x72617465};  // "bsmamba2Separate"
-constexpr char class_name[] = "bsmamba2 Separate", category[] = "Audio Module Class";
 constexpr size_t max_state = 1 << 16;
 
 struct Parameter {
@@ -54,11 +49,6 @@ double to_normalised(int p, double plain) {
   return value >= 0 ? std::min(value, 1.0) : 0.0;
 }
 
-template <size_t size>
-void put(char (&place)[size], const char* text) {
-  std::snprintf(place, size, "%s", text);
-}
-
 void put(char16_t* place, const char* text) {  // room for 128, ASCII
   int i = 0;
   for (; text[i] && i < 127; ++i) place[i] = static_cast<unsigned char>(text[i]);
@@ -82,7 +72,15 @@ class Effect final : public Component, public AudioProcessor, public EditControl
     backend_->set_rate(setup_.sample_rate);
     for (int p = 0; p < parameters_in_all; ++p) values_[p] = to_normalised(p, parameters[p].initial);
     backend_->on_latency_changed = [this] {
-      if (handler_) handler_->restart_component(latency_changed);
+      ComponentHandler* handler;
+      {
+        std::lock_guard lock(handler_mutex_);
+        handler = handler_;
+        if (handler) handler->add_ref();
+      }
+      if (!handler) return;
+      handler->restart_component(vst3::latency_changed);
+      handler->release();
     };
     count_instance(1);
   }
@@ -317,8 +315,11 @@ class Effect final : public Component, public AudioProcessor, public EditControl
 
   Result set_component_handler(ComponentHandler* handler) override {
     if (handler) handler->add_ref();
-    if (handler_) handler_->release();
-    handler_ = handler;
+    {
+      std::lock_guard lock(handler_mutex_);
+      std::swap(handler, handler_);
+    }
+    if (handler) handler->release();
     return ok;
   }
 
@@ -348,6 +349,7 @@ class Effect final : public Component, public AudioProcessor, public EditControl
 
   std::atomic<uint32_t> references_{1};
   std::unique_ptr<Backend> backend_;
+  std::mutex handler_mutex_;
   ComponentHandler* handler_ = nullptr;
   ProcessSetup setup_{0, float32, 1024, 44100};
   int32_t channels_ = 2;
@@ -355,70 +357,12 @@ class Effect final : public Component, public AudioProcessor, public EditControl
   std::atomic<double> values_[parameters_in_all];  // normalised
 };
 
-class TheFactory final : public Factory2 {
- public:
-  Result query(const void* id, void** object) override {
-    if (!object) return invalid;
-    const bool known = Unknown::id.is(id) || Factory::id.is(id) || Factory2::id.is(id);
-    *object = known ? this : nullptr;
-    return known ? ok : no_interface;
-  }
-
-  // It lives as long as the library.
-  uint32_t add_ref() override { return 1; }
-  uint32_t release() override { return 1; }
-
-  Result factory_info(FactoryInfo* info) override {
-    if (!info) return invalid;
-    *info = {};
-    put(info->vendor, "bsmamba2");
-    info->flags = factory_unicode;
-    return ok;
-  }
-
-  int32_t class_count() override { return 1; }
-
-  Result class_info(int32_t index, ClassInfo* info) override {
-    if (!info || index) return invalid;
-    *info = {};
-    std::memcpy(info->id, class_id.bytes, sizeof info->id);
-    info->cardinality = many_instances;
-    put(info->category, category);
-    put(info->name, class_name);
-    return ok;
-  }
-
-  Result class_info2(int32_t index, ClassInfo2* info) override {
-    if (!info || index) return invalid;
-    *info = {};
-    class_info(index, info);
-    put(info->subcategories, "Fx|Restoration");
-    put(info->vendor, "bsmamba2");
-    put(info->version, BSMAMBA2_VERSION);
-    put(info->sdk_version, "VST 3.7");
-    return ok;
-  }
-
-  Result create(const char* id, const char* interface_id, void** object) override {
-    return guarded([&] {
-      if (!object) return invalid;
-      *object = nullptr;
-      if (!class_id.is(id)) return no;
-      Effect* effect = new Effect;
-      const Result result = effect->query(interface_id, object);
-      effect->release();
-      return result;
-    });
-  }
-};
-
 }  // namespace
 
-extern "C" {
-__attribute__((visibility("default"))) vst3::Unknown* GetPluginFactory() {
-  static TheFactory factory;
-  return &factory;
-}
-__attribute__((visibility("default"))) bool ModuleEntry(void*) { return true; }
-__attribute__((visibility("default"))) bool ModuleExit() { return true; }
+vst3::Component* make_effect() {
+  try {
+    return new Effect;
+  } catch (...) {
+    return nullptr;
+  }
 }

@@ -155,26 +155,32 @@ class ServerBackend : public Backend {
 
   void run() {
     auto next_try = Clock::now();
-    if (connected_) {
-      begin();
-      tell_host();
-    }
+    if (connected_) take_up();
     while (running_) {
       if (connected_) {
         if (!exchange()) drop();
-        continue;
-      }
-      if (Clock::now() >= next_try) {
-        if (connect(milliseconds(2000))) {
-          begin();
-          tell_host();
-          continue;
-        }
+      } else if (Clock::now() < next_try) {
+        std::this_thread::sleep_for(milliseconds(5));
+      } else if (connect(milliseconds(2000))) {
+        next_try = Clock::now() + milliseconds(take_up() ? 500 : 5000);
+      } else {
         starting_ = launch_server();
         next_try = Clock::now() + milliseconds(500);
       }
-      std::this_thread::sleep_for(milliseconds(5));
     }
+  }
+
+  // False where the answers would come later than the host was told: they are of no use until it
+  // has started this anew.
+  bool take_up() {
+    starting_ = false;
+    tell_host();
+    if (promised_ > latency_) {
+      drop();
+      return false;
+    }
+    begin();
+    return true;
   }
 
   bool connect(milliseconds patience) {

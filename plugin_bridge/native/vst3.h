@@ -11,7 +11,8 @@
 namespace vst3 {
 
 using Result = int32_t;
-constexpr Result ok = 0, no_interface = -1, no = 1, invalid = 2, not_implemented = 3;
+constexpr Result ok = 0, no_interface = -1, no = 1, invalid = 2, not_implemented = 3,
+                 out_of_memory = 6;
 
 // 16 bytes: four words of 32 bits, each with its highest byte first.
 struct Id {

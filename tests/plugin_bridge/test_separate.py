@@ -169,6 +169,22 @@ def test_a_container_keeps_a_plugin_alive_that_python_has_dropped(noise):
     assert vst3.instances() == before - 1
 
 
+def test_what_cannot_be_loaded_off_the_main_thread_leaves_nothing(engine):
+    before, refused = len(vst3._slots), []
+
+    def make():
+        try:
+            Separate(engine())
+        except RuntimeError as error:
+            refused.append(str(error))
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    assert "main thread" in refused[0]
+    assert len(vst3._slots) == before
+
+
 @pytest.mark.parametrize("container", [Pedalboard, Chain, Mix])
 def test_native_containers_take_it_as_typed(container):
     plugin = Separate(StubEngine(half))

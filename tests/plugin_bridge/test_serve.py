@@ -161,6 +161,13 @@ def test_a_host_is_told_when_a_server_comes_with_another_latency(plugin):
         assert plugin.start() == -(-server.latency_ms * 44100 // 1000)
 
 
+def test_a_host_that_is_not_told_anew_hears_the_input_alone(plugin):
+    assert plugin.start() == 0
+    with serving():
+        assert play(plugin, lambda _: plugin.handler.restarts)
+        assert not play(plugin, lambda sample: not is_dry(sample), seconds=0.3)
+
+
 def test_a_server_that_hangs_stops_no_audio_thread(plugin):
     release = threading.Event()
 
