@@ -21,7 +21,7 @@ def separate(stub, monkeypatch):
     """``separate(...)``: the command with a stub in place of a model; ``separate.engine``."""
 
     def invoke(*args):
-        monkeypatch.setattr("bsmamba2.models.open_engine", lambda *how: invoke.engine)
+        monkeypatch.setattr("bsmamba2.models.open_engine", lambda *how, **more: invoke.engine)
         return CliRunner().invoke(cli.main, ["separate", *map(str, args)])
 
     invoke.engine = stub.lower_half_band()

@@ -23,7 +23,7 @@ def run(stub, monkeypatch):
     """``run("separate", ...)`` with a stub where the models are; ``run.engine`` replaces it."""
 
     def invoke(*args):
-        monkeypatch.setattr("bsmamba2.models.open_engine", lambda *how: invoke.open(*how))
+        monkeypatch.setattr("bsmamba2.models.open_engine", lambda *how, **more: invoke.open(*how))
         return CliRunner().invoke(cli.main, [str(arg) for arg in args])
 
     invoke.open = lambda model, device: stub.lower_half_band()
@@ -168,7 +168,7 @@ class Engine:
     device, manifest = "cpu", Manifest(name="stub")
     def run(self, chunk):
         return chunk[np.newaxis]
-bsmamba2.models.open_engine = lambda model, device: Engine()
+bsmamba2.models.open_engine = lambda *how, **more: Engine()
 cli.main(prog_name="bsmamba2")
 """
 
