@@ -56,6 +56,9 @@ class AvFile:
             raise AudioError(f"{path} has no audio in it: give a song")
         self._stream = streams[0]
         context = self._stream.codec_context
+        if context is None:
+            self.close()
+            raise AudioError(f"{path} has audio that FFmpeg cannot decode: convert it to WAV first")
         self.samplerate = int(context.sample_rate or 0)
         self.channels = int(context.layout.nb_channels)
         self.subtype = str(context.name)

@@ -8,6 +8,7 @@ memory on a GPU, such as PyTorch.
 from __future__ import annotations
 
 import ctypes
+import json
 from pathlib import Path
 
 from bsmamba2.errors import DeviceError
@@ -51,6 +52,12 @@ class Call(ctypes.Structure):
 def kernels() -> Path:
     """The folder of the compiled kernels."""
     return Path(__file__).parent / "cuda_kernels"
+
+
+def kernels_version() -> str:
+    """The SHA-256 of the source that the kernels were compiled from."""
+    facts = json.loads((kernels() / "kernels.json").read_text(encoding="utf-8"))
+    return str(facts["source_sha256"])
 
 
 def has_kernels(manifest: Manifest) -> bool:

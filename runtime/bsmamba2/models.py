@@ -28,6 +28,7 @@ from bsmamba2.checkpoint import (
 )
 from bsmamba2.engine import Engine
 from bsmamba2.errors import ModelError, printable
+from bsmamba2.float32 import ReducedOrtEngine
 from bsmamba2.manifest import Manifest, default_overlap, residual_of
 from bsmamba2.onnx_file import OnnxFile, read_onnx
 from bsmamba2.ort_engine import OrtEngine
@@ -78,10 +79,29 @@ def open_engine(
     loaded = _load(model, streaming=False)
     if loaded.file.manifest.streaming:
         return WholeSteps(StepEngine(loaded.file, device, loaded.weights, loaded.manifest))
-    engine = OrtEngine(loaded.file, device, loaded.weights, loaded.manifest)
+    engine = _whole_engine(loaded, device)
     if verify and loaded.manifest.check is not None:
         require_verdict(engine, {"model": loaded.sha256, **software()})
     return engine
+
+
+def _whole_engine(loaded: Readable, device: str) -> OrtEngine:
+    if loaded.manifest.precision == "fp32":
+        return OrtEngine(loaded.file, device, loaded.weights, loaded.manifest)
+
+    def in_float32(weights: Mapping[str, Audio]) -> Engine:
+        sha256 = loaded.manifest.checkpoint_sha256 or ""
+        graph = find_graph(Checkpoint(weights, {}, sha256, loaded.manifest.name))
+        return OrtEngine(graph, engine.device, weights, _widened_manifest(loaded.manifest, graph))
+
+    engine = ReducedOrtEngine(loaded.file, device, loaded.manifest, in_float32)
+    return engine
+
+
+def _widened_manifest(manifest: Manifest, graph: OnnxFile) -> Manifest:
+    """What a model is whose weights were poured into a shipped graph."""
+    kept = {"precision": "fp32", "weights": "fp32", "check": None}
+    return manifest.replace(io=graph.manifest.io, target=graph.manifest.target, **kept)
 
 
 def _open_tensorrt(path: Path, device: str, verify: bool, trust_engine: bool) -> Engine:

@@ -25,7 +25,7 @@ WEIGHTLESS = "weights"
 
 _MODEL_GRAPH, _MODEL_METADATA = 7, 14
 _GRAPH_INITIALISER = 5
-_TENSOR_NAME, _TENSOR_EXTERNAL = 8, 13
+_TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL = 8, 9, 13
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -69,6 +69,21 @@ def read_onnx(path: Path) -> OnnxFile:
     wanting = tuple(name for name, location in locations if location == WEIGHTLESS)
     data_files = tuple(path.parent / location for location in beside)
     return OnnxFile(path, Manifest.from_json(metadata[METADATA_KEY]), wanting, data_files)
+
+
+def initialisers(data: mmap.mmap) -> Iterator[tuple[str, range]]:
+    """Each initialiser that lies in the file, and where its bytes lie.
+
+    Raises:
+        ModelError: no ONNX file, or a damaged one.
+    """
+    for number, graph in _fields(data, range(len(data))):
+        if number == _MODEL_GRAPH:
+            for inner, tensor in _fields(data, graph):
+                if inner == _GRAPH_INITIALISER:
+                    parts = dict(_fields(data, tensor))
+                    if _TENSOR_NAME in parts and _TENSOR_RAW in parts:
+                        yield _text(data, parts[_TENSOR_NAME]), parts[_TENSOR_RAW]
 
 
 def _scan_model(data: mmap.mmap) -> tuple[dict[str, str], list[tuple[str, str | None]]]:

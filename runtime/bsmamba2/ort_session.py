@@ -154,6 +154,7 @@ def software() -> dict[str, str]:
         "bsmamba2": importlib.metadata.version("bsmamba2") if _installed("bsmamba2") else "",
         "onnxruntime": import_onnxruntime().__version__,
         "kernel": file_sha256(native) if native else "plain operators",
+        "cuda_kernels": cuda.kernels_version(),
         "instructions": instruction_set() or "",
     }
 

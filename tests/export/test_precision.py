@@ -11,6 +11,9 @@ from click.testing import CliRunner
 from onnx import TensorProto
 
 from bsmamba2 import DeviceError, ModelError, cli
+from bsmamba2.check import check_input, snr_db
+from bsmamba2.engine import ReducedEngine
+from bsmamba2.float32 import widened
 from bsmamba2.models import open_engine
 from bsmamba2.onnx_file import read_onnx
 from bsmamba2_export import export
@@ -106,3 +109,20 @@ def test_a_narrow_step_of_a_stream_agrees_too(checkpoint, tmp_path):
     found = export(checkpoint, path, precision="fp16", streaming=True).verification
     assert min(found.values()) >= 45
     assert read_onnx(path).manifest.precision == "fp16"
+
+
+def test_a_narrow_model_has_a_twin_in_float32_for_what_overflows(narrow, checkpoint):
+    engine, noise = open_engine(narrow(precision="fp16")[0], "cpu"), check_input(0, 2, 9000)
+    assert isinstance(engine, ReducedEngine)
+    assert engine.in_float32() is engine.in_float32()
+    assert not isinstance(engine.in_float32(), ReducedEngine)
+    wanted = open_engine(checkpoint, "cpu").run(noise)
+    assert snr_db(wanted, engine.in_float32().run(noise)) > 50
+
+
+@pytest.mark.parametrize(("precision", "digits"), [("fp16", 11), ("bf16", 8)])
+def test_widened_weights_are_the_checkpoint_s_but_for_rounding(narrow, tiny, precision, digits):
+    weights = widened(read_onnx(narrow(precision=precision)[0]))
+    for name, tensor in tiny.state_dict().items():
+        error = (tensor - torch.from_numpy(weights[name])).abs()
+        assert (error <= tensor.abs() * 2.0**-digits + 1e-7).all()

@@ -84,6 +84,13 @@ def test_a_cut_off_song_is_one_sentence_or_shorter(stub, encoded, name, keep):
         assert "\n" not in str(error)
 
 
+def test_a_codec_that_nobody_knows_is_refused(stub, encoded):
+    path, _ = encoded("song.m4a")
+    path.write_bytes(path.read_bytes().replace(b"mp4a", b"zzzz").replace(b"esds", b"free"))
+    with pytest.raises(AudioError, match=r"has audio that FFmpeg cannot decode"):
+        Separator(stub.half()).separate_file(path)
+
+
 PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nsong.m4a\n#EXT-X-ENDLIST\n"
 
 

@@ -41,6 +41,13 @@ def test_silence_scores_nothing_and_leaks_nothing(scored):
     assert row.values["leakage"] == -100
 
 
+def test_scores_of_shape_are_left_out_for_an_estimate_that_has_none(hiss):
+    music, none = hiss(2, 2), np.zeros((2, 88200))
+    found = evaluation.score("song", "silence", music, (0.5 * music, 0.5 * music), (none, music))
+    assert "usdr vocals" in found.values
+    assert not {"csdr vocals", "sisdr vocals"} & found.values.keys()
+
+
 def test_the_oracle_is_far_above_the_mixture(scored):
     table = evaluation.summarise(scored)
     assert table["oracle mask"]["usdr vocals"].improvement > 10

@@ -57,6 +57,13 @@ def test_a_run_in_legs_ends_as_the_run_in_one(pooled, tmp_path):
     assert [row["loss"] for row in whole.rows] == [row["loss"] for row in legs.rows]
 
 
+def test_processes_that_mix_change_nothing(pooled, tmp_path):
+    alone, together = (Run(tmp_path / name, plan(), CPU) for name in ("alone", "together"))
+    train(alone, pooled)
+    train(together, pooled, workers=2)
+    assert torch.equal(weights(alone), weights(together))
+
+
 def test_a_killed_run_ends_as_the_run_that_was_not(pooled, tmp_path, micro):
     wanted = plan(steps=40, valid_every=100)
     whole = Run(tmp_path / "whole", wanted, CPU)

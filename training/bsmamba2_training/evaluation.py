@@ -114,8 +114,10 @@ def score(
     for stem, reference, estimate in zip(STEMS, references, estimates, strict=True):
         if reference.any():
             values[f"usdr {stem}"] = usdr_db(reference, estimate)
+        if reference.any() and estimate.any():
             values[f"sisdr {stem}"] = si_sdr_db(reference, estimate)
-    if csdr and all(reference.any() for reference in references):
+    # BSS Eval has no score for a source that is silent throughout, true or estimated.
+    if csdr and all(source.any() for source in (*references, *estimates)):
         for stem, found in zip(STEMS, csdr_db(references, estimates), strict=True):
             if np.isfinite(found):
                 values[f"csdr {stem}"] = found

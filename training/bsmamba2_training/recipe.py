@@ -53,8 +53,6 @@ class Amounts:
     """Of speech turned into singing, at most, for each speaker; five seconds of a core a minute."""
     valid_songs: int = 12
     test_songs: int = 24
-    music_packages: int = 99
-    """Of training; fewer is faster."""
 
 
 def build(
@@ -97,7 +95,6 @@ class _Task:
 
 
 def _tasks(folder: Path, work: Path, amounts: Amounts) -> Iterator[_Task]:
-    taken = 0
     for split, count in (("valid", amounts.valid_songs), ("test", amounts.test_songs)):
         for number in range(count):
             target = folder / split / f"{number:02d}"
@@ -107,8 +104,7 @@ def _tasks(folder: Path, work: Path, amounts: Amounts) -> Iterator[_Task]:
             continue
         files = list(matching(package, work / "unpacked" / package.name))
         if package.kind == "music":
-            taken += 1
-            for name, path in files if taken <= amounts.music_packages else ():
+            for name, path in files:
                 stem = f"{package.name}-{name}".replace(" ", "-")
                 target = folder / "train" / "instrumental" / f"{stem}.wav"
                 yield _Task("music", target, package, sources=(path,))

@@ -106,6 +106,6 @@ def _plot(table: Table, path: Path) -> None:
     axis.set_xticks([i + 0.4 for i in range(len(metrics))], metrics, rotation=25, ha="right")
     axis.set_ylabel("dB, median over songs")
     axis.axhline(0, color="black", linewidth=0.8)
-    axis.legend()
+    figure.legend(loc="outside upper center", ncols=len(table))
     figure.savefig(path)
     plt.close(figure)

@@ -33,7 +33,6 @@ struct Driver {
   Result (*cuModuleGetFunction)(Function*, Module, const char*);
   Result (*cuFuncSetAttribute)(Function, int, int);
   Result (*cuMemAlloc_v2)(Pointer*, size_t);
-  Result (*cuMemFree_v2)(Pointer);
   Result (*cuLaunchKernel)(Function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
                            unsigned, Stream, void**, void**);
 
@@ -56,7 +55,6 @@ struct Driver {
     FIND(cuModuleGetFunction);
     FIND(cuFuncSetAttribute);
     FIND(cuMemAlloc_v2);
-    FIND(cuMemFree_v2);
     FIND(cuLaunchKernel);
 #undef FIND
   }
@@ -125,15 +123,14 @@ class Kernels {
   }
 };
 
-// What one stream's calls share, as they come one after the other.
+// What one stream's calls share, as they come one after the other. A smaller one is kept where a
+// larger is needed: a graph that was captured goes on using it.
 struct Workspace {
   Pointer data = 0;
   int64_t bytes = 0;
 
   void* at_least(int64_t wanted) {
     if (wanted > bytes) {
-      if (data) check(driver().cuMemFree_v2(data), "freeing the workspace");  // waits for its users
-      data = 0, bytes = 0;
       check(driver().cuMemAlloc_v2(&data, size_t(wanted)), "allocating the workspace");
       bytes = wanted;
     }
