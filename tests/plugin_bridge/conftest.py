@@ -41,7 +41,7 @@ def opened(monkeypatch):
     """Lets ``model="half.onnx"`` open an engine that halves; returns what was opened, in order."""
     opened = []
 
-    def open_engine(model, device):
+    def open_engine(model, device, **options):
         opened.append((model, device))
         return GainEngine(0.5, name=str(model))
 
