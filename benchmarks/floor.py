@@ -1,7 +1,7 @@
 """The floor of an engine: the products of the network alone, in the same ONNX Runtime.
 
 Every multiply-add that the network needs, as float32 products of the same shapes at the same
-threads, and nothing else: what no engine on top of these products can beat.
+threads, and nothing else: the time that would be left if all other work cost nothing.
 """
 
 from __future__ import annotations
@@ -57,13 +57,22 @@ def products(config: Config, frames: int) -> list[tuple[float, Product]]:
         width = 2 * config.channels * bins
         found += [(1.0, (1, frames, width, dim, 1)), (1.0, (1, frames, dim, hidden, 1))]
         found += [(1.0, (1, frames, hidden, 2 * width, 1))]
-    time_chunks, bands = len(config.bands) * -(-frames // CHUNK), len(config.bands)
-    for chunks, Q, carries in ((time_chunks, CHUNK, True), (frames, bands, False)):
-        found += [(0.5, (chunks, Q, N, Q, blocks)), (0.5, (chunks * heads, Q, Q, P, blocks))]
-        if carries:
-            found += [(1.0, (chunks, Q, N, heads * P, blocks))]
-            found += [(1.0, (chunks, heads * P, Q, N, blocks))]
-    return found
+    # The scans: a chunk that comes first reads no state, and one that comes last writes none.
+    bands = len(config.bands)
+    full, rest = divmod(frames, CHUNK)
+    for sequences, chunks, Q, later in (
+        (bands, full, CHUNK, full - 1),
+        (bands, 1, rest, 1 if full else 0),
+        (frames, bands // CHUNK, CHUNK, bands // CHUNK - 1),
+        (frames, 1, bands % CHUNK, 1 if bands >= CHUNK else 0),
+    ):
+        many = sequences * chunks
+        found += [(0.5, (many, Q, N, Q, blocks)), (0.5, (many * heads, Q, Q, P, blocks))]
+        found += [(1.0, (sequences * later, Q, N, heads * P, blocks))]
+    for sequences, length in ((bands, frames), (frames, bands)):
+        written = sequences * (-(-length // CHUNK) - 1)
+        found += [(1.0, (written, heads * P, CHUNK, N, blocks))]
+    return [(share, product) for share, product in found if min(product) > 0]
 
 
 def session(batch: int, m: int, k: int, n: int, count: int, threads: int) -> Callable[[], None]:

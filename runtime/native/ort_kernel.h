@@ -39,7 +39,7 @@ OrtStatus* guarded(const char* name, Body body) noexcept {
   } catch (const std::bad_alloc&) {
     return ort().CreateStatus(ORT_FAIL, "bsmamba2: not enough memory for the workspace.");
   } catch (const std::exception& error) {
-    return ort().CreateStatus(ORT_FAIL, error.what());
+    return ort().CreateStatus(ORT_FAIL, (std::string(name) + ": " + error.what()).c_str());
   }
 }
 

@@ -54,6 +54,11 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
                   base->GetVersionString());
     return create_status(base->GetApi(1), ORT_FAIL, sentence);
   }
+  static const OrtApi* const first = api;
+  if (api != first)
+    return create_status(api, ORT_FAIL,
+                         "bsmamba2's kernels serve one ONNX Runtime a process, and another has "
+                         "loaded them.");
   ort(api);
   return guarded("bsmamba2", [=] {
     isa();

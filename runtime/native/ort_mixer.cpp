@@ -22,8 +22,8 @@ enum Input {
 enum Output { result };
 constexpr const char* name = "mamba2_mixer";
 
-// Tokens that a tile has at least, where there are so many: enough for a product to reach its
-// speed.
+// About as many tokens as a tile has, but always a whole sequence: enough for a product to reach
+// its speed.
 constexpr int64_t tile_tokens = 2048;
 
 Pool tiles;
@@ -41,8 +41,11 @@ Value matrix(const OrtMemoryInfo* memory, const float* data, int64_t rows, int64
 
 // a · wᵀ, by ONNX Runtime's kernel.
 class Product {
-  OrtOp* op = nullptr;
-  OrtMemoryInfo* memory = nullptr;
+  template <class T>
+  using Owned = std::unique_ptr<T, void (*)(T*)>;
+
+  Owned<OrtOp> op{nullptr, ort().ReleaseOp};
+  Owned<OrtMemoryInfo> memory{nullptr, ort().ReleaseMemoryInfo};
 
  public:
   explicit Product(const OrtKernelInfo* info) {
@@ -52,8 +55,7 @@ class Product {
     const struct { const char* name; const void* value; int type; } given[] = {
         {"transA", &no, ORT_OP_ATTR_INT}, {"transB", &yes, ORT_OP_ATTR_INT},
         {"alpha", &one, ORT_OP_ATTR_FLOAT}, {"beta", &one, ORT_OP_ATTR_FLOAT}};
-    using Attribute = std::unique_ptr<OrtOpAttr, void (*)(OrtOpAttr*)>;
-    std::vector<Attribute> owners;
+    std::vector<Owned<OrtOpAttr>> owners;
     std::vector<const OrtOpAttr*> attributes;
     for (const auto& entry : given) {
       OrtOpAttr* attribute = nullptr;
@@ -63,25 +65,23 @@ class Product {
     }
     const char* constraints[] = {"T"};
     const int types[] = {ORT_FLOAT};
+    OrtOp* made = nullptr;
     check(ort().CreateOp(info, "Gemm", "", 13, constraints, types, 1, attributes.data(),
-                         int(attributes.size()), 2, 1, &op));
-    check(ort().CreateCpuMemoryInfo(ORT_ARENA_ALLOCATOR, ORT_MEMORY_DEFAULT, &memory));
+                         int(attributes.size()), 2, 1, &made));
+    op.reset(made);
+    OrtMemoryInfo* place = nullptr;
+    check(ort().CreateCpuMemoryInfo(ORT_ARENA_ALLOCATOR, ORT_MEMORY_DEFAULT, &place));
+    memory.reset(place);
   }
-  ~Product() {
-    if (op) ort().ReleaseOp(op);
-    if (memory) ort().ReleaseMemoryInfo(memory);
-  }
-  Product(const Product&) = delete;
-  Product& operator=(const Product&) = delete;
 
   // a is (rows, width), w is (columns, width), out is (rows, columns).
   void operator()(const OrtKernelContext* context, const float* a, const Tensor& w, int64_t rows,
                   float* out) const {
-    const Value left = matrix(memory, a, rows, w.dimensions[1]);
-    const Value product = matrix(memory, out, rows, w.dimensions[0]);
+    const Value left = matrix(memory.get(), a, rows, w.dimensions[1]);
+    const Value product = matrix(memory.get(), out, rows, w.dimensions[0]);
     const OrtValue* inputs[] = {left.get(), w.value};
     OrtValue* outputs[] = {product.get()};
-    check(ort().InvokeOp(context, op, inputs, 2, outputs, 1));
+    check(ort().InvokeOp(context, op.get(), inputs, 2, outputs, 1));
   }
 };
 
@@ -97,6 +97,8 @@ struct Kernel {
     const Call whole = scan_call(context, attributes, conv_weight, B, L);
     const Shape& s = whole.shape;
     const Tensor in(context, in_weight, "in_weight", 2), out(context, out_weight, "out_weight", 2);
+    if (width < 1) throw Refusal("u must have at least one column.");
+    if (out.dimensions[0] < 1) throw Refusal("out_weight must have at least one row.");
     in.floats({s.row(), width});
     out.floats({out.dimensions[0], s.inner()});
     const float* from = u.floats({B, L, width});

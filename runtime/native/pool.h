@@ -1,8 +1,9 @@
-// Workspace that is lent and comes back: at most one block a thread exists, and after the first
-// calls nobody pays for fresh pages.
+// Workspace that is lent and comes back, so that after the first calls nobody pays for fresh pages.
+// There are as many blocks as were ever lent at once, and they stay until the library goes.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <mutex>
 #include <new>
@@ -28,6 +29,7 @@ class Pool {
    public:
     Loan(Pool& from, size_t floats) : pool(from), block(from.take()) {
       if (block.floats >= floats) return;
+      if (floats > PTRDIFF_MAX / 8) throw std::bad_alloc();
       std::free(block.data);
       block.data = static_cast<float*>(std::aligned_alloc(64, (floats * 4 + 63) / 64 * 64));
       block.floats = block.data ? floats : 0;

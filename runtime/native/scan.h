@@ -99,8 +99,8 @@ struct Call {
 // Runs body(0) … body(n - 1), in any order, on as many threads as the host likes.
 using Parallel = std::function<void(int64_t n, const std::function<void(int64_t)>& body)>;
 
-// Throws std::bad_alloc. The split of the work depends on the call's shapes alone, so the result
-// has the same bits however many threads take part.
+// Throws std::bad_alloc. The result has the same bits however many threads take part and
+// however the work is split among them.
 void scan(const Call&, const Isa&, const Parallel&);
 
 }  // namespace bsmamba2

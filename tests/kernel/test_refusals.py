@@ -108,6 +108,11 @@ def test_an_unknown_instruction_set_is_refused_with_those_there_are(python, libr
     assert "portable here; got mmx" in asked.stderr
 
 
+def test_sequences_without_tokens_cost_nothing_however_many_they_are(run):
+    scan = random_scan(states=1).but(zxbcdt=np.zeros((2**36, 0, 50), np.float32))
+    assert run(scan, outputs=("y",))[0].shape == (2**36, 0, 16)
+
+
 def test_a_few_hundred_random_calls_do_not_crash(python, library):
     done = python("-m", "tests.kernel.fuzz", str(library), "--calls", "300")
     assert done.returncode == 0, done.stdout + done.stderr
