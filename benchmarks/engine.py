@@ -1,7 +1,7 @@
 """The engine beside its floor, PyTorch, plain ONNX Runtime and networks of the same size.
 
-    python benchmarks/engine.py                       # writes results/engine.md
-    python benchmarks/engine.py --seconds 8 --threads 2 --only floor engine
+    python benchmarks/engine.py                       # half an hour; writes results/engine.md
+    python benchmarks/engine.py --seconds 8 --threads 2 --only floor engine    # prints
 
 Each figure is a process of its own: one run on a second of noise to warm up (what is compiled, on
 the whole), then the time of one run on the whole, and the largest resident size of the process.
@@ -76,14 +76,18 @@ def main() -> None:
         for seconds, threads in GRID
         if seconds in (asked.seconds or [seconds]) and threads in (asked.threads or [threads])
     ]
+    if not grid:
+        parser.error(f"there is no such case; there are {GRID} (seconds, threads)")
     rows = [row for row in asked.only if importlib.util.find_spec(NEEDS.get(row, "torch"))]
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         prepare(folder, grid, "ort" in rows)
         found = {case: {row: process(row, *case, folder) for row in rows} for case in grid}
-    page = "\n".join(["# The engine", "", *table(found, rows), "", *notes(found, rows)])
-    RESULT.write_text(page + "\n")
+    page = "\n".join(["# The engine", "", *table(found, rows), "", *notes(found, rows, load)])
     print(page)
+    if rows == list(ROWS) and grid == GRID:
+        RESULT.write_text(page + "\n")
 
 
 def prepare(folder: Path, grid: Sequence[tuple[float, int]], with_ort: bool) -> None:
@@ -197,7 +201,7 @@ def table(found: Found, rows: Sequence[str]) -> list[str]:
     return lines
 
 
-def notes(found: Found, rows: Sequence[str]) -> list[str]:
+def notes(found: Found, rows: Sequence[str], load: float) -> list[str]:
     least = min(
         (case[row]["snr_db"] for case in found.values() for row in rows if row in OURS),
         default=0.0,
@@ -213,7 +217,9 @@ def notes(found: Found, rows: Sequence[str]) -> list[str]:
         f"multiply-adds, in G: {counts}.",
         "",
         f"{cpu()}; ONNX Runtime {version('onnxruntime')}, torch {torch.__version__}; "
-        f"{datetime.date.today()}; `python benchmarks/engine.py`.",
+        f"{datetime.date.today()}; before the start {load:.1f} processes ran. "
+        f"`python benchmarks/engine.py {' '.join(sys.argv[1:])}".rstrip()
+        + "`.",
     ]
 
 

@@ -72,6 +72,9 @@ def export(
     report(f"reading {Path(checkpoint).name}")
     read = read_checkpoint(Path(checkpoint))
     net = pour(BSMamba2, resolve_config(read, config), read)
+    for key, value in net.state_dict().items():
+        if not value.isfinite().all():
+            raise ModelError(f"{read.name} holds a {key} that is not finite: get it again")
     manifest = describe(
         net,
         read.name,
@@ -102,8 +105,7 @@ def export_network(
             artifact.set_manifest(model, manifest.replace(precision="fp32", weights="fp32"))
             artifact.write(model, unproven)
             proved = prove(unproven, net, minimum_db)
-            digits = {f"{name}_emulated": snr for name, snr in proved.verification.items()}
-            manifest = manifest.replace(verification=digits, check=proved.check)
+            manifest = manifest.replace(verification=proved.verification, check=proved.check)
         weights = manifest.weights if precision == "fp32" else "fp32"
         model = finish(traced, net, manifest.target, precision=precision, weights=weights)
         artifact.set_manifest(model, manifest)
@@ -111,8 +113,7 @@ def export_network(
         if precision != "bf16":  # no CPU has its products
             report("comparing with the network")
             proved = prove(unproven, net, minimum_db)
-            found = {**proved.verification, **manifest.verification}
-            manifest = proved.replace(verification=found)
+            manifest = proved if precision == "fp32" else manifest
         artifact.set_manifest(model, manifest)
         artifact.write(model, unproven)
         unproven.replace(path)

@@ -12,7 +12,9 @@ from .scans import mixed, random_mixer, snr_db
 
 @pytest.mark.parametrize("states", [None, 0, 1])
 @pytest.mark.parametrize("reverse", [0, 1])
-@pytest.mark.parametrize(("batch", "length"), [(1, 1), (1, 2500), (5, 700), (70, 62), (3, 0), (0, 5)])
+@pytest.mark.parametrize(
+    ("batch", "length"), [(1, 1), (1, 2500), (5, 700), (70, 62), (3, 0), (0, 5)]
+)
 def test_a_mixer_is_its_products_around_a_scan(run, batch, length, reverse, states):
     mixer = random_mixer(batch=batch, length=length, reverse=reverse, states=states)
     assert snr_db(mixed(mixer), run(mixer)[0]) >= 100
