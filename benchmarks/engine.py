@@ -1,7 +1,10 @@
 """The engine beside its floor, PyTorch, plain ONNX Runtime and networks of the same size.
 
-    python benchmarks/engine.py                       # half an hour; writes results/engine.md
-    python benchmarks/engine.py --seconds 8 --threads 2 --only floor engine    # prints
+    python benchmarks/engine.py [--seconds 8] [--threads 2] [--only floor engine]
+
+Every case alone or all of them, which takes half an hour. What is measured is kept in
+results/engine.json, in place of an older measurement of the same, and results/engine.md is written
+of all that is there.
 
 Each figure is a process of its own: one run on a second of noise to warm up (what is compiled, on
 the whole), then the time of one run on the whole, and the largest resident size of the process.
@@ -24,6 +27,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
@@ -58,6 +62,8 @@ NEEDS = {"roformer": "bs_roformer", "demucs": "demucs"}
 OURS = ("engine", "portable", "ort", "eager", "compiled")
 
 Run = Callable[[Audio], Audio]
+Found = dict[str, dict[str, dict[str, Any]]]
+"""By the case and the row: figures, and when and on what they were taken."""
 
 
 def main() -> None:
@@ -79,15 +85,23 @@ def main() -> None:
     if not grid:
         parser.error(f"there is no such case; there are {GRID} (seconds, threads)")
     rows = [row for row in asked.only if importlib.util.find_spec(NEEDS.get(row, "torch"))]
+    kept = Path(f"{RESULT.with_suffix('')}.json")
+    found: Found = json.loads(kept.read_text()) if kept.is_file() else {}
     load = os.getloadavg()[0]
+    about = f"{cpu()}; ONNX Runtime {version('onnxruntime')}, torch {torch.__version__}"
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         prepare(folder, grid, "ort" in rows)
-        found = {case: {row: process(row, *case, folder) for row in rows} for case in grid}
-    page = "\n".join(["# The engine", "", *table(found, rows), "", *notes(found, rows, load)])
+        for seconds, threads in grid:
+            for row in rows:
+                figures = process(row, seconds, threads, folder)
+                case = found.setdefault(f"{seconds:g} s, {threads} thread{'s' * (threads > 1)}", {})
+                case[row] = {**figures, "date": str(datetime.date.today()), "about": about}
+                case[row]["load"] = round(load, 1)
+                kept.write_text(json.dumps(found, indent=1) + "\n")
+    page = "\n".join(["# The engine", "", *table(found), "", *notes(found)])
     print(page)
-    if rows == list(ROWS) and grid == GRID:
-        RESULT.write_text(page + "\n")
+    RESULT.write_text(page + "\n")
 
 
 def prepare(folder: Path, grid: Sequence[tuple[float, int]], with_ort: bool) -> None:
@@ -179,47 +193,43 @@ def noise(seconds: float) -> Audio:
     return check_input(0, 2, round(seconds * RATE))
 
 
-Found = dict[tuple[float, int], dict[str, dict[str, float]]]
-
-
-def table(found: Found, rows: Sequence[str]) -> list[str]:
-    heads = [f"{s:g} s, {t} thread{'s' * (t > 1)}" for s, t in found]
-    lines = [f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
-    for row in rows:
-        parameters = next(iter(found.values()))[row].get("parameters", 0)
-        cells = [
-            f"{case[row]['s']:.2f} s, {case[row]['peak_gb']:.2f} GB" for case in found.values()
-        ]
-        label = ROWS[row].format(parameters=f"{parameters / 1e6:.1f} M")
+def table(found: Found) -> list[str]:
+    heads = [f"| | {' | '.join(found)} |", f"|---|{'---|' * len(found)}"]
+    lines, ratios = list(heads), list(heads)
+    for row, name in ROWS.items():
+        cases = [case.get(row) for case in found.values()]
+        known = next((case for case in cases if case), None)
+        if known is None:
+            continue
+        label = name.format(parameters=f"{known.get('parameters', 0) / 1e6:.1f} M")
+        cells = [f"{c['s']:.2f} s, {c['peak_gb']:.2f} GB" if c else "" for c in cases]
         lines.append(f"| {label} | {' | '.join(cells)} |")
-    if "engine" in rows:
-        lines += ["", "How many times the engine's time:", "", *lines[:2]]
-        for row in rows:
-            ratios = [f"{case[row]['s'] / case['engine']['s']:.2f}×" for case in found.values()]
-            label = ROWS[row].replace(" {parameters},", "")
-            lines.append(f"| {label} | {' | '.join(ratios)} |")
-    return lines
+        times = [
+            f"{case[row]['s'] / case['engine']['s']:.2f}×" if {row, "engine"} <= set(case) else ""
+            for case in found.values()
+        ]
+        ratios.append(f"| {label} | {' | '.join(times)} |")
+    return [*lines, "", "How many times the engine's time:", "", *ratios]
 
 
-def notes(found: Found, rows: Sequence[str], load: float) -> list[str]:
-    least = min(
-        (case[row]["snr_db"] for case in found.values() for row in rows if row in OURS),
-        default=0.0,
-    )
+def notes(found: Found) -> list[str]:
+    measured = [figures for case in found.values() for figures in case.values()]
+    least = min((each["snr_db"] for each in measured if "snr_db" in each), default=0.0)
+    seconds = sorted({float(case.partition(" ")[0]) for case in found})
     counts = ", ".join(
         f"{multiply_adds(Config(), round(s * RATE) // Config().hop + 1) / 1e9:.0f} for {s:g} s"
-        for s in sorted({seconds for seconds, _ in found})
+        for s in seconds
     )
+    dates = sorted({each["date"] for each in measured})
+    loads = [each["load"] for each in measured]
     return [
-        f"The paper's size (48.1 M parameters), stereo noise, float32, random weights; the time of "
+        "The paper's size (48.1 M parameters), stereo noise, float32, random weights; the time of "
         "one run after a shorter one, and the peak memory of the process, imports and weights "
         f"included. BSMamba2's answers agree with PyTorch to {least:.0f} dB or better. Its "
         f"multiply-adds, in G: {counts}.",
         "",
-        f"{cpu()}; ONNX Runtime {version('onnxruntime')}, torch {torch.__version__}; "
-        f"{datetime.date.today()}; before the start {load:.1f} processes ran. "
-        f"`python benchmarks/engine.py {' '.join(sys.argv[1:])}".rstrip()
-        + "`.",
+        f"{'; '.join(sorted({each['about'] for each in measured}))}; {' to '.join(dates)}; before "
+        f"the start {min(loads)} to {max(loads)} processes ran. `python benchmarks/engine.py`.",
     ]
 
 

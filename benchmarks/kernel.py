@@ -1,15 +1,17 @@
-"""The scan kernel against PyTorch's chunked scan: python benchmarks/kernel.py [--library PATH].
+"""The scan kernel against chunked scans in PyTorch: python benchmarks/kernel.py [--library PATH].
 
 At the paper's size (16 heads of 64, 128 states) and 8 s of audio: the time axis is 62 sequences of
-801 tokens, the band axis 801 of 62. Answers are checked before anything is timed. Each round times
-PyTorch and every instruction set in turn, so that what else the machine does falls on all alike; a
-ratio is that of the medians. The table goes into benchmarks/results/.
+801 tokens, the band axis 801 of 62. Answers are checked before anything is timed, on the first four
+sequences. Each round times PyTorch and every instruction set in turn, so that what else the machine
+does falls on all alike; a ratio is that of the medians. Beside our own scan in PyTorch stands that
+of transformers' Mamba2, where it is installed. The table goes into benchmarks/results/.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import importlib.util
 import os
 import re
 import subprocess
@@ -82,6 +84,24 @@ def chunked(
 
     y = y.flatten(2) * silu(z)
     return y * torch.rsqrt(y.square().mean(-1, keepdim=True) + EPSILON) * norm_weight
+
+
+def of_transformers(*given: Tensor) -> Callable[[], Tensor] | None:
+    """The same scan by transformers' Mamba2 without CUDA, or None where it is not installed."""
+    if not importlib.util.find_spec("transformers"):
+        return None
+    from transformers import Mamba2Config
+    from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
+
+    config = Mamba2Config(
+        hidden_size=INNER // 4, expand=4, num_heads=HEADS, head_dim=HEAD_DIM, n_groups=1,
+        state_size=STATE_SIZE, conv_kernel=TAPS, chunk_size=CHUNK, layer_norm_epsilon=EPSILON,
+    )  # fmt: skip
+    mixer = Mamba2Mixer(config, layer_idx=0).eval()
+    mixer.in_proj = mixer.out_proj = torch.nn.Identity()
+    names = ("conv1d.weight", "conv1d.bias", "dt_bias", "A_log", "D", "norm.weight")
+    mixer.load_state_dict(dict(zip(names, given[1:], strict=True)))
+    return lambda: mixer.torch_forward(given[0])
 
 
 def inputs(batch: int, length: int) -> list[Tensor]:
@@ -182,12 +202,18 @@ class Process:
 
 
 def measure(library: Path, rounds: int) -> Iterator[str]:
-    yield f"| sequences {TIMES} tokens | threads | PyTorch | " + " | ".join(ISAS) + " |"
-    yield "|---|---|---|" + "---|" * len(ISAS)
+    heads = [f"sequences {TIMES} tokens", "threads", "PyTorch", "transformers", *ISAS]
+    yield f"| {' | '.join(heads)} |"
+    yield "|---" * len(heads) + "|"
     for batch, length in SHAPES:
         for threads in (1, 2):
             torch.set_num_threads(threads)
             given = inputs(batch, length)
+            other = of_transformers(*given)
+            if other:
+                with torch.inference_mode():
+                    found, wanted = other()[:4], chunked(given[0][:4], *given[1:])
+                assert torch.allclose(found, wanted, rtol=1e-3, atol=1e-4), "transformers differs"
             processes = {isa: Process(library, isa) for isa in ISAS}
             answers = {isa: p.ask(f"{batch} {length} {threads}") for isa, p in processes.items()}
             assert all(db is None or db >= LEAST_DB for db in answers.values()), answers
@@ -197,6 +223,11 @@ def measure(library: Path, rounds: int) -> Iterator[str]:
                 with torch.inference_mode():
                     chunked(*given)
                 seconds["torch"].append(time.perf_counter() - started)
+                if other:
+                    started = time.perf_counter()
+                    with torch.inference_mode():
+                        other()
+                    seconds.setdefault("transformers", []).append(time.perf_counter() - started)
                 for isa, process in processes.items():
                     process.ask()  # the first run after PyTorch finds cold caches and threads
                     if (taken := process.ask()) is not None:
@@ -211,8 +242,10 @@ def measure(library: Path, rounds: int) -> Iterator[str]:
                 else "none here"
                 for isa in ISAS
             ]
+            theirs = middle.get("transformers")
             yield (
                 f"| {batch} {TIMES} {length} | {threads} | {middle['torch'] * 1e3:.0f} ms | "
+                + (f"{theirs * 1e3:.0f} ms | " if theirs else "not installed | ")
                 + " | ".join(cells)
                 + " |"
             )
@@ -242,8 +275,9 @@ def main() -> None:
         "",
         f"{HEADS} heads of {HEAD_DIM}, {STATE_SIZE} states, float32, from zero states; torch "
         f"{torch.__version__}, onnxruntime {onnxruntime.__version__}; medians of {asked.rounds} "
-        f"rounds, taken in turn; every answer ≥ {LEAST_DB} dB against float64. Before the start "
-        f"{os.getloadavg()[0]:.1f} of {os.cpu_count()} processors were busy. How many times faster "
+        f"rounds, taken in turn; four sequences of each answer are ≥ {LEAST_DB} dB against "
+        f"float64. Before the start {os.getloadavg()[0]:.1f} of {os.cpu_count()} processors were "
+        "busy. How many times faster "
         "than PyTorch's chunked scan:",
         "",
     ]
