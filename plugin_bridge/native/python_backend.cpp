@@ -50,7 +50,7 @@ void tell_once_that_live_audio_is_dry() {
     std::fputs(
         "bsmamba2: Separate passes audio dry on threads that Python did not start, such as those "
         "of AudioStream; run the model in 'bsmamba2 serve' through the plugin itself, "
-        "pedalboard.load_plugin(bsmamba2_pedalboard.plugin_path())\n",
+        "pedalboard.load_plugin(str(bsmamba2_pedalboard.plugin_path()))\n",
         stderr);
   });
 }
