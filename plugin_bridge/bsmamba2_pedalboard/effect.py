@@ -48,6 +48,7 @@ class SeparationEffect(Effect):
         lookahead_ms: runs a streaming model in blocks as long as this, with as much heard beyond
             them: a latency of about twice this instead of a chunk's. Default: whole chunks, the
             best quality.
+        trust_engine: loads a TensorRT engine that this user did not build; it can run any code.
 
     Settings hold from the next call; ``overlap`` and ``lookahead_ms`` from the next signal.
 
@@ -68,6 +69,7 @@ class SeparationEffect(Effect):
         mix: float = 1.0,
         overlap: float | None = None,
         lookahead_ms: float | None = None,
+        trust_engine: bool = False,
     ) -> None:
         if not isinstance(device, str):
             raise ArgumentTypeError(
@@ -76,7 +78,8 @@ class SeparationEffect(Effect):
         super().__init__()
         self._source = model
         self._asked_device = device
-        self._separator = _separator(model, device)
+        self._trusts_engine = trust_engine
+        self._separator = _separator(model, device, trust_engine)
         self.stem = stem
         self.gain_db = gain_db
         self.mix = mix
@@ -226,6 +229,7 @@ class SeparationEffect(Effect):
             "mix": self._mix,
             "overlap": self._overlap,
             "lookahead_ms": self._lookahead_ms,
+            "trust_engine": self._trusts_engine,
         }
         return partial(type(self), self._source, **settings), ()
 
@@ -262,7 +266,9 @@ class Separating:
         self._ready.append((1 - effect.mix) * dry + effect.mix * gain * stem)
 
 
-def _separator(model: str | os.PathLike[str] | Separator | Engine | None, device: str) -> Separator:
+def _separator(
+    model: str | os.PathLike[str] | Separator | Engine | None, device: str, trust_engine: bool
+) -> Separator:
     if isinstance(model, Separator):
         if device != "auto":
             raise DeviceError(
@@ -274,4 +280,4 @@ def _separator(model: str | os.PathLike[str] | Separator | Engine | None, device
         raise ArgumentTypeError(
             f"model must be a name, a path, a bsmamba2.Separator or an engine; {model!r} came"
         )
-    return Separator(model, device)
+    return Separator(model, device, trust_engine=trust_engine)
