@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import pytest
 from click.testing import CliRunner
 
 from bsmamba2.cli import main
@@ -81,3 +82,17 @@ def test_serve_says_in_a_line_what_is_wrong(folder):
 def test_path_prints_the_bundle():
     result = CliRunner().invoke(main, ["plugin", "path"])
     assert result.output.strip() == str(plugin_path())
+
+
+def test_install_refuses_a_model_file_that_is_not_there(tmp_path):
+    words = ["plugin", "install", "--folder", str(tmp_path / "plugins"), "--model", "nowhere.ckpt"]
+    assert CliRunner().invoke(main, words).exit_code == 2
+    assert not (tmp_path / "plugins").exists()
+
+
+@pytest.mark.parametrize("headroom", ["nan", "inf", "-1"])
+def test_a_headroom_that_is_no_time_is_refused(folder, tiny, headroom):
+    words = ["serve", "--model", str(tiny), "--device", "cpu", "--headroom-ms", headroom]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    assert "headroom_ms must be" in result.output
