@@ -153,7 +153,7 @@ end
 local function show(done, all, file, seconds)
   gfx.x, gfx.y = 12, 12
   gfx.set(1, 1, 1)
-  gfx.drawstr(("%d of %d: %s, %d s"):format(done + 1, all, file:match("[^/\\]+$"), seconds))
+  gfx.drawstr(("%d of %d: %s, %.0f s"):format(done + 1, all, file:match("[^/\\]+$"), seconds))
   gfx.rect(12, 40, 376, 10, false)
   gfx.rect(12, 40, 376 * done / all, 10, true)
   gfx.update()

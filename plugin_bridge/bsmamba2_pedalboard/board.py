@@ -98,6 +98,10 @@ class Members(Effect, MutableSequence[Member]):
     def __copy__(self) -> Self:
         return type(self)(self._members)
 
+    def __reduce__(self) -> tuple[type[Self], tuple[list[Member]]]:
+        """Copies deeply and pickles by its members: those that are native refuse."""
+        return type(self), (self._members,)
+
     def __repr__(self) -> str:
         plural = "" if len(self) == 1 else "s"
         return (

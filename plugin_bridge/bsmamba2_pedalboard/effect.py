@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from bsmamba2 import DeviceError, ModelError, Separator
+from bsmamba2.array import require_finite
 from bsmamba2.fifo import Fifo
 from bsmamba2.stems import find_stem
 from bsmamba2_pedalboard.contract import Effect, require_number
@@ -48,6 +49,7 @@ class SeparationEffect(Effect):
         lookahead_ms: runs a streaming model in blocks as long as this, with as much heard beyond
             them: a latency of about twice this instead of a chunk's. Default: whole chunks, the
             best quality.
+        trust_engine: loads a TensorRT engine that this user did not build; it can run any code.
 
     Settings hold from the next call; ``overlap`` and ``lookahead_ms`` from the next signal.
 
@@ -68,6 +70,7 @@ class SeparationEffect(Effect):
         mix: float = 1.0,
         overlap: float | None = None,
         lookahead_ms: float | None = None,
+        trust_engine: bool = False,
     ) -> None:
         if not isinstance(device, str):
             raise ArgumentTypeError(
@@ -76,7 +79,8 @@ class SeparationEffect(Effect):
         super().__init__()
         self._source = model
         self._asked_device = device
-        self._separator = _separator(model, device)
+        self._trusts_engine = trust_engine
+        self._separator = _separator(model, device, trust_engine)
         self.stem = stem
         self.gain_db = gain_db
         self.mix = mix
@@ -190,7 +194,7 @@ class SeparationEffect(Effect):
             (id(self._separator), self._overlap, self._lookahead_ms),
             lambda: self._separation(sample_rate, channels),
         )
-        return Separating(self, tap, self.latency_at(sample_rate), channels)
+        return Separating(self, tap, sample_rate, channels)
 
     def _separation(self, sample_rate: float, channels: int) -> separation.Stream:
         chunks = self._lookahead_ms is None
@@ -226,6 +230,7 @@ class SeparationEffect(Effect):
             "mix": self._mix,
             "overlap": self._overlap,
             "lookahead_ms": self._lookahead_ms,
+            "trust_engine": self._trusts_engine,
         }
         return partial(type(self), self._source, **settings), ()
 
@@ -234,25 +239,37 @@ class Separating:
     """One signal through a separation, its output a constant number of samples late."""
 
     def __init__(
-        self, effect: SeparationEffect, tap: Tap, latency_samples: int, channels: int
+        self, effect: SeparationEffect, tap: Tap, sample_rate: float, channels: int
     ) -> None:
-        self.latency_samples = latency_samples
+        self.latency_samples = effect.latency_at(sample_rate)
         self._effect = effect
+        self._rate = sample_rate
+        self._came = 0
         self._tap = tap
         self._dry = Fifo(channels, np.float32)
+        self._waiting = Fifo(channels, np.float32)  # for the separation
         self._ready = Fifo(channels, np.float32)
-        self._before_output = latency_samples
+        self._before_output = self.latency_samples
 
     def push(self, audio: Audio) -> Audio:
+        require_finite(audio, self._rate, self._came)  # here, and not when its turn has come
+        self._came += audio.shape[1]
         self._dry.append(audio)
-        self._mix(self._tap.push(audio))
+        self._waiting.append(audio)
         due = audio.shape[1] - self._before_output
         self._before_output = max(0, -due)
+        # A host's block is small beside a chunk, so the separation is not asked at each of them.
+        if due > len(self._ready):
+            self._advance()
         return self._ready.take(max(0, due))
 
     def flush(self) -> Audio:
+        self._advance()
         self._mix(self._tap.flush())
         return self._ready.take(len(self._ready))
+
+    def _advance(self) -> None:
+        self._mix(self._tap.push(self._waiting.take(len(self._waiting))))
 
     def _mix(self, stems: Stems) -> None:
         effect = self._effect
@@ -262,7 +279,9 @@ class Separating:
         self._ready.append((1 - effect.mix) * dry + effect.mix * gain * stem)
 
 
-def _separator(model: str | os.PathLike[str] | Separator | Engine | None, device: str) -> Separator:
+def _separator(
+    model: str | os.PathLike[str] | Separator | Engine | None, device: str, trust_engine: bool
+) -> Separator:
     if isinstance(model, Separator):
         if device != "auto":
             raise DeviceError(
@@ -274,4 +293,4 @@ def _separator(model: str | os.PathLike[str] | Separator | Engine | None, device
         raise ArgumentTypeError(
             f"model must be a name, a path, a bsmamba2.Separator or an engine; {model!r} came"
         )
-    return Separator(model, device)
+    return Separator(model, device, trust_engine=trust_engine)

@@ -76,6 +76,7 @@ class Separate(VST3Plugin):
         mix: float = 1.0,
         overlap: float | None = None,
         lookahead_ms: float | None = None,
+        trust_engine: bool = False,
     ) -> None:
         bundle = vst3.plugin_path()
         effect = SeparationEffect(
@@ -86,6 +87,7 @@ class Separate(VST3Plugin):
             mix=mix,
             overlap=overlap,
             lookahead_ms=lookahead_ms,
+            trust_engine=trust_engine,
         )
         with vst3.loading(_Live(effect)) as slot:
             super().__init__(str(bundle))

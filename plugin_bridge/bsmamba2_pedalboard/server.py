@@ -47,6 +47,7 @@ PATIENCE = 5.0
 """Seconds for a client to say hello, and to take an answer."""
 RESAMPLING_MS = 150
 """What filters add to the latency at rates other than the model's, at most."""
+MAX_HEADROOM_MS = 60_000
 FADE = 512
 """Samples by which an answer must be early for the plugin not to fade."""
 
@@ -74,7 +75,8 @@ class Server:
         folder: instead of :func:`server_folder`.
 
     Raises:
-        ServerError: the folder is not the user's alone, or has a server.
+        ServerError: headroom_ms is out of its range; the folder is not the user's alone, or has a
+            server.
     """
 
     def __init__(
@@ -85,6 +87,11 @@ class Server:
         headroom_ms: float | None = None,
         folder: Path | None = None,
     ) -> None:
+        if headroom_ms is not None and not 0 <= headroom_ms <= MAX_HEADROOM_MS:
+            raise ServerError(
+                f"headroom_ms must be 0 to {MAX_HEADROOM_MS} ms; {headroom_ms:g} came: leave it "
+                "out for what is measured"
+            )
         self._separator = separator
         self._lookahead_ms = lookahead_ms
         self._model = threading.Lock()

@@ -7,7 +7,9 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <locale>
 #include <mutex>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -158,13 +160,12 @@ class Effect final : public Component, public AudioProcessor, public EditControl
   Result get_state(Stream* stream) override {
     return guarded([&] {
       if (!stream) return invalid;
-      std::string text = "bsmamba2 1\n";
-      char line[64];
-      for (int p = 0; p < parameters_in_all; ++p) {
-        std::snprintf(line, sizeof line, "%.17g\n", values_[p].load());
-        text += line;
-      }
-      text += backend_->state();
+      std::ostringstream lines;
+      lines.imbue(std::locale::classic());  // hosts set the user's, whose numbers have commas
+      lines.precision(17);
+      lines << "bsmamba2 1\n";
+      for (const auto& value : values_) lines << value.load() << '\n';
+      const std::string text = lines.str() + backend_->state();
       int32_t written = 0;
       stream->write(text.data(), int32_t(text.size()), &written);
       return written == int32_t(text.size()) ? ok : not_implemented;
@@ -183,13 +184,11 @@ class Effect final : public Component, public AudioProcessor, public EditControl
       double values[parameters_in_all];
       const char head[] = "bsmamba2 1\n";
       if (text.size() > max_state || text.compare(0, sizeof head - 1, head)) return invalid;
-      size_t at = sizeof head - 1;
-      for (double& value : values) {
-        char* end = nullptr;
-        value = std::strtod(text.c_str() + at, &end);
-        if (*end != '\n' || !(value >= 0 && value <= 1)) return invalid;
-        at = size_t(end - text.c_str()) + 1;
-      }
+      std::istringstream lines(text.substr(sizeof head - 1));
+      lines.imbue(std::locale::classic());
+      for (double& value : values)
+        if (!(lines >> value) || lines.get() != '\n' || !(value >= 0 && value <= 1)) return invalid;
+      const size_t at = sizeof head - 1 + size_t(lines.tellg());
       for (int p = 0; p < parameters_in_all; ++p) values_[p] = values[p];
       backend_->set_state(text.substr(at));
       return ok;

@@ -8,10 +8,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <thread>
 #include <vector>
 
 #include "backend.h"
@@ -35,7 +37,24 @@ std::mutex slots_mutex;  // never held while Python is called
 std::map<int32_t, Slot> slots;
 std::vector<int32_t> closed;  // that Python has not been told of
 
-bool on_python_thread() { return attached && python.thread_state(); }
+// Calls of Python under way: it does not end before they have.
+std::atomic<int> calls{0};
+
+// Whether Python can be called, and not end meanwhile.
+class PythonCall {
+ public:
+  PythonCall() {
+    ++calls;
+    possible_ = attached && python.thread_state();
+  }
+  ~PythonCall() { --calls; }
+  PythonCall(const PythonCall&) = delete;
+  PythonCall& operator=(const PythonCall&) = delete;
+  explicit operator bool() const { return possible_; }
+
+ private:
+  bool possible_;
+};
 
 void keep(void* exception) {
   raising = true;
@@ -50,7 +69,7 @@ void tell_once_that_live_audio_is_dry() {
     std::fputs(
         "bsmamba2: Separate passes audio dry on threads that Python did not start, such as those "
         "of AudioStream; run the model in 'bsmamba2 serve' through the plugin itself, "
-        "pedalboard.load_plugin(bsmamba2_pedalboard.plugin_path())\n",
+        "pedalboard.load_plugin(str(bsmamba2_pedalboard.plugin_path()))\n",
         stderr);
   });
 }
@@ -88,13 +107,15 @@ class PythonBackend : public Backend {
     sample_rate_ = sample_rate;
     latency_ = 0;
     if (!is_open()) return;
-    if (!on_python_thread()) return tell_once_that_live_audio_is_dry();
+    const PythonCall call;
+    if (!call) return tell_once_that_live_audio_is_dry();
     if (!raising) latency_ = python.latency_samples(slot_, sample_rate);
   }
 
   void start(int channels, int max_samples) override {
     stop();
-    if (!is_open() || !on_python_thread() || raising) return;
+    const PythonCall call;
+    if (!is_open() || !call || raising) return;
     block_.resize(size_t(channels) * max_samples);
     python.start(slot_, sample_rate_, channels);
     started_ = true;
@@ -107,7 +128,8 @@ class PythonBackend : public Backend {
   void process(const float* const* in, float* const* out, int channels, int samples,
                const Settings&, bool) override {
     if (!is_open()) return silence(out, channels, samples);  // a host that probes
-    if (!on_python_thread()) {
+    const PythonCall call;
+    if (!call) {
       for (int c = 0; c < channels; ++c)
         if (in[c] != out[c]) std::copy_n(in[c], samples, out[c]);
       return;
@@ -177,7 +199,13 @@ EXPORT void bsmamba2_attach(const Bsmamba2Python* functions) {
   attached = true;
 }
 
-EXPORT void bsmamba2_detach() { attached = false; }
+EXPORT void bsmamba2_detach() {
+  attached = false;
+  // A thread that Python no longer lets in is ended where it stands, in the host's midst. So those
+  // that are in Python now come back first, unless one of them never does.
+  for (int waited_ms = 0; calls && waited_ms < 5000; ++waited_ms)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+}
 
 EXPORT void bsmamba2_load(int32_t slot) { loading_slot = slot; }
 

@@ -21,6 +21,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <thread>
 
 #include "backend.h"
@@ -78,7 +79,13 @@ class ServerBackend : public Backend {
     gave_up_ = false;
     sent_ = 0;
     running_ = true;
-    thread_ = std::thread([this] { run(); });
+    thread_ = std::thread([this] {
+      try {
+        run();
+      } catch (...) {  // out of memory, or of threads: the input passes dry until the next start
+        drop();
+      }
+    });
   }
 
   void stop() override {
@@ -223,12 +230,17 @@ class ServerBackend : public Backend {
     gone_ = 0;
   }
 
-  // A thread of its own, since the host may stop this one in answer.
+  // A thread of its own, since the host may stop this one in answer. For the same reason this one
+  // does not wait for a notice that the host is still at: the next try tells.
   void tell_host() {
-    if (promised_ == latency_ || told_ == promised_ || !on_latency_changed) return;
+    if (promised_ == latency_ || told_ == promised_ || !on_latency_changed || *telling_) return;
     told_ = promised_;
     if (teller_.joinable()) teller_.join();
-    teller_ = std::thread(on_latency_changed);
+    *telling_ = true;
+    teller_ = std::thread([tell = on_latency_changed, telling = telling_] {
+      tell();
+      *telling = false;
+    });
   }
 
   void drop() {
@@ -326,6 +338,8 @@ class ServerBackend : public Backend {
   std::atomic<bool> running_{false}, connected_{false}, waits_{false};
   std::atomic<bool> starting_{false};  // a server that we have launched
   std::thread thread_, teller_;
+  // Whether a notice is under way; it may outlive this.
+  const std::shared_ptr<std::atomic<bool>> telling_ = std::make_shared<std::atomic<bool>>(false);
   uint32_t told_ = 0;
   Socket socket_;
   int64_t sent_ = 0, received_ = 0;

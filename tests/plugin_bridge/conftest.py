@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bsmamba2_pedalboard import SeparationEffect
+from support import vst3_host as host
 from support.engines import StubEngine
 
 
@@ -76,3 +77,19 @@ def tiny(tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
     save_file(tensors, path)
     return path
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Where the server is to be; short, as the path of a socket must be."""
+    path = tmp_path / "s"
+    path.mkdir(mode=0o700)
+    monkeypatch.setenv("BSMAMBA2_SERVE_DIR", str(path))
+    return path
+
+
+@pytest.fixture
+def plugin(folder):
+    plugin = host.Plugin(host.bundle())
+    yield plugin
+    plugin.close()

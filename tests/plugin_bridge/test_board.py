@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import re
 
 import numpy as np
@@ -245,6 +246,16 @@ def test_a_board_cannot_hold_itself_by_any_way():
         with pytest.raises(ValueError, match="would run for ever"):
             inner.append(around)
     assert list(inner) == []
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda board: pickle.loads(pickle.dumps(board))]
+)
+def test_a_deep_copy_makes_members_of_its_own(opened, noise, duplicate):
+    original = Board([SeparationEffect("half.onnx"), Board([SeparationEffect("half.onnx")])])
+    twin = duplicate(original)
+    assert twin[0] is not original[0]
+    np.testing.assert_array_equal(twin(noise(2, 99), 44100), original(noise(2, 99), 44100))
 
 
 def test_a_copy_is_a_list_of_its_own():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import bsmamba2
 from bsmamba2 import DeviceError, ModelError, Separator
-from bsmamba2_pedalboard import SeparationEffect
+from bsmamba2_pedalboard import Separate, SeparationEffect
 
 RATES = [8000, 44100, 48000, 192000]
 
@@ -175,6 +175,20 @@ def test_a_copy_loads_its_model_anew_and_keeps_every_setting(opened, noise, dupl
     assert opened == [("half.onnx", "cpu")] * 2
     assert {name: getattr(twin, name) for name in settings} == settings
     np.testing.assert_array_equal(twin(noise(2, 99), 44100), original(noise(2, 99), 44100))
+
+
+@pytest.mark.parametrize("trust", [{}, {"trust_engine": True}])
+def test_an_engine_is_trusted_only_where_that_was_said(monkeypatch, engine, trust):
+    asked = []
+
+    def open_engine(model, device, *, trust_engine):
+        asked.append(trust_engine)
+        return engine()
+
+    monkeypatch.setattr("bsmamba2.models.open_engine", open_engine)
+    for make in (SeparationEffect, Separate):
+        copy.copy(make("vocals.engine", **trust))
+    assert asked == [bool(trust)] * 4
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, by_pickle])

@@ -170,7 +170,7 @@ class Reaper:
         assert self.refresh == 0
 
     def time_precise(self):
-        self.now += 1
+        self.now += 1.37  # a fraction, as the clock has it
         return self.now
 
     def defer(self, work):

@@ -318,3 +318,28 @@ def test_an_audio_stream_opens_and_closes_without_a_deadlock(tmp_path):
     assert done.stdout.strip() == "closed", done.stderr
     # Said only where the live thread came to prepare the plugin before the stream was closed.
     assert done.stderr == "" or "passes audio dry on threads that Python did not" in done.stderr
+
+
+ENDS = """
+import sys, threading, time
+sys.path.insert(0, {tests!r})
+import numpy as np
+from pedalboard import Pedalboard
+from bsmamba2_pedalboard import Separate
+from support.engines import StubEngine, half
+board = Pedalboard([Separate(StubEngine(half))])
+def play():
+    while True:
+        board(np.zeros((2, 500000), "f4"), 44100, 64, reset=False)
+threading.Thread(target=play, daemon=True).start()
+time.sleep(0.3)
+print("ends")
+"""
+
+
+def test_python_ends_while_a_daemon_thread_separates():
+    # As with Gain in its place, Pedalboard may abort the process then; it must not hang, nor may
+    # Python end the thread within the model.
+    done = in_a_process_of_its_own(ENDS)
+    assert done.stdout.strip() == "ends"
+    assert "not rethrown" not in done.stderr

@@ -6,6 +6,9 @@ No server is there, so it passes its input, as late as it says.
 from __future__ import annotations
 
 import ctypes
+import locale
+import shutil
+import subprocess
 from ctypes import c_char_p, c_double, c_int32, c_uint8, c_uint32, c_uint64, c_void_p
 from itertools import pairwise
 
@@ -246,6 +249,24 @@ def test_values_out_of_range_are_refused_and_change_nothing(plugin, value):
     assert plugin.set(MIX, value) == INVALID
     assert plugin.set(99, 0.5) == INVALID
     assert plugin.get(MIX) == before
+
+
+def test_a_state_is_the_same_where_numbers_have_a_comma(plugin, tmp_path, monkeypatch):
+    german = tmp_path / "de_DE.UTF-8"
+    if not shutil.which("localedef"):
+        pytest.skip("localedef makes the locale, and is not here")
+    made = subprocess.run(["localedef", "-f", "UTF-8", "-i", "de_DE", german], capture_output=True)
+    if made.returncode:
+        pytest.skip("no German locale can be made here")
+    monkeypatch.setenv("LOCPATH", str(tmp_path))
+    plugin.set(MIX, 0.25)
+    state = plugin.save()
+    locale.setlocale(locale.LC_NUMERIC, "de_DE.UTF-8")
+    try:
+        assert plugin.save() == state
+        assert plugin.load(state) == OK
+    finally:
+        locale.setlocale(locale.LC_NUMERIC, "C")
 
 
 def test_a_state_goes_round(plugin, tmp_path):
