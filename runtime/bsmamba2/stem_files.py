@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,9 @@ log = logging.getLogger("bsmamba2")
 
 PIECE = 1 << 12
 """Samples written at once: libvorbis puts them on the stack, and crashes on a few seconds."""
+
+FULL_BYTES = 1 << 16
+"""A disk with less than this left is full: it did not take a piece, of which it may keep a part."""
 
 
 class StemFile:
@@ -200,6 +204,14 @@ class StemFile:
         with sentences(f"{self.path} cannot be written", "give another directory or format"):
             try:
                 yield
+            except soundfile.LibsndfileError:
+                # It says no more than "System error" where the disk is full.
+                if shutil.disk_usage(self._stem_path.parent).free < FULL_BYTES:
+                    raise AudioError(
+                        f"{self.path} cannot be written (no space left on the disk): make room, or "
+                        "give another directory (-o)"
+                    ) from None
+                raise
             except BeingMade:
                 raise AudioError(
                     f"{self.path} is being made by another run: wait for it, or give another "

@@ -39,6 +39,28 @@ def test_a_disk_that_takes_no_more_is_one_sentence_and_no_file(song, tmp_path, n
     assert list(out.iterdir()) == []
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of half a MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("only root may mount a small disk")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("name", ["song.wav", "song.flac"])
+def test_a_full_disk_is_called_full_and_keeps_nothing(stub, song, small_disk, name):
+    path = song(name, samples=400_000)
+    with pytest.raises(AudioError, match="no space left on the disk"):
+        Separator(stub.half()).separate_file(path, small_disk, record=True)
+    assert list(small_disk.iterdir()) == []
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write all")
 def test_a_read_only_folder_is_one_sentence(stub, song, tmp_path):
     out = tmp_path / "out"
