@@ -28,6 +28,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, pad, silu, softplus
 
+from bsmamba2_network import native
+
 CHUNK = 64
 
 StateSpace = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -187,6 +189,11 @@ def mamba2_scan(
 
     Source: ``mamba_split_conv1d_scan_combined`` and ``RMSNormGated`` of state-spaces/mamba.
     """
+    inputs = (
+        zxbcdt, conv_weight, conv_bias, dt_bias, A_log, D, norm_weight, conv_state, ssm_state,
+    )  # fmt: skip
+    if native.takes(inputs, head_dim, state_size):
+        return native.forward(inputs, head_dim, state_size, reverse, epsilon)
     # Autocast would take the products inside for products of a layer, and round the states.
     with torch.autocast(zxbcdt.device.type, enabled=False):
         return scan(
@@ -226,7 +233,17 @@ def _remember(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 
 def _backward(ctx, *gradients):  # type: ignore[no-untyped-def]
-    """Runs the body again under autograd: a scan's inside is large, its inputs are small."""
+    """Runs the body again under autograd: a scan's inside is large, its inputs are small.
+
+    Or the kernel, which does the same.
+    """
+    head_dim, state_size, reverse, epsilon = ctx.attributes
+    if native.takes(ctx.saved_tensors, head_dim, state_size):
+        by_kernel = native.gradients(
+            ctx.saved_tensors, gradients, head_dim, state_size, reverse, epsilon,
+            ssm_state=ctx.needs_input_grad[8],
+        )  # fmt: skip
+        return (*by_kernel, None, None, None, None)
     inputs = [v.detach().requires_grad_(v.is_floating_point()) for v in ctx.saved_tensors]
     with torch.enable_grad(), torch.autocast(inputs[0].device.type, enabled=False):
         outputs = scan(*inputs, *ctx.attributes)
