@@ -44,7 +44,8 @@ class State:
 
 @dataclass(frozen=True)
 class Check:
-    """What the model made of a known second of noise, so that any device can be tested once.
+    """What the model made of a known second of noise, so that any device can be tested once. A
+    streaming model takes it in the steps of :data:`bsmamba2.check.CHECK_STEPS`.
 
     ``expected`` is every ``stride``-th sample of the stems (row-major over stems, channels,
     samples); a device must reproduce it with an SNR of at least ``snr_db``.
