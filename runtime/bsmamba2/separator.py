@@ -122,8 +122,8 @@ class Separator:
             channels_first: which way an array of two dimensions lies. Default: the smaller
                 dimension is the channels.
             progress: see :data:`Progress`.
-            cancel: set from any thread, it stops the work before the next chunk, with
-                :class:`bsmamba2.Cancelled` and nothing half-written.
+            cancel: set from any thread, it stops the work before the next run of the model,
+                with :class:`bsmamba2.Cancelled` and nothing half-written.
 
         Returns:
             The stems and the residual, float32, at the rate and in the layout of ``audio``.
@@ -181,8 +181,8 @@ class Separator:
             resume: whether to leave stems as they are that such a record says are of this song,
                 model and options; and to make those again that are missing. Records as well.
             progress: see :data:`Progress`.
-            cancel: set from any thread, it stops the work before the next chunk, with
-                :class:`bsmamba2.Cancelled` and nothing half-written.
+            cancel: set from any thread, it stops the work before the next run of the model,
+                with :class:`bsmamba2.Cancelled` and nothing half-written.
 
         Returns:
             The path of each stem that was written. The files of all stems sum to the song: to the
@@ -222,7 +222,7 @@ class Separator:
             return dict(made.outputs)
         with SongFile(plan.song) as song, ThreadPoolExecutor(1) as pool:
             separation = self._by_chunks(
-                song.sample_rate, song.channels, plan.overlap, plan.encoding.step, pool
+                song.sample_rate, song.channels, plan.overlap, plan.encoding.step, pool, cancel
             )
             files = StemFiles(
                 plan.directory,
@@ -255,6 +255,7 @@ class Separator:
         block_ms: float | None = None,
         lookahead_ms: float | None = None,
         overlap: float | None = None,
+        cancel: Event | None = None,
     ) -> Stream:
         """A stream, to push audio into as it comes.
 
@@ -271,6 +272,8 @@ class Separator:
             lookahead_ms: heard beyond the block, rounded to whole frames. The model must be a
                 checkpoint of a size that is shipped, or exported with ``--streaming``.
             overlap: of neighbouring chunks, where there is no lookahead. Default: the model's.
+            cancel: set from any thread, it stops a push or flush before the next run of the model,
+                with :class:`bsmamba2.Cancelled`.
 
         Raises:
             AudioError: an argument is out of range.
@@ -284,7 +287,7 @@ class Separator:
                     "lookahead the stream runs the model's whole chunks"
                 )
             return Stream(
-                lambda: self._by_chunks(sample_rate, channels, overlap),
+                lambda: self._by_chunks(sample_rate, channels, overlap, cancel=cancel),
                 manifest,
                 sample_rate,
                 channels,
@@ -300,7 +303,9 @@ class Separator:
         )
         stepper = self._another_stepper()
         return Stream(
-            lambda: Separation(StepStream(stepper, schedule, channels), sample_rate, channels),
+            lambda: Separation(
+                StepStream(stepper, schedule, channels, cancel), sample_rate, channels
+            ),
             manifest,
             sample_rate,
             channels,
@@ -331,9 +336,12 @@ class Separator:
         overlap: float | None,
         step: float = 0.0,
         pool: Executor | None = None,
+        cancel: Event | None = None,
     ) -> Separation:
         overlap = self.manifest.overlap if overlap is None else overlap
-        return Separation.by_chunks(self._engine, sample_rate, channels, overlap, step, pool)
+        return Separation.by_chunks(
+            self._engine, sample_rate, channels, overlap, step, pool, cancel
+        )
 
     def _separate(
         self,
@@ -351,7 +359,7 @@ class Separator:
         known = self.manifest.outputs
         names = wanted_stems(stems, known)
         rows = [known.index(name) for name in names]
-        separation = self._by_chunks(sample_rate, channels, overlap)
+        separation = self._by_chunks(sample_rate, channels, overlap, cancel=cancel)
         outputs = np.empty((len(names), channels, samples), np.float32)
         blocks = (mixture[:, at : at + BLOCK] for at in range(0, samples, BLOCK))
         done = 0
