@@ -29,7 +29,7 @@ class TensorRtEngine:
 
     def __init__(self, file: EngineFile, device: str = "auto", trust_engine: bool = False) -> None:
         file.require_trust(trust_engine)
-        place = choose(device, [("tensorrt", lacking_card)])
+        place = choose(device, [("tensorrt", _lacking)])
         _require_card(file, place)
         key = file.key
         trt = import_tensorrt(key.backend)
@@ -84,6 +84,11 @@ class TensorRtEngine:
             if not self._context.execute_async_v3(self._stream.handle):
                 raise ModelError(f"{self._name} failed to run: build it again for this card")
             return self._output.download(shape)
+
+
+def _lacking(device: Device) -> str | None:
+    """See :data:`bsmamba2.device.Backend`."""
+    return lacking_card(device, otherwise="give the model that the engine was built of (-m)")
 
 
 def _require_card(file: EngineFile, place: Device) -> None:
