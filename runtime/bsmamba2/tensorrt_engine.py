@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from queue import LifoQueue
 
 from bsmamba2 import nvidia, stft
 from bsmamba2.array import Audio
@@ -12,9 +13,19 @@ from bsmamba2.errors import AudioError, DeviceError, ModelError
 from bsmamba2.tensorrt_file import EngineFile
 from bsmamba2.tensorrt_package import import_tensorrt
 
+SLOTS = 2
+"""Runs in flight: while one is computed, the next is on its way to the card."""
+
 
 class TensorRtEngine:
-    """An engine on a card; may be shared between threads, which take turns.
+    """An engine on a card; may be shared between threads.
+
+    A run has a slot of its own, a stream with pinned memory, so copies go on while another run is
+    computed. All are computed one after the other, on one stream:
+
+        slot 0    │ upload ─┐                ┌─ download │
+        compute             └─ run ─┬─ run ──┼───┐
+        slot 1          │ upload ───┘        │   └─ download │
 
     Args:
         file: the engine with its description.
@@ -41,7 +52,7 @@ class TensorRtEngine:
         self.manifest, self.device = file.manifest, str(place)
         self._key, self._name = key, file.path.name
         self._lock = threading.Lock()
-        self._stream = CudaStream(place.index)
+        self._compute = CudaStream(place.index)
         # What made the engine must live as long as it does.
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         self._engine = self._runtime.deserialize_cuda_engine(file.path.read_bytes())
@@ -51,7 +62,9 @@ class TensorRtEngine:
                 "bsmamba2 build-engine"
             )
         self._context = self._engine.create_execution_context()
-        self._input, self._output = CudaBuffer(self._stream), CudaBuffer(self._stream)
+        self._slots: LifoQueue[_Slot] = LifoQueue()
+        for _ in range(SLOTS):
+            self._slots.put(_Slot(place.index))
 
     def run(self, chunk: Audio) -> Audio:
         """See :meth:`bsmamba2.engine.Engine.run`."""
@@ -74,16 +87,34 @@ class TensorRtEngine:
                 f"{batch} x {frames} came: build it for longer chunks with --seconds"
             )
         shape = (batch, len(self.manifest.stems), *mixture.shape[1:])
-        with self._lock:
-            self._stream.enter()
-            self._output.reserve(shape)
-            self._input.upload(mixture)
-            self._context.set_input_shape("spectrum", mixture.shape)
-            self._context.set_tensor_address("spectrum", self._input.address)
-            self._context.set_tensor_address("stems", self._output.address)
-            if not self._context.execute_async_v3(self._stream.handle):
-                raise ModelError(f"{self._name} failed to run: build it again for this card")
-            return self._output.download(shape)
+        slot = self._slots.get()  # waits for one
+        try:
+            slot.stream.enter()
+            slot.output.reserve(shape)
+            slot.input.upload(mixture)
+            with self._lock:
+                self._compute.follow(slot.stream)
+                self._execute(slot, mixture.shape)
+                slot.stream.follow(self._compute)
+            return slot.output.download(shape)
+        finally:
+            self._slots.put(slot)
+
+    def _execute(self, slot: _Slot, shape: tuple[int, ...]) -> None:
+        """Puts the engine's run on the stream that computes."""
+        self._context.set_input_shape("spectrum", shape)
+        self._context.set_tensor_address("spectrum", slot.input.address)
+        self._context.set_tensor_address("stems", slot.output.address)
+        if not self._context.execute_async_v3(self._compute.handle):
+            raise ModelError(f"{self._name} failed to run: build it again for this card")
+
+
+class _Slot:
+    """Input and output of one run, on the card and in pinned memory, with a stream of its own."""
+
+    def __init__(self, index: int) -> None:
+        self.stream = CudaStream(index)
+        self.input, self.output = CudaBuffer(self.stream), CudaBuffer(self.stream)
 
 
 def _require_card(file: EngineFile, place: Device) -> None:
