@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import threading
 from queue import LifoQueue
+from typing import Any
 
 from bsmamba2 import nvidia, stft
 from bsmamba2.array import Audio
+from bsmamba2.cache import cache_folder, write_bytes
 from bsmamba2.cuda_memory import CudaBuffer, CudaStream
 from bsmamba2.device import Device, choose, lacking_card
 from bsmamba2.errors import AudioError, DeviceError, ModelError
@@ -61,7 +66,8 @@ class TensorRtEngine:
                 f"{key.backend} refuses {self._name}: update the driver, or build it again with "
                 "bsmamba2 build-engine"
             )
-        self._context = self._engine.create_execution_context()
+        self._compiled = CompiledKernels(file, place)
+        self._context = self._compiled.create_context(self._engine)
         self._slots: LifoQueue[_Slot] = LifoQueue()
         for _ in range(SLOTS):
             self._slots.put(_Slot(place.index))
@@ -96,7 +102,10 @@ class TensorRtEngine:
                 self._compute.follow(slot.stream)
                 self._execute(slot, mixture.shape)
                 slot.stream.follow(self._compute)
-            return slot.output.download(shape)
+            stems = slot.output.download(shape)
+            with self._lock:
+                self._compiled.keep()
+            return stems
         finally:
             self._slots.put(slot)
 
@@ -107,6 +116,41 @@ class TensorRtEngine:
         self._context.set_tensor_address("stems", slot.output.address)
         if not self._context.execute_async_v3(self._compute.handle):
             raise ModelError(f"{self._name} failed to run: build it again for this card")
+
+
+class CompiledKernels:
+    """What TensorRT-RTX compiles on the card when an engine is loaded and run, kept for the next
+    process. By the engine, the card and its driver; losing it costs seconds and nothing else.
+    """
+
+    def __init__(self, file: EngineFile, place: Device) -> None:
+        about = json.dumps([file.sha256, file.key.version, place.hardware]).encode()
+        name = hashlib.sha256(about).hexdigest()[:32]
+        self.path = cache_folder() / "compiled" / f"{name}.cache"
+        self._cache: Any = None
+        self._runs = self._kept = 0
+
+    def create_context(self, engine: Any) -> Any:
+        """The engine's execution context. TensorRT compiles nothing then and has no such cache."""
+        config: Any = getattr(engine, "create_runtime_config", lambda: None)()
+        if not hasattr(config, "create_runtime_cache"):
+            return engine.create_execution_context()
+        self._cache = config.create_runtime_cache()
+        with contextlib.suppress(OSError):
+            known = self.path.read_bytes()
+            if self._cache.deserialize(known):  # it refuses what is damaged or of elsewhere
+                self._kept = len(known)
+        config.set_runtime_cache(self._cache)
+        return engine.create_execution_context(config)
+
+    def keep(self) -> None:
+        """Writes the cache where it has grown; called after each run, it looks ever less often."""
+        self._runs += 1
+        if self._cache is None or self._runs & (self._runs - 1):
+            return
+        found = bytes(self._cache.serialize())
+        if len(found) != self._kept and write_bytes(self.path, found):
+            self._kept = len(found)
 
 
 class _Slot:

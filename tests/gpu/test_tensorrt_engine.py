@@ -6,11 +6,13 @@ import ctypes
 import dataclasses
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from bsmamba2 import cuda_memory, nvidia, tensorrt_engine
+from bsmamba2.cache import cache_folder
 from bsmamba2.check import check_input, make_check, snr_db
 from bsmamba2.errors import AudioError, DeviceError, ModelError
 from bsmamba2.manifest import Manifest
@@ -135,6 +137,51 @@ def test_a_full_card_is_a_sentence(card, write, monkeypatch):
     monkeypatch.setenv("FAKE_GPU_FULL", "1")
     with pytest.raises(DeviceError, match="use shorter chunks, or free the card's memory"):
         engine.run(check_input(1, 2, 5000))
+
+
+class CompilingTensorRT(FakeTensorRT):
+    """Compiles where its cache has nothing; the cache refuses what it did not write."""
+
+    compiled: ClassVar[list[str]] = []
+
+    class Runtime(FakeTensorRT.Runtime):
+        cache = b""
+
+        def create_runtime_config(self):
+            return self
+
+        create_runtime_cache = create_runtime_config
+
+        def deserialize(self, data):
+            self.cache = data if data == b"kernels" else b""
+            return bool(self.cache)
+
+        def set_runtime_cache(self, cache):
+            assert cache is self
+
+        def create_execution_context(self, config):
+            return super().create_execution_context()
+
+        def execute_async_v3(self, stream):
+            if not self.cache:
+                CompilingTensorRT.compiled.append("kernels")
+                self.cache = b"kernels"
+            return super().execute_async_v3(stream)
+
+        def serialize(self):
+            return self.cache
+
+
+def test_what_the_card_compiled_is_kept_for_the_next_process(card, write, monkeypatch):
+    monkeypatch.setattr(tensorrt_engine, "import_tensorrt", lambda backend: CompilingTensorRT)
+    monkeypatch.setattr(CompilingTensorRT, "compiled", [])
+    for data, compiled in ((b"one", 1), (b"one", 1), (b"another", 2)):
+        open_engine(write(data), verify=False).run_spectrum(spectra(3, 0))
+        assert len(CompilingTensorRT.compiled) == compiled
+    for kept in (cache_folder() / "compiled").iterdir():
+        kept.write_bytes(b"damaged")
+    open_engine(write(b"one"), verify=False).run_spectrum(spectra(3, 0))
+    assert len(CompilingTensorRT.compiled) == 3
 
 
 class LazyTensorRT(FakeTensorRT):
