@@ -60,9 +60,7 @@ def forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
     return outputs
 
 
-def gradients(
-    *inputs: Any, given: Sequence[Tensor | None], ssm_state: bool
-) -> list[Tensor | None]:
+def gradients(*inputs: Any, given: Sequence[Tensor | None], ssm_state: bool) -> list[Tensor | None]:
     """The loss's gradients by the nine tensors among the inputs.
 
     Args:
@@ -86,7 +84,10 @@ def gradients(
 
 
 def _call(
-    name: str, tensors: Sequence[Tensor], attributes: Sequence[Any], *others: Sequence[Tensor | None]
+    name: str,
+    tensors: Sequence[Tensor],
+    attributes: Sequence[Any],
+    *others: Sequence[Tensor | None],
 ) -> None:
     """One of the two functions of runtime/native/training.h."""
     head_dim, state_size, reverse, epsilon = attributes
