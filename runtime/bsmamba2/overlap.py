@@ -93,7 +93,7 @@ class OverlapAdd:
         window: (chunk,) weights instead of the linear fades, all above 0. Its first half counts as
             1 in the first chunk, its second half in the last.
         channels: of the audio. Default: the engine's; for others see :mod:`bsmamba2.channels`.
-        pool: one thread that runs the engine while the caller goes on: then a chunk's output comes
+        pool: threads that run the engine while the caller goes on: then a chunk's output comes
             with the push that starts the next. The same samples, and memory for a chunk more.
         cancel: looked at before every run of the engine; where it is set, that push or flush raises
             :class:`bsmamba2.Cancelled`.

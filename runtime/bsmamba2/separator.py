@@ -206,7 +206,9 @@ class Separator:
         made = plan.record.found() if resume else None
         if made and made.all_there:
             return dict(made.outputs)
-        with SongFile(plan.song) as song, ThreadPoolExecutor(1) as pool:
+        # On a card the next chunk is transformed and uploaded while one is computed.
+        ahead = 1 if self.device == "cpu" else 2
+        with SongFile(plan.song) as song, ThreadPoolExecutor(ahead) as pool:
             separation = self._by_chunks(
                 song.sample_rate, song.channels, plan.overlap, plan.encoding.step, pool, cancel
             )

@@ -8,7 +8,7 @@ caller says that it is to be trusted.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,10 @@ class BuildKey:
     """The largest."""
     frames: int
     """The most of one run."""
+
+    def asks_for_the_same(self, other: BuildKey) -> bool:
+        """Whether only the model's bytes or the backend's version differ: then one is stale."""
+        return self == replace(other, model_sha256=self.model_sha256, version=self.version)
 
 
 @dataclass(frozen=True)
