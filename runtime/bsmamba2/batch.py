@@ -91,12 +91,17 @@ class Batch:
     def plan(self, paths: Iterable[Path], directory: Path | None) -> None:
         """Finds the songs, reads their headers, and keeps what is to be done.
 
-        What cannot be separated is an outcome already, and with ``resume`` what is done.
+        What cannot be separated is an outcome already, and with ``resume`` what is done. A song
+        that is named twice is separated once.
 
         Args:
             paths: songs and folders of songs.
             directory: for the stems. Default: each song's own folder.
+
+        Raises:
+            AudioError, ModelError: what is asked for can be had of no song.
         """
+        self._asked.wanted(self._separator.manifest)
         paths, plans, named = list(paths), [], []
         for path in paths:
             try:
@@ -108,7 +113,10 @@ class Batch:
                 self._failed(path, error)
         makers: dict[Path, Path] = {}
         for plan in without_own_outputs(plans, named):
-            if rival := self._rival(plan, makers):
+            rival = self._rival(plan, makers)
+            if rival is not None and rival.absolute() == plan.song.absolute():
+                continue
+            if rival is not None:
                 self._failed(
                     plan.song,
                     AudioError(

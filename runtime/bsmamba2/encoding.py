@@ -42,6 +42,15 @@ CONTAINERS = {
 """What stems are written in, with the file's suffix. libsndfile writes more, but of those some keep
 neither the rate nor the length, and some need a second file beside the first."""
 
+ALSO = {
+    **dict.fromkeys(("WAV", "WAVEX", "RF64"), (".wav", ".wave", ".rf64")),
+    "FLAC": (".flac",),
+    "AIFF": (".aiff", ".aif", ".aifc"),
+    "W64": (".w64",),
+    "CAF": (".caf",),
+    "AU": (".au", ".snd"),
+}
+"""Suffixes of songs that their stems keep; another one, or none, is not the container's."""
 
 SHORT = ("WAV", "WAVEX", "AIFF", "AU")
 """Containers whose header holds the length in 32 bits."""
@@ -109,7 +118,9 @@ def choose(source: Encoding | None, format: str | None, subtype: str | None) -> 
     if source and not (source.lossless and source.format in CONTAINERS):
         source = None
     container = _container(format) if format else source.format if source else "FLAC"
-    suffix = source.suffix if source and source.format == container else CONTAINERS[container]
+    suffix = CONTAINERS[container]
+    if source and source.suffix.lower() in ALSO.get(container, ()):
+        suffix = source.suffix  # as its owner writes it
     known = soundfile.available_subtypes(container)
     if subtype:
         if subtype.upper() not in known:
@@ -130,6 +141,16 @@ def require_clip(clip: str) -> None:
     """
     if clip not in get_args(Clip):
         raise AudioError(f"clip must be one of {', '.join(get_args(Clip))}; {clip!r} came")
+
+
+def require_format(format: str | None) -> None:
+    """Refuses an unknown container.
+
+    Raises:
+        AudioError: format is none of :data:`CONTAINERS`.
+    """
+    if format:
+        _container(format)
 
 
 def _container(name: str) -> str:

@@ -75,7 +75,7 @@ def open_engine(
         MissingExtra: no ONNX Runtime is installed.
     """
     if model is not None and Path(model).suffix == ".engine":
-        return _open_tensorrt(Path(model), device, verify, trust_engine)
+        return _open_tensorrt(_model_path(model), device, verify, trust_engine)
     loaded = _load(model, streaming=False)
     if loaded.file.manifest.streaming:
         return WholeSteps(_step_engine(loaded, device, verify))
@@ -197,9 +197,9 @@ def describe(model: str | os.PathLike[str]) -> Manifest:
     Raises:
         ModelError: as :func:`open_engine`.
     """
-    if Path(model).suffix == ".engine":
-        return read_engine(Path(model)).manifest
     path = _model_path(model)
+    if path.suffix == ".engine":
+        return read_engine(path).manifest
     if path.suffix == ".onnx":
         return read_onnx(path).manifest
     checkpoint = read_checkpoint(path)
@@ -284,6 +284,8 @@ def _load(model: str | os.PathLike[str] | None, streaming: bool) -> Readable:
     if path.suffix == ".onnx":
         file = read_onnx(path)
         return Readable(file, file.manifest)
+    if path.suffix == ".engine":
+        raise ModelError(f"{path} is an engine already: give the model that it was built of")
     checkpoint = read_checkpoint(path)
     registry.require_published(path, checkpoint.sha256)
     graph = find_graph(checkpoint, streaming=streaming)
@@ -293,14 +295,15 @@ def _load(model: str | os.PathLike[str] | None, streaming: bool) -> Readable:
 
 
 def _model_path(model: str | os.PathLike[str] | None) -> Path:
+    model = model or None  # an empty name is none
     named = registry.find_path(registry.DEFAULT if model is None else os.fspath(model))
     if named is not None:
         return named
     if model is None:
         raise ModelError(f"no model was named, and none is shipped yet; {_how_to_get_one()}")
     path = Path(model)
-    known = (".onnx", *CHECKPOINT_SUFFIXES)
-    if not path.exists():
+    known = (".onnx", ".engine", *CHECKPOINT_SUFFIXES)
+    if not os.path.exists(path):  # noqa: PTH110 - Path's raises where a name is too long
         shown = printable(repr(str(model)))
         if path.suffix in known or len(path.parts) > 1:
             raise ModelError(f"there is no model file {shown}: check its name and folder")

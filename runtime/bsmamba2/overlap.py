@@ -47,12 +47,21 @@ def hop_samples(chunk: int, overlap: float) -> int:
     Raises:
         AudioError: overlap is no fraction in [0, 1).
     """
+    require_overlap(overlap)
+    return max(1, round(chunk * (1 - overlap)))
+
+
+def require_overlap(overlap: float) -> None:
+    """Refuses what is no overlap.
+
+    Raises:
+        AudioError: overlap is no fraction in [0, 1).
+    """
     if not 0 <= overlap < 1:
         raise AudioError(
             f"overlap must be a fraction of the chunk in [0, 1); {overlap:g} came: MSST's "
             "num_overlap 2 is 0.5, its 4 is 0.75"
         )
-    return max(1, round(chunk * (1 - overlap)))
 
 
 def linear_window(chunk: int, hop: int) -> Exact:

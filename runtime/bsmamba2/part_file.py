@@ -31,19 +31,28 @@ class BeingMade(FileExistsError):  # noqa: N818 - named for what it tells
 
 
 class PartFile:
-    """A new empty file, under a temporary name beside ``path``.
+    """A file on its way to ``path``, under a temporary name beside it.
 
-    Raises:
-        BeingMade: another run makes it.
-        OSError: the folder does not take it.
+    Whoever makes one calls :meth:`discard` in the end, come what may. Ctrl-C comes at any moment,
+    inside a call of the system too: so what is to be removed is seen on the disk, and not kept in
+    mind.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.temporary = path.with_name(f".{path.name}.part")
+        self.temporary = self._before = path.with_name(f".{path.name}.part")
         self._held = -1
-        while self._held < 0:
-            self._held = self._open()
+        self._published = False
+
+    def open(self) -> None:
+        """Makes the file, empty.
+
+        Raises:
+            BeingMade: another run makes it.
+            OSError: the folder does not take it.
+        """
+        while not self._take():
+            pass
 
     def set_aside(self) -> None:
         """Takes another temporary name, so that the file can be made anew beside this one.
@@ -51,7 +60,8 @@ class PartFile:
         Raises:
             OSError: the folder does not take it.
         """
-        self.temporary = self.temporary.replace(self._name_of_its_own())
+        self._before, self.temporary = self.temporary, self._name_of_its_own()
+        self._before.replace(self.temporary)
 
     def descriptor(self) -> int:
         """Of the file, for a writer that closes it."""
@@ -72,39 +82,61 @@ class PartFile:
             FileExistsError: there is one of that name, and it may not be replaced.
             OSError: the folder does not take it.
         """
+        if fcntl is None:  # pragma: no cover - Windows renames no open file
+            self._release()
         if overwrite:
             self.temporary.replace(self.path)
         else:
             _rename_to_new(self.temporary, self.path)
-        self._release()
+        self._published = True
         _sync_folder(self.path.parent)
 
-    def discard(self) -> None:
-        """Removes the file, unless it was published."""
-        if self._held >= 0:
-            self.temporary.unlink(missing_ok=True)
-            self._release()
+    def withdraw(self) -> None:
+        """Takes the name away again, if it was given."""
+        if self._published or (self._held >= 0 and _is_at(self._held, self.path)):
+            self.path.unlink(missing_ok=True)
 
-    def _open(self) -> int:
-        """The descriptor of the file, held and empty; -1 where it vanished meanwhile."""
-        file = os.open(self.temporary, _FLAGS, 0o666)
+    def discard(self) -> None:
+        """Removes the file, unless it has its name or another run makes it."""
+        with suppress(OSError):  # it is not there, or nobody may remove it
+            if self._held < 0:
+                self._held = os.open(self.temporary, _FLAGS & ~os.O_CREAT)
+            locks = _hold(self._held)
+            names = {self.temporary, self._before}
+            ours = [name for name in names if _is_at(self._held, name)]
+            if not locks:  # Windows removes no open file
+                self._release()
+            for name in ours:
+                name.unlink()
+        self._release()
+
+    def _take(self) -> bool:
+        """Makes the file and holds it; False where it vanished meanwhile."""
+        self._held = os.open(self.temporary, _FLAGS, 0o666)
         try:
-            if not _hold(file):
-                self.temporary = self._name_of_its_own()
-                return os.open(self.temporary, _FLAGS | os.O_EXCL, 0o666)
-            if _is_at(file, self.temporary):  # its maker did not just publish or discard it
-                os.ftruncate(file, 0)
-                return os.dup(file)
-            return -1
-        finally:
-            os.close(file)
+            locks = _hold(self._held)
+        except BeingMade:
+            self._release()
+            raise
+        if not locks:
+            self._release()
+            with suppress(OSError):
+                self.temporary.unlink()
+            self.temporary = self._name_of_its_own()
+            self._held = os.open(self.temporary, _FLAGS | os.O_EXCL, 0o666)
+        elif _is_at(self._held, self.temporary):  # its maker did not just publish or discard it
+            os.ftruncate(self._held, 0)
+        else:
+            self._release()
+        return self._held >= 0
 
     def _name_of_its_own(self) -> Path:
         return self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part")
 
     def _release(self) -> None:
-        os.close(self._held)
-        self._held = -1
+        if self._held >= 0:
+            file, self._held = self._held, -1
+            os.close(file)
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -116,6 +148,7 @@ def write_whole(path: Path, data: bytes) -> None:
     """
     part = PartFile(path)
     try:
+        part.open()
         with os.fdopen(part.descriptor(), "wb") as file:
             file.write(data)
         part.sync()

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bsmamba2.encoding import Clip, choose, require_clip
+from bsmamba2.encoding import Clip, choose, require_clip, require_format
 from bsmamba2.errors import AudioError
 from bsmamba2.naming import DEFAULT_TEMPLATE, Template
-from bsmamba2.overlap import hop_samples
+from bsmamba2.overlap import require_overlap
 from bsmamba2.record import Record
 from bsmamba2.song_file import SongFile, sentences
 from bsmamba2.stems import wanted_stems
@@ -53,7 +53,7 @@ class Asked:
     """What is asked of all songs alike; the fields are those of ``Separator.separate_file``.
 
     Raises:
-        AudioError: clip or template is out of range.
+        AudioError: overlap, format, clip or template is out of range.
     """
 
     stems: tuple[str, ...] | None = None
@@ -64,18 +64,31 @@ class Asked:
     template: str = DEFAULT_TEMPLATE
 
     def __post_init__(self) -> None:
+        if self.overlap is not None:
+            require_overlap(self.overlap)
+        require_format(self.format)
         require_clip(self.clip)
         Template(self.template)
+
+    def wanted(self, model: Manifest) -> tuple[str, ...]:
+        """The stems that are to be written of the model's.
+
+        Raises:
+            ModelError: the model has no such stem.
+            AudioError: the template gives several of them one name.
+        """
+        wanted = wanted_stems(self.stems, model.outputs)
+        Template(self.template).require_stems(len(wanted))
+        return wanted
 
     def plan(self, song: Path, directory: Path | None, model: Manifest) -> FilePlan:
         """One song's plan, from its header.
 
         Raises:
-            AudioError: the song cannot be opened, or format or subtype is unknown.
+            AudioError: the song cannot be opened, or has no such subtype.
             ModelError: the model has no such stem.
         """
-        wanted, template = wanted_stems(self.stems, model.outputs), Template(self.template)
-        template.require_stems(len(wanted))
+        wanted, template = self.wanted(model), Template(self.template)
         with SongFile(song) as opened:
             encoding = choose(opened.encoding, self.format, self.subtype)
             encoding = encoding.for_length(opened.samples, opened.channels)
@@ -83,7 +96,6 @@ class Asked:
         folder = song.parent if directory is None else directory
         names = {stem: template.base(song.stem, stem, model.name) for stem in wanted}
         overlap = model.overlap if self.overlap is None else self.overlap
-        hop_samples(model.chunk, overlap)  # refuses what is none
         options = {
             "overlap": overlap,
             "format": encoding.format,
@@ -116,7 +128,9 @@ def find_songs(
         AudioError: a folder that cannot be read, or has no song.
     """
     for path in paths:
-        if not path.is_dir():
+        with sentences(f"{path} cannot be opened", "check its name"):
+            is_folder = path.is_dir()  # no error where nothing is, but where none can be
+        if not is_folder:
             yield path, directory, True
             continue
         songs = list(_walk(path))

@@ -179,7 +179,7 @@ class Separator:
                 cannot be written.
             ModelError: the model's output is not finite, or it has no such stem.
         """
-        wanted = None if stems is None else tuple(stems)
+        wanted = (stems,) if isinstance(stems, str) else None if stems is None else tuple(stems)
         asked = Asked(wanted, overlap, format, subtype, clip, template)
         folder = None if directory is None else Path(directory)
         plan = asked.plan(Path(path), folder, self.manifest)

@@ -36,6 +36,8 @@ FULL_BYTES = 1 << 16
 class StemFile:
     """One stem on its way to disk: under a temporary name until :meth:`publish`.
 
+    Whoever makes one calls :meth:`discard` in the end, come what may.
+
     Args:
         stem_path: the final name without its suffix.
         encoding: container and sample format.
@@ -44,9 +46,6 @@ class StemFile:
         clip: what to do with samples beyond full scale where the format ends there.
         overwrite: whether an existing file may be replaced.
         song: never written onto, whatever ``overwrite`` says; None where there is none.
-
-    Raises:
-        AudioError: the file exists or cannot be written.
     """
 
     def __init__(
@@ -66,9 +65,34 @@ class StemFile:
         self._clip = clip
         self._overwrite = overwrite
         self._song = song
-        self._require_free()
-        self._part, self._file = self._open()
         self._samples = 0
+        self._file: Any = None
+        """A ``soundfile.SoundFile``, once it is open."""
+        self._parts: list[PartFile] = []
+        """All that was begun, the present one last."""
+
+    def open(self) -> None:
+        """Begins the file.
+
+        Raises:
+            AudioError: it exists or cannot be written.
+        """
+        self._require_free()
+        with self._told():
+            self._parts.append(PartFile(self.path))
+            self._part.open()
+            self._file = soundfile.SoundFile(
+                self._part.descriptor(),
+                "w",
+                self._sample_rate,
+                self._channels,
+                self._encoding.subtype,
+                format=self._encoding.format,
+            )
+
+    @property
+    def _part(self) -> PartFile:
+        return self._parts[-1]
 
     @property
     def path(self) -> Path:
@@ -118,11 +142,18 @@ class StemFile:
                 raise
         return self.path
 
+    def withdraw(self) -> None:
+        """Takes the name away again, if it was given."""
+        if self._parts:
+            self._part.withdraw()
+
     def discard(self) -> None:
         """Removes what is not published."""
         with suppress(soundfile.LibsndfileError, OSError):
-            self._file.close()
-        self._part.discard()
+            if self._file is not None:
+                self._file.close()
+        for part in self._parts:
+            part.discard()
 
     def _fit(self, samples: Exact) -> Exact:
         """Samples of an integer format, with those beyond full scale treated as ``clip`` says."""
@@ -150,13 +181,10 @@ class StemFile:
             self._file.close()
             was.set_aside()
         self._encoding = encoding.for_length(self._samples, self._channels)
-        try:
-            self._require_free()
-            self._part, self._file = self._open()
-            if self._samples:  # a FLAC without samples has no header to read
-                self._copy(was.temporary)
-        finally:
-            was.discard()
+        self.open()
+        if self._samples:  # a FLAC without samples has no header to read
+            self._copy(was.temporary)
+        was.discard()
         log.warning("%s %s", self.path.name, why)
 
     def _copy(self, source: Path) -> None:
@@ -168,23 +196,6 @@ class StemFile:
         frames = _native(samples, self._encoding)
         for start in range(0, len(frames), PIECE):
             self._file.write(frames[start : start + PIECE])
-
-    def _open(self) -> tuple[PartFile, soundfile.SoundFile]:
-        with self._told():
-            part = PartFile(self.path)
-            try:
-                file = soundfile.SoundFile(
-                    part.descriptor(),
-                    "w",
-                    self._sample_rate,
-                    self._channels,
-                    self._encoding.subtype,
-                    format=self._encoding.format,
-                )
-            except BaseException:
-                part.discard()
-                raise
-        return part, file
 
     def _require_free(self) -> None:
         if not os.path.lexists(self.path):
@@ -248,18 +259,11 @@ class StemFiles:
     ) -> None:
         self._overwrite = overwrite
         self._tags = tags or Tags()
-        self._files: dict[int, StemFile] = {}
-        try:
-            for row, name in enumerate(names):
-                if name is not None:
-                    path = directory / name
-                    _make_folder(path.parent)
-                    self._files[row] = StemFile(
-                        path, encoding, sample_rate, channels, clip, overwrite, song
-                    )
-        except BaseException:
-            self._discard()
-            raise
+        self._files = {
+            row: StemFile(directory / name, encoding, sample_rate, channels, clip, overwrite, song)
+            for row, name in enumerate(names)
+            if name is not None
+        }
 
     def write(self, outputs: Exact) -> None:
         """Takes (outputs, channels, n) in at the end of the files."""
@@ -277,18 +281,22 @@ class StemFiles:
 
     def publish(self) -> Mapping[int, Path]:
         """Gives the finished files their names, all or none; returns the name of each row."""
-        published: dict[int, Path] = {}
         try:
-            for row, file in self._files.items():
-                published[row] = file.publish()
+            return {row: file.publish() for row, file in self._files.items()}
         except BaseException:
             if not self._overwrite:
-                for path in published.values():
-                    path.unlink(missing_ok=True)
+                for file in self._files.values():
+                    file.withdraw()
             raise
-        return published
 
     def __enter__(self) -> StemFiles:
+        try:
+            for file in self._files.values():
+                _make_folder(file.path.parent)
+                file.open()
+        except BaseException:  # nobody leaves what was not entered
+            self._discard()
+            raise
         return self
 
     def __exit__(

@@ -42,11 +42,12 @@ def find_stem(name: str, known: Sequence[str]) -> str:
 
 
 def wanted_stems(names: Iterable[str] | None, known: Sequence[str]) -> tuple[str, ...]:
-    """The known stems that are asked for, in their order; None asks for all.
+    """The known stems that are asked for, in their order; None asks for all, text for one.
 
     Raises:
         UnknownStem: as :func:`find_stem`.
     """
+    names = (names,) if isinstance(names, str) else names
     asked = known if names is None else {find_stem(name, known) for name in names}
     return tuple(stem for stem in known if stem in asked)
 

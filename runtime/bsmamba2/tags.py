@@ -103,6 +103,9 @@ def write_tags(path: Path, container: str, tags: Tags, name: str) -> None:
     Args:
         container: in libsndfile's words, e.g. ``FLAC``.
         name: of the file, for the log.
+
+    Raises:
+        OSError: the disk does not take them, which leaves the file damaged.
     """
     kind = _WRITTEN.get(container)
     if kind is None or not tags:
@@ -117,6 +120,10 @@ def write_tags(path: Path, container: str, tags: Tags, name: str) -> None:
             _to_vorbis(file, tags)
         file.save()
     except Exception as error:
+        # mutagen puts what the system says inside an error of its own.
+        for cause in (error, *error.args):
+            if isinstance(cause, OSError):
+                raise cause from None
         log.warning("the tags of %s could not be written (%s)", name, _said(error))
 
 

@@ -61,6 +61,35 @@ def test_a_folder_is_all_its_songs_and_its_folders_are_made_in_the_output(
     assert made == stems_of("a", "b", "two/c")
 
 
+def test_a_song_that_is_named_twice_is_separated_once(separate, album, tmp_path):
+    result = separate(album, album, album / "a.flac", album / "a.flac", "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert len(visible(tmp_path / "out")) == 6
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--format", "xyz"], "format must be one of"),
+        (["--overlap", "2"], "overlap must be a fraction"),
+        (["--stem", "bass"], "stem must be one of vocals, instrumental; 'bass' came"),
+        (["--template", "{name}.{ext}"], "template must have {stem}"),
+    ],
+)
+def test_what_no_song_can_have_is_said_once_for_all(separate, album, wrong, message):
+    result = separate(album, *wrong)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith(f"bsmamba2: {message}")
+    assert result.stderr.count(message) == 1
+
+
+@pytest.mark.parametrize("name", ["", "x" * 300 + ".wav"])
+def test_a_path_that_can_be_no_song_is_one_sentence(separate, name):
+    result = separate(name)
+    assert result.exit_code == 2
+    assert "an empty one came" in result.stderr or "cannot be opened (File name" in result.stderr
+
+
 def test_the_plan_is_said_before_the_start(separate, album, tmp_path):
     result = separate(album, "-o", tmp_path / "out", "--plan")
     assert "3 songs, 0:01 of audio; 6 files into 2 folders" in result.stderr

@@ -91,6 +91,17 @@ def test_format_and_subtype_are_what_is_asked_for(stub, song, asked, given_forma
 
 
 @pytest.mark.parametrize(
+    ("name", "suffix"),
+    [("song", ".wav"), ("song.flac", ".wav"), ("song.WAVE", ".WAVE"), ("song.v2", ".wav")],
+)
+def test_stems_have_the_suffix_of_what_they_are(stub, song, name, suffix):
+    path = song("x.wav", samples=500)
+    path = path.rename(path.with_name(name))
+    made = Separator(stub.half()).separate_file(path)
+    assert made["vocals"].suffix == suffix
+
+
+@pytest.mark.parametrize(
     ("asked", "message"),
     [
         ({"format": "wma"}, "format must be one of wav, .*, flac, .*; 'wma' came"),

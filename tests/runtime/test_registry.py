@@ -140,6 +140,12 @@ def test_weights_that_make_no_finite_sound_get_no_check(tmp_path, monkeypatch):
     assert (result.exit_code, "broken makes sound that is not finite" in result.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("name", ["none.engine", "none.onnx", "x" * 300 + ".ckpt"])
+def test_a_model_file_that_is_not_there_is_told_so(name):
+    with pytest.raises(ModelError, match="there is no model file .*: check its name and folder"):
+        Separator(name)
+
+
 @pytest.mark.parametrize(
     ("name", "hint"), [("voise", "did you mean voice"), ("x", "there is voice")]
 )

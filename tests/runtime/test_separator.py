@@ -103,6 +103,12 @@ def test_another_thread_can_stop_the_work(stub, noise, song):
         Separator(engine)(noise(2, 500), 44100, cancel=cancel)
 
 
+def test_one_stem_may_be_asked_for_by_its_name_alone(stub, noise, song):
+    separator = Separator(stub.half())
+    assert list(separator(noise(2, 500), 44100, stems="vocals")) == ["vocals"]
+    assert list(separator.separate_file(song(samples=500), stems="other")) == ["instrumental"]
+
+
 def test_to_prewarm_is_to_run_one_whole_chunk(stub):
     engine = stub.half()
     Separator(engine).prewarm()

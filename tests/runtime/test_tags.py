@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 
 import mutagen
 import numpy as np
@@ -11,7 +12,7 @@ import soundfile
 from mutagen.flac import FLAC, Picture
 from mutagen.id3 import APIC, TIT2, TPE1, TRCK, TXXX, USLT
 
-from bsmamba2 import Separator
+from bsmamba2 import AudioError, Separator
 from bsmamba2.tags import read_tags
 
 PNG = base64.b64decode(
@@ -102,3 +103,15 @@ def test_damaged_tags_are_said_and_the_song_is_separated(stub, song, caplog):
     path.write_bytes(content.replace(b"title=", b"ti\xff\xfee="))
     made = Separator(stub.half()).separate_file(path)
     assert soundfile.info(made["vocals"]).frames == 5000
+
+
+def test_a_disk_that_is_full_for_the_tags_leaves_no_damaged_stem(stub, song, monkeypatch):
+    def fill(self, *where, **how):
+        raise mutagen.MutagenError(OSError(errno.ENOSPC, "No space left on device"))
+
+    path = song("song.flac", samples=5000)
+    tag(path)
+    monkeypatch.setattr(FLAC, "save", fill)
+    with pytest.raises(AudioError, match=r"cannot be written \(No space left on device\)"):
+        Separator(stub.half()).separate_file(path)
+    assert list(path.parent.iterdir()) == [path]

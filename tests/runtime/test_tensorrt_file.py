@@ -77,7 +77,7 @@ def test_a_description_with_a_wrong_value_is_one_sentence(engine, key, value):
 
 def test_an_engine_that_is_gone_is_told_by_its_name(engine):
     engine.unlink()
-    with pytest.raises(ModelError, match="voice.engine cannot be read .*: check its name"):
+    with pytest.raises(ModelError, match="there is no model file .*voice.engine': check its name"):
         open_engine(engine)
 
 

@@ -18,7 +18,17 @@ from bsmamba2.naming import DEFAULT_TEMPLATE
 from bsmamba2.plan import Asked
 from bsmamba2.separator import Separator
 
-PATH = click.Path(path_type=Path)
+
+class _Path(click.Path):
+    """A path; an empty one would be the present folder, with all of its songs."""
+
+    def convert(self, value: Any, *where: Any) -> Any:
+        if value == "":
+            self.fail("must be a path; an empty one came", *where)
+        return super().convert(value, *where)
+
+
+PATH = _Path(path_type=Path)
 
 
 @click.command(short_help="Write the vocals and instrumental of songs.")
@@ -26,7 +36,9 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "-o", "--output", metavar="DIR", type=PATH, help="Folder for the stems. Default: the song's."
 )
-@click.option("-m", "--model", help="A name of bsmamba2 models; an .onnx, .ckpt or .safetensors.")
+@click.option(
+    "-m", "--model", help="A name of bsmamba2 models, an .onnx, .engine, .ckpt or .safetensors."
+)
 @click.option("--stem", "stems", multiple=True, help="Write this stem only; may repeat.")
 @click.option("--device", default="auto", show_default=True, help=f"{NAMES}.")
 @click.option(
