@@ -10,26 +10,23 @@ compared. Needs the extras cpu and pedalboard.
 from __future__ import annotations
 
 import argparse
-import datetime
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pedalboard
+from machine import EVERY_CORE, Watch, about, busy
 from pedalboard import Gain, Pedalboard
-from safetensors.numpy import save_file
+from weights import random_model
 
 from bsmamba2 import Manifest, Separator
 from bsmamba2.array import Audio
 from bsmamba2.engine import Engine
-from bsmamba2.models import open_engine, shipped_graphs
+from bsmamba2.models import open_engine
 from bsmamba2_pedalboard import Board, Separate, SeparationEffect, plugin_path
 
 ROOT = Path(__file__).parent.parent
@@ -61,9 +58,10 @@ def main() -> None:
     parser.add_argument("--size", default="small", help="of the graph: tiny, small or paper")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        engine = Timed(open_engine(random_model(Path(folder), arguments.size), "cpu"), chunk=RATE)
+        engine = Timed(open_engine(random_model(arguments.size, Path(folder)), "cpu"), chunk=RATE)
     random = np.random.default_rng(0)
     audio = random.uniform(-0.5, 0.5, (2, arguments.seconds * RATE)).astype(np.float32)
+    watch = Watch()
     table = [
         "| a second of sound | in the engine | beside it | share |",
         "|---|---|---|---|",
@@ -74,29 +72,16 @@ def main() -> None:
         "|---|---|",
         *callbacks(audio, arguments.rounds),
     ]
-    busy = os.getloadavg()[0]
     asked = f"--seconds {arguments.seconds} --rounds {arguments.rounds} --size {arguments.size}"
-    about = (
+    text = (
         f"{arguments.seconds} s of stereo noise in chunks of 1 s, the graph {arguments.size} with "
         f"random weights, medians of {arguments.rounds} rounds in turn, outputs equal to 1e-6; "
-        f"{cpu()}, {os.cpu_count()} cores, load {busy:.1f}; ONNX Runtime "
-        f"{version('onnxruntime')}, Pedalboard {version('pedalboard')}; {datetime.date.today()}; "
+        f"{about(EVERY_CORE, 'onnxruntime', 'pedalboard')}; {busy(watch.others())}; "
         f"`python benchmarks/bridge.py {asked}`."
     )
-    page = "\n".join(["# The bridge's own time", "", *table, "", *calls, "", about, ""])
+    page = "\n".join(["# The bridge's own time", "", *table, "", *calls, "", text, ""])
     (ROOT / "benchmarks/results/bridge.md").write_text(page)
     print(page)
-
-
-def random_model(folder: Path, size: str) -> Path:
-    graph = next(graph for graph in shipped_graphs() if graph.path.stem == size)
-    random = np.random.default_rng(0)
-    tensors = {
-        name: random.normal(0, 0.1, shape).astype(np.float32)
-        for name, shape in graph.manifest.initialisers.items()
-    }
-    save_file(tensors, folder / "model.safetensors")
-    return folder / "model.safetensors"
 
 
 def overheads(engine: Timed, audio: Audio, rounds: int) -> list[str]:
@@ -167,13 +152,6 @@ def callbacks(audio: Audio, rounds: int) -> list[str]:
             times.append((time.thread_time() - start) / blocks)
         rows.append(f"| {name} | {1e6 * statistics.median(times):.1f} µs |")
     return rows
-
-
-def cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(": ")[2]
-    return platform.machine()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ for the networks of others ``pip install bs-roformer demucs``: what is not insta
 from __future__ import annotations
 
 import argparse
-import datetime
 import importlib.util
 import json
 import os
@@ -24,26 +23,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import numpy as np
-import torch
-from floor import floor_s, multiply_adds
-from song import cpu
+from floor import floor_s
+from machine import Watch, about, busy
 
 from bsmamba2.array import Audio
 from bsmamba2.check import check_input, snr_db
 from bsmamba2.onnx_file import read_onnx
 from bsmamba2.ort_engine import OrtEngine
-from bsmamba2_export import artifact
-from bsmamba2_export.exporter import describe
-from bsmamba2_export.trace import trace
-from bsmamba2_network import BSMamba2, Config, model, scan
 
 RESULT = Path(__file__).parent / "results/engine.md"
 RATE = 44100
@@ -84,35 +77,24 @@ def main() -> None:
     ]
     if not grid:
         parser.error(f"there is no such case; there are {GRID} (seconds, threads)")
+    import networks
+
     rows = [row for row in asked.only if importlib.util.find_spec(NEEDS.get(row, "torch"))]
     kept = Path(f"{RESULT.with_suffix('')}.json")
     found: Found = json.loads(kept.read_text()) if kept.is_file() else {}
-    load = os.getloadavg()[0]
-    about = f"{cpu()}; ONNX Runtime {version('onnxruntime')}, torch {torch.__version__}"
+    used = about("as many threads as the table says", "onnxruntime", "torch")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        prepare(folder, grid, "ort" in rows)
+        networks.prepare(folder, {seconds for seconds, _ in grid}, noise, "ort" in rows)
         for seconds, threads in grid:
             for row in rows:
                 figures = process(row, seconds, threads, folder)
                 case = found.setdefault(f"{seconds:g} s, {threads} thread{'s' * (threads > 1)}", {})
-                case[row] = {**figures, "date": str(datetime.date.today()), "about": about}
-                case[row]["load"] = round(load, 1)
+                case[row] = {**figures, "about": used}
                 kept.write_text(json.dumps(found, indent=1) + "\n")
-    page = "\n".join(["# The engine", "", *table(found), "", *notes(found)])
+    page = "\n".join(["# The engine", "", *table(found), "", *notes(found, networks.multiply_adds)])
     print(page)
     RESULT.write_text(page + "\n")
-
-
-def prepare(folder: Path, grid: Sequence[tuple[float, int]], with_ort: bool) -> None:
-    """The models, and for each length what PyTorch makes of it."""
-    net = BSMamba2.untrained("paper")
-    for target in ("portable", "ort")[: 1 + with_ort]:
-        made = trace(net, target=target)
-        artifact.set_manifest(made, describe(net, "paper", target=target))
-        artifact.write(made, folder / f"{target}.onnx")
-    for seconds in {seconds for seconds, _ in grid}:
-        np.save(folder / f"{seconds:g}.npy", torch_run(net)(noise(seconds)))
 
 
 def process(name: str, seconds: float, threads: int, folder: Path) -> dict[str, float]:
@@ -127,18 +109,20 @@ def process(name: str, seconds: float, threads: int, folder: Path) -> dict[str, 
 
 
 def measure(name: str, seconds: float, threads: int, folder: Path) -> dict[str, float]:
-    torch.set_num_threads(threads)
     audio = noise(seconds)
     found: dict[str, float] = {}
     if name == "floor":
-        found["s"] = floor_s(Config(), audio.shape[1] // Config().hop + 1, threads)
+        products = json.loads((folder / f"{seconds:g}.json").read_text())
+        watch = Watch()
+        found["s"] = floor_s(products, threads)
+        found["others"] = watch.others()
     else:
         run, found["parameters"] = runner(name, threads, folder)
         # What is compiled is compiled for one length.
         run(audio if name == "compiled" else noise(1.0))
-        start = time.perf_counter()
+        watch, start = Watch(), time.perf_counter()
         stems = run(audio)
-        found["s"] = time.perf_counter() - start
+        found["s"], found["others"] = time.perf_counter() - start, watch.others()
         if name in OURS:
             found["snr_db"] = snr_db(np.load(folder / f"{seconds:g}.npy"), stems)
             assert found["snr_db"] >= 90, found
@@ -151,42 +135,13 @@ def measure(name: str, seconds: float, threads: int, folder: Path) -> dict[str, 
 
 def runner(name: str, threads: int, folder: Path) -> tuple[Run, float]:
     """How a row separates (channels, samples), and its parameters."""
-    if name in ("engine", "portable", "ort"):
-        path = folder / ("ort.onnx" if name == "ort" else "portable.onnx")
-        engine = OrtEngine(read_onnx(path), "cpu", threads=threads, kernel=name == "engine")
-        return engine.run, engine.manifest.parameters
-    net: torch.nn.Module
-    if name == "roformer":
-        from bs_roformer import BSRoformer
+    if name not in ("engine", "portable", "ort"):
+        import networks  # here, so that no other row has torch in its memory
 
-        # The published form of the network: one stream of residuals.
-        net = BSRoformer(
-            dim=256, depth=10, stereo=True, stft_hop_length=441, time_transformer_depth=1,
-            freq_transformer_depth=1, num_residual_streams=1,
-        )  # fmt: skip
-    elif name == "demucs":
-        from demucs.htdemucs import HTDemucs
-
-        sources = ["drums", "bass", "other", "vocals"]
-        net = HTDemucs(sources=sources, bottom_channels=512, use_train_segment=False)
-    else:
-        net = BSMamba2.untrained("paper")
-    if name == "compiled":
-        # The scan is an operator that a compiler does not look into; its body is plain PyTorch.
-        model.mamba2_scan = scan.scan  # type: ignore[assignment]
-        for layer in net.layers:
-            for block in layer:
-                block.compile(dynamic=False)
-    return torch_run(net.eval()), sum(p.numel() for p in net.parameters())
-
-
-def torch_run(net: torch.nn.Module) -> Run:
-    def run(audio: Audio) -> Audio:
-        with torch.inference_mode():
-            stems: Audio = net(torch.from_numpy(audio)[None])[0].numpy()
-        return stems
-
-    return run
+        return networks.runner(name, threads)
+    path = folder / ("ort.onnx" if name == "ort" else "portable.onnx")
+    engine = OrtEngine(read_onnx(path), "cpu", threads=threads, kernel=name == "engine")
+    return engine.run, engine.manifest.parameters
 
 
 def noise(seconds: float) -> Audio:
@@ -212,24 +167,21 @@ def table(found: Found) -> list[str]:
     return [*lines, "", "How many times the engine's time:", "", *ratios]
 
 
-def notes(found: Found) -> list[str]:
+def notes(found: Found, multiply_adds: Callable[[int], float]) -> list[str]:
     measured = [figures for case in found.values() for figures in case.values()]
     least = min((each["snr_db"] for each in measured if "snr_db" in each), default=0.0)
     seconds = sorted({float(case.partition(" ")[0]) for case in found})
-    counts = ", ".join(
-        f"{multiply_adds(Config(), round(s * RATE) // Config().hop + 1) / 1e9:.0f} for {s:g} s"
-        for s in seconds
-    )
-    dates = sorted({each["date"] for each in measured})
-    loads = [each["load"] for each in measured]
+    counts = ", ".join(f"{multiply_adds(round(s * RATE)) / 1e9:.0f} for {s:g} s" for s in seconds)
+    counted = [each["others"] for each in measured if "others" in each]
+    others = busy(*counted) if len(counted) == len(measured) else "others were not counted"
     return [
         "The paper's size (48.1 M parameters), stereo noise, float32, random weights; the time of "
         "one run after a shorter one, and the peak memory of the process, imports and weights "
         f"included. BSMamba2's answers agree with PyTorch to {least:.0f} dB or better. Its "
         f"multiply-adds, in G: {counts}.",
         "",
-        f"{'; '.join(sorted({each['about'] for each in measured}))}; {' to '.join(dates)}; before "
-        f"the start {min(loads)} to {max(loads)} processes ran. `python benchmarks/engine.py`.",
+        f"{'; '.join(sorted({each['about'] for each in measured}))}; {others}. "
+        "`python benchmarks/engine.py`.",
     ]
 
 

@@ -7,13 +7,15 @@ threads, and nothing else: the time that would be left if all other work cost no
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from bsmamba2_network import Config
+if TYPE_CHECKING:  # it needs torch, whose memory is no part of the floor
+    from bsmamba2_network import Config
 
 CHUNK = 64
 
@@ -25,10 +27,10 @@ def multiply_adds(config: Config, frames: int) -> float:
     return sum(share * b * m * k * n * c for share, (b, m, k, n, c) in products(config, frames))
 
 
-def floor_s(config: Config, frames: int, threads: int) -> float:
-    """The time of all products, in seconds."""
+def floor_s(products: Iterable[tuple[float, Product]], threads: int) -> float:
+    """The time of all :func:`products`, in seconds."""
     total = 0.0
-    for share, product in products(config, frames):
+    for share, product in products:
         # One session at a time: threads of the others would wait by spinning.
         run = session(*product, threads)
         start = time.perf_counter()

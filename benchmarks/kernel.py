@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnxruntime
 import torch
+from machine import Watch, about, busy, cpu
 from onnx import TensorProto, helper
 from torch import Tensor
 from torch.nn.functional import conv1d, pad, silu, softplus
@@ -251,12 +252,6 @@ def measure(library: Path, rounds: int) -> Iterator[str]:
             )
 
 
-def cpu_model() -> str:
-    described = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    found = re.search(r"model name\s*: (.+)", described)
-    return found[1].strip() if found else "unknown CPU"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--library", type=Path, default=kernel.library())
@@ -268,25 +263,25 @@ def main() -> None:
     if asked.serve:
         return serve(asked.library)
     today = datetime.date.today().isoformat()
-    name = re.sub(r"\W+", "-", cpu_model()).strip("-").lower()
+    name = re.sub(r"\W+", "-", cpu()).strip("-").lower()
     page = Path(__file__).parent / "results" / f"kernel-{name}-{today}.md"
     lines = [
-        f"# The scan kernel on {cpu_model()}, {today}",
+        f"# The scan kernel on {cpu()}, {today}",
         "",
-        f"{HEADS} heads of {HEAD_DIM}, {STATE_SIZE} states, float32, from zero states; torch "
-        f"{torch.__version__}, onnxruntime {onnxruntime.__version__}; medians of {asked.rounds} "
-        f"rounds, taken in turn; four sequences of each answer are ≥ {LEAST_DB} dB against "
-        f"float64. Before the start {os.getloadavg()[0]:.1f} of {os.cpu_count()} processors were "
-        "busy. How many times faster "
-        "than PyTorch's chunked scan:",
+        f"{HEADS} heads of {HEAD_DIM}, {STATE_SIZE} states, float32, from zero states; medians of "
+        f"{asked.rounds} rounds, taken in turn; four sequences of each answer are ≥ {LEAST_DB} dB "
+        "against float64. How many times faster than PyTorch's chunked scan:",
         "",
     ]
     print("\n".join(lines))
+    watch = Watch()
     for line in measure(asked.library.resolve(), asked.rounds):
         print(line, flush=True)
         lines.append(line)
     page.parent.mkdir(exist_ok=True)
-    page.write_text("\n".join([*lines, "", "Written by `python benchmarks/kernel.py`.", ""]))
+    used = about("as many threads as the table says", "onnxruntime", "torch")
+    lines += ["", f"{used}; {busy(watch.others())}. Written by `python benchmarks/kernel.py`.", ""]
+    page.write_text("\n".join(lines))
     print(f"\n{page}")
     return None
 

@@ -10,24 +10,20 @@ Linux; needs the extra cpu.
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
-import platform
 import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 import soundfile
-from safetensors.numpy import save_file
-
-from bsmamba2.models import shipped_graphs
+from machine import EVERY_CORE, Watch, about, busy
+from weights import random_model
 
 RESULTS = Path(__file__).parent / "results"
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 720, 320, 60, 20, 40
@@ -41,11 +37,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=int, nargs="+", default=[5, 20, 60])
     lengths = sorted(parser.parse_args().minutes)
-    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        make_model(folder / "voice.safetensors")
+        random_model("tiny", folder)
+        watch = Watch()
         runs = {minutes: measure(folder, minutes) for minutes in lengths}
+        others = watch.others()
     rows = [row(minutes, runs[minutes], lengths[0], runs[lengths[0]]) for minutes in lengths]
     page = "\n".join(
         [
@@ -58,9 +55,8 @@ def main() -> None:
             *rows,
             "",
             "FLAC of 16 bits, stereo, 44100 Hz, to two FLACs; tiny, random weights, whole process; "
-            f"{cpu()}, {os.cpu_count()} cores, of which others kept {load:.1f} busy; ONNX Runtime "
-            f"{version('onnxruntime')}; {datetime.date.today()}; `python benchmarks/memory.py "
-            f"--minutes {' '.join(map(str, lengths))}`",
+            f"{about(EVERY_CORE, 'onnxruntime')}; {busy(others)}; `python benchmarks/memory.py "
+            f"--minutes {' '.join(map(str, lengths))}`.",
             "",
         ]
     )
@@ -71,13 +67,6 @@ def main() -> None:
     assert peak(runs[lengths[-1]]) <= 1.1 * peak(runs[lengths[0]]), "memory grows with the song"
 
 
-def make_model(path: Path) -> None:
-    random = np.random.default_rng(0)
-    graph = next(graph for graph in shipped_graphs() if graph.path.stem == "tiny")
-    shapes = graph.manifest.initialisers.items()
-    save_file({k: random.normal(0, 0.1, v).astype(np.float32) for k, v in shapes}, path)
-
-
 def measure(folder: Path, minutes: int) -> Curve:
     """Separates so many minutes of noise and watches the process."""
     song = folder / f"{minutes}.flac"
@@ -86,7 +75,7 @@ def measure(folder: Path, minutes: int) -> Curve:
         for _ in range(minutes):
             file.write(minute)
     command = [sys.executable, "-m", "bsmamba2", "separate", str(song), "--device", "cpu"]
-    command += ["-m", str(folder / "voice.safetensors"), "-o", str(folder / "out")]
+    command += ["-m", str(folder / "tiny.safetensors"), "-o", str(folder / "out")]
     environment = os.environ | {"BSMAMBA2_CACHE": str(folder / "cache")}
     start, curve = time.perf_counter(), []
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as process:
@@ -144,13 +133,6 @@ def plot(runs: dict[int, Curve]) -> Iterator[str]:
         yield f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
         yield f'<text x="{LEFT + 10 + 80 * k}" y="{low}" fill="{colour}">{minutes} min</text>'
     yield "</svg>"
-
-
-def cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(": ")[2]
-    return platform.machine()
 
 
 if __name__ == "__main__":

@@ -13,22 +13,16 @@ machine.
 from __future__ import annotations
 
 import argparse
-import datetime
-import os
-import platform
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
+from machine import Watch, about, busy
+from streaming import check_step, checked_db, median_s
 
 from bsmamba2 import kernel
-from bsmamba2.check import snr_db
 from bsmamba2.onnx_file import read_onnx
 from bsmamba2.ort_engine import OrtEngine
 from bsmamba2.step_engine import StepEngine
@@ -41,7 +35,6 @@ RESULTS = Path(__file__).parent / "results"
 THREADS = 2
 LATENCY_S = 0.5
 MOST_CHUNK, MOST_STEP, MOST_MB = 0.35, 0.8, 12.0
-LEAST_DB = 90
 
 # 38 bands of 2049 bins: 86 Hz wide up to 1 kHz, then wider; the mini preset has 26.
 BANDS_4096 = (8,) * 12 + (16,) * 10 + (32,) * 6 + (64,) * 4 + (128,) * 3 + (256,) * 2 + (449,)
@@ -68,8 +61,9 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="Sizes of these names.")
     parser.add_argument("--repeat", type=int, default=3)
     arguments = parser.parse_args()
-    load = os.getloadavg()[0]
+    watch = Watch()
     rows = []
+    only = "".join(f" --only '{name}'" for name in arguments.only or ())
     for name in arguments.only or SIZES:
         rows.append(row(name, SIZES[name], arguments.repeat))
         print(rows[-1], flush=True)
@@ -82,11 +76,11 @@ def main() -> None:
         *rows,
         "",
         f"Shares of real time, lower is faster: the median of {arguments.repeat} runs of a chunk, "
-        f"transforms included, and of a step; random weights, {THREADS} threads; fits: chunk ≤ "
+        f"transforms included, and of a step; random weights; fits: chunk ≤ "
         f"{MOST_CHUNK}, step ≤ {MOST_STEP}, float16 ≤ {MOST_MB:g} MB. Kernel: "
-        f"{'yes' if kernel.library() else 'not installed'}; {cpu()}, {os.cpu_count()} cores, of "
-        f"which others kept {load:.1f} busy; ONNX Runtime {version('onnxruntime')}; "
-        f"{datetime.date.today()}; `python benchmarks/sizes.py`.",
+        f"{'yes' if kernel.library() else 'not installed'}; "
+        f"{about(f'{THREADS} threads', 'onnxruntime', 'torch')}; {busy(watch.others())}; "
+        f"`python benchmarks/sizes.py --repeat {arguments.repeat}{only}`.",
         "",
     ]
     RESULTS.mkdir(exist_ok=True)
@@ -126,8 +120,8 @@ def chunk_share(net: BSMamba2, path: Path, with_kernel: bool, repeat: int) -> fl
     second = audio[:, : net.config.sample_rate]
     with torch.inference_mode():
         wanted = net(torch.from_numpy(second)[None])[0].numpy()
-    agree(wanted, engine.run(second))
-    return timed(lambda: engine.run(audio), repeat) / (net.config.chunk / net.config.sample_rate)
+    checked_db(wanted, engine.run(second))
+    return median_s(lambda: engine.run(audio), repeat) / (net.config.chunk / net.config.sample_rate)
 
 
 def step_share(net: BSMamba2, path: Path, repeat: int) -> float:
@@ -138,32 +132,9 @@ def step_share(net: BSMamba2, path: Path, repeat: int) -> float:
     spectra = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     block, lookahead = np.split(spectra, [frames // 2], axis=2)
     engine = StepEngine(read_onnx(path), "cpu", threads=THREADS)
-    with torch.inference_mode():
-        wanted, *_ = net.step(torch.from_numpy(block), torch.from_numpy(lookahead), net.start())
-    agree(wanted.numpy(), engine.step(block, lookahead)[0])
-    taken = timed(lambda: engine.step(block, lookahead), 4 * repeat)
+    check_step(net, engine, block, lookahead)
+    taken = median_s(lambda: engine.step(block, lookahead), 4 * repeat)
     return taken / (block.shape[2] * config.hop / config.sample_rate)
-
-
-def agree(wanted: np.ndarray, found: np.ndarray) -> None:
-    snr = snr_db(wanted, found)
-    assert snr >= LEAST_DB, f"{snr:.1f} dB from the network"
-
-
-def timed(run: Callable[[], object], repeat: int) -> float:
-    taken = []
-    for _ in range(repeat):
-        started = time.perf_counter()
-        run()
-        taken.append(time.perf_counter() - started)
-    return median(taken)
-
-
-def cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(": ")[2]
-    return platform.machine()
 
 
 if __name__ == "__main__":

@@ -4,27 +4,27 @@
                                          # and the README's table
 
 Each row is a process of its own: its wall time from start to end, and its largest resident size.
-The stems are read back and must sum to the song. Linux; needs the extras cpu and network.
+The stems are read back and must sum to the song. Linux; needs the extra cpu.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import soundfile
+from machine import EVERY_CORE, Watch, about, busy
+from weights import random_model
 
-from bsmamba2_network import BSMamba2
+from bsmamba2.checkpoint import read_checkpoint
+from bsmamba2.models import find_graph
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- benchmarks/song.py -->", "<!-- end -->"
@@ -41,7 +41,9 @@ def main() -> None:
         audio, rate = soundfile.read(song, frames=int(arguments.seconds * 44100), dtype="float32")
         soundfile.write(folder / "song.wav", audio, rate, "FLOAT")
         cases = [("paper", "on"), ("paper", "off"), ("small", "on"), ("tiny", "on")]
+        watch = Watch()
         rows = [measure(folder, *case, len(audio) / rate) for case in cases]
+        others = watch.others()
     page = "\n".join(
         [
             "| size | parameters | scan | time | × real time | peak memory |",
@@ -49,9 +51,8 @@ def main() -> None:
             *rows,
             "",
             f"{arguments.seconds:g} s of a stereo song at {rate} Hz, WAV to two WAVs, whole "
-            f"process, random weights; {cpu()}, {os.cpu_count()} cores; ONNX Runtime "
-            f"{version('onnxruntime')}; {datetime.date.today()}; `python benchmarks/song.py "
-            f"--seconds {arguments.seconds:g}`.",
+            f"process, random weights; {about(EVERY_CORE, 'onnxruntime')}; "
+            f"{busy(others)}; `python benchmarks/song.py --seconds {arguments.seconds:g}`.",
         ]
     )
     (ROOT / "benchmarks/results").mkdir(exist_ok=True)
@@ -80,9 +81,7 @@ finally:  # the peak of this process alone, imports and weights included
 
 def measure(folder: Path, preset: str, kernel: str, seconds: float) -> str:
     """One row: separates the song in a process and checks the sum of its stems."""
-    weights = folder / f"{preset}.safetensors"
-    net = BSMamba2.untrained(preset)
-    net.save(weights)
+    weights = random_model(preset, folder)
     command = [sys.executable, "-c", COMMAND, "separate", str(folder / "song.wav"), "--overwrite"]
     command += ["-m", str(weights), "-o", str(folder), "--device", "cpu", "--json"]
     environment = os.environ | {"BSMAMBA2_KERNEL": kernel}
@@ -92,20 +91,13 @@ def measure(folder: Path, preset: str, kernel: str, seconds: float) -> str:
     outputs = json.loads(run.stdout)["outputs"]
     stems = sum(soundfile.read(path)[0] for path in outputs.values())
     np.testing.assert_allclose(stems, soundfile.read(folder / "song.wav")[0], atol=1e-6)
-    parameters = sum(value.numel() for value in net.state_dict().values()) / 1e6
+    parameters = find_graph(read_checkpoint(weights)).manifest.parameters / 1e6
     scan = "kernel" if kernel == "on" else "plain operators"
     peak = int(run.stderr.splitlines()[-1]) * 1024 / 1e9
     return (
         f"| {preset} | {parameters:.1f} M | {scan} | {taken:.1f} s | {seconds / taken:.2f} | "
         f"{peak:.2f} GB |"
     )
-
-
-def cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(": ")[2]
-    return platform.machine()
 
 
 if __name__ == "__main__":

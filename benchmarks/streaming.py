@@ -9,18 +9,15 @@ extras cpu and network.
 from __future__ import annotations
 
 import argparse
-import datetime
-import os
-import platform
 import tempfile
 import time
-from collections.abc import Iterator
-from importlib.metadata import version
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
+from machine import EVERY_CORE, Watch, about, busy
 
 from bsmamba2 import kernel
 from bsmamba2.check import snr_db
@@ -40,21 +37,22 @@ LEAST_DB = 90
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=3, help="Timed for each schedule.")
-    steps = parser.parse_args().steps
-    load = os.getloadavg()[0]
+    parser.add_argument("--only", nargs="+", choices=SCHEDULES, default=list(SCHEDULES))
+    arguments = parser.parse_args()
+    steps = arguments.steps
     scan = "the kernel" if kernel.library() else "plain operators"
+    watch = Watch()
     page = [
         "# The steps of a stream",
         "",
         "| size | block | lookahead | work | a step | × real time | keeps up | SNR |",
         "|---|---|---|---|---|---|---|---|",
-        *(row for preset in SCHEDULES for row in rows(preset, steps)),
+        *(row for preset in arguments.only for row in rows(preset, steps)),
         "",
         f"Random weights, one stereo stream; the median of {steps} steps, spectra in and out; work "
         f"is (block + lookahead) / block; SNR of the first step against the network. The scan by "
-        f"{scan}; {cpu()}, {os.cpu_count()} cores, of which others kept "
-        f"{load:.1f} busy; ONNX Runtime {version('onnxruntime')}; "
-        f"{datetime.date.today()}; `python benchmarks/streaming.py`.",
+        f"{scan}; {about(EVERY_CORE, 'onnxruntime', 'torch')}; {busy(watch.others())}; "
+        f"`python benchmarks/streaming.py --steps {steps} --only {' '.join(arguments.only)}`.",
         "",
     ]
     RESULTS.mkdir(exist_ok=True)
@@ -77,13 +75,8 @@ def row(preset: str, net: BSMamba2, engine: StepEngine, schedule: Schedule, step
     shape = (1, config.channels, schedule.block + schedule.lookahead, config.bins, 2)
     spectrum = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     block, lookahead = np.split(spectrum, [schedule.block], axis=2)
-    engine.reset()
-    found, _ = engine.step(block, lookahead)
-    with torch.inference_mode():
-        wanted, *_ = net.step(torch.from_numpy(block), torch.from_numpy(lookahead), net.start())
-    snr = snr_db(wanted.numpy(), found)
-    assert snr >= LEAST_DB, f"{preset} {schedule}: {snr:.1f} dB"
-    taken = median(timed(engine, block, lookahead) for _ in range(steps))
+    snr = check_step(net, engine, block, lookahead)
+    taken = median_s(lambda: engine.step(block, lookahead), steps)
     lasts = schedule.block * config.hop / config.sample_rate
     ahead = schedule.lookahead * config.hop / config.sample_rate
     return (
@@ -93,17 +86,30 @@ def row(preset: str, net: BSMamba2, engine: StepEngine, schedule: Schedule, step
     )
 
 
-def timed(engine: StepEngine, block: np.ndarray, lookahead: np.ndarray) -> float:
-    started = time.perf_counter()
-    engine.step(block, lookahead)
-    return time.perf_counter() - started
+def check_step(
+    net: BSMamba2, engine: StepEngine, block: np.ndarray, lookahead: np.ndarray
+) -> float:
+    """The SNR in dB of the first step against the network."""
+    engine.reset()
+    found, _ = engine.step(block, lookahead)
+    with torch.inference_mode():
+        wanted, *_ = net.step(torch.from_numpy(block), torch.from_numpy(lookahead), net.start())
+    return checked_db(wanted.numpy(), found)
 
 
-def cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(": ")[2]
-    return platform.machine()
+def checked_db(wanted: np.ndarray, found: np.ndarray) -> float:
+    snr = snr_db(wanted, found)
+    assert snr >= LEAST_DB, f"{snr:.1f} dB from the network"
+    return snr
+
+
+def median_s(run: Callable[[], object], repeat: int) -> float:
+    taken = []
+    for _ in range(repeat):
+        started = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - started)
+    return median(taken)
 
 
 if __name__ == "__main__":

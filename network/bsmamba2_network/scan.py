@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, pad, silu, softplus
 
-from bsmamba2_network import mamba_kernels
+from bsmamba2_network import mamba_kernels, native
 
 CHUNK = 64
 
@@ -198,7 +198,9 @@ def mamba2_scan(
 
 
 def _run(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """The operator's inputs to its outputs, by the body or by mamba_ssm's kernels."""
+    """The operator's inputs to its outputs, by the body or the kernels that take them."""
+    if native.takes(*inputs):
+        return native.forward(*inputs)
     body = mamba_kernels.scan if mamba_kernels.take(*inputs) else scan
     # Autocast would take the products inside for products of a layer, and round the states.
     with torch.autocast(inputs[0].device.type, enabled=False):
@@ -237,7 +239,15 @@ def _remember(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 
 def _backward(ctx, *gradients):  # type: ignore[no-untyped-def]
-    """Runs the forward again under autograd: a scan's inside is large, its inputs are small."""
+    """Runs the forward again under autograd: a scan's inside is large, its inputs are small.
+
+    The C++ kernel has gradients of its own, which do the same.
+    """
+    if native.takes(*ctx.saved_tensors, *ctx.attributes):
+        found = native.gradients(
+            *ctx.saved_tensors, *ctx.attributes, given=gradients, ssm_state=ctx.needs_input_grad[8]
+        )
+        return (*found, None, None, None, None)
     inputs = [
         v.detach().requires_grad_(needed)
         for v, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)

@@ -45,7 +45,7 @@ class TensorRtEngine:
 
     def __init__(self, file: EngineFile, device: str = "auto", trust_engine: bool = False) -> None:
         file.require_trust(trust_engine)
-        place = choose(device, [("tensorrt", lacking_card)])
+        place = choose(device, [("tensorrt", _lacking)])
         _require_card(file, place)
         key = file.key
         trt = import_tensorrt(key.backend)
@@ -161,6 +161,11 @@ class _Slot:
     def __init__(self, index: int) -> None:
         self.stream = CudaStream(index)
         self.input, self.output = CudaBuffer(self.stream), CudaBuffer(self.stream)
+
+
+def _lacking(device: Device) -> str | None:
+    """See :data:`bsmamba2.device.Backend`."""
+    return lacking_card(device, otherwise="give the model that the engine was built of (-m)")
 
 
 def _require_card(file: EngineFile, place: Device) -> None:

@@ -190,7 +190,9 @@ def test_a_real_process_has_no_traceback_for_bad_songs(tmp_path):
 def test_ctrl_c_ends_a_real_process_without_a_trace(song):
     path = song(samples=500_000)
     code = STUBBED.replace("return chunk", "time.sleep(1); return chunk")
-    arguments = [sys.executable, "-c", f"import time\n{code}", "separate", str(path)]
+    # Tests that run in a shell's background would hand on that Ctrl-C is ignored there.
+    heeded = "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    arguments = [sys.executable, "-c", heeded + code, "separate", str(path)]
     with subprocess.Popen(arguments, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
         while len(list(path.parent.iterdir())) < 3:
             time.sleep(0.01)
