@@ -174,7 +174,7 @@ def _capabilities(trt: Any, backend: str, gpus: Sequence[str]) -> dict[str, Any]
     known = {
         name.lower(): value
         for name, value in trt.ComputeCapability.__members__.items()
-        if name.startswith("SM")
+        if name.startswith("SM") and name != "SM75"  # for which it has no products in float32
     }
     for gpu in gpus:
         if gpu not in known:

@@ -20,7 +20,10 @@ from bsmamba2.tensorrt_file import read_engine
 from bsmamba2_network import BSMamba2
 
 RESULTS = Path(__file__).parent / "results"
-ENGINES = (("small", "sm120"), ("small", "sm89"), ("paper", "sm89"), ("paper", "sm120"))
+ENGINES = (
+    *(("small", gpu) for gpu in ("sm80", "sm86", "sm89", "sm120")),
+    *(("paper", gpu) for gpu in ("sm89", "sm120")),
+)
 """Sizes and GPUs, the smaller first: the memory that is reported is the most so far."""
 HEAD = "| size | GPU | chunk | built in | peak memory | engine |\n|---|---|---|---|---|---|\n"
 

@@ -185,7 +185,7 @@ def test_a_truncated_engine_and_a_damaged_description_are_refused(engine, tmp_pa
     ("changes", "kind", "sentence"),
     [
         ({}, DeviceError, "no NVIDIA GPU here to build an engine for: name one with --gpu"),
-        ({"gpus": ["sm90"]}, DeviceError, "gpu must be one of sm120, sm121, sm75"),
+        ({"gpus": ["sm90"]}, DeviceError, "gpu must be one of sm120, sm121, sm80"),
         ({"gpus": ["sm89"], "batch": 0}, ModelError, "batch must be 1 to 64"),
         ({"gpus": ["sm89"], "seconds": 99}, ModelError, "seconds must be 0.1 to 60"),
         ({"gpus": ["sm89"], "backend": "trt"}, ModelError, "backend must be one of"),
