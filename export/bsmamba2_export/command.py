@@ -25,7 +25,8 @@ TELLING_DB = 0.1
     type=click.Choice(TARGETS),
     default="portable",
     show_default=True,
-    help="portable: any ONNX Runtime. ort: its LinearAttention, for CUDA.",
+    help="portable: any ONNX Runtime. ort: its LinearAttention, for CUDA. tensorrt, "
+    "tensorrt-plugin: for trtexec and other builders.",
 )
 @click.option(
     "--io",

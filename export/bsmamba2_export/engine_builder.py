@@ -16,7 +16,7 @@ from typing import Any
 import onnx
 from onnx import ModelProto, numpy_helper
 
-from bsmamba2 import nvidia
+from bsmamba2 import nvidia, tensorrt_plugin
 from bsmamba2.cache import cache_folder, write_bytes
 from bsmamba2.errors import DeviceError, ModelError
 from bsmamba2.models import Readable, read_model
@@ -35,6 +35,7 @@ def build_engine(
     gpus: Sequence[str] = (),
     batch: int = 1,
     seconds: float | None = None,
+    plugin: bool = False,
     overwrite: bool = False,
     report: Report = lambda _: None,
 ) -> EngineFile:
@@ -51,6 +52,8 @@ def build_engine(
             no GPU. None: the GPU that is here.
         batch: the most chunks of one run, 1 to 64.
         seconds: the longest chunk. Default: the model's chunk.
+        plugin: whether the scans are our CUDA kernels in place of TensorRT's operators; only in
+            ``tensorrt``, whose Python must then be there when the engine runs.
         overwrite: whether any other file of that name may be replaced.
         report: told each step, for a person.
 
@@ -68,7 +71,12 @@ def build_engine(
         raise ModelError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
     if not 1 <= batch <= 64:
         raise ModelError(f"batch must be 1 to 64; got {batch}")
+    if plugin and backend != "tensorrt":
+        raise ModelError(f"{backend} takes no plugins from Python: leave plugin out")
     trt = import_tensorrt(backend)
+    target = "tensorrt-plugin" if plugin else "tensorrt"
+    if plugin:
+        tensorrt_plugin.register()
     capabilities = _capabilities(trt, backend, gpus)
     report(f"reading {Path(model).name}")
     read = read_model(model)
@@ -88,6 +96,7 @@ def build_engine(
         names,
         batch,
         frames,
+        target,
     )
     if path.exists() and not overwrite:
         if (known := _built_here(path)) is None or not known.key.asks_for_the_same(key):
@@ -98,7 +107,7 @@ def build_engine(
             return known
         report(f"{path.name} is of another model or TensorRT: building it again")
     report("inlining the scans")
-    network = retarget(_whole(read), manifest)
+    network = retarget(_whole(read), manifest, target)
     report(f"building for {', '.join(names)}, which takes minutes")
     # For a GPU that is not here nothing is measured.
     timings = None if capabilities else TimingCache(key)
@@ -112,7 +121,7 @@ def build_engine(
     finally:
         unfinished.unlink(missing_ok=True)
     digest = hashlib.sha256(engine).hexdigest()
-    made = EngineFile(path, manifest.replace(target="tensorrt"), key, digest)
+    made = EngineFile(path, manifest.replace(target=target), key, digest)
     made.write_description()
     return made
 
@@ -165,7 +174,7 @@ def _capabilities(trt: Any, backend: str, gpus: Sequence[str]) -> dict[str, Any]
     known = {
         name.lower(): value
         for name, value in trt.ComputeCapability.__members__.items()
-        if name.startswith("SM")
+        if name.startswith("SM") and name != "SM75"  # for which it has no products in float32
     }
     for gpu in gpus:
         if gpu not in known:

@@ -26,6 +26,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--gpu", "gpus", default="", help="For example sm89,sm120. Default: the one here.")
 @click.option("--batch", default=1, show_default=True, help="The most chunks of one run.")
 @click.option("--seconds", type=float, help="The longest chunk. Default: the model's.")
+@click.option("--plugin", is_flag=True, help="Our CUDA kernels for the scans; tensorrt alone.")
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 def build_engine(
     model: str,
@@ -34,6 +35,7 @@ def build_engine(
     gpus: str,
     batch: int,
     seconds: float | None,
+    plugin: bool,
     overwrite: bool,
 ) -> None:
     """Build a TensorRT engine of MODEL (a name, .onnx, .ckpt, .safetensors).
@@ -49,6 +51,7 @@ def build_engine(
             gpus=[gpu.strip().lower() for gpu in gpus.split(",") if gpu.strip()],
             batch=batch,
             seconds=seconds,
+            plugin=plugin,
             overwrite=overwrite,
             report=status.update,
         )

@@ -17,14 +17,14 @@ from bsmamba2.manifest import Manifest, State, default_overlap, residual_of
 from bsmamba2.onnx_file import read_onnx
 from bsmamba2.ort_engine import OrtEngine
 from bsmamba2.step_engine import StepEngine, StreamedChunks
-from bsmamba2_export import artifact
+from bsmamba2_export import artifact, tensorrt_target
 from bsmamba2_export.precision import MINIMUM_SNR_DB, with_half_weights
 from bsmamba2_export.trace import finish, state_shapes, trace_scans
 from bsmamba2_export.verify import compare, verify, verify_steps
 from bsmamba2_network import BSMamba2, Config
 from bsmamba2_network.checkpoints import pour, resolve_config
 
-TARGETS = ("portable", "ort")
+TARGETS = ("portable", "ort", *tensorrt_target.TARGETS)
 
 Report = Callable[[str], None]
 
@@ -48,7 +48,8 @@ def export(
         checkpoint: ``.safetensors``, MSST's ``.ckpt`` or the authors' Lightning file.
         output: the ``.onnx`` to write; it appears under this name only when it has been verified.
         config: MSST's yaml or the sizes; read from the checkpoint where it is None.
-        target: ``portable`` (any ONNX Runtime) or ``ort`` (its LinearAttention, for CUDA).
+        target: ``portable`` (any ONNX Runtime), ``ort`` (its LinearAttention, for CUDA),
+            ``tensorrt`` or ``tensorrt-plugin``, made of a portable model that was verified.
         io: ``spectrum``, or ``waveform`` with the Fourier transforms inside.
         streaming: the step of a stream, with its states, in place of whole chunks.
         precision: of the products with weights, ``fp32``, ``fp16`` or ``bf16``; all else is
@@ -97,18 +98,20 @@ def export_network(
     traced = trace_scans(net, manifest.io, streaming=manifest.streaming)
     unproven = path.with_name(f".{path.name}.unverified")
     precision, minimum_db = manifest.precision, MINIMUM_SNR_DB[manifest.precision]
+    for_tensorrt = manifest.target in tensorrt_target.TARGETS
+    target = "portable" if for_tensorrt else manifest.target
     try:
         if precision != "fp32":
             report(f"comparing the digits of {precision} with the network")
             copy = ModelProto()
             copy.CopyFrom(traced)
-            model = finish(copy, net, manifest.target, precision=precision, emulate=True)
+            model = finish(copy, net, target, precision=precision, emulate=True)
             artifact.set_manifest(model, manifest.replace(precision="fp32", weights="fp32"))
             artifact.write(model, unproven)
             proved = prove(unproven, net, minimum_db)
             manifest = manifest.replace(verification=proved.verification, check=proved.check)
         weights = manifest.weights if precision == "fp32" else "fp32"
-        model = finish(traced, net, manifest.target, precision=precision, weights=weights)
+        model = finish(traced, net, target, precision=precision, weights=weights)
         artifact.set_manifest(model, manifest)
         artifact.write(model, unproven)
         if precision != "bf16":  # no CPU has its products
@@ -116,6 +119,8 @@ def export_network(
             proved = prove(unproven, net, minimum_db)
             manifest = proved if precision == "fp32" else manifest
         artifact.set_manifest(model, manifest)
+        if for_tensorrt:
+            model = tensorrt_target.retarget(model, manifest, manifest.target)
         artifact.write(model, unproven)
         unproven.replace(path)
     finally:
@@ -170,6 +175,8 @@ def describe(
     """
     if target not in TARGETS:
         raise ModelError(f"target must be one of {', '.join(TARGETS)}; got {target!r}")
+    if streaming and target in tensorrt_target.TARGETS:
+        raise ModelError(f"target must be portable or ort in a streaming graph; got {target!r}")
     if streaming and io != "spectrum":
         raise ModelError(f"io must be spectrum in a streaming graph; got {io!r}: leave it out")
     if precision not in MINIMUM_SNR_DB:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bsmamba2 import registry
+from bsmamba2 import cuda, registry
 from bsmamba2.array import Audio
 from bsmamba2.cache import cache_folder
 from bsmamba2.check import CHECK_STEPS, make_check
@@ -112,6 +112,8 @@ def _open_tensorrt(path: Path, device: str, verify: bool, trust_engine: bool) ->
     engine = TensorRtEngine(file, device, trust_engine)
     if verify:
         about = {"model": file.sha256, file.key.backend: file.key.version}
+        if file.key.target == "tensorrt-plugin":  # then it runs kernels that are not in it
+            about["cuda_kernels"] = cuda.kernels_version()
         require_verdict(engine, about)
     return engine
 

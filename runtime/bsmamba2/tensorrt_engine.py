@@ -9,7 +9,7 @@ import threading
 from queue import LifoQueue
 from typing import Any
 
-from bsmamba2 import nvidia, stft
+from bsmamba2 import nvidia, stft, tensorrt_plugin
 from bsmamba2.array import Audio
 from bsmamba2.cache import cache_folder, write_bytes
 from bsmamba2.cuda_memory import CudaBuffer, CudaStream
@@ -54,6 +54,8 @@ class TensorRtEngine:
                 f"{file.path.name} was built by {key.backend} {key.version}, and {trt.__version__} "
                 "is installed: build it again with bsmamba2 build-engine"
             )
+        if key.target == "tensorrt-plugin":
+            tensorrt_plugin.register()
         self.manifest, self.device = file.manifest, str(place)
         self._key, self._name = key, file.path.name
         self._lock = threading.Lock()

@@ -35,6 +35,8 @@ class BuildKey:
     """The largest."""
     frames: int
     """The most of one run."""
+    target: str = "tensorrt"
+    """Of the ONNX that it was built from."""
 
     def asks_for_the_same(self, other: BuildKey) -> bool:
         """Whether only the model's bytes or the backend's version differ: then one is stale."""
@@ -133,6 +135,7 @@ def _key(fields: dict[str, Any]) -> BuildKey:
         gpus=tuple(str(gpu) for gpu in fields["gpus"]),
         batch=int(fields["batch"]),
         frames=int(fields["frames"]),
+        target=str(fields.get("target", "tensorrt")),
     )
 
 

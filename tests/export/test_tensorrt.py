@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from bsmamba2 import kernel
 from bsmamba2.check import check_input, snr_db
 from bsmamba2.errors import DeviceError, ModelError
 from bsmamba2.onnx_file import read_onnx
@@ -32,8 +33,8 @@ def engine(portable, tmp_path_factory):
     return build_engine(portable, path, gpus=["sm89", "sm120"])
 
 
-def run(model, spectrum):
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+def run(model, spectrum, options=None):
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return session.run(None, {"spectrum": spectrum})[0]
 
 
@@ -46,6 +47,15 @@ def test_the_inlined_graph_computes_the_same_with_standard_operators_alone(porta
     assert snr_db(wanted, run(made.SerializeToString(), spectrum)) >= 110
 
 
+def test_an_export_for_tensorrt_is_the_verified_file_retargeted(exported, portable):
+    made = onnx.load(exported("tensorrt"))
+    manifest = read_onnx(exported("tensorrt")).manifest
+    assert manifest.target == "tensorrt"
+    assert min(manifest.verification.values()) >= 90
+    again = retarget(onnx.load(portable), manifest)
+    assert [node.op_type for node in again.graph.node] == [n.op_type for n in made.graph.node]
+
+
 def test_nothing_but_the_bodies_changes(portable):
     model = onnx.load(portable)
     made = retarget(model, read_onnx(portable).manifest)
@@ -53,6 +63,31 @@ def test_nothing_but_the_bodies_changes(portable):
     kept = iter(node.op_type for node in made.graph.node)
     assert all(kind in kept for kind in outside)  # in this order
     assert {v.name for v in model.graph.initializer} <= {v.name for v in made.graph.initializer}
+
+
+def test_for_the_plugin_only_the_scans_are_left_and_our_own_operator_runs_them(portable):
+    manifest = read_onnx(portable).manifest
+    model = onnx.load(portable)
+    made = retarget(model, manifest, "tensorrt-plugin")
+    scans = [node for node in made.graph.node if node.domain == "bsmamba2"]
+    assert not made.functions
+    assert {node.op_type for node in scans} == {"mamba2_scan"}
+    marks = {a.name: a.s for a in scans[0].attribute if a.name.startswith("plugin")}
+    assert marks == {"plugin_namespace": b"bsmamba2", "plugin_version": b"1"}
+    if kernel.library() is None:
+        return
+    options = onnxruntime.SessionOptions()
+    options.register_custom_ops_library(str(kernel.library()))
+    spectrum = check_input(1, 2, 20 * 1025).reshape(1, 2, 10, 1025, 2)
+    wanted = run(model.SerializeToString(), spectrum)
+    assert snr_db(wanted, run(made.SerializeToString(), spectrum, options)) >= 110
+
+
+def test_a_size_without_cuda_kernels_gets_no_plugin(portable):
+    model, manifest = onnx.load(portable), read_onnx(portable).manifest
+    other = manifest.replace(initialisers={})
+    with pytest.raises(ModelError, match="no CUDA kernels for: use the target tensorrt"):
+        retarget(model, other, "tensorrt-plugin")
 
 
 def test_an_engine_for_two_gpus_is_built_where_there_is_none(engine, portable):
@@ -150,10 +185,11 @@ def test_a_truncated_engine_and_a_damaged_description_are_refused(engine, tmp_pa
     ("changes", "kind", "sentence"),
     [
         ({}, DeviceError, "no NVIDIA GPU here to build an engine for: name one with --gpu"),
-        ({"gpus": ["sm90"]}, DeviceError, "gpu must be one of sm120, sm121, sm75"),
+        ({"gpus": ["sm90"]}, DeviceError, "gpu must be one of sm120, sm121, sm80"),
         ({"gpus": ["sm89"], "batch": 0}, ModelError, "batch must be 1 to 64"),
         ({"gpus": ["sm89"], "seconds": 99}, ModelError, "seconds must be 0.1 to 60"),
         ({"gpus": ["sm89"], "backend": "trt"}, ModelError, "backend must be one of"),
+        ({"gpus": ["sm89"], "plugin": True}, ModelError, "tensorrt-rtx takes no plugins"),
     ],
 )
 def test_what_cannot_be_built_is_a_sentence(portable, tmp_path, changes, kind, sentence):

@@ -71,10 +71,11 @@ def test_the_output_does_not_depend_on_the_pushes(stub, noise, length, cuts, ove
     np.testing.assert_array_equal(stems, twin(engine, audio, overlap))
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("overlap", OVERLAPS)
-def test_an_engine_that_runs_ahead_gives_the_same_bits(stub, noise, overlap):
+def test_an_engine_that_runs_ahead_gives_the_same_bits(stub, noise, overlap, threads):
     engine = stub.restless(channels=1)
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         for length in EDGES[::5]:
             audio, ahead = noise(1, length), OverlapAdd(engine, overlap, pool=pool)
             np.testing.assert_array_equal(

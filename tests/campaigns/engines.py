@@ -1,0 +1,73 @@
+"""Real TensorRT-RTX engines where there is no GPU: python tests/campaigns/engines.py [--only small]
+
+Builds an engine of each size named below from a checkpoint with random weights, by `bsmamba2
+build-engine` in a process of its own, and reads it back. Writes results/engines.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bsmamba2.tensorrt_file import read_engine
+from bsmamba2_network import BSMamba2
+
+RESULTS = Path(__file__).parent / "results"
+ENGINES = (
+    *(("small", gpu) for gpu in ("sm80", "sm86", "sm89", "sm120")),
+    *(("paper", gpu) for gpu in ("sm89", "sm120")),
+)
+"""Sizes and GPUs, the smaller first: the memory that is reported is the most so far."""
+HEAD = "| size | GPU | chunk | built in | peak memory | engine |\n|---|---|---|---|---|---|\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=("small", "paper"))
+    arguments = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for size, gpu in ENGINES:
+            if arguments.only in (None, size):
+                print(f"{size} for {gpu}", flush=True)
+                rows.append(build(Path(folder), size, gpu))
+    only = f" --only {arguments.only}" if arguments.only else ""
+    version = importlib.metadata.version("tensorrt_rtx_cu13_libs")
+    page = (
+        f"# TensorRT-RTX engines, built without a GPU\n\n{HEAD}" + "\n".join(rows) + "\n\n"
+        "Random weights, float32, by operators; built, described and read back, not run: that takes"
+        f" the card. TensorRT-RTX {version}; {datetime.date.today()}; "
+        f"`python tests/campaigns/engines.py{only}`; the machine had other work, so the times are "
+        "no measure.\n"
+    )
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "engines.md").write_text(page)
+    print(page)
+
+
+def build(folder: Path, size: str, gpu: str) -> str:
+    """Builds one engine; a row of the table."""
+    checkpoint, engine = folder / f"{size}.safetensors", folder / f"{size}.engine"
+    BSMamba2.untrained(size).save(checkpoint)
+    command = ["-m", "bsmamba2", "build-engine", checkpoint, "-o", engine, "--gpu", gpu]
+    started = time.perf_counter()
+    subprocess.run([sys.executable, *map(str, command), "--overwrite"], check=True)
+    took = time.perf_counter() - started
+    file = read_engine(engine)
+    file.require_trust()
+    assert file.key.gpus == (gpu,)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    seconds = file.manifest.chunk / file.manifest.sample_rate
+    bytes_ = engine.stat().st_size / 1e6
+    return f"| {size} | {gpu} | {seconds:.0f} s | {took:.0f} s | {peak:.1f} GB | {bytes_:.0f} MB |"
+
+
+if __name__ == "__main__":
+    main()
