@@ -147,13 +147,13 @@ def add_check(model: str | os.PathLike[str]) -> None:
             )
 
 
-def describe(model: str | os.PathLike[str]) -> Manifest:
-    """A model's manifest, without loading it into an engine.
+def describe(model: str | os.PathLike[str] | None) -> Manifest:
+    """A model's manifest, without loading it into an engine; None for the shipped one.
 
     Raises:
         ModelError: as :func:`open_engine`.
     """
-    if Path(model).suffix == ".engine":
+    if model is not None and Path(model).suffix == ".engine":
         return read_engine(Path(model)).manifest
     path = _model_path(model)
     if path.suffix == ".onnx":
