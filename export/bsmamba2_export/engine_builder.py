@@ -7,6 +7,7 @@ computes in the precision of the ONNX that it is built from.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,9 +17,10 @@ import onnx
 from onnx import ModelProto, numpy_helper
 
 from bsmamba2 import nvidia
+from bsmamba2.cache import cache_folder, write_bytes
 from bsmamba2.errors import DeviceError, ModelError
 from bsmamba2.models import Readable, read_model
-from bsmamba2.tensorrt_file import BACKENDS, BuildKey, EngineFile, description_path, read_engine
+from bsmamba2.tensorrt_file import BACKENDS, BuildKey, EngineFile, read_engine
 from bsmamba2.tensorrt_package import import_tensorrt
 from bsmamba2_export.tensorrt_target import retarget
 
@@ -36,7 +38,9 @@ def build_engine(
     overwrite: bool = False,
     report: Report = lambda _: None,
 ) -> EngineFile:
-    """Builds an engine, unless the one that is there is of the same model, versions and sizes.
+    """Builds an engine, unless the one that is there is of the same model, version and sizes.
+
+    One of the same request whose model or TensorRT has changed since is built again.
 
     Args:
         model: a model's name, a checkpoint or an ``.onnx``.
@@ -47,7 +51,7 @@ def build_engine(
             no GPU. None: the GPU that is here.
         batch: the most chunks of one run, 1 to 64.
         seconds: the longest chunk. Default: the model's chunk.
-        overwrite: whether an engine of another model, version or size may be replaced.
+        overwrite: whether any other file of that name may be replaced.
         report: told each step, for a person.
 
     Raises:
@@ -85,17 +89,20 @@ def build_engine(
         batch,
         frames,
     )
-    if path.exists():
-        if description_path(path).exists() and (known := read_engine(path)).key == key:
+    if path.exists() and not overwrite:
+        if (known := _built_here(path)) is None or not known.key.asks_for_the_same(key):
+            raise ModelError(f"output {str(path)!r} exists: choose another, or overwrite it")
+        if known.key == key:
             known.require_trust()
             report(f"{path.name} is up to date")
             return known
-        if not overwrite:
-            raise ModelError(f"output {str(path)!r} exists: choose another, or overwrite it")
+        report(f"{path.name} is of another model or TensorRT: building it again")
     report("inlining the scans")
     network = retarget(_whole(read), manifest)
     report(f"building for {', '.join(names)}, which takes minutes")
-    engine = _build(trt, network, tuple(capabilities.values()), batch, frames)
+    # For a GPU that is not here nothing is measured.
+    timings = None if capabilities else TimingCache(key)
+    engine = _build(trt, network, tuple(capabilities.values()), batch, frames, timings)
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         unfinished.write_bytes(engine)
@@ -108,6 +115,41 @@ def build_engine(
     made = EngineFile(path, manifest.replace(target="tensorrt"), key, digest)
     made.write_description()
     return made
+
+
+def _built_here(path: Path) -> EngineFile | None:
+    """The engine of that name, if it is one that this user built."""
+    try:
+        known = read_engine(path)
+        known.require_trust()
+    except ModelError:
+        return None
+    return known
+
+
+class TimingCache:
+    """What the builder measured of single layers, for the next build by the same TensorRT for the
+    same GPUs, whatever the model. Losing it costs time and nothing else."""
+
+    def __init__(self, key: BuildKey) -> None:
+        about = json.dumps([key.backend, key.version, key.gpus]).encode()
+        self.path = cache_folder() / "timings" / f"{hashlib.sha256(about).hexdigest()[:32]}.cache"
+
+    def give_to(self, config: Any) -> None:
+        """Lets a build start from what was measured before."""
+        try:
+            known = self.path.read_bytes()
+        except OSError:
+            known = b""
+        cache = config.create_timing_cache(known) or config.create_timing_cache(b"")
+        if cache is not None:
+            config.set_timing_cache(cache, ignore_mismatch=False)
+
+    def take_from(self, config: Any) -> None:
+        """Keeps what a build measured."""
+        cache = config.get_timing_cache()
+        if cache is not None:
+            write_bytes(self.path, bytes(cache.serialize()))
 
 
 def _capabilities(trt: Any, backend: str, gpus: Sequence[str]) -> dict[str, Any]:
@@ -142,7 +184,12 @@ def _whole(read: Readable) -> ModelProto:
 
 
 def _build(
-    trt: Any, model: ModelProto, capabilities: tuple[Any, ...], batch: int, frames: int
+    trt: Any,
+    model: ModelProto,
+    capabilities: tuple[Any, ...],
+    batch: int,
+    frames: int,
+    timings: TimingCache | None,
 ) -> bytes:
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
@@ -163,7 +210,11 @@ def _build(
         config.num_compute_capabilities = len(capabilities)
         for index, capability in enumerate(capabilities):
             config.set_compute_capability(capability, index)
+    if timings:
+        timings.give_to(config)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise ModelError("TensorRT could not build the engine: its own words stand above")
+    if timings:
+        timings.take_from(config)
     return bytes(engine)

@@ -17,16 +17,20 @@ is a masked matrix product, and only the states at the cuts are a recurrence. De
 differences of sums of logarithms, never as quotients of products, which underflow.
 
 ``bsmamba2::mamba2_scan`` is the operator of this name in PyTorch, in ONNX and in the native
-kernels; its signature is the same in all of them.
+kernels; its signature is the same in all of them. On CUDA it runs mamba_ssm's kernels where they
+are installed and their precision will do (:mod:`bsmamba2_network.mamba_kernels`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, pad, silu, softplus
+
+from bsmamba2_network import mamba_kernels, native
 
 CHUNK = 64
 
@@ -187,12 +191,20 @@ def mamba2_scan(
 
     Source: ``mamba_split_conv1d_scan_combined`` and ``RMSNormGated`` of state-spaces/mamba.
     """
+    return _run(
+        zxbcdt, conv_weight, conv_bias, dt_bias, A_log, D, norm_weight, conv_state, ssm_state,
+        head_dim, state_size, reverse, epsilon,
+    )  # fmt: skip
+
+
+def _run(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """The operator's inputs to its outputs, by the body or the kernels that take them."""
+    if native.takes(*inputs):
+        return native.forward(*inputs)
+    body = mamba_kernels.scan if mamba_kernels.take(*inputs) else scan
     # Autocast would take the products inside for products of a layer, and round the states.
-    with torch.autocast(zxbcdt.device.type, enabled=False):
-        return scan(
-            zxbcdt, conv_weight, conv_bias, dt_bias, A_log, D, norm_weight, conv_state, ssm_state,
-            head_dim, state_size, reverse, epsilon,
-        )  # fmt: skip
+    with torch.autocast(inputs[0].device.type, enabled=False):
+        return body(*inputs)
 
 
 @mamba2_scan.register_fake
@@ -221,17 +233,32 @@ def _shapes(
 
 
 def _remember(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    ctx.set_materialize_grads(False)  # the states' would be the largest tensors of all, and zero
     ctx.save_for_backward(*inputs[:9])
     ctx.attributes = inputs[9:]
 
 
 def _backward(ctx, *gradients):  # type: ignore[no-untyped-def]
-    """Runs the body again under autograd: a scan's inside is large, its inputs are small."""
-    inputs = [v.detach().requires_grad_(v.is_floating_point()) for v in ctx.saved_tensors]
-    with torch.enable_grad(), torch.autocast(inputs[0].device.type, enabled=False):
-        outputs = scan(*inputs, *ctx.attributes)
-        found = torch.autograd.grad(outputs, inputs, gradients, allow_unused=True)
-    return (*found, None, None, None, None)
+    """Runs the forward again under autograd: a scan's inside is large, its inputs are small.
+
+    The C++ kernel has gradients of its own, which do the same.
+    """
+    if native.takes(*ctx.saved_tensors, *ctx.attributes):
+        found = native.gradients(
+            *ctx.saved_tensors, *ctx.attributes, given=gradients, ssm_state=ctx.needs_input_grad[8]
+        )
+        return (*found, None, None, None, None)
+    inputs = [
+        v.detach().requires_grad_(needed)
+        for v, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
+    ]
+    with torch.enable_grad():
+        outputs = _run(*inputs, *ctx.attributes)
+    came = [i for i in range(3) if gradients[i] is not None and outputs[i].requires_grad]
+    if came:
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            torch.autograd.backward([outputs[i] for i in came], [gradients[i] for i in came])
+    return (*(v.grad for v in inputs), None, None, None, None)
 
 
 mamba2_scan.register_autograd(_backward, setup_context=_remember)

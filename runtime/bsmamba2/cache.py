@@ -44,12 +44,17 @@ def write_record(path: Path, content: Mapping[str, Any]) -> bool:
     """Keeps JSON values under this path, at once or not at all; False where it cannot be kept."""
     plain = dict(content)
     text = json.dumps({"sha256": _digest(plain), "content": plain}, allow_nan=False)
+    return write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> bool:
+    """Keeps a file under this path, at once or not at all; False where it cannot be kept."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("x", encoding="utf-8") as file:
-                file.write(text)
+            with temporary.open("xb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

@@ -8,9 +8,14 @@ from bsmamba2.array import Audio
 from bsmamba2.engine import Engine
 from bsmamba2.errors import DeviceError
 from bsmamba2.manifest import Check
+from bsmamba2.schedule import Schedule
 
 SNR_DB = 60.0
 """What another device or version must reach: no fault does, and float32's own differences do."""
+
+CHECK_STEPS = Schedule(block=66, lookahead=9)
+"""How a streaming model takes the second: its first block is longer than what scans compute at
+once (64 steps), and what follows needs the states that it leaves."""
 
 
 def check_input(seed: int, channels: int, samples: int) -> Audio:

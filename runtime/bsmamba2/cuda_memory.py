@@ -16,6 +16,7 @@ from bsmamba2.errors import DeviceError
 from bsmamba2.libraries import open_library
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
+_NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
 
 
 class CudaStream:
@@ -28,11 +29,13 @@ class CudaStream:
         self._library = library
         device = ctypes.c_int()
         self._context, self._stream = ctypes.c_void_p(), ctypes.c_void_p()
+        self._event = ctypes.c_void_p()
         self.call("cuInit", 0)
         self.call("cuDeviceGet", ctypes.byref(device), index)
         self.call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), device)
         self.enter()
         self.call("cuStreamCreate", ctypes.byref(self._stream), _NON_BLOCKING)
+        self.call("cuEventCreate", ctypes.byref(self._event), _NO_TIMING)
 
     @property
     def handle(self) -> int:
@@ -42,6 +45,11 @@ class CudaStream:
     def enter(self) -> None:
         """Makes the card's context that of the calling thread; before each use of the stream."""
         self.call("cuCtxSetCurrent", self._context)
+
+    def follow(self, other: CudaStream) -> None:
+        """What is put here from now on waits, on the card, for all that is on the other by now."""
+        self.call("cuEventRecord", other._event, other._stream)
+        self.call("cuStreamWaitEvent", self._stream, other._event, 0)
 
     def wait(self) -> None:
         """Until all that was put on the stream is done."""

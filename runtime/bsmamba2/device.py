@@ -108,25 +108,26 @@ def _tell_of_idle_cards(kind: str, lacking: Mapping[str, str]) -> None:
         log.warning("device auto is cpu, and %s is idle: %s", driver.cards[0].name, lacking["cuda"])
 
 
-def lacking_card(device: Device, cuda: str = "") -> str | None:
+def lacking_card(device: Device, cuda: str = "", otherwise: str = "use --device cpu") -> str | None:
     """What is missing of a card and its driver, as a :class:`Backend` answers.
 
     Args:
         cuda: the CUDA that the software on it was built with, e.g. ``13.0``; empty if unknown.
+        otherwise: what to do on a machine that has no card.
     """
     driver = nvidia.driver()
     if driver is None:
-        return "there is no NVIDIA driver: install one, or use --device cpu"
+        return f"there is no NVIDIA driver: install one, or {otherwise}"
     if not driver.cards:
         why = f" ({driver.fault})" if driver.fault else ""
-        return f"the NVIDIA driver shows no card{why}: see nvidia-smi, or use --device cpu"
+        return f"the NVIDIA driver shows no card{why}: see nvidia-smi, or {otherwise}"
     if device.index >= len(driver.cards):
         listed = ", ".join(f"{device.kind}:{n} {c.name}" for n, c in enumerate(driver.cards))
         return f"there is no card {device.index}: there is {listed}"
     if cuda and driver.cuda[0] < int(cuda.partition(".")[0]):
         return (
             f"driver {driver.release} runs up to CUDA {driver.cuda[0]}.{driver.cuda[1]}, CUDA "
-            f"{cuda} is wanted: update the driver, or use --device cpu"
+            f"{cuda} is wanted: update the driver, or {otherwise}"
         )
     return None
 

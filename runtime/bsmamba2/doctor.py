@@ -57,12 +57,13 @@ def examine() -> Iterator[Finding]:
         for kind, lacking in sorted(BACKENDS, key=lambda backend: backend[0]):
             yield from _devices(kind, lacking, expected)
     yield _audio()
-    for package, extra in (
-        ("pedalboard", "pedalboard"),
-        ("torch", "network"),
-        ("onnx", "export"),
+    for package, extra, use in (
+        ("av", "av", "reads M4A, AAC, MP4 and WMA"),
+        ("pedalboard", "pedalboard", "separation as an effect"),
+        ("torch", "network", "the network in PyTorch"),
+        ("onnx", "export", "bsmamba2 export"),
     ):
-        yield _package(package, extra)
+        yield _package(package, extra, use)
     yield _cache()
     yield from map(_model, registry.PUBLISHED)
 
@@ -154,11 +155,11 @@ def _audio() -> Finding:
     return Finding("audio files", WORKS, found)
 
 
-def _package(package: str, extra: str) -> Finding:
+def _package(package: str, extra: str, use: str) -> Finding:
     version = _version(package)
     if version:
-        return Finding(package, WORKS, f"{version}, of bsmamba2[{extra}]")
-    return Finding(package, ABSENT, "not installed", f'pip install "bsmamba2[{extra}]"')
+        return Finding(package, WORKS, f"{version}, of bsmamba2[{extra}]: {use}")
+    return Finding(package, ABSENT, f"not installed: {use}", f'pip install "bsmamba2[{extra}]"')
 
 
 def _version(package: str) -> str | None:

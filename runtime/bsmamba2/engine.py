@@ -11,7 +11,8 @@ from bsmamba2.manifest import Manifest
 class Engine(Protocol):
     """Something that separates one chunk: an ONNX Runtime session, a TensorRT engine, a stub.
 
-    An engine keeps no memory between chunks and may be shared between threads.
+    An engine keeps no memory between chunks and may be shared between threads. It takes one chunk a
+    call: docs/architecture.md has what was measured of more.
     """
 
     @property

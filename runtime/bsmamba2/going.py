@@ -30,13 +30,13 @@ def through(
     """Pushes the blocks and flushes, telling after each how much has come out."""
     done = 0
     for block in blocks:
-        _require_going(cancel)
+        require_going(cancel)
         outputs = separation.push(block)
         done += outputs.shape[-1]
         yield outputs
         if progress:
             progress(done / sample_rate, max(done, samples) / sample_rate)
-    _require_going(cancel)
+    require_going(cancel)
     outputs = separation.flush()
     done += outputs.shape[-1]
     yield outputs
@@ -44,6 +44,11 @@ def through(
         progress(done / sample_rate, done / sample_rate)
 
 
-def _require_going(cancel: Event | None) -> None:
+def require_going(cancel: Event | None) -> None:
+    """Looks whether the caller wants it to go on; to be asked before every run of a model.
+
+    Raises:
+        Cancelled: the event is set.
+    """
     if cancel is not None and cancel.is_set():
         raise Cancelled("stopped by the caller")

@@ -44,7 +44,8 @@ class State:
 
 @dataclass(frozen=True)
 class Check:
-    """What the model made of a known second of noise, so that any device can be tested once.
+    """What the model made of a known second of noise, so that any device can be tested once. A
+    streaming model takes it in the steps of :data:`bsmamba2.check.CHECK_STEPS`.
 
     ``expected`` is every ``stride``-th sample of the stems (row-major over stems, channels,
     samples); a device must reproduce it with an SNR of at least ``snr_db``.
@@ -207,7 +208,10 @@ class Manifest:
         try:
             return cls._from_fields(fields)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise ModelError(f"the manifest is damaged: {printable(repr(error))}") from None
+            raise ModelError(
+                f"the model's manifest is damaged{missing_field(error)}: get the model again, or "
+                "export it again"
+            ) from None
 
     @classmethod
     def _from_fields(cls, fields: Mapping[str, Any]) -> Manifest:
@@ -247,6 +251,11 @@ def default_overlap(chunk: int, sample_rate: int) -> float:
 def residual_of(stems: tuple[str, ...]) -> str:
     """What a mixture less these stems is called: the instrumental, if they are the vocals."""
     return "instrumental" if stems == ("vocals",) else "residual"
+
+
+def missing_field(error: Exception) -> str:
+    """For a sentence about a damaged JSON: which field it lacks, if that is what was raised."""
+    return f", it has no {printable(repr(error.args[0]))}" if isinstance(error, KeyError) else ""
 
 
 def _require(holds: bool, name: str, allowed: str, came: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import as_file, files
@@ -16,7 +16,7 @@ import numpy as np
 from bsmamba2 import registry
 from bsmamba2.array import Audio
 from bsmamba2.cache import cache_folder
-from bsmamba2.check import make_check
+from bsmamba2.check import CHECK_STEPS, make_check
 from bsmamba2.checkpoint import (
     CONFIG_KEY,
     LICENCE_KEY,
@@ -33,7 +33,7 @@ from bsmamba2.manifest import Manifest, default_overlap, residual_of
 from bsmamba2.onnx_file import OnnxFile, read_onnx
 from bsmamba2.ort_engine import OrtEngine
 from bsmamba2.ort_session import software
-from bsmamba2.step_engine import StepEngine, WholeSteps
+from bsmamba2.step_engine import StepEngine, StreamedChunks, WholeSteps
 from bsmamba2.tensorrt_file import read_engine
 from bsmamba2.verdict import find_check, keep_check, require_verdict
 
@@ -78,10 +78,10 @@ def open_engine(
         return _open_tensorrt(Path(model), device, verify, trust_engine)
     loaded = _load(model, streaming=False)
     if loaded.file.manifest.streaming:
-        return WholeSteps(StepEngine(loaded.file, device, loaded.weights, loaded.manifest))
+        return WholeSteps(_step_engine(loaded, device, verify))
     engine = _whole_engine(loaded, device)
-    if verify and loaded.manifest.check is not None:
-        require_verdict(engine, {"model": loaded.sha256, **software()})
+    if verify:
+        _require_verdict(engine, loaded)
     return engine
 
 
@@ -116,27 +116,71 @@ def _open_tensorrt(path: Path, device: str, verify: bool, trust_engine: bool) ->
     return engine
 
 
-def open_step_engine(model: str | os.PathLike[str] | None, device: str = "auto") -> StepEngine:
+def open_step_engine(
+    model: str | os.PathLike[str] | None, device: str = "auto", *, verify: bool = True
+) -> StepEngine:
     """Loads a model for a stream: an ``.onnx`` exported with ``--streaming``, or a checkpoint.
+
+    Args:
+        verify: as of :func:`open_engine`.
 
     Raises:
         As :func:`open_engine`.
     """
-    loaded = _load(model, streaming=True)
-    return StepEngine(loaded.file, device, loaded.weights, loaded.manifest)
+    return _step_engine(_load(model, streaming=True), device, verify)
 
 
-def add_check(model: str | os.PathLike[str]) -> None:
-    """Makes the check of a checkpoint, which carries none: by plain operators, on the CPU, once.
+def _step_engine(loaded: Readable, device: str, verify: bool) -> StepEngine:
+    steps = StepEngine(loaded.file, device, loaded.weights, loaded.manifest)
+    if verify:
+        _require_verdict(StreamedChunks(steps, CHECK_STEPS), loaded)
+    return steps
 
-    It is kept in this user's cache, and every device has to reproduce it from then on.
+
+def _require_verdict(engine: Engine, loaded: Readable) -> None:
+    if loaded.manifest.check is not None:  # the hash of a large file takes its time
+        require_verdict(engine, {"model": loaded.sha256, **software()})
+
+
+def checkable(model: str | os.PathLike[str], device: str = "auto") -> Iterator[tuple[str, Engine]]:
+    """Every way in which a model runs, ``whole chunks`` and ``a stream``, as an unverified engine
+    that :func:`bsmamba2.check.reproduce` takes.
+
+    Raises:
+        As :func:`open_engine`.
+    """
+    streaming = describe(model).streaming
+    if not streaming:
+        yield "whole chunks", open_engine(model, device, verify=False)
+    if streaming or _is_checkpoint(model):
+        yield "a stream", StreamedChunks(open_step_engine(model, device, verify=False), CHECK_STEPS)
+
+
+def add_checks(
+    model: str | os.PathLike[str], report: Callable[[str], None] = lambda _: None
+) -> None:
+    """Makes the checks of a checkpoint, which carries none: by plain operators, on the CPU, once.
+
+    One of whole chunks and one of a stream. They are kept in this user's cache, and every device
+    has to reproduce them from then on. What was exported carries its own, and is left alone.
+
+    Args:
+        report: told each check that is about to be made, for a person.
 
     Raises:
         As :func:`open_engine`; ModelError too where the weights give no finite output.
     """
-    loaded = _load(model, streaming=False)
-    if loaded.manifest.check is None:
-        engine = OrtEngine(loaded.file, "cpu", loaded.weights, loaded.manifest, kernel=False)
+    for streaming in (False, True) if _is_checkpoint(model) else ():
+        loaded = _load(model, streaming)
+        if loaded.manifest.check is not None:
+            continue
+        report(f"making the check of {'a stream' if streaming else 'whole chunks'}")
+        given = loaded.file, "cpu", loaded.weights, loaded.manifest
+        engine: Engine
+        if streaming:
+            engine = StreamedChunks(StepEngine(*given, kernel=False), CHECK_STEPS)
+        else:
+            engine = OrtEngine(*given, kernel=False)
         check = make_check(engine)
         if not np.isfinite(check.expected).all():
             raise ModelError(f"{loaded.manifest.name} makes sound that is not finite: get it again")
@@ -159,7 +203,8 @@ def describe(model: str | os.PathLike[str] | None) -> Manifest:
     if path.suffix == ".onnx":
         return read_onnx(path).manifest
     checkpoint = read_checkpoint(path)
-    return _with_check(poured_manifest(find_graph(checkpoint).manifest, checkpoint))
+    manifest = poured_manifest(find_graph(checkpoint).manifest, checkpoint)
+    return manifest.replace(check=find_check(manifest))
 
 
 def read_model(model: str | os.PathLike[str]) -> Readable:
@@ -242,13 +287,9 @@ def _load(model: str | os.PathLike[str] | None, streaming: bool) -> Readable:
     checkpoint = read_checkpoint(path)
     registry.require_published(path, checkpoint.sha256)
     graph = find_graph(checkpoint, streaming=streaming)
-    manifest = _with_check(poured_manifest(graph.manifest, checkpoint))
+    manifest = poured_manifest(graph.manifest, checkpoint)
+    manifest = manifest.replace(check=find_check(manifest))
     return Readable(graph, manifest, checkpoint.tensors)
-
-
-def _with_check(manifest: Manifest) -> Manifest:
-    """A checkpoint's manifest with its check, where one was made here before."""
-    return manifest if manifest.streaming else manifest.replace(check=find_check(manifest))
 
 
 def _model_path(model: str | os.PathLike[str] | None) -> Path:
@@ -268,6 +309,11 @@ def _model_path(model: str | os.PathLike[str] | None) -> Path:
     if path.suffix not in known:
         raise ModelError(f"model must be a file in one of {', '.join(known)}; got {str(path)!r}")
     return path
+
+
+def _is_checkpoint(model: str | os.PathLike[str]) -> bool:
+    """Whether it has no graph of its own; a name stands for one too."""
+    return Path(model).suffix not in (".onnx", ".engine")
 
 
 def _how_to_get_one() -> str:

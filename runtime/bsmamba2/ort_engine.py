@@ -8,10 +8,12 @@ import numpy as np
 
 from bsmamba2 import stft
 from bsmamba2.array import Audio
+from bsmamba2.device import parse
 from bsmamba2.errors import ModelError
 from bsmamba2.manifest import Manifest
 from bsmamba2.onnx_file import OnnxFile
-from bsmamba2.ort_session import first_line, open_session
+from bsmamba2.ort_binding import BoundSession
+from bsmamba2.ort_session import first_line, import_onnxruntime, open_session
 
 
 class OrtEngine:
@@ -38,8 +40,16 @@ class OrtEngine:
                 "without --streaming"
             )
         self.manifest = manifest or file.manifest
-        self._session, self.device = open_session(file, device, weights, threads, kernel)
+        self._session, self.device = open_session(
+            file, device, weights, threads, kernel, graphs=True
+        )
         self._input = self._session.get_inputs()[0].name
+        self._bound: BoundSession | None = None
+        place = parse(self.device)
+        if place is not None and place.kind != "cpu":  # there is no bus to spare on a CPU
+            self._bound = BoundSession(
+                import_onnxruntime(), self._session, ("cuda", place.index), len(self.manifest.stems)
+            )
 
     def run(self, chunk: Audio) -> Audio:
         """See :meth:`bsmamba2.engine.Engine.run`."""
@@ -60,6 +70,8 @@ class OrtEngine:
 
     def _run(self, values: Audio) -> Audio:
         try:
+            if self._bound is not None:
+                return self._bound.run(values)
             out: Audio = self._session.run(None, {self._input: values})[0]
         except Exception as error:  # the binding raises bare exceptions of many classes
             raise ModelError(f"{self.manifest.name} failed to run: {first_line(error)}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import io
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,8 @@ from bsmamba2.libraries import missing_library, open_library
 from bsmamba2.manifest import Manifest
 from bsmamba2.onnx_file import OnnxFile
 from bsmamba2.placement import RECORD, require_placement
+
+log = logging.getLogger("bsmamba2")
 
 DISTRIBUTIONS = {"onnxruntime": "cpu", "onnxruntime-gpu": "gpu"}
 """The packages that hold an ONNX Runtime, and the extras that install them."""
@@ -39,6 +42,7 @@ def open_session(
     weights: Mapping[str, Audio] | None = None,
     threads: int | None = None,
     kernel: bool = True,
+    graphs: bool = False,
 ) -> tuple[Any, str]:
     """An ``onnxruntime.InferenceSession`` of the model, and the device that it runs on.
 
@@ -49,6 +53,8 @@ def open_session(
         weights: for a graph without weights, every initialiser by name.
         threads: of one run; None leaves the number to ONNX Runtime (all cores).
         kernel: whether the native kernel may take the scans, where it is there.
+        graphs: whether runs may be recorded as CUDA graphs, by whoever binds their memory
+            (:mod:`bsmamba2.ort_binding`); ``BSMAMBA2_CUDA_GRAPH=off`` says no.
 
     Raises:
         MissingExtra: no ONNX Runtime is installed, or two that overwrite each other are.
@@ -85,13 +91,8 @@ def open_session(
             raise ModelError(f"{file.path.name} has no weights: give a checkpoint in its place")
         values = [ort.OrtValue.ortvalue_from_numpy(weights[name]) for name in file.wanting]
         options.add_external_initializers(list(file.wanting), values)
-    try:
-        with _quiet(ort, place):
-            session = ort.InferenceSession(
-                str(file.path), options, providers=_providers(place), enable_fallback=0
-            )
-    except Exception as error:  # the binding raises bare exceptions of many classes
-        raise ModelError(f"ONNX Runtime refuses {file.path.name}: {first_line(error)}") from None
+    graphs = graphs and place.kind == "cuda" and os.environ.get("BSMAMBA2_CUDA_GRAPH") != "off"
+    session = _create(ort, file, options, place, graphs)
     provider = PROVIDERS[place.kind]
     if session.get_providers()[0] != provider:
         raise DeviceError(
@@ -100,6 +101,22 @@ def open_session(
         )
     require_placement(session, place, provider)
     return session, str(place)
+
+
+def _create(ort: Any, file: OnnxFile, options: Any, place: Device, graphs: bool) -> Any:
+    """The session; without CUDA graphs where ONNX Runtime refuses the model for their sake."""
+    try:
+        with _quiet(ort, place):
+            return ort.InferenceSession(
+                str(file.path), options, providers=_providers(place, graphs), enable_fallback=0
+            )
+    except Exception as error:  # the binding raises bare exceptions of many classes
+        reason = first_line(error)
+    if not graphs:
+        raise ModelError(f"ONNX Runtime refuses {file.path.name}: {reason}")
+    session = _create(ort, file, options, place, graphs=False)
+    log.warning("CUDA graphs are not used, ONNX Runtime refuses them: %s", reason)
+    return session
 
 
 def import_onnxruntime() -> Any:
@@ -211,10 +228,11 @@ def _lacking_tensorrt(device: Device) -> str | None:
 BACKENDS = (("cuda", _lacking_cuda), ("cpu", _lacking_cpu), ("tensorrt", _lacking_tensorrt))
 
 
-def _providers(device: Device) -> list[Any]:
+def _providers(device: Device, graphs: bool) -> list[Any]:
     """The device's provider, and behind it what shape arithmetic may fall to."""
     kinds = {"cpu": (), "cuda": ("cuda",), "tensorrt": ("tensorrt", "cuda")}[device.kind]
-    return [*((PROVIDERS[kind], {"device_id": device.index}) for kind in kinds), PROVIDERS["cpu"]]
+    options = {"device_id": str(device.index)} | ({"enable_cuda_graph": "1"} if graphs else {})
+    return [*((PROVIDERS[kind], options) for kind in kinds), PROVIDERS["cpu"]]
 
 
 @contextlib.contextmanager

@@ -27,11 +27,13 @@ from bsmamba2.channels import ChannelGroups
 from bsmamba2.engine import ReducedEngine
 from bsmamba2.errors import AudioError, ModelError
 from bsmamba2.fifo import Fifo
+from bsmamba2.going import require_going
 from bsmamba2.latency import Jumps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
+    from threading import Event
 
     from bsmamba2.array import Audio, Exact
     from bsmamba2.engine import Engine
@@ -82,8 +84,10 @@ class OverlapAdd:
         window: (chunk,) weights instead of the linear fades, all above 0. Its first half counts as
             1 in the first chunk, its second half in the last.
         channels: of the audio. Default: the engine's; for others see :mod:`bsmamba2.channels`.
-        pool: one thread that runs the engine while the caller goes on: then a chunk's output comes
+        pool: threads that run the engine while the caller goes on: then a chunk's output comes
             with the push that starts the next. The same samples, and memory for a chunk more.
+        cancel: looked at before every run of the engine; where it is set, that push or flush raises
+            :class:`bsmamba2.Cancelled`.
 
     Raises:
         AudioError: overlap, window or channels is out of range.
@@ -96,9 +100,11 @@ class OverlapAdd:
         window: Exact | None = None,
         channels: int | None = None,
         pool: Executor | None = None,
+        cancel: Event | None = None,
     ) -> None:
         manifest = engine.manifest
         self._pool = pool
+        self._cancel = cancel
         self._running: _Run | None = None
         channels = manifest.channels if channels is None else channels
         self.manifest = manifest
@@ -134,6 +140,7 @@ class OverlapAdd:
 
         Raises:
             ModelError: the engine returned another shape, or samples that are not finite.
+            Cancelled: the caller asked to stop.
         """
         self._input.append(audio)
         parts = [np.zeros((*self._shape, 0), np.float32)]
@@ -146,7 +153,7 @@ class OverlapAdd:
         """Ends the stream; returns (stems, channels, m), the rest of the output.
 
         Raises:
-            ModelError: as :meth:`push`.
+            ModelError, Cancelled: as :meth:`push`.
         """
         parts = [np.zeros((*self._shape, 0), np.float32)]
         if self._running:
@@ -203,6 +210,7 @@ class OverlapAdd:
 
     def _heard(self, chunk: Audio, seconds: float) -> Audio:
         """One run of the engine."""
+        require_going(self._cancel)
         expected = (len(self.manifest.stems), *chunk.shape)
         if not chunk.any():
             return np.zeros(expected, np.float32)

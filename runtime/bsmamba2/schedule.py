@@ -17,6 +17,9 @@ from dataclasses import dataclass
 
 from bsmamba2.errors import AudioError
 
+MAX_MS = 60_000.0
+"""The longest block or lookahead: a step is held in memory, and a stream waits for it."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -43,6 +46,25 @@ class Schedule:
         for name, frames in (("block", self.block), ("lookahead", self.lookahead)):
             if frames < 1:
                 raise AudioError(f"{name} must be at least 1 frame; got {frames}")
+
+    @classmethod
+    def of_ms(cls, block_ms: float, lookahead_ms: float, frame_ms: float) -> Schedule:
+        """The nearest whole frames, at least one of each.
+
+        Args:
+            block_ms, lookahead_ms: half a frame to :data:`MAX_MS`.
+            frame_ms: from one frame to the next.
+
+        Raises:
+            AudioError: a length is out of range.
+        """
+        for name, length_ms in (("block_ms", block_ms), ("lookahead_ms", lookahead_ms)):
+            if not frame_ms / 2 <= length_ms <= MAX_MS:
+                raise AudioError(
+                    f"{name} must be {frame_ms:g} ms, a frame of the model, to {MAX_MS:g} ms; "
+                    f"{length_ms:g} came"
+                )
+        return cls(*(max(1, round(length / frame_ms)) for length in (block_ms, lookahead_ms)))
 
     @property
     def work_factor(self) -> float:

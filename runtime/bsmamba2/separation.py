@@ -22,6 +22,7 @@ from bsmamba2.resample import Resampler
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
+    from threading import Event
 
     from bsmamba2.engine import Engine
     from bsmamba2.manifest import Manifest
@@ -101,14 +102,15 @@ class Separation:
         overlap: float,
         step: float = 0.0,
         pool: Executor | None = None,
+        cancel: Event | None = None,
     ) -> Separation:
         """Through an engine, by overlapping chunks.
 
         Args:
             overlap: of neighbouring chunks, a fraction of the chunk in [0, 1).
-            pool: see :class:`bsmamba2.overlap.OverlapAdd`.
+            pool, cancel: see :class:`bsmamba2.overlap.OverlapAdd`.
         """
-        core = OverlapAdd(engine, overlap, channels=channels, pool=pool)
+        core = OverlapAdd(engine, overlap, channels=channels, pool=pool, cancel=cancel)
         return cls(core, sample_rate, channels, step)
 
     @property
@@ -129,6 +131,7 @@ class Separation:
         Raises:
             AudioError: a sample is not finite.
             ModelError: the engine's output is not finite or of a wrong shape.
+            Cancelled: the caller asked to stop.
         """
         audio = to_float32(mixture)
         require_finite(audio, self._sample_rate, self._came)
@@ -141,7 +144,7 @@ class Separation:
         """Ends the stream; returns (outputs, channels, m), the rest of the output.
 
         Raises:
-            ModelError: as :meth:`push`.
+            ModelError, Cancelled: as :meth:`push`.
         """
         pushed = self._core.push(self._to_model.flush())
         stems = np.concatenate([pushed, self._core.flush()], axis=-1)

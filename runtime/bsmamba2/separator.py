@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from threading import Event, Lock
+from threading import Event
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +14,9 @@ import numpy as np
 from bsmamba2.array import Audio, Layout, arrange, to_float32
 from bsmamba2.check import check_input
 from bsmamba2.encoding import Clip
-from bsmamba2.errors import AudioError, DeviceError, ModelError
+from bsmamba2.errors import AudioError
 from bsmamba2.going import Progress, through
+from bsmamba2.loaded import Loaded
 from bsmamba2.naming import DEFAULT_TEMPLATE
 from bsmamba2.plan import Asked
 from bsmamba2.schedule import Schedule
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from bsmamba2.engine import Engine
     from bsmamba2.manifest import Manifest
     from bsmamba2.plan import FilePlan
-    from bsmamba2.step_engine import StepEngine
-
-MAX_STEP_MS = 60_000.0
 
 
 class Separator:
@@ -65,21 +63,8 @@ class Separator:
         *,
         trust_engine: bool = False,
     ) -> None:
-        self._source: str | os.PathLike[str] | None = None
-        self._steps: StepEngine | None = None
-        self._lock = Lock()
-        if model is None or isinstance(model, (str, os.PathLike)):
-            # Here, since this is what imports an ONNX Runtime.
-            from bsmamba2.models import open_engine
-
-            self._engine: Engine = open_engine(model, device, trust_engine=trust_engine)
-            self._source = model
-        elif device == "auto":
-            self._engine = model
-        else:
-            raise DeviceError(
-                f"device must be 'auto' with an engine, which has one; {device!r} came"
-            )
+        self._loaded = Loaded(model, device, trust_engine)
+        self._engine = self._loaded.engine
 
     @property
     def manifest(self) -> Manifest:
@@ -122,8 +107,8 @@ class Separator:
             channels_first: which way an array of two dimensions lies. Default: the smaller
                 dimension is the channels.
             progress: see :data:`Progress`.
-            cancel: set from any thread, it stops the work before the next chunk, with
-                :class:`bsmamba2.Cancelled` and nothing half-written.
+            cancel: set from any thread, it stops the work before the next run of the model,
+                with :class:`bsmamba2.Cancelled` and nothing half-written.
 
         Returns:
             The stems and the residual, float32, at the rate and in the layout of ``audio``.
@@ -181,8 +166,8 @@ class Separator:
             resume: whether to leave stems as they are that such a record says are of this song,
                 model and options; and to make those again that are missing. Records as well.
             progress: see :data:`Progress`.
-            cancel: set from any thread, it stops the work before the next chunk, with
-                :class:`bsmamba2.Cancelled` and nothing half-written.
+            cancel: set from any thread, it stops the work before the next run of the model,
+                with :class:`bsmamba2.Cancelled` and nothing half-written.
 
         Returns:
             The path of each stem that was written. The files of all stems sum to the song: to the
@@ -194,7 +179,8 @@ class Separator:
                 cannot be written.
             ModelError: the model's output is not finite, or it has no such stem.
         """
-        asked = Asked(_tuple(stems), overlap, format, subtype, clip, template)
+        wanted = None if stems is None else tuple(stems)
+        asked = Asked(wanted, overlap, format, subtype, clip, template)
         folder = None if directory is None else Path(directory)
         plan = asked.plan(Path(path), folder, self.manifest)
         return self.separate_planned(
@@ -220,9 +206,11 @@ class Separator:
         made = plan.record.found() if resume else None
         if made and made.all_there:
             return dict(made.outputs)
-        with SongFile(plan.song) as song, ThreadPoolExecutor(1) as pool:
+        # On a card the next chunk is transformed and uploaded while one is computed.
+        ahead = 1 if self.device == "cpu" else 2
+        with SongFile(plan.song) as song, ThreadPoolExecutor(ahead) as pool:
             separation = self._by_chunks(
-                song.sample_rate, song.channels, plan.overlap, plan.encoding.step, pool
+                song.sample_rate, song.channels, plan.overlap, plan.encoding.step, pool, cancel
             )
             files = StemFiles(
                 plan.directory,
@@ -255,6 +243,7 @@ class Separator:
         block_ms: float | None = None,
         lookahead_ms: float | None = None,
         overlap: float | None = None,
+        cancel: Event | None = None,
     ) -> Stream:
         """A stream, to push audio into as it comes.
 
@@ -271,6 +260,8 @@ class Separator:
             lookahead_ms: heard beyond the block, rounded to whole frames. The model must be a
                 checkpoint of a size that is shipped, or exported with ``--streaming``.
             overlap: of neighbouring chunks, where there is no lookahead. Default: the model's.
+            cancel: set from any thread, it stops a push or flush before the next run of the model,
+                with :class:`bsmamba2.Cancelled`.
 
         Raises:
             AudioError: an argument is out of range.
@@ -284,7 +275,7 @@ class Separator:
                     "lookahead the stream runs the model's whole chunks"
                 )
             return Stream(
-                lambda: self._by_chunks(sample_rate, channels, overlap),
+                lambda: self._by_chunks(sample_rate, channels, overlap, cancel=cancel),
                 manifest,
                 sample_rate,
                 channels,
@@ -294,35 +285,18 @@ class Separator:
                 f"overlap must be given without lookahead_ms; {overlap:g} came: the steps of a "
                 "stream do not overlap"
             )
+        frame_ms = 1000 * manifest.hop / manifest.sample_rate
         block_ms = lookahead_ms if block_ms is None else block_ms
-        schedule = Schedule(
-            _frames("block_ms", block_ms, manifest), _frames("lookahead_ms", lookahead_ms, manifest)
-        )
-        stepper = self._another_stepper()
+        schedule = Schedule.of_ms(block_ms, lookahead_ms, frame_ms)
+        stepper = self._loaded.another_stepper()
         return Stream(
-            lambda: Separation(StepStream(stepper, schedule, channels), sample_rate, channels),
+            lambda: Separation(
+                StepStream(stepper, schedule, channels, cancel), sample_rate, channels
+            ),
             manifest,
             sample_rate,
             channels,
         )
-
-    def _another_stepper(self) -> StepEngine:
-        """The streaming model, loaded once, with states of its own."""
-        from bsmamba2.models import open_step_engine
-        from bsmamba2.step_engine import WholeSteps
-
-        with self._lock:
-            if self._steps is None:
-                if isinstance(self._engine, WholeSteps):
-                    self._steps = self._engine.steps
-                elif self._source is None:
-                    raise ModelError(
-                        "lookahead_ms must be None with an engine, which runs whole chunks: make "
-                        "the Separator from the path of a model"
-                    )
-                else:
-                    self._steps = open_step_engine(self._source, self.device)
-            return self._steps.another()
 
     def _by_chunks(
         self,
@@ -331,9 +305,12 @@ class Separator:
         overlap: float | None,
         step: float = 0.0,
         pool: Executor | None = None,
+        cancel: Event | None = None,
     ) -> Separation:
         overlap = self.manifest.overlap if overlap is None else overlap
-        return Separation.by_chunks(self._engine, sample_rate, channels, overlap, step, pool)
+        return Separation.by_chunks(
+            self._engine, sample_rate, channels, overlap, step, pool, cancel
+        )
 
     def _separate(
         self,
@@ -351,7 +328,7 @@ class Separator:
         known = self.manifest.outputs
         names = wanted_stems(stems, known)
         rows = [known.index(name) for name in names]
-        separation = self._by_chunks(sample_rate, channels, overlap)
+        separation = self._by_chunks(sample_rate, channels, overlap, cancel=cancel)
         outputs = np.empty((len(names), channels, samples), np.float32)
         blocks = (mixture[:, at : at + BLOCK] for at in range(0, samples, BLOCK))
         done = 0
@@ -394,18 +371,3 @@ def separate(
             stems=stems,
             overlap=overlap,
         )
-
-
-def _tuple(stems: Iterable[str] | None) -> tuple[str, ...] | None:
-    return None if stems is None else tuple(stems)
-
-
-def _frames(name: str, milliseconds: float, manifest: Manifest) -> int:
-    """Milliseconds in whole frames of the model."""
-    frame_ms = 1000 * manifest.hop / manifest.sample_rate
-    if not frame_ms / 2 <= milliseconds <= MAX_STEP_MS:
-        raise AudioError(
-            f"{name} must be {frame_ms:g} ms, a frame of the model, to {MAX_STEP_MS:g} ms; "
-            f"{milliseconds:g} came"
-        )
-    return max(1, round(milliseconds / frame_ms))

@@ -14,6 +14,7 @@ from bsmamba2.errors import AudioError, ModelError
 from bsmamba2.manifest import Manifest
 from bsmamba2.onnx_file import OnnxFile
 from bsmamba2.ort_session import first_line, import_onnxruntime, open_session
+from bsmamba2.schedule import Schedule
 
 
 class StepEngine:
@@ -181,5 +182,28 @@ class WholeSteps:
     def run(self, chunk: Audio) -> Audio:
         """See :meth:`bsmamba2.engine.Engine.run`."""
         n_fft, hop, samples = self.manifest.n_fft, self.manifest.hop, chunk.shape[-1]
-        stems = self.steps.whole(stft.stft(chunk, n_fft, hop)[np.newaxis])[0]
+        stems = self._separate(stft.stft(chunk, n_fft, hop)[np.newaxis])[0]
         return stft.istft(stems, n_fft, hop, samples)
+
+    def _separate(self, spectrum: Audio) -> Audio:
+        return self.steps.whole(spectrum)
+
+
+class StreamedChunks(WholeSteps):
+    """A streaming model as an engine for which every chunk is a stream of its own, in steps.
+
+    Args:
+        schedule: the frames of a step.
+    """
+
+    def __init__(self, steps: StepEngine, schedule: Schedule) -> None:
+        super().__init__(steps)
+        self._schedule = schedule
+
+    def _separate(self, spectrum: Audio) -> Audio:
+        stream = self.steps.another()
+        done: list[Audio] = []
+        for step in self._schedule.steps(spectrum.shape[2]):
+            stems = stream.step(spectrum[:, :, step.block], spectrum[:, :, step.lookahead])
+            done += stems if step.last else stems[:1]
+        return np.concatenate(done, axis=3)

@@ -16,11 +16,13 @@ import numpy as np
 
 from bsmamba2.channels import ChannelGroups
 from bsmamba2.errors import ModelError
+from bsmamba2.going import require_going
 from bsmamba2.latency import Jumps
 from bsmamba2.stft_stream import IstftStream, StftStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from threading import Event
 
     from bsmamba2.array import Audio
     from bsmamba2.engine import Stepper
@@ -37,13 +39,22 @@ class StepStream:
         stepper: runs the steps; this stream is all it runs meanwhile, from a reset on.
         schedule: the frames of a step.
         channels: of the audio. Default: the stepper's; for others see :mod:`bsmamba2.channels`.
+        cancel: looked at before every step; where it is set, that push or flush raises
+            :class:`bsmamba2.Cancelled`.
 
     Raises:
         AudioError: channels is out of range.
     """
 
-    def __init__(self, stepper: Stepper, schedule: Schedule, channels: int | None = None) -> None:
+    def __init__(
+        self,
+        stepper: Stepper,
+        schedule: Schedule,
+        channels: int | None = None,
+        cancel: Event | None = None,
+    ) -> None:
         manifest = stepper.manifest
+        self._cancel = cancel
         self.manifest = manifest
         self._stepper = stepper
         self._schedule = schedule
@@ -69,6 +80,7 @@ class StepStream:
 
         Raises:
             ModelError: the model failed to run, or returned what is not finite.
+            Cancelled: the caller asked to stop.
         """
         parts = [self._out(np.zeros((math.prod(self._made), 0), np.float32))]
         for at in range(0, audio.shape[-1], PIECE):
@@ -79,7 +91,7 @@ class StepStream:
         """Ends the stream; returns (stems, channels, m), the rest of the output.
 
         Raises:
-            ModelError: as :meth:`push`.
+            ModelError, Cancelled: as :meth:`push`.
         """
         self._hold(self._stft.flush())
         parts = list(self._steps())
@@ -106,6 +118,7 @@ class StepStream:
             yield self._step(step)
 
     def _step(self, step: Step) -> Audio:
+        require_going(self._cancel)
         held = self._frames
         stems = self._stepper.step(held[:, :, step.block], held[:, :, step.lookahead])
         done = np.concatenate(stems, axis=3) if step.last else stems[0]

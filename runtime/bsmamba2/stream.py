@@ -80,6 +80,7 @@ class Stream:
             AudioError: another shape or type, or a sample that is not finite. The stream is as it
                 was.
             ModelError: the model failed. Reset before the next push.
+            Cancelled: the caller asked to stop. Clear the event and reset before the next push.
         """
         audio = self._arranged(np.asarray(samples))
         seconds = audio.shape[-1] / self.sample_rate
@@ -90,6 +91,7 @@ class Stream:
 
         Raises:
             ModelError: the model failed.
+            Cancelled: the caller asked to stop; what was left is forgotten.
         """
         try:
             return self._out(self._separation.flush, 0.0)

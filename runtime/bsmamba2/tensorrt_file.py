@@ -8,14 +8,14 @@ caller says that it is to be trusted.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bsmamba2.cache import cache_folder, read_record, write_record
 from bsmamba2.checkpoint import file_sha256
-from bsmamba2.errors import ModelError, printable
-from bsmamba2.manifest import MAX_JSON_BYTES, Manifest
+from bsmamba2.errors import ModelError
+from bsmamba2.manifest import MAX_JSON_BYTES, Manifest, missing_field
 
 BACKENDS = ("tensorrt", "tensorrt-rtx")
 
@@ -35,6 +35,10 @@ class BuildKey:
     """The largest."""
     frames: int
     """The most of one run."""
+
+    def asks_for_the_same(self, other: BuildKey) -> bool:
+        """Whether only the model's bytes or the backend's version differ: then one is stale."""
+        return self == replace(other, model_sha256=self.model_sha256, version=self.version)
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,14 @@ class EngineFile:
         Raises:
             ModelError: with the line that mends it.
         """
-        if file_sha256(self.path) != self.sha256:
+        try:
+            found = file_sha256(self.path)
+        except OSError as error:
+            raise ModelError(
+                f"the engine {self.path} cannot be read ({error.strerror}): check its name and "
+                "folder"
+            ) from None
+        if found != self.sha256:
             raise ModelError(
                 f"{self.path} is not the engine that {description_path(self.path).name} describes: "
                 "it is damaged or was exchanged; build it again with bsmamba2 build-engine"
@@ -105,8 +116,11 @@ def read_engine(path: Path) -> EngineFile:
         content = json.loads(text)
         manifest = Manifest.from_json(json.dumps(content["manifest"]))
         return EngineFile(path, manifest, _key(content["key"]), str(content["sha256"]))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ModelError(f"{beside} is damaged: {printable(repr(error))}") from None
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+        raise ModelError(
+            f"{beside} is damaged{missing_field(error)}: copy it again with its engine, or build "
+            "both again with bsmamba2 build-engine"
+        ) from None
 
 
 def _key(fields: dict[str, Any]) -> BuildKey:

@@ -94,7 +94,8 @@ def read_torch_file(path: Path) -> Any:
     except _CodeError as error:
         raise ModelError(f"{path} carries code ({error}) and is refused") from None
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, OSError) as error:
-        raise ModelError(f"{path} is damaged: {printable(repr(error))}") from None
+        why = printable(str(error)) if isinstance(error, ValueError) else "its index makes no sense"
+        raise ModelError(f"{path} is damaged ({why}): download it again") from None
 
 
 class _CodeError(Exception):

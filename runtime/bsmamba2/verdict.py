@@ -1,8 +1,9 @@
 """Whether a model may be trusted on a device: it must reproduce its check there, once.
 
-The check is one run of the engine on a second of noise. A device that passes is remembered in the
-user's cache by everything that the answer may depend on: the model's bytes, the versions of what
-computes, and the hardware. One that fails is tried again next time, since a new driver mends it.
+The check is one run of the engine on a second of noise, or of a streaming model a stream of it. A
+device that passes is remembered in the user's cache by everything that the answer may depend on:
+the model's bytes, the versions of what computes, and the hardware. One that fails is tried again
+next time, since a new driver mends it.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def _passed(kept: Mapping[str, Any], check: Check) -> bool:
 def _check_path(manifest: Manifest) -> Path:
     # The sizes that a checkpoint may state beside its weights are in the name as well.
     sizes = manifest.sample_rate, manifest.hop, manifest.stems
-    return _path("checks", f"{manifest.checkpoint_sha256} {sizes}")
+    form = " a stream" if manifest.streaming else ""
+    return _path("checks", f"{manifest.checkpoint_sha256} {sizes}{form}")
 
 
 def _path(kind: str, key: str) -> Path:

@@ -20,13 +20,13 @@
 // so 37 k for a band axis of 62 (one chunk, no state) and 283 k for a time axis of 801.
 #include "half.h"
 #include "scan.h"
+#include "tile.h"
 #include "vector.h"
 
 namespace bsmamba2 {
 namespace {
 
 constexpr int Q = chunk_length;
-constexpr int panel = V * W;
 
 INLINE int64_t ceil(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 INLINE int64_t panels(const Shape& s) { return ceil(s.head_dim, panel) / panel; }
@@ -67,59 +67,6 @@ size_t block_floats(const Shape& s) {
 }
 
 size_t state_floats(const Shape& s) { return size_t(s.heads * panels(s) * s.state * panel); }
-
-// ---- The one product: a tile of rows by columns, sums += a · b over k ------------------------
-
-template <int row_count, int vectors = V>
-struct Tile {
-  static constexpr int rows = row_count;
-  Vec sums[rows][vectors];
-
-  INLINE Tile() {
-#pragma GCC unroll 8
-    for (int r = 0; r < rows; ++r)
-#pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) sums[r][v] = Vec{};
-  }
-
-  INLINE void multiply(const float* a, int64_t a_row, int64_t a_k, const float* b, int64_t b_k,
-                       int64_t count) {
-    for (int64_t k = 0; k < count; ++k, a += a_k, b += b_k) {
-      Vec column[vectors];
-#pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) column[v] = load(b + v * W);
-#pragma GCC unroll 8
-      for (int r = 0; r < rows; ++r) {
-        Vec row = all(a[r * a_row]);
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; ++v) sums[r][v] += row * column[v];
-      }
-    }
-  }
-
-  // Calls body(row, column, W sums).
-  template <class Body>
-  INLINE void each(Body body) {
-#pragma GCC unroll 8
-    for (int r = 0; r < rows; ++r)
-#pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) body(r, v * W, sums[r][v]);
-  }
-};
-
-// Calls body(i, tile) for the rows 0 … count - 1 from the last to the first: what is left over R in
-// one tile, then R at a time.
-template <int n, class Body>
-INLINE void last_tile(int64_t i, int64_t rows, Body body) {
-  if (rows == n) return body(i, Tile<n>{});
-  if constexpr (n > 1) last_tile<n - 1>(i, rows, body);
-}
-template <class Body>
-INLINE void each_tile(int64_t count, Body body) {
-  int64_t i = count / R * R;
-  last_tile<R - 1>(i, count - i, body);
-  while ((i -= R) >= 0) body(i, Tile<R>{});
-}
 
 // ---- prepare ----------------------------------------------------------------------------------
 
@@ -378,8 +325,10 @@ void finish(const Shape& s, const Weights& w, const float* const* z, float* cons
 
 }  // namespace
 
+extern const Adjoint BSMAMBA2_ADJOINT;
 extern const Isa BSMAMBA2_ISA;
-const Isa BSMAMBA2_ISA{BSMAMBA2_ISA_NAME, block_floats, state_floats, prepare,     advance,
-                       combine,           finish,       load_state,   store_state, widen, narrow};
+const Isa BSMAMBA2_ISA{BSMAMBA2_ISA_NAME, block_floats, state_floats, prepare, advance,
+                       combine,           finish,       load_state,   store_state,
+                       widen,             narrow,       &BSMAMBA2_ADJOINT};
 
 }  // namespace bsmamba2

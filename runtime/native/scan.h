@@ -53,6 +53,8 @@ struct Weights {
 // finish uses the block up. A null state is zero, or is not wanted. `past_caches` asks that y go
 // straight to memory; its rows must then be whole cache lines. A state lies head by head in panels
 // of as many columns as a tile has: (H, panels, N, columns).
+struct Adjoint;
+
 struct Isa {
   const char* name;
   size_t (*block_floats)(const Shape&);
@@ -68,6 +70,7 @@ struct Isa {
   void (*store_state)(const Shape&, const float* panels, float* state);  // to (H, P, N)
   void (*widen)(const uint16_t* half, float* single, int64_t count);
   void (*narrow)(const float* single, uint16_t* half, int64_t count);
+  const Adjoint* adjoint;  // the gradients, see adjoint.h
 };
 
 // The best instruction set of this machine, or the one that BSMAMBA2_ISA names. Null where that

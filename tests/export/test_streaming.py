@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,12 +13,14 @@ from click.testing import CliRunner
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bsmamba2 import ModelError
-from bsmamba2.check import snr_db
+from bsmamba2 import DeviceError, ModelError
+from bsmamba2.check import CHECK_STEPS, reproduce, snr_db
 from bsmamba2.cli import main
 from bsmamba2.models import open_engine, open_step_engine
+from bsmamba2.onnx_file import read_onnx
 from bsmamba2.schedule import Schedule
-from bsmamba2_export import export, verify
+from bsmamba2.step_engine import StepEngine, StreamedChunks
+from bsmamba2_export import artifact, export, verify
 from bsmamba2_network import BSMamba2, model
 from bsmamba2_network.scan import recurrence, scan
 from support.streams import network_step, run_steps
@@ -133,6 +136,26 @@ def test_steps_of_another_network_are_refused(engines):
         verify.verify_steps(engines["portable", "on"], BSMamba2.untrained("tiny", seed=1))
 
 
+def test_the_check_of_a_stream_is_reproduced_only_if_the_states_are_kept(exported, monkeypatch):
+    steps = open_step_engine(exported(streaming=True), "cpu")
+    assert reproduce(StreamedChunks(steps, CHECK_STEPS)) >= 60
+    step = StepEngine.step
+    monkeypatch.setattr(StepEngine, "step", lambda self, *two: (self.reset(), step(self, *two))[1])
+    with pytest.raises(DeviceError, match="does not reproduce its check: SNR"):
+        reproduce(StreamedChunks(steps, CHECK_STEPS))
+
+
+@pytest.mark.parametrize("load", [open_engine, open_step_engine])
+def test_a_streaming_model_must_reproduce_its_check_at_first_use(exported, tmp_path, load):
+    model = onnx.load(exported(streaming=True))
+    manifest = read_onnx(exported(streaming=True)).manifest
+    wrong = replace(manifest.check, expected=-manifest.check.expected)
+    artifact.set_manifest(model, manifest.replace(check=wrong))
+    artifact.write(model, tmp_path / "voice.onnx")
+    with pytest.raises(DeviceError, match="does not reproduce its check: SNR"):
+        load(tmp_path / "voice.onnx", "cpu")
+
+
 def test_a_streaming_graph_of_waveforms_is_refused(checkpoint, tmp_path):
     with pytest.raises(ModelError, match="io must be spectrum in a streaming graph"):
         export(checkpoint, tmp_path / "x.onnx", io="waveform", streaming=True)
@@ -142,4 +165,6 @@ def test_the_command_exports_steps_and_info_says_so(checkpoint, tmp_path):
     path = tmp_path / "voice.onnx"
     result = CliRunner().invoke(main, ["export", str(checkpoint), "-o", str(path), "--streaming"])
     assert (result.exit_code, result.stdout.count("SNR") >= 3) == (0, True)
-    assert "steps of a stream" in CliRunner().invoke(main, ["info", str(path)]).stdout
+    page = CliRunner().invoke(main, ["info", str(path), "--check", "--device", "cpu"]).stdout
+    assert "steps of a stream" in page
+    assert "dB, a stream" in page

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import onnx
 import onnxruntime
@@ -11,8 +13,9 @@ import pytest
 from bsmamba2.check import check_input, snr_db
 from bsmamba2.errors import DeviceError, ModelError
 from bsmamba2.onnx_file import read_onnx
-from bsmamba2.tensorrt_file import description_path, read_engine
-from bsmamba2_export.engine_builder import build_engine
+from bsmamba2.tensorrt_file import BuildKey, description_path, read_engine
+from bsmamba2_export import engine_builder
+from bsmamba2_export.engine_builder import TimingCache, build_engine
 from bsmamba2_export.tensorrt_target import retarget
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
@@ -67,6 +70,59 @@ def test_the_same_engine_is_not_built_twice_and_another_not_written_over_it(engi
     assert engine.path.stat().st_mtime_ns == before
     with pytest.raises(ModelError, match="exists: choose another, or overwrite it"):
         build_engine(portable, engine.path, gpus=["sm86"])
+
+
+@pytest.mark.parametrize("changes", [{"version": "1.0"}, {"model_sha256": "0" * 64}])
+def test_one_whose_model_or_tensorrt_has_changed_is_built_again(
+    portable, tmp_path, changes, monkeypatch
+):
+    monkeypatch.setattr(engine_builder, "_build", lambda *given: b"engine")
+    engine = build_engine(portable, tmp_path / "voice.engine", gpus=["sm89"], seconds=0.2)
+    stale = dataclasses.replace(engine, key=dataclasses.replace(engine.key, **changes))
+    stale.write_description()
+    said = []
+    build_engine(portable, engine.path, gpus=["sm89"], seconds=0.2, report=said.append)
+    assert "voice.engine is of another model or TensorRT: building it again" in said
+    assert read_engine(engine.path).key == engine.key
+
+
+def test_what_no_build_of_ours_wrote_is_not_written_over(portable, tmp_path):
+    (tmp_path / "voice.engine").write_bytes(b"precious")
+    with pytest.raises(ModelError, match="exists: choose another, or overwrite it"):
+        build_engine(portable, tmp_path / "voice.engine", gpus=["sm89"])
+    assert (tmp_path / "voice.engine").read_bytes() == b"precious"
+
+
+class TimingConfig:
+    """TensorRT's builder configuration, as far as its timing cache goes."""
+
+    def create_timing_cache(self, data):
+        return None if data == b"damaged" else SimpleNamespace(serialize=lambda: data + b"more")
+
+    def set_timing_cache(self, cache, ignore_mismatch):
+        assert not ignore_mismatch
+        self.cache = cache
+
+    def get_timing_cache(self):
+        return self.cache
+
+
+def test_timings_are_kept_by_tensorrt_and_gpu_whatever_the_model():
+    key = BuildKey("0" * 64, "tensorrt", "11.4", ("NVIDIA L4",), 1, 801)
+    for model, version, wanted in (
+        ("0", "11.4", b"more"),
+        ("1", "11.4", b"moremore"),
+        ("1", "11.5", b"more"),
+    ):
+        timings = TimingCache(dataclasses.replace(key, model_sha256=model * 64, version=version))
+        config = TimingConfig()
+        timings.give_to(config)
+        timings.take_from(config)
+        assert timings.path.read_bytes() == wanted
+    timings.path.write_bytes(b"damaged")
+    timings.give_to(config)
+    timings.take_from(config)
+    assert timings.path.read_bytes() == b"more"
 
 
 def test_an_engine_of_a_strangers_is_refused_unless_it_is_trusted(engine, monkeypatch, tmp_path):

@@ -5,17 +5,22 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from bsmamba2 import cuda_memory, nvidia, tensorrt_engine
+from bsmamba2.cache import cache_folder
 from bsmamba2.check import check_input, make_check, snr_db
 from bsmamba2.errors import AudioError, DeviceError, ModelError
 from bsmamba2.manifest import Manifest
 from bsmamba2.models import describe, open_engine
 from bsmamba2.nvidia import Card, Driver
 from bsmamba2.tensorrt_file import BuildKey, EngineFile
+
+from .lazy_card import LazyCard
 
 KEY = BuildKey("0" * 64, "tensorrt-rtx", "1.7", ("sm90",), batch=2, frames=101)
 
@@ -132,3 +137,109 @@ def test_a_full_card_is_a_sentence(card, write, monkeypatch):
     monkeypatch.setenv("FAKE_GPU_FULL", "1")
     with pytest.raises(DeviceError, match="use shorter chunks, or free the card's memory"):
         engine.run(check_input(1, 2, 5000))
+
+
+class CompilingTensorRT(FakeTensorRT):
+    """Compiles where its cache has nothing; the cache refuses what it did not write."""
+
+    compiled: ClassVar[list[str]] = []
+
+    class Runtime(FakeTensorRT.Runtime):
+        cache = b""
+
+        def create_runtime_config(self):
+            return self
+
+        create_runtime_cache = create_runtime_config
+
+        def deserialize(self, data):
+            self.cache = data if data == b"kernels" else b""
+            return bool(self.cache)
+
+        def set_runtime_cache(self, cache):
+            assert cache is self
+
+        def create_execution_context(self, config):
+            return super().create_execution_context()
+
+        def execute_async_v3(self, stream):
+            if not self.cache:
+                CompilingTensorRT.compiled.append("kernels")
+                self.cache = b"kernels"
+            return super().execute_async_v3(stream)
+
+        def serialize(self):
+            return self.cache
+
+
+def test_what_the_card_compiled_is_kept_for_the_next_process(card, write, monkeypatch):
+    monkeypatch.setattr(tensorrt_engine, "import_tensorrt", lambda backend: CompilingTensorRT)
+    monkeypatch.setattr(CompilingTensorRT, "compiled", [])
+    for data, compiled in ((b"one", 1), (b"one", 1), (b"another", 2)):
+        open_engine(write(data), verify=False).run_spectrum(spectra(3, 0))
+        assert len(CompilingTensorRT.compiled) == compiled
+    for kept in (cache_folder() / "compiled").iterdir():
+        kept.write_bytes(b"damaged")
+    open_engine(write(b"one"), verify=False).run_spectrum(spectra(3, 0))
+    assert len(CompilingTensorRT.compiled) == 3
+
+
+class LazyTensorRT(FakeTensorRT):
+    """Its engines copy when their stream gets there, to the addresses of when they were asked."""
+
+    card: LazyCard
+
+    class Runtime(FakeTensorRT.Runtime):
+        def execute_async_v3(self, stream):
+            to, source, size = self.addresses["stems"], self.addresses["spectrum"], self.bytes
+            LazyTensorRT.card.put(stream, lambda: ctypes.memmove(to, source, size))
+            return True
+
+
+@pytest.fixture
+def lazy(card, monkeypatch, write):
+    """``lazy(waiting=0)``: an engine on a card that does everything as late as it may."""
+
+    def open_on(waiting=0):
+        LazyTensorRT.card = LazyCard(waiting)
+        monkeypatch.setattr(cuda_memory, "open_library", lambda *names: LazyTensorRT.card)
+        monkeypatch.setattr(tensorrt_engine, "import_tensorrt", lambda backend: LazyTensorRT)
+        return open_engine(write(), verify=False)
+
+    return open_on
+
+
+def spectra(frames, seed):
+    random = np.random.default_rng(seed)
+    return random.standard_normal((1, 2, frames, 1025, 2)).astype(np.float32)
+
+
+def test_nothing_is_read_before_it_is_there(lazy):
+    engine = lazy()
+    for seed, frames in enumerate((3, 7, 2, 7)):
+        given = spectra(frames, seed)
+        np.testing.assert_array_equal(engine.run_spectrum(given), given[:, None])
+
+
+def test_threads_get_each_its_own(lazy):
+    engine = lazy()
+    many = [spectra(2 + seed % 3, seed) for seed in range(24)]
+    with ThreadPoolExecutor(4) as pool:
+        for given, got in zip(many, pool.map(engine.run_spectrum, many), strict=True):
+            np.testing.assert_array_equal(got, given[:, None])
+
+
+def test_the_next_run_is_on_the_card_before_the_last_is_waited_for(lazy):
+    engine = lazy(waiting=2)  # breaks where one run must end before the next is put on
+    many = [spectra(3, seed) for seed in range(6)]
+    with ThreadPoolExecutor(2) as pool:
+        for given, got in zip(many, pool.map(engine.run_spectrum, many), strict=True):
+            np.testing.assert_array_equal(got, given[:, None])
+
+
+def test_a_run_that_fails_gives_its_slot_back(card, write, monkeypatch):
+    engine = open_engine(write(), verify=False)
+    monkeypatch.setattr(FakeTensorRT.Runtime, "execute_async_v3", lambda *given: False)
+    for _ in range(5):
+        with pytest.raises(ModelError, match="failed to run: build it again for this card"):
+            engine.run_spectrum(spectra(2, 0))

@@ -2,16 +2,19 @@
 // every instruction set, against the recurrence in double, with the same bits on 1 and 4 threads.
 //
 //     kernel_driver [rounds]
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 #include <random>
 #include <thread>
 #include <vector>
 
 #include "scan.h"
+#include "training.h"
 
 using namespace bsmamba2;
 using Floats = std::vector<float>;
@@ -45,12 +48,13 @@ struct Case {
   Call call{};
   Floats tokens, taps, bias, dt_bias, A_log, D, norm, conv, ssm;
 
-  Case() {
+  explicit Case(bool trains) {
     const int64_t states[] = {1, 8, 17, 64}, dims[] = {1, 7, 16, 64, 72};
     Shape& s = call.shape;
     s = {between(1, 5), dims[between(0, 4)], states[between(0, 3)], between(2, 4)};
+    if (trains) s.head_dim = 64, s.state = 64 * between(1, 2);
     call.batch = between(0, 9) ? between(0, 4) : 40;
-    call.length = between(0, 3) ? between(0, 150) : between(60, 68);
+    call.length = between(0, 3) ? between(trains, 150) : between(60, 68);
     call.reverse = between(0, 1);
     call.epsilon = 1e-5f;
     call.conv_state_is_shared = between(0, 1) || call.batch == 1;
@@ -81,6 +85,28 @@ struct Case {
       threads(thread_count, n, body);
     });
     return out;
+  }
+
+  // All gradients, one after the other, of the sum of everything that comes out.
+  Floats gradients(int thread_count) {
+    const Shape& s = call.shape;
+    const int64_t conv_size = call.batch * s.channels() * (s.taps - 1);
+    const int64_t ssm_size = call.batch * s.inner() * s.state, length = call.length;
+    const Sizes sizes{call.batch, length, s.heads, s.head_dim, s.state, s.taps, call.reverse,
+                      call.conv_state_is_shared ? 1 : call.batch,
+                      call.ssm_state_is_shared ? 1 : call.batch, thread_count};
+    const Inputs in{tokens.data(), taps.data(), bias.data(), dt_bias.data(), A_log.data(),
+                    D.data(), norm.data(), conv.data(), ssm.data()};
+    const Floats ones(size_t(std::max({call.batch * length * s.inner(), conv_size, ssm_size})), 1);
+    const OutputGradients given{ones.data(), ones.data(), ones.data()};
+    const int64_t counts[] = {call.batch * length * s.row(), s.channels() * s.taps, s.channels(),
+                              s.heads, s.heads, s.heads, s.inner(), conv_size, ssm_size};
+    Floats found(size_t(std::accumulate(counts, counts + 9, int64_t(0))), 7.0f);
+    float *at[9], *next = found.data();
+    for (int i = 0; i < 9; next += counts[i++]) at[i] = next;
+    const InputGradients out{at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8]};
+    if (bsmamba2_scan_gradients(&sizes, call.epsilon, &in, &given, &out)) found.clear();
+    return found;
   }
 
   Floats recurrence() const {
@@ -143,7 +169,7 @@ int main(int count, char** arguments) {
   const int rounds = count > 1 ? std::atoi(arguments[1]) : 100;
   double worst = 1e9;
   for (int round = 0; round < rounds; ++round) {
-    Case c;
+    Case c(false);
     const Floats wanted = c.recurrence();
     for (const char* name : {"portable", "avx2", "avx512"}) {
       const Isa* isa = choose_isa(name);
@@ -160,6 +186,15 @@ int main(int count, char** arguments) {
       if (!(snr_db >= 100)) return std::printf("round %d, %s: %.1f dB\n", round, name, snr_db), 1;
       worst = std::fmin(worst, snr_db);
     }
+  }
+  for (int round = 0; round < rounds; ++round) {
+    Case c(true);
+    const Floats alone = c.gradients(1), shared = c.gradients(4);
+    if (alone.empty() || alone.size() != shared.size() ||
+        std::memcmp(alone.data(), shared.data(), alone.size() * 4))
+      return std::printf("round %d: other gradients on 4 threads\n", round), 1;
+    for (float value : alone)
+      if (!std::isfinite(value)) return std::printf("round %d: not finite\n", round), 1;
   }
   std::printf("%d rounds on %s: at least %.0f dB.\n", rounds, isa_names().c_str(), worst);
 }

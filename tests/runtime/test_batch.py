@@ -158,7 +158,7 @@ def test_a_record_cannot_point_out_of_its_folder(separate, album, tmp_path):
     separate(album / "b.wav")
     record = album / ".b.wav.bsmamba2.json"
     record.write_text(record.read_text().replace("b_vocals.wav", "../../x.wav"))
-    assert "1 songs" in separate(album / "b.wav", "--resume", "--plan").stderr
+    assert "1 song, " in separate(album / "b.wav", "--resume", "--plan").stderr
 
 
 def test_two_runs_on_one_song_at_once_are_a_clear_error(stub, song):

@@ -45,6 +45,14 @@ def test_the_table_has_every_part_and_every_mend(examine):
         assert part["mend"].split(" ")[0] in page
 
 
+def test_what_is_not_installed_is_told_with_its_use_and_its_line(examine, monkeypatch):
+    monkeypatch.setattr(doctor, "_version", lambda package: "1.0" if package == "torch" else None)
+    found = examine()
+    assert found["av"]["found"] == "not installed: reads M4A, AAC, MP4 and WMA"
+    assert found["av"]["mend"] == 'pip install "bsmamba2[av]"'
+    assert found["torch"]["found"] == "1.0, of bsmamba2[network]: the network in PyTorch"
+
+
 @pytest.mark.parametrize(
     ("sentence", "mend"),
     [

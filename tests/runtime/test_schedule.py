@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from bsmamba2 import AudioError
@@ -37,6 +37,14 @@ def test_a_step_waits_for_all_of_its_lookahead():
 
 def test_the_work_is_what_is_computed_for_what_is_done():
     assert Schedule(4, 12).work_factor == 4
+
+
+@given(st.floats(0.5, 2000), st.floats(0.5, 2000), st.floats(0.1, 10))
+def test_milliseconds_are_the_nearest_whole_frames(block_ms, lookahead_ms, frame_ms):
+    assume(min(block_ms, lookahead_ms) >= frame_ms / 2)
+    made = Schedule.of_ms(block_ms, lookahead_ms, frame_ms)
+    assert abs(made.block * frame_ms - block_ms) <= frame_ms * 0.500001
+    assert abs(made.lookahead * frame_ms - lookahead_ms) <= frame_ms * 0.500001
 
 
 @pytest.mark.parametrize(("block", "lookahead", "name"), [(0, 1, "block"), (3, 0, "lookahead")])

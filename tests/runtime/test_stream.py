@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bsmamba2 import AudioError, ModelError, Separator
+from bsmamba2 import AudioError, Cancelled, ModelError, Separator
 from bsmamba2.schedule import Schedule
 from bsmamba2.separation import Separation
 from bsmamba2.step_stream import StepStream
@@ -22,9 +23,10 @@ SCHEDULES = ((1, 1), (3, 2), (2, 9), (40, 1))
 LENGTHS = st.integers(0, 900)
 
 
-def step_stream(stepper, rate=44100, channels=2, schedule=(3, 2)):
+def step_stream(stepper, rate=44100, channels=2, schedule=(3, 2), cancel=None):
     def start():
-        return Separation(StepStream(stepper, Schedule(*schedule), channels), rate, channels)
+        steps = StepStream(stepper, Schedule(*schedule), channels, cancel)
+        return Separation(steps, rate, channels)
 
     return Stream(start, stepper.manifest, rate, channels)
 
@@ -56,6 +58,58 @@ def test_steps_give_what_a_plain_loop_over_the_grid_gives(
     stems = run_steps(engine.step, frames, Schedule(*schedule))
     wanted = istft(np.concatenate(stems, axis=3)[:, 0, 0], 16, 4, length) if length else audio
     np.testing.assert_array_equal(vocals, wanted)
+
+
+class Nth:
+    """An event that is set when it is looked at for the nth time."""
+
+    def __init__(self, looks):
+        self.looks = looks
+
+    def is_set(self):
+        self.looks -= 1
+        return self.looks < 0
+
+
+def kinds_of_streams(stub, cancel, runs):
+    """A stream by chunks and one by steps; ``runs`` gets an entry a run of the model."""
+
+    def chunk(audio):
+        runs.append(audio)
+        return audio[np.newaxis]
+
+    def step(memory, frames):
+        runs.append(frames)
+        return memory, frames[:, np.newaxis]
+
+    yield Separator(stub.of(chunk)).stream(44100, cancel=cancel)
+    stepper = stub.passing()
+    stepper.separate = step
+    yield step_stream(stepper, cancel=cancel)
+
+
+@pytest.mark.parametrize("n", [0, 1, 7])
+def test_a_push_stops_before_the_next_run_of_the_model(stub, noise, n):
+    for kind in (0, 1):
+        runs = []
+        stream = list(kinds_of_streams(stub, Nth(n), runs))[kind]
+        with pytest.raises(Cancelled, match="stopped by the caller"):
+            stream.push(noise(2, 5000))
+        assert len(runs) == n
+
+
+def test_a_flush_stops_before_the_next_run_and_the_stream_begins_anew(stub, noise):
+    for kind in (0, 1):
+        cancel, runs = threading.Event(), []
+        stream = list(kinds_of_streams(stub, cancel, runs))[kind]
+        stream.push(noise(2, 500))
+        before = len(runs)
+        cancel.set()
+        with pytest.raises(Cancelled):
+            stream.flush()
+        assert len(runs) == before
+        cancel.clear()
+        assert through(stream, noise(2, 300)).shape[-1] == 300
 
 
 @pytest.mark.parametrize("rate", RATES)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from bsmamba2.schedule import Schedule
-from bsmamba2_network import BSMamba2, spectrum
+from bsmamba2_network import BSMamba2, native, spectrum
 from bsmamba2_training.layout import Song, songs, training_pools
 from bsmamba2_training.loss import separation_loss
 from bsmamba2_training.mixing import Mixing, Mixtures
@@ -63,7 +63,7 @@ def train(
     )
     started = saved = time.monotonic()
     before = run.seconds
-    with _told_to_stop() as told:
+    with _told_to_stop() as told, native.training():
         for mixture, vocals in loader:
             figures = _step(run, mixture.to(device), vocals.to(device))
             is_valid_due = (run.step + 1) % plan.valid_every == 0 or run.step + 1 == plan.steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -22,12 +23,11 @@ def info(model: Path, check: bool, device: str, as_json: bool) -> None:
     manifest = models.describe(model)
     click.echo(manifest.to_json() if as_json else _page(manifest))
     if check:
-        if manifest.check is None and not manifest.streaming:
-            click.echo("making the check that every device must reproduce", err=True)
-            models.add_check(model)
-        engine = models.open_engine(model, device, verify=False)
-        found = reproduce(engine)
-        click.echo(f"check       reproduced on {engine.device} with {found:.1f} dB", err=as_json)
+        models.add_checks(model, partial(click.echo, err=True))
+        for form, engine in models.checkable(model, device):
+            found = reproduce(engine)
+            said = f"reproduced on {engine.device} with {found:.1f} dB, {form}"
+            click.echo(f"check       {said}", err=as_json)
 
 
 def _page(manifest: Manifest) -> str:

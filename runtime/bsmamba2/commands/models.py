@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.table import Table
 
 from bsmamba2 import registry
-from bsmamba2.models import add_check, describe
+from bsmamba2.models import add_checks, describe
 from bsmamba2.ort_session import import_onnxruntime
 
 
@@ -48,13 +48,13 @@ def models(context: click.Context, as_json: bool) -> None:
         click.echo("To fetch one: bsmamba2 models fetch NAME")
 
 
-@models.command(short_help="Download a model, verify it, and make its check.")
+@models.command(short_help="Download a model, verify it, and make its checks.")
 @click.argument("name")
 def fetch(name: str) -> None:
     """Download the published model NAME into the cache (BSMAMBA2_CACHE), and print its path.
 
     A download that was cut off goes on where it stopped. The file is verified by its SHA-256, and
-    its check is made, which every device has to reproduce.
+    its checks are made, which every device has to reproduce.
     """
     model = registry.find_published(name)
     import_onnxruntime()  # before the download: its check wants one
@@ -76,9 +76,9 @@ def fetch(name: str) -> None:
     ) as bar:
         task = bar.add_task(model.name, total=model.size)
         path = model.fetch(lambda arrived: bar.update(task, completed=arrived))
-    click.echo("verified by its SHA-256; making its check", err=True)
+    click.echo("verified by its SHA-256; making its checks", err=True)
     with console.status("running a second of noise by plain operators"):
-        add_check(path)
+        add_checks(path)
     click.echo(path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any, get_args
 
@@ -44,7 +45,7 @@ PATH = click.Path(path_type=Path)
     "--template",
     default=DEFAULT_TEMPLATE,
     show_default=True,
-    help="Names of the files, with {name}, {stem}, {model}; a / makes folders.",
+    help="Names of the files, of {name}, {stem}, {model}, with .{ext} last; a / makes folders.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace stems that exist.")
 @click.option("--resume", is_flag=True, help="Go on after a run that was stopped or killed.")
@@ -93,14 +94,19 @@ def separate(
 def _said(batch: Batch) -> str:
     """The plan, in a line."""
     to_do, done, failed = batch.plans, batch.done, len(batch.outcomes) - len(batch.done)
-    files = sum(len(plan.outputs) for plan in to_do)
-    folders = {path.parent for plan in to_do for path in plan.outputs.values()}
-    where = str(next(iter(folders))) if len(folders) == 1 else f"{len(folders)} folders"
-    parts = [f"{len(to_do)} songs, {length(sum(plan.seconds for plan in to_do))} of audio"]
-    parts += [f"{files} files into {where}"] if files else []
+    files = [path for plan in to_do for path in plan.outputs.values()]
+    folders = {path.parent for path in files}
+    where = str(next(iter(folders))) if len(folders) == 1 else _count(folders, "folder")
+    parts = [f"{_count(to_do, 'song')}, {length(sum(plan.seconds for plan in to_do))} of audio"]
+    parts += [f"{_count(files, 'file')} into {where}"] if files else []
     parts += [f"{len(done)} done already"] if done else []
     parts += [f"{failed} cannot be separated"] if failed else []
     return "; ".join(parts)
+
+
+def _count(things: Sized, name: str) -> str:
+    """``1 song``, ``3 songs``."""
+    return f"{len(things)} {name}{'s' * (len(things) != 1)}"
 
 
 def _print_plan(batch: Batch, as_json: bool) -> None:

@@ -1,0 +1,395 @@
+// The gradients of one sequence's scan, compiled once for each instruction set (see vector.h).
+//
+// Within the names of chunk.cpp, with x already times Δ, let y be a head's output before the skip
+// and d• the gradient of the loss by •. The sum that chunk.cpp unrolls,
+//
+//     y_i = Σ_{j≤i} L_ij (C_i·B_j) x_j,    L_ij = exp(a_{j+1} + … + a_i)
+//
+// is linear in x, in B and in C, so with M_ij = L_ij (C_i·B_j) and U_ij = L_ij (dy_i·x_j)
+//
+//     dx = Mᵀ dy        dC = U B        dB = Uᵀ C
+//
+// and the same cut at chunks: with h the state before a chunk and dh' the gradient of the one
+// after it, s_i = exp(a_0 + … + a_i) and e_j = exp(a_{j+1} + … + a_last),
+//
+//     dC_i += s_i h dy_i      dx_j += e_j dh' B_j      dB_j += e_j dh'ᵀ x_j
+//     dh = exp(a_0 + … + a_last) dh' + Σ_i s_i dy_i ⊗ C_i
+//
+// A decay a_t stands in every term of every sum that goes from a j < t to an i ≥ t. Row i of all
+// terms adds up to dy_i·y_i and column j to x_j·dx_j, so those that cross t are
+//
+//     da_t = dh_L·h_L + Σ_{i≥t} (dy_i·y_i − x_i·dx_i)
+//
+// Multiply-adds of a token and head: 8·64·64 with states on both sides, 4 of them without.
+#include "adjoint.h"
+#include "tile.h"
+
+namespace bsmamba2 {
+namespace {
+
+constexpr int Q = chunk_length;
+
+INLINE int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// What is kept of a sequence. Rows are tokens unless said otherwise.
+struct Work {
+  int64_t chunks;
+  float *past;                // (K - 1, I + 2N), the convolution's inputs before the first token
+  float *u, *xbc, *dxbc;      // (L, I + 2N): the convolution, its SiLU, and the gradient of either
+  float *y, *dy;              // (L, I): before the gate and the skip; the gradient there
+  float *delta, *a, *da, *ddt;  // (H, L)
+  float *h;                   // (chunks + 1, H, N, P): before each chunk, and in the end
+  float *dh;                  // (H, N, P)
+  float *CB, *M, *U;          // (Q, Q) of one head but for CB
+  float* sum_of_U;            // (Q, Q) of all heads
+  float *turned;              // (max(N, P), max(Q, N, P)), something transposed
+  float *x, *dx, *weighed;    // (Q, P) of one head
+  float *from_start, *to_end; // (Q)
+  double* suffix;             // (H), dh_L·h_L and what has been added to it: it nearly cancels
+  int64_t floats = 0;
+
+  Work(const Shape& s, int64_t length, float* at) : chunks((length + Q - 1) / Q) {
+    auto take = [&](int64_t count) {
+      float* part = at ? at + floats : nullptr;
+      floats += (count + 15) / 16 * 16;
+      return part;
+    };
+    const int64_t state = s.inner() * s.state, larger = s.state > s.head_dim ? s.state : s.head_dim;
+    const int64_t padded = chunks * Q;
+    past = take((s.taps - 1) * s.channels());
+    u = take(padded * s.channels()), xbc = take(padded * s.channels());
+    dxbc = take(padded * s.channels());
+    y = take(padded * s.inner()), dy = take(padded * s.inner());
+    delta = take(s.heads * padded), a = take(s.heads * padded);
+    da = take(s.heads * padded), ddt = take(s.heads * padded);
+    h = take((chunks + 1) * state), dh = take(state);
+    CB = take(Q * Q), M = take(Q * Q), U = take(Q * Q);
+    sum_of_U = take(Q * Q);
+    turned = take(larger * (larger > Q ? larger : Q));
+    x = take(Q * s.head_dim), dx = take(Q * s.head_dim), weighed = take(Q * s.head_dim);
+    from_start = take(Q), to_end = take(Q);
+    suffix = reinterpret_cast<double*>(take(2 * s.heads));
+  }
+};
+
+// to(i, j, W sums) of a · b, rows by columns, from `count` terms; columns in whole panels.
+template <class To>
+INLINE void product(int64_t rows, int64_t columns, int64_t count, const float* a, int64_t a_row,
+                    int64_t a_k, const float* b, int64_t b_k, To to) {
+  for (int64_t j = 0; j < columns; j += panel)
+    each_tile(rows, [&](int64_t i, auto tile) {
+      tile.multiply(a + i * a_row, a_row, a_k, b + j, b_k, count);
+      tile.each([&](int r, int v, Vec sum) { to(i + r, j + v, sum); });
+    });
+}
+
+INLINE void add(float* to, Vec v) { store(to, load(to) + v); }
+
+INLINE double dot(const float* a, const float* b, int64_t count) {
+  double total[W] = {}, all = 0;
+  for (int64_t i = 0; i < count; i += W)
+    for (int l = 0; l < W; ++l) total[l] += double(a[i + l]) * b[i + l];
+  for (int l = 0; l < W; ++l) all += total[l];
+  return all;
+}
+
+// to (columns, rows) of from (rows, columns): rows up to the next multiple of W are there.
+INLINE void turn(int64_t rows, int64_t columns, const float* from, int64_t stride, float* to,
+                 int64_t to_stride) {
+  for (int64_t r = 0; r < rows; r += W)
+    for (int64_t c = 0; c < columns; c += W)
+      transpose(from + r * stride + c, stride, to + c * to_stride + r, to_stride);
+}
+
+INLINE Vec sigmoid(Vec x) { return reciprocal(1.0f + exp(-x)); }
+INLINE Vec silu_slope(Vec x) {
+  const Vec g = sigmoid(x);
+  return g * (1.0f + x * (1.0f - g));
+}
+
+// One sequence: forward again, keeping what the way back needs, then back.
+struct Pass {
+  const Shape& s;
+  const Weights& w;
+  const Sequence& q;
+  const WeightSums& sums;
+  Work m;
+  const int64_t channels = s.channels(), inner = s.inner(), past = s.taps - 1;
+  const int64_t P = s.head_dim, N = s.state, state = s.heads * N * P;
+
+  const float* input(int64_t t) const {
+    return t < 0 ? m.past + (past + t) * channels : q.rows + t * q.stride + inner;
+  }
+
+  void convolve() {
+    for (int64_t c = 0; c < channels; ++c)
+      for (int64_t k = 0; k < past; ++k) m.past[k * channels + c] = q.conv_state[c * past + k];
+    for (int64_t t = 0; t < q.length; ++t)
+      for (int64_t c = 0; c < channels; c += W) {
+        Vec total = load(w.conv_bias + c);
+        for (int64_t k = 0; k <= past; ++k)
+          total += load(w.taps + k * channels + c) * load(input(t - past + k) + c);
+        store(m.u + t * channels + c, total);
+        store(m.xbc + t * channels + c, silu(total));
+      }
+    // The rows that fill the last chunk take part in transposed tiles, and count for nothing.
+    for (int64_t i = q.length * channels; i < m.chunks * Q * channels; ++i) m.xbc[i] = 0;
+    for (int64_t i = q.length * inner; i < m.chunks * Q * inner; ++i) m.dy[i] = 0;
+  }
+
+  void discretise() {
+    for (int64_t h = 0; h < s.heads; ++h) {
+      float *delta = m.delta + h * m.chunks * Q, *a = m.a + h * m.chunks * Q;
+      float* slope = m.ddt + h * m.chunks * Q;
+      for (int64_t t = 0; t < m.chunks * Q; ++t)
+        delta[t] = t < q.length ? q.rows[t * q.stride + inner + channels + h] + w.dt_bias[h] : 0;
+      for (int64_t t = 0; t < m.chunks * Q; t += W) {
+        const Vec dt = load(delta + t), step = softplus(dt);
+        store(slope + t, sigmoid(dt));
+        store(delta + t, step);
+        store(a + t, step * w.A[h]);
+      }
+    }
+  }
+
+  // Whether the state before a chunk may be other than zero, and whether anybody reads the one
+  // after it.
+  bool has_past(int64_t chunk) const { return chunk > 0 || q.ssm_state; }
+  bool has_future(int64_t chunk) const { return chunk + 1 < m.chunks || q.dssm_state_out; }
+
+  // One head of one chunk.
+  struct Part {
+    int64_t h, first;
+    int rows;
+    float *B, *C, *x;  // in xbc
+    float over;        // exp(a_0 + … + a_last)
+  };
+
+  Part part(int64_t chunk, int64_t h) const {
+    const int64_t first = chunk * Q;
+    float* row = m.xbc + first * channels;
+    const int rows = int(lesser(Q, q.length - first));
+    return {h, first, rows, row + inner, row + inner + N, row + h * P, 0};
+  }
+
+  void products_of_C_and_B(const Part& c) {
+    turn(c.rows, N, c.B, channels, m.turned, Q);
+    product(c.rows, Q, N, c.C, channels, 1, m.turned, Q,
+            [&](int64_t i, int64_t j, Vec v) { store(m.CB + i * Q + j, v); });
+  }
+
+  // x times Δ, the decays to both ends, and M; where `also`, it is multiplied by L too.
+  void open(Part& c, float* also) {
+    const float *a = m.a + c.h * m.chunks * Q + c.first;
+    const float* delta = m.delta + c.h * m.chunks * Q + c.first;
+    float total[Q], ahead[Q], sum = 0;
+    for (int i = 0; i < c.rows; ++i) total[i] = sum += a[i];
+    for (int i = c.rows; i < Q; ++i) total[i] = sum;
+    for (int i = 0; i < Q; ++i) ahead[i] = sum - total[i];
+    for (int i = 0; i < Q; i += W) {
+      store(m.from_start + i, exp(load(total + i)));
+      store(m.to_end + i, exp(load(ahead + i)));
+    }
+    c.over = m.from_start[c.rows - 1];
+    for (int i = 0; i < c.rows; ++i)
+      for (int64_t p = 0; p < P; p += W)
+        store(m.x + i * P + p, load(c.x + i * channels + p) * delta[i]);
+    Ints lane;
+    for (int l = 0; l < W; ++l) lane[l] = l;
+    for (int i = 0; i < c.rows; ++i)
+      for (int j = 0; j < Q; j += W) {
+        const Vec L = lane + j <= i ? exp(total[i] - load(total + j)) : Vec{};
+        store(m.M + i * Q + j, load(m.CB + i * Q + j) * L);
+        if (also) store(also + i * Q + j, load(also + i * Q + j) * L);
+      }
+  }
+
+  INLINE void weigh(const float* weight, const float* rows, int64_t stride, int count) {
+    for (int i = 0; i < count; ++i)
+      for (int64_t p = 0; p < P; p += W)
+        store(m.weighed + i * P + p, load(rows + i * stride + p) * weight[i]);
+  }
+
+  void forward(int64_t chunk) {
+    products_of_C_and_B(part(chunk, 0));
+    for (int64_t h = 0; h < s.heads; ++h) {
+      Part c = part(chunk, h);
+      open(c, nullptr);
+      float* y = m.y + c.first * inner + h * P;
+      const float* before = m.h + chunk * state + h * N * P;
+      product(c.rows, P, c.rows, m.M, Q, 1, m.x, P,
+              [&](int64_t i, int64_t p, Vec v) { store(y + i * inner + p, v); });
+      if (has_past(chunk))
+        product(c.rows, P, N, c.C, channels, 1, before, P, [&](int64_t i, int64_t p, Vec v) {
+          add(y + i * inner + p, v * m.from_start[i]);
+        });
+      if (!has_future(chunk)) continue;
+      float* after = m.h + (chunk + 1) * state + h * N * P;
+      weigh(m.to_end, m.x, P, c.rows);
+      product(N, P, c.rows, c.B, 1, channels, m.weighed, P, [&](int64_t n, int64_t p, Vec v) {
+        store(after + n * P + p, v + load(before + n * P + p) * c.over);
+      });
+    }
+  }
+
+  // Of y·SiLU(z), normed; y has the skip in it here alone.
+  void gate() {
+    for (int64_t t = 0; t < q.length; ++t) {
+      const float *z = q.rows + t * q.stride, *given = q.dy + t * q.dy_stride;
+      const float *y = m.y + t * inner, *x = m.xbc + t * channels;
+      float *dz = q.drows + t * q.stride, *dy = m.dy + t * inner;
+      Vec squares{}, along{};
+      auto skipped = [&](int64_t c) { return load(y + c) + load(x + c) * w.D[c / P]; };
+      for (int64_t c = 0; c < inner; c += W) {
+        const Vec g = skipped(c) * silu(load(z + c));
+        squares += g * g, along += g * load(given + c) * load(w.norm + c);
+      }
+      const float r = 1.0f / __builtin_sqrtf(sum(squares) / float(inner) + w.epsilon);
+      const float back = r * r * r * sum(along) / float(inner);
+      for (int64_t c = 0; c < inner; c += W) {
+        const Vec gated = skipped(c), to = load(z + c), open = silu(to), g = gated * open;
+        add(sums.norm + c, load(given + c) * g * r);
+        const Vec dg = load(given + c) * load(w.norm + c) * r - g * back;
+        store(dz + c, dg * gated * silu_slope(to));
+        store(dy + c, dg * open);
+      }
+    }
+  }
+
+  void backward(int64_t chunk) {
+    const Part whole = part(chunk, 0);
+    float *const dB = m.dxbc + whole.first * channels + inner, *const dC = dB + N;
+    for (int i = 0; i < whole.rows; ++i)
+      for (int64_t n = 0; n < 2 * N; n += W) store(dB + i * channels + n, Vec{});
+    for (int i = 0; i < Q * Q; i += W) store(m.sum_of_U + i, Vec{});
+    products_of_C_and_B(whole);
+    for (int64_t h = 0; h < s.heads; ++h) {
+      Part c = part(chunk, h);
+      const float* dy = m.dy + c.first * inner + h * P;
+      const float* before = m.h + chunk * state + h * N * P;
+      float* dh = m.dh + h * N * P;
+      const float* delta = m.delta + h * m.chunks * Q + c.first;
+      // U without its decays: dy_i·x_j, where x is not yet times Δ.
+      turn(c.rows, P, c.x, channels, m.turned, Q);
+      product(c.rows, Q, P, dy, inner, 1, m.turned, Q,
+              [&](int64_t i, int64_t j, Vec v) { store(m.U + i * Q + j, v * load(delta + j)); });
+      open(c, m.U);
+      for (int i = 0; i < c.rows * Q; i += W) add(m.sum_of_U + i, load(m.U + i));
+
+      product(c.rows, P, c.rows, m.M, 1, Q, dy, inner,
+              [&](int64_t j, int64_t p, Vec v) { store(m.dx + j * P + p, v); });
+      if (has_future(chunk)) {
+        product(c.rows, P, N, c.B, channels, 1, dh, P,
+                [&](int64_t j, int64_t p, Vec v) { add(m.dx + j * P + p, v * m.to_end[j]); });
+        turn(N, P, dh, P, m.turned, N);
+        product(c.rows, N, P, m.x, P, 1, m.turned, N, [&](int64_t j, int64_t n, Vec v) {
+          add(dB + j * channels + n, v * m.to_end[j]);
+        });
+      }
+      if (has_past(chunk)) {
+        turn(N, P, before, P, m.turned, N);
+        product(c.rows, N, P, dy, inner, 1, m.turned, N, [&](int64_t i, int64_t n, Vec v) {
+          add(dC + i * channels + n, v * m.from_start[i]);
+        });
+      }
+      if (has_past(chunk) || q.dssm_state) {
+        weigh(m.from_start, dy, inner, c.rows);
+        product(N, P, c.rows, c.C, 1, channels, m.weighed, P, [&](int64_t n, int64_t p, Vec v) {
+          store(dh + n * P + p, v + load(dh + n * P + p) * c.over);
+        });
+      }
+      decays_and_steps(c, m.suffix[h]);
+    }
+    product(whole.rows, N, whole.rows, m.sum_of_U, Q, 1, whole.B, channels,
+            [&](int64_t i, int64_t n, Vec v) { add(dC + i * channels + n, v); });
+    product(whole.rows, N, whole.rows, m.sum_of_U, 1, Q, whole.C, channels,
+            [&](int64_t j, int64_t n, Vec v) { add(dB + j * channels + n, v); });
+  }
+
+  // From dx, that of x·Δ: the gradients of x, Δ and what both were made of.
+  void decays_and_steps(const Part& c, double& suffix) {
+    const int64_t at = c.h * m.chunks * Q + c.first;
+    float* dx = m.dxbc + c.first * channels + c.h * P;
+    for (int i = c.rows - 1; i >= 0; --i) {
+      const float *dy = m.dy + (c.first + i) * inner + c.h * P, *x = c.x + i * channels;
+      const float* y = m.y + (c.first + i) * inner + c.h * P;
+      const float step = m.delta[at + i];
+      const double along = dot(x, m.dx + i * P, P);
+      suffix += dot(dy, y, P) - step * along;
+      sums.A_log[c.h] += float(suffix * m.a[at + i]);
+      sums.D[c.h] += float(dot(dy, x, P));
+      const float ddt = float(along + suffix * w.A[c.h]) * m.ddt[at + i];
+      sums.dt_bias[c.h] += ddt;
+      q.drows[(c.first + i) * q.stride + inner + channels + c.h] = ddt;
+      for (int64_t p = 0; p < P; p += W)
+        store(dx + i * channels + p, load(m.dx + i * P + p) * step + load(dy + p) * w.D[c.h]);
+    }
+  }
+
+  // The convolution and its SiLU. An input's gradient comes from the K outputs that it is heard in.
+  void convolved() {
+    for (int64_t t = 0; t < q.length; ++t)
+      for (int64_t c = 0; c < channels; c += W) {
+        float* at = m.dxbc + t * channels + c;
+        const Vec du = load(at) * silu_slope(load(m.u + t * channels + c));
+        store(at, du);
+        add(sums.conv_bias + c, du);
+        for (int64_t k = 0; k <= past; ++k)
+          add(sums.taps + k * channels + c, du * load(input(t - past + k) + c));
+      }
+    for (int64_t t = -past; t < q.length; ++t) {
+      float* to = t < 0 ? m.past + (past + t) * channels : q.drows + t * q.stride + inner;
+      for (int64_t c = 0; c < channels; c += W) {
+        Vec total{};
+        for (int64_t k = 0; k <= past; ++k) {
+          const int64_t heard = t + past - k;
+          if (heard >= 0 && heard < q.length)
+            total += load(w.taps + k * channels + c) * load(m.dxbc + heard * channels + c);
+        }
+        store(to + c, total);
+      }
+      if (const int64_t k = t - (q.length - past); q.dconv_state_out && k >= 0)
+        for (int64_t c = 0; c < channels; ++c) to[c] += q.dconv_state_out[c * past + k];
+    }
+    for (int64_t c = 0; c < channels; ++c)
+      for (int64_t k = 0; k < past; ++k) q.dconv_state[c * past + k] = m.past[k * channels + c];
+  }
+
+  void run() {
+    convolve();
+    discretise();
+    for (int64_t i = 0; i < state; i += W) store(m.h + i, Vec{}), store(m.dh + i, Vec{});
+    if (q.ssm_state) turn_heads(P, N, q.ssm_state, m.h);
+    for (int64_t chunk = 0; chunk < m.chunks; ++chunk) forward(chunk);
+    gate();
+
+    for (int64_t h = 0; h < s.heads; ++h) m.suffix[h] = 0;
+    if (q.dssm_state_out) {
+      turn_heads(P, N, q.dssm_state_out, m.dh);
+      for (int64_t h = 0; h < s.heads; ++h)
+        m.suffix[h] = dot(m.dh + h * N * P, m.h + m.chunks * state + h * N * P, N * P);
+    }
+    for (int64_t chunk = m.chunks - 1; chunk >= 0; --chunk) backward(chunk);
+    if (q.dssm_state) turn_heads(N, P, m.dh, q.dssm_state);
+    convolved();
+  }
+
+  void turn_heads(int64_t rows, int64_t columns, const float* from, float* to) {
+    for (int64_t h = 0; h < s.heads; ++h)
+      turn(rows, columns, from + h * N * P, columns, to + h * N * P, rows);
+  }
+};
+
+void run(const Shape& s, const Weights& w, const Sequence& q, const WeightSums& sums,
+         float* memory) {
+  Pass{s, w, q, sums, Work(s, q.length, memory)}.run();
+}
+
+size_t floats(const Shape& s, int64_t length) { return size_t(Work(s, length, nullptr).floats); }
+
+}  // namespace
+
+extern const Adjoint BSMAMBA2_ADJOINT;
+const Adjoint BSMAMBA2_ADJOINT{floats, run};
+
+}  // namespace bsmamba2
