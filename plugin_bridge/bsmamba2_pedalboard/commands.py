@@ -14,7 +14,8 @@ from typing import TypeVar
 
 import click
 
-from bsmamba2 import ModelError, Separator
+from bsmamba2 import Separator
+from bsmamba2.models import describe
 from bsmamba2_pedalboard.server import Server
 from bsmamba2_pedalboard.vst3 import plugin_path
 
@@ -100,9 +101,9 @@ def install(
     words = [sys.executable, "-m", "bsmamba2", "serve", "--background", "--idle-exit", "600"]
     if model is not None:
         path = Path(model).expanduser()
-        if path.suffix and not path.exists():  # a server that the DAW starts could tell nobody
-            raise ModelError(f"there is no model file {model!r}: check its name and folder")
-        words += ["--model", str(path.resolve()) if path.exists() else model]
+        model = str(path.resolve()) if path.exists() else model
+        words += ["--model", model]
+    describe(model)  # here, since a server that the DAW starts could tell nobody what is wrong
     words += ["--device", device]
     for name, value in (("--lookahead-ms", lookahead_ms), ("--headroom-ms", headroom_ms)):
         if value is not None:

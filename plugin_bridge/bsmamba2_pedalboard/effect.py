@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from bsmamba2.stems import Stems
 
 MAX_GAIN_DB = 100.0
+MAX_PUSH = 1 << 15
+"""Samples that pass at once: more would leave the processor's caches, at three times the cost."""
 
 
 class SeparationEffect(Effect):
@@ -253,6 +255,13 @@ class Separating:
 
     def push(self, audio: Audio) -> Audio:
         require_finite(audio, self._rate, self._came)  # here, and not when its turn has come
+        if audio.shape[1] <= MAX_PUSH:
+            return self._push(audio)
+        starts = range(0, audio.shape[1], MAX_PUSH)
+        parts = (self._push(audio[:, start : start + MAX_PUSH]) for start in starts)
+        return np.concatenate(list(parts), axis=1)
+
+    def _push(self, audio: Audio) -> Audio:
         self._came += audio.shape[1]
         self._dry.append(audio)
         self._waiting.append(audio)

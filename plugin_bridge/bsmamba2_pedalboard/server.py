@@ -115,8 +115,13 @@ class Server:
                     used = time.monotonic()
                 elif idle_exit is not None and time.monotonic() - used > idle_exit:
                     break
-                with suppress(TimeoutError):
+                try:
                     self._admit(self._listener.accept()[0])
+                except TimeoutError:
+                    continue  # nobody came, which is the time to look at the clock
+                except (OSError, RuntimeError) as error:  # out of files, or of threads
+                    log.warning("a connection could not be taken: %s", error)
+                    self._stopping.wait(0.2)
         finally:
             self._close()
 
@@ -168,7 +173,7 @@ class Server:
         for name in ("socket", "token"):  # the latency is for those who come before the next
             (self._folder / name).unlink(missing_ok=True)
         for connection in list(self._connections):
-            with suppress(OSError):
+            with suppress(OSError):  # it has ended by itself
                 connection.shutdown(socket.SHUT_RDWR)
         os.close(self._lock_file)
 
@@ -177,7 +182,12 @@ class Server:
             connection.close()
             return
         self._connections.add(connection)
-        threading.Thread(target=self._serve, args=[connection], daemon=True).start()
+        try:
+            threading.Thread(target=self._serve, args=[connection], daemon=True).start()
+        except RuntimeError:
+            self._connections.discard(connection)
+            connection.close()
+            raise
 
     def _serve(self, connection: socket.socket) -> None:
         try:

@@ -193,8 +193,8 @@ def add_checks(
             )
 
 
-def describe(model: str | os.PathLike[str]) -> Manifest:
-    """A model's manifest, without loading it into an engine.
+def describe(model: str | os.PathLike[str] | None) -> Manifest:
+    """A model's manifest, without loading it into an engine; None for the shipped one.
 
     Raises:
         ModelError: as :func:`open_engine`.

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pedalboard import Gain, LowpassFilter, Pedalboard
+from pedalboard_native._internal import AddLatency
 
 from bsmamba2 import AudioError
-from bsmamba2_pedalboard import Board
+from bsmamba2_pedalboard import Board, Separate
 
 RATES = [8000, 11025, 22050, 44100, 48000, 96000, 192000]
+SIZES = [1, 7, 500, 8192, 1, 100_000, 64]
 LENGTHS = [0, 1, 2, 3, 65, 500]
 SHAPES = [
     *((length,) for length in LENGTHS),
@@ -47,6 +49,37 @@ def ours(request, effect):
 @pytest.mark.parametrize("shape", SHAPES + IMPOSSIBLE)
 def test_shapes_and_errors_are_pedalboard_s(ours, noise, shape, rate):
     assert outcome(ours, noise(*shape), rate) == outcome(Gain(0), noise(*shape), rate)
+
+
+@pytest.fixture(scope="module")
+def native(engine):
+    return Separate(engine())
+
+
+@pytest.mark.parametrize(("rate", "size"), [*zip(RATES, SIZES, strict=True)])
+def test_the_native_plugin_keeps_to_the_same_grid(native, noise, rate, size):
+    for shape in SHAPES[:-2] + IMPOSSIBLE:  # it has no six channels
+        native.reset()
+        audio = noise(*shape)
+        assert outcome(native, audio, rate, size) == outcome(Gain(0), audio, rate, size), shape
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_types_of_samples_are_a_gain_s_for_the_native_plugin_too(native, dtype):
+    audio = np.zeros((2, 99)).astype(dtype)
+    assert outcome(native, audio, 44100) == outcome(Gain(0), audio, 44100)
+
+
+@pytest.mark.parametrize("shape", [(700,), (1, 700), (2, 700), (700, 2)])
+@pytest.mark.parametrize("rate", RATES)
+def test_parts_come_as_from_a_native_plugin_that_is_as_late(native, effect, noise, shape, rate):
+    for ours in (effect(), native):
+        ours.reset()
+        latency = getattr(ours, "effect", ours).latency_at(rate)
+        late, audio = AddLatency(latency), noise(*shape)
+        for size in [500] * (latency // 700 + 3):
+            given = (audio, rate, size, False)
+            assert outcome(ours, *given) == outcome(late, *given)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

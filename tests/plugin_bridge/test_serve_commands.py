@@ -16,23 +16,22 @@ from support import vst3_host as host
 from support.serving import is_dry, play
 
 
-def test_install_puts_a_plugin_where_it_was_told_that_starts_its_server(folder, tmp_path):
-    model, target = tmp_path / "m.onnx", tmp_path / "plugins"
-    model.touch()
+def test_install_puts_a_plugin_where_it_was_told_that_starts_its_server(folder, tiny, tmp_path):
+    target = tmp_path / "plugins"
     for _ in range(2):  # the second replaces the first
-        arguments = ["plugin", "install", "--folder", str(target), "--model", str(model)]
+        arguments = ["plugin", "install", "--folder", str(target), "--model", str(tiny)]
         result = CliRunner().invoke(main, arguments)
         assert result.exit_code == 0, result.output
     words = (target / "bsmamba2.vst3" / "Contents" / "Resources" / "serve").read_text().split("\n")
     assert words[:5] == [sys.executable, "-m", "bsmamba2", "serve", "--background"]
-    assert words[words.index("--model") + 1] == str(model)
+    assert words[words.index("--model") + 1] == str(tiny)
     assert [path.name for path in target.iterdir()] == ["bsmamba2.vst3"]
     host.Plugin(target / "bsmamba2.vst3").close()
 
 
-def test_a_plugin_starts_the_server_that_it_was_told(folder, tmp_path):
+def test_a_plugin_starts_the_server_that_it_was_told(folder, tiny, tmp_path):
     target, trace = tmp_path / "plugins", tmp_path / "started"
-    CliRunner().invoke(main, ["plugin", "install", "--folder", str(target)])
+    CliRunner().invoke(main, ["plugin", "install", "--folder", str(target), "-m", str(tiny)])
     start = target / "bsmamba2.vst3" / "Contents" / "Resources" / "serve"
     start.write_text(f"/bin/sh\n-c\necho yes > {trace}\n")
     plugin = host.Plugin(target / "bsmamba2.vst3")
@@ -85,9 +84,20 @@ def test_path_prints_the_bundle():
     assert result.output.strip() == str(plugin_path())
 
 
-def test_install_refuses_a_model_file_that_is_not_there(tmp_path):
-    words = ["plugin", "install", "--folder", str(tmp_path / "plugins"), "--model", "nowhere.ckpt"]
-    assert CliRunner().invoke(main, words).exit_code == 2
+@pytest.mark.parametrize(
+    ("model", "mend"),
+    [
+        ("nowhere.ckpt", "check its name and folder"),
+        ("bs_mamba2_vocal", "did you mean bs_mamba2_vocals?"),
+        ("bs_mamba2_vocals", "bsmamba2 models fetch bs_mamba2_vocals"),
+        ("/dev/null", "must be a file in one of"),
+    ],
+)
+def test_install_refuses_a_model_that_its_server_could_not_load(tmp_path, monkeypatch, model, mend):
+    monkeypatch.setenv("BSMAMBA2_CACHE", str(tmp_path / "cache"))
+    words = ["plugin", "install", "--folder", str(tmp_path / "plugins"), "--model", model]
+    result = CliRunner().invoke(main, words)
+    assert (result.exit_code, mend in " ".join(result.output.split())) == (2, True)
     assert not (tmp_path / "plugins").exists()
 
 

@@ -239,11 +239,14 @@ def test_a_reset_on_the_first_part_alone_inserts_the_latency_but_not_in_a_board(
 
 
 @pytest.mark.parametrize("wrap", [lambda p: p, lambda p: Chain([p]), lambda p: Mix([p])])
-def test_what_pedalboard_cannot_stream_is_refused_by_name(noise, wrap):
-    audio = noise(2, 44100)
-    assert not np.any(natively(PitchShift(0), audio, [500]))  # the fault: silence, or nothing
-    with pytest.raises(ValueError, match=r"reset must be True with <pedalboard.PitchShift"):
-        Board([wrap(PitchShift(0))])(audio, 44100, reset=False)
+@pytest.mark.parametrize("kind", streams.CANNOT_STREAM)
+def test_what_pedalboard_cannot_stream_is_refused_by_name_with_its_mend(noise, wrap, kind):
+    with pytest.raises(ValueError, match=f"True with <pedalboard.{kind.__name__}.*in one call"):
+        Board([wrap(kind())])(noise(2, 900), 44100, reset=False)
+
+
+def test_a_pitch_shift_on_parts_gives_silence_or_nothing(noise):
+    assert not np.any(natively(PitchShift(0), noise(2, 44100), [500]))
 
 
 def test_other_plugins_in_vst3_form_stream_through_a_board(noise, tmp_path, monkeypatch):
