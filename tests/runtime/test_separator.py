@@ -98,7 +98,7 @@ def test_another_thread_can_stop_the_work(stub, noise, song):
     with pytest.raises(Cancelled, match="stopped by the caller"):
         Separator(engine).separate_file(path, cancel=cancel)
     assert list(path.parent.iterdir()) == [path]
-    assert len(engine.lengths) == 1
+    assert len(engine.lengths) <= 3  # those that had begun
     with pytest.raises(Cancelled):
         Separator(engine)(noise(2, 500), 44100, cancel=cancel)
 
