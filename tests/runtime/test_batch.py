@@ -154,7 +154,7 @@ def test_what_was_made_otherwise_is_never_replaced_unasked(separate, stub, album
 def test_a_song_that_was_only_touched_is_done(separate, album):
     separate(album / "b.wav")
     os.utime(album / "b.wav", (1, 1))
-    assert "1 done already" in separate(album / "b.wav", "--resume", "--plan").stderr
+    assert "1 done already" in separate(album / "b.wav", "--resume").stderr
 
 
 def test_what_a_killed_run_left_is_made_again_to_the_same_bytes(separate, album):

@@ -90,7 +90,7 @@ def separate(
     with Display() as display:
         batch = Batch(separator, wanted, display, overwrite=overwrite, resume=resume)
         batch.plan(songs, output)
-        if only_plan or len(batch.plans) + len(batch.outcomes) > 1:
+        if only_plan or batch.done or len(batch.plans) + len(batch.outcomes) > 1:
             click.echo(_said(batch), err=True)
         if only_plan:
             _print_plan(batch, as_json)
