@@ -91,10 +91,17 @@ def main() -> None:
                 figures = process(row, seconds, threads, folder)
                 case = found.setdefault(f"{seconds:g} s, {threads} thread{'s' * (threads > 1)}", {})
                 case[row] = {**figures, "about": used}
+                found = dict(sorted(found.items(), key=place))
                 kept.write_text(json.dumps(found, indent=1) + "\n")
     page = "\n".join(["# The engine", "", *table(found), "", *notes(found, networks.multiply_adds)])
     print(page)
     RESULT.write_text(page + "\n")
+
+
+def place(item: tuple[str, Any]) -> tuple[int, float]:
+    """Of a case in the table: most threads first, then by length."""
+    seconds, _, threads, _ = item[0].replace(",", "").split()
+    return -int(threads), float(seconds)
 
 
 def process(name: str, seconds: float, threads: int, folder: Path) -> dict[str, float]:
