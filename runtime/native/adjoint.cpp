@@ -15,12 +15,15 @@
 //     dC_i += s_i h dy_i      dx_j += e_j dh' B_j      dB_j += e_j dh'ᵀ x_j
 //     dh = exp(a_0 + … + a_last) dh' + Σ_i s_i dy_i ⊗ C_i
 //
-// A decay a_t stands in every term of every sum that goes from a j < t to an i ≥ t. Row i of all
-// terms adds up to dy_i·y_i and column j to x_j·dx_j, so those that cross t are
+// A decay a_t stands in every term that goes from a j < t to an i ≥ t: in the chunk's own terms
+// S_ij = U_ij (C_i·B_j), in what comes from h, in what goes to dh', and in what only passes.
 //
-//     da_t = dh_L·h_L + Σ_{i≥t} (dy_i·y_i − x_i·dx_i)
+//     da_t = Σ_{i≥t>j} S_ij + Σ_{i≥t} s_i dy_i·h C_i + Σ_{j<t} e_j x_j·dh' B_j + s_last dh'·h
 //
-// Multiply-adds of a token and head: 8·64·64 with states on both sides, 4 of them without.
+// The first is Σ_{i≥t} (row i of S − column i of S), which cancels to the digits of a double.
+//
+// Multiply-adds of a token, in units of 64·64 (P = N = Q = 64): 9 a head with states on both sides,
+// 3 without, and 4 once for all heads.
 #include "adjoint.h"
 #include "tile.h"
 
@@ -37,7 +40,7 @@ struct Work {
   float *past;                // (K - 1, I + 2N), the convolution's inputs before the first token
   float *u, *xbc, *dxbc;      // (L, I + 2N): the convolution, its SiLU, and the gradient of either
   float *y, *dy;              // (L, I): before the gate and the skip; the gradient there
-  float *delta, *a, *da, *ddt;  // (H, L)
+  float *delta, *a, *ddt;     // (H, L)
   float *h;                   // (chunks + 1, H, N, P): before each chunk, and in the end
   float *dh;                  // (H, N, P)
   float *CB, *M, *U;          // (Q, Q) of one head but for CB
@@ -45,7 +48,7 @@ struct Work {
   float *turned;              // (max(N, P), max(Q, N, P)), something transposed
   float *x, *dx, *weighed;    // (Q, P) of one head
   float *from_start, *to_end; // (Q)
-  double* suffix;             // (H), dh_L·h_L and what has been added to it: it nearly cancels
+  float* part;                // (Q, N), what a state gives to dB or dC
   int64_t floats = 0;
 
   Work(const Shape& s, int64_t length, float* at) : chunks((length + Q - 1) / Q) {
@@ -61,14 +64,14 @@ struct Work {
     dxbc = take(padded * s.channels());
     y = take(padded * s.inner()), dy = take(padded * s.inner());
     delta = take(s.heads * padded), a = take(s.heads * padded);
-    da = take(s.heads * padded), ddt = take(s.heads * padded);
+    ddt = take(s.heads * padded);
     h = take((chunks + 1) * state), dh = take(state);
     CB = take(Q * Q), M = take(Q * Q), U = take(Q * Q);
     sum_of_U = take(Q * Q);
     turned = take(larger * (larger > Q ? larger : Q));
     x = take(Q * s.head_dim), dx = take(Q * s.head_dim), weighed = take(Q * s.head_dim);
     from_start = take(Q), to_end = take(Q);
-    suffix = reinterpret_cast<double*>(take(2 * s.heads));
+    part = take(Q * s.state);
   }
 };
 
@@ -178,7 +181,7 @@ struct Pass {
             [&](int64_t i, int64_t j, Vec v) { store(m.CB + i * Q + j, v); });
   }
 
-  // x times Δ, the decays to both ends, and M; where `also`, it is multiplied by L too.
+  // x times Δ, the decays to both ends, and M; `also`, if there, is multiplied by L too.
   void open(Part& c, float* also) {
     const float *a = m.a + c.h * m.chunks * Q + c.first;
     const float* delta = m.delta + c.h * m.chunks * Q + c.first;
@@ -275,6 +278,12 @@ struct Pass {
               [&](int64_t i, int64_t j, Vec v) { store(m.U + i * Q + j, v * load(delta + j)); });
       open(c, m.U);
       for (int i = 0; i < c.rows * Q; i += W) add(m.sum_of_U + i, load(m.U + i));
+      double da[Q + 1] = {}, to_later[Q] = {}, passing = 0;
+      for (int i = 0; i < c.rows; ++i)
+        for (int j = 0; j < i; ++j) {
+          const double term = double(m.U[i * Q + j]) * m.CB[i * Q + j];
+          da[i] += term, da[j] -= term;
+        }
 
       product(c.rows, P, c.rows, m.M, 1, Q, dy, inner,
               [&](int64_t j, int64_t p, Vec v) { store(m.dx + j * P + p, v); });
@@ -283,14 +292,17 @@ struct Pass {
                 [&](int64_t j, int64_t p, Vec v) { add(m.dx + j * P + p, v * m.to_end[j]); });
         turn(N, P, dh, P, m.turned, N);
         product(c.rows, N, P, m.x, P, 1, m.turned, N, [&](int64_t j, int64_t n, Vec v) {
-          add(dB + j * channels + n, v * m.to_end[j]);
+          store(m.part + j * N + n, v * m.to_end[j]);
         });
+        for (int j = 0; j < c.rows; ++j) to_later[j] = give(j, c.B, dB);
+        if (has_past(chunk)) passing = c.over * dot(dh, before, N * P);
       }
       if (has_past(chunk)) {
         turn(N, P, before, P, m.turned, N);
         product(c.rows, N, P, dy, inner, 1, m.turned, N, [&](int64_t i, int64_t n, Vec v) {
-          add(dC + i * channels + n, v * m.from_start[i]);
+          store(m.part + i * N + n, v * m.from_start[i]);
         });
+        for (int i = 0; i < c.rows; ++i) da[i] += give(i, c.C, dC);
       }
       if (has_past(chunk) || q.dssm_state) {
         weigh(m.from_start, dy, inner, c.rows);
@@ -298,7 +310,15 @@ struct Pass {
           store(dh + n * P + p, v + load(dh + n * P + p) * c.over);
         });
       }
-      decays_and_steps(c, m.suffix[h]);
+      // What begins at token j has left it behind for every later t, and passes none before.
+      double left = 0;
+      for (int t = 0; t < c.rows; ++t) left += to_later[t];
+      for (int t = c.rows - 1; t >= 0; --t) {
+        left -= to_later[t];
+        da[t] += da[t + 1];
+        to_later[t] = da[t] + left + passing;
+      }
+      decays_and_steps(c, to_later);
     }
     product(whole.rows, N, whole.rows, m.sum_of_U, Q, 1, whole.B, channels,
             [&](int64_t i, int64_t n, Vec v) { add(dC + i * channels + n, v); });
@@ -306,19 +326,24 @@ struct Pass {
             [&](int64_t j, int64_t n, Vec v) { add(dB + j * channels + n, v); });
   }
 
-  // From dx, that of x·Δ: the gradients of x, Δ and what both were made of.
-  void decays_and_steps(const Part& c, double& suffix) {
+  // Adds a token's part to its gradient; what that part multiplies.
+  double give(int64_t token, const float* with, float* to) const {
+    const float* part = m.part + token * N;
+    for (int64_t n = 0; n < N; n += W) add(to + token * channels + n, load(part + n));
+    return dot(with + token * channels, part, N);
+  }
+
+  // From dx, that of x·Δ, and da: the gradients of x, Δ and what both were made of.
+  void decays_and_steps(const Part& c, const double* da) {
     const int64_t at = c.h * m.chunks * Q + c.first;
     float* dx = m.dxbc + c.first * channels + c.h * P;
     for (int i = c.rows - 1; i >= 0; --i) {
       const float *dy = m.dy + (c.first + i) * inner + c.h * P, *x = c.x + i * channels;
-      const float* y = m.y + (c.first + i) * inner + c.h * P;
       const float step = m.delta[at + i];
       const double along = dot(x, m.dx + i * P, P);
-      suffix += dot(dy, y, P) - step * along;
-      sums.A_log[c.h] += float(suffix * m.a[at + i]);
+      sums.A_log[c.h] += float(da[i] * m.a[at + i]);
       sums.D[c.h] += float(dot(dy, x, P));
-      const float ddt = float(along + suffix * w.A[c.h]) * m.ddt[at + i];
+      const float ddt = float(along + da[i] * w.A[c.h]) * m.ddt[at + i];
       sums.dt_bias[c.h] += ddt;
       q.drows[(c.first + i) * q.stride + inner + channels + c.h] = ddt;
       for (int64_t p = 0; p < P; p += W)
@@ -363,12 +388,7 @@ struct Pass {
     for (int64_t chunk = 0; chunk < m.chunks; ++chunk) forward(chunk);
     gate();
 
-    for (int64_t h = 0; h < s.heads; ++h) m.suffix[h] = 0;
-    if (q.dssm_state_out) {
-      turn_heads(P, N, q.dssm_state_out, m.dh);
-      for (int64_t h = 0; h < s.heads; ++h)
-        m.suffix[h] = dot(m.dh + h * N * P, m.h + m.chunks * state + h * N * P, N * P);
-    }
+    if (q.dssm_state_out) turn_heads(P, N, q.dssm_state_out, m.dh);
     for (int64_t chunk = m.chunks - 1; chunk >= 0; --chunk) backward(chunk);
     if (q.dssm_state) turn_heads(N, P, m.dh, q.dssm_state);
     convolved();

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <exception>
 #include <new>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -42,7 +43,11 @@ Parallel on(int64_t threads) {
       }
     };
     std::vector<std::thread> others;
-    for (int64_t t = 1; t < std::min(threads, n); ++t) others.emplace_back(work);
+    try {
+      for (int64_t t = 1; t < std::min(threads, n); ++t) others.emplace_back(work);
+    } catch (const std::system_error&) {
+      // No more threads are to be had: those that are there do the work.
+    }
     work();
     for (std::thread& other : others) other.join();
     if (failed) throw std::bad_alloc();
