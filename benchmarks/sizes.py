@@ -36,20 +36,20 @@ THREADS = 2
 LATENCY_S = 0.5
 MOST_CHUNK, MOST_STEP, MOST_MB = 0.35, 0.8, 12.0
 
-# 38 bands of 2049 bins: 86 Hz wide up to 1 kHz, then wider; the mini preset has 26.
+# 38 bands of 2049 bins: 86 Hz wide up to 1 kHz, then wider; the preset small has 26.
 BANDS_4096 = (8,) * 12 + (16,) * 10 + (32,) * 6 + (64,) * 4 + (128,) * 3 + (256,) * 2 + (449,)
 LONG = Config(
     n_fft=4096, hop=1024, bands=BANDS_4096, expand=2, state_size=64, mask_expand=1, chunk=8 * 44100
 )  # fmt: skip
-SMALL = PRESETS["small"]
+MEDIUM = PRESETS["medium"]
 SIZES = {
-    "small": SMALL,
-    "96 x 4, mask 2": replace(SMALL, mask_expand=2),
-    "96 x 4, hop 512, mask 2": replace(SMALL, hop=512, mask_expand=2),
-    "128 x 4, hop 512, mask 1": replace(SMALL, dim=128, hop=512, mask_expand=1),
-    "128 x 6, hop 512, mask 1": replace(SMALL, dim=128, depth=6, hop=512, mask_expand=1),
-    "128 x 6, mask 1": replace(SMALL, dim=128, depth=6, mask_expand=1),
-    "mini": PRESETS["mini"],
+    "medium": MEDIUM,
+    "96 x 4, mask 2": replace(MEDIUM, mask_expand=2),
+    "96 x 4, hop 512, mask 2": replace(MEDIUM, hop=512, mask_expand=2),
+    "128 x 4, hop 512, mask 1": replace(MEDIUM, dim=128, hop=512, mask_expand=1),
+    "128 x 6, hop 512, mask 1": replace(MEDIUM, dim=128, depth=6, hop=512, mask_expand=1),
+    "128 x 6, mask 1": replace(MEDIUM, dim=128, depth=6, mask_expand=1),
+    "small": PRESETS["small"],
     "long 96 x 4, mask 2": replace(LONG, dim=96, depth=4, mask_expand=2),
     "long 128 x 4": replace(LONG, dim=128, depth=4),
     "long 128 x 4, hop 512": replace(LONG, dim=128, depth=4, hop=512),

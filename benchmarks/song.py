@@ -40,7 +40,7 @@ def main() -> None:
         song = arguments.song or real_song(folder)
         audio, rate = soundfile.read(song, frames=int(arguments.seconds * 44100), dtype="float32")
         soundfile.write(folder / "song.wav", audio, rate, "FLOAT")
-        cases = [("paper", "on"), ("paper", "off"), ("small", "on"), ("tiny", "on")]
+        cases = [("paper", "on"), ("paper", "off"), ("medium", "on"), ("small", "on")]
         watch = Watch()
         rows = [measure(folder, *case, len(audio) / rate) for case in cases]
         others = watch.others()

@@ -11,7 +11,7 @@ from bsmamba2.models import shipped_graphs
 
 
 def random_model(size: str, folder: Path) -> Path:
-    """Writes ``size.safetensors`` for the graph of that name: tiny, small, mini or paper."""
+    """Writes ``size.safetensors`` for the graph of that name: tiny, small, medium or paper."""
     shapes = next(g.manifest.initialisers for g in shipped_graphs() if g.path.stem == size)
     random = np.random.default_rng(0)
     path = folder / f"{size}.safetensors"

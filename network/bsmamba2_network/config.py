@@ -116,7 +116,7 @@ class Config:
 
     @classmethod
     def preset(cls, name: str) -> Config:
-        """A named size: ``paper``, ``small``, ``mini`` or ``tiny``.
+        """A named size: ``paper``, ``medium``, ``small`` or ``tiny``.
 
         Raises:
             ModelError: no preset has that name.
@@ -194,14 +194,14 @@ def _require(holds: bool, name: str, allowed: str, came: object) -> None:
 
 PRESETS = {
     "paper": Config(),
-    "small": Config(
+    "medium": Config(
         bands=(4,) * 12 + (8,) * 8 + (16,) * 8 + (32,) * 8 + (128, 128, 128, 145),
         dim=96,
         depth=4,
         expand=2,
         state_size=64,
     ),
-    "mini": Config(
+    "small": Config(
         n_fft=4096,
         hop=1024,
         bands=(8,) * 6 + (16,) * 6 + (32,) * 5 + (64,) * 4 + (128,) * 2 + (256,) * 2 + (721,),
@@ -221,6 +221,6 @@ PRESETS = {
         chunk=4 * 44100,
     ),
 }
-"""``paper`` is the published network; ``small`` trades quality for speed; ``mini``, of a longer
-transform and hop, is what two cores can train in two hours; ``tiny`` is for tests and first steps.
-All have the head dimension (64) that the fast kernels are made for."""
+"""``paper`` is the published network; ``medium`` trades quality for speed; ``small``, of a longer
+transform and hop, is what ships with weights, which two cores can train in two hours; ``tiny`` is
+for tests and first steps. All have the head dimension (64) that the fast kernels are made for."""

@@ -1,4 +1,4 @@
-"""Real TensorRT-RTX engines where there is no GPU: python tests/campaigns/engines.py [--only small]
+"""Real TensorRT-RTX engines without a GPU: python tests/campaigns/engines.py [--only medium]
 
 Builds an engine of each size named below from a checkpoint with random weights, by `bsmamba2
 build-engine` in a process of its own, and reads it back. Writes results/engines.md.
@@ -21,7 +21,7 @@ from bsmamba2_network import BSMamba2
 
 RESULTS = Path(__file__).parent / "results"
 ENGINES = (
-    *(("small", gpu) for gpu in ("sm80", "sm86", "sm89", "sm120")),
+    *(("medium", gpu) for gpu in ("sm80", "sm86", "sm89", "sm120")),
     *(("paper", gpu) for gpu in ("sm89", "sm120")),
 )
 """Sizes and GPUs, the smaller first: the memory that is reported is the most so far."""
@@ -30,7 +30,7 @@ HEAD = "| size | GPU | chunk | built in | peak memory | engine |\n|---|---|---|-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("small", "paper"))
+    parser.add_argument("--only", choices=("medium", "paper"))
     arguments = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:

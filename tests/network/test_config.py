@@ -57,5 +57,5 @@ def test_msst_variants_that_are_another_network_are_refused(change):
 
 
 def test_an_unknown_preset_is_told_which_exist():
-    with pytest.raises(ModelError, match="paper, small, mini, tiny"):
+    with pytest.raises(ModelError, match="paper, medium, small, tiny"):
         Config.preset("huge")

@@ -72,3 +72,10 @@ def test_a_low_pass_takes_the_same_band_from_both_stems(mixtures):
 def test_a_reverberant_voice_is_gated_to_exact_zeros(mixtures):
     _, vocals = mixtures(mixing=replace(PLAIN, reverb=1.0, sparse=1.0), seconds=3.5)[1]
     assert np.count_nonzero(vocals[0]) <= 2 * RATE
+
+
+def test_second_music_and_equalisers_change_an_item_and_keep_it_finite(mixtures):
+    plain = mixtures(mixing=PLAIN)[5]
+    varied = mixtures(mixing=replace(PLAIN, second_music=1.0, equaliser=1.0))[5]
+    assert np.isfinite(varied[0]).all()
+    assert not np.allclose(varied[0], plain[0], atol=1e-3)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from bsmamba2.schedule import Schedule
 from bsmamba2_network import BSMamba2, native, spectrum
 from bsmamba2_training.layout import Song, songs, training_pools
-from bsmamba2_training.loss import separation_loss
+from bsmamba2_training.loss import separation_loss, silence_loss
 from bsmamba2_training.mixing import Mixing, Mixtures
 from bsmamba2_training.run import Run, usdr_db
 
@@ -50,7 +50,8 @@ def train(
     """
     plan, device = run.plan, run.device
     pools = training_pools(dataset)
-    mixing = Mixing(voice_db=None) if pools.paired else Mixing()
+    levels = None if pools.paired else Mixing.voice_db
+    mixing = Mixing(voice_db=levels, second_music=plan.variety, equaliser=plan.variety)
     mixtures = Mixtures(pools, plan.samples, plan.seed, mixing)
     heard = list(_validation(songs(dataset, "valid"), plan.valid_s))
     loader = DataLoader(
@@ -96,7 +97,8 @@ def _step(run: Run, mixture: Tensor, vocals: Tensor) -> dict[str, float]:
         spectra = separate(run.net, mixture, plan.streaming, rng)
     estimate = spectrum.istft(spectra.float(), *_transform(run.net), mixture.shape[-1])[:, 0]
     waveform, spectral = separation_loss(estimate, vocals, plan.loss_hop)
-    loss = waveform + spectral
+    silence = silence_loss(estimate, vocals, mixture) if plan.silence else waveform.new_zeros(())
+    loss = waveform + spectral + plan.silence * silence
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(run.net.parameters(), plan.clip)
@@ -107,6 +109,7 @@ def _step(run: Run, mixture: Tensor, vocals: Tensor) -> dict[str, float]:
         "loss": float(loss.detach()),
         "waveform": float(waveform.detach()),
         "spectral": float(spectral.detach()),
+        "silence": float(silence.detach()),
         "gradient": float(norm),
         "rate": rate,
     }

@@ -1,4 +1,4 @@
-"""The authors' loss: the waveform, and its spectrum through five windows."""
+"""The authors' loss, the waveform and its spectrum through five windows; and one of silence."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ WINDOWS = (4096, 2048, 1024, 512, 256)
 HOP = 147
 SMALLEST_FFT = 2048
 WAVEFORM_WEIGHT = 10.0
+SILENCE_WINDOW = 22050
+SILENCE_FLOOR = 1e-4
+"""Of the mixture's power: what lies 40 dB below it is silence."""
 
 
 def separation_loss(estimate: Tensor, target: Tensor, hop: int = HOP) -> tuple[Tensor, Tensor]:
@@ -36,6 +39,33 @@ def separation_loss(estimate: Tensor, target: Tensor, hop: int = HOP) -> tuple[T
         )
         spectral = spectral + _modulus(spectrum).mean()
     return waveform, spectral
+
+
+def silence_loss(estimate: Tensor, target: Tensor, mixture: Tensor) -> Tensor:
+    """What sounds where the target is silent, on a logarithmic scale.
+
+    L1 hardly asks for more than it has got once a stray instrument is 20 dB below the mixture. Here
+    each halving of what is left counts alike, down to 40 dB: over windows of half a second in which
+    the target is exactly zero and the mixture is not, log10(P_estimate / P_mixture + 1e-4) + 4,
+    which is 0 for silence and 4 for the mixture itself; averaged over all windows, so that it
+    weighs as much as there is silence.
+
+    Args:
+        estimate, target, mixture: (…, channels, samples), at least 22050 samples.
+
+    Source: the loss of inactive sources of Wisdom et al. 2021, "What's all the FUSS about free
+    universal sound separation data?", here by windows.
+    """
+    heard, wanted, mixed = (_window_power(audio) for audio in (estimate, target, mixture))
+    is_silent = (wanted == 0) & (mixed > 0)
+    share = heard / mixed.clamp_min(1e-12) + SILENCE_FLOOR
+    return torch.where(is_silent, torch.log10(share / SILENCE_FLOOR), 0).mean()
+
+
+def _window_power(audio: Tensor) -> Tensor:
+    """(…, windows): the channels' power together."""
+    windows = audio.unfold(-1, SILENCE_WINDOW, SILENCE_WINDOW)
+    return windows.square().mean(-1).sum(-2)
 
 
 def _modulus(spectrum: Tensor) -> Tensor:

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import soxr
-from pedalboard import Chain, Compressor, Plugin, Reverb
+from pedalboard import (
+    Chain,
+    Compressor,
+    HighShelfFilter,
+    LowShelfFilter,
+    PeakFilter,
+    Plugin,
+    Reverb,
+)
 from torch.utils.data import Dataset
 
 from bsmamba2.array import Audio
@@ -30,6 +38,10 @@ class Mixing:
     sparse: float = 0.3
     """That the voice sounds for one to two seconds only."""
     second_voice: float = 0.15
+    second_music: float = 0.0
+    """That other music lies over the music, up to 12 dB below it."""
+    equaliser: float = 0.0
+    """That a stem is equalised: two shelves and a peak, up to 9 dB each."""
     varispeed: float = 0.5
     """That a stem is played faster or slower, up to three semitones."""
     reverb: float = 0.5
@@ -81,10 +93,29 @@ class Mixtures(Dataset[tuple[Audio, Audio]]):
         return (gain * music).astype(np.float32) + vocals, vocals
 
     def _music(self, rng: np.random.Generator) -> Audio:
-        music = self._excerpt(self.pools.instrumental, rng, self.samples)
+        music = self._piece(rng)
+        if self.mixing.second_music and rng.random() < self.mixing.second_music:
+            music = music + self._piece(rng) * 10 ** (rng.uniform(-12, 0) / 20)
         if rng.random() < 0.5:
             music = music[::-1]
         return music if rng.random() < 0.5 else -music
+
+    def _piece(self, rng: np.random.Generator) -> Audio:
+        piece = self._excerpt(self.pools.instrumental, rng, self.samples)
+        equaliser = self._equaliser(rng)
+        return Chain(equaliser)(piece, SAMPLE_RATE) if equaliser else piece
+
+    def _equaliser(self, rng: np.random.Generator) -> list[Plugin]:
+        """None where it is not asked for, which draws nothing: older plans keep their items."""
+        if not self.mixing.equaliser or rng.random() >= self.mixing.equaliser:
+            return []
+        peak_hz = float(np.exp(rng.uniform(np.log(300), np.log(6000))))
+        low_db, peak_db, high_db = rng.uniform(-9, 9, 3)
+        return [
+            LowShelfFilter(250, low_db),
+            PeakFilter(peak_hz, peak_db, q=1.0),
+            HighShelfFilter(4000, high_db),
+        ]
 
     def _vocals(self, rng: np.random.Generator) -> Audio:
         vocals = self._voice(rng)
@@ -101,7 +132,7 @@ class Mixtures(Dataset[tuple[Audio, Audio]]):
         if rng.random() < mixing.pan:
             side = rng.uniform(-0.5, 0.5)
             voice = voice * np.array([[1 - max(0.0, side)], [1 + min(0.0, side)]], np.float32)
-        effects: list[Plugin] = []
+        effects = self._equaliser(rng)
         if rng.random() < mixing.compressor:
             threshold, ratio = rng.uniform(-30, -15), rng.uniform(2, 6)
             effects.append(Compressor(threshold, ratio, attack_ms=5, release_ms=100))

@@ -28,8 +28,10 @@ from torch import Tensor, nn
 
 from bsmamba2.errors import Error, printable
 from bsmamba2_network import BSMamba2, Config
+from bsmamba2_training.loss import SILENCE_WINDOW
 
-COLUMNS = ("step", "loss", "waveform", "spectral", "gradient", "rate", "seconds", "valid_usdr_db")
+FIGURES = ("loss", "waveform", "spectral", "silence", "gradient", "rate")
+COLUMNS = ("step", *FIGURES, "seconds", "valid_usdr_db")
 PRECISIONS = ("fp32", "bf16")
 
 
@@ -66,6 +68,10 @@ class Plan:
     precision: str = "fp32"
     loss_hop: int = 147
     """Of the loss's transforms, samples; a longer one is faster."""
+    silence: float = 0.0
+    """Weight of what sounds where the voice is silent; 0 is the authors' loss."""
+    variety: float = 0.0
+    """Probability that music lies over other music, and of each stem that it is equalised."""
     valid_every: int = 500
     """Steps from validation to validation."""
     valid_s: float = 60.0
@@ -79,6 +85,10 @@ class Plan:
         shortest = 3 * config.n_fft / config.sample_rate
         _require(self.segment_s >= shortest, "segment", f"at least {shortest:.2f}", self.segment_s)
         _require(0 <= self.streaming <= 1, "streaming", "a part from 0 to 1", self.streaming)
+        _require(self.silence >= 0, "silence", "at least 0", self.silence)
+        has_window = self.silence == 0 or self.samples >= SILENCE_WINDOW
+        _require(has_window, "segment", "at least 0.5 with a weight of silence", self.segment_s)
+        _require(0 <= self.variety <= 1, "variety", "a probability", self.variety)
         _require(0 <= self.decay <= 1, "decay", "a part from 0 to 1", self.decay)
         _require(0 <= self.ema < 1, "ema", "from 0 to below 1", self.ema)
         known = self.precision in PRECISIONS
