@@ -163,6 +163,7 @@ def _bar() -> Progress:
 @click.option("--lookahead-ms", type=float, help="Score a stream with this lookahead.")
 @click.option("--block-ms", type=float, help="Of that stream. Default: as its lookahead.")
 @click.option("--csdr/--no-csdr", default=True, help="BSS Eval v4, 20 s for a minute of song.")
+@click.option("--jobs", default=os.cpu_count() or 1, show_default="cores", help="That score.")
 @click.option(
     "--baselines/--no-baselines", default=True, help="Mixture, silence, oracle, REPET-SIM."
 )
@@ -178,6 +179,7 @@ def evaluate(
     lookahead_ms: float | None,
     block_ms: float | None,
     csdr: bool,
+    jobs: int,
     baselines: bool,
 ) -> None:
     """Score a separation on DATASET: MUSDB18-HQ's layout, or folders of mixture.wav and vocals.wav.
@@ -212,6 +214,7 @@ def evaluate(
             found,
             systems,
             csdr=csdr,
+            jobs=jobs,
             progress=lambda line: bar.update(task, advance=1, description=line),
         )
     protocol = evaluation.protocol(name, dataset, len(found), split=split, **about)

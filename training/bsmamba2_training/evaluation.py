@@ -14,9 +14,12 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -85,19 +88,34 @@ def evaluate(
     systems: dict[str, Estimator],
     *,
     csdr: bool = True,
+    jobs: int = 1,
     progress: Callable[[str], None] | None = None,
 ) -> list[Score]:
-    """Scores each system on each song."""
-    scores = []
-    for song in songs:
-        mixture, vocals, instrumental = song.stems()
-        for system, estimator in systems.items():
-            estimates = estimator(song, mixture, vocals)
-            scores.append(
-                score(song.name, system, mixture, (vocals, instrumental), estimates, csdr)
-            )
-            if progress:
-                progress(f"{song.name}: {system}")
+    """Scores each system on each song.
+
+    Args:
+        jobs: processes that score while this one separates; cSDR takes longer than most separators.
+    """
+    scores: list[Score] = []
+    waiting: deque[Future[Score]] = deque()
+
+    def take() -> None:
+        scores.append(waiting.popleft().result())
+        if progress:
+            progress(f"{scores[-1].song}: {scores[-1].system}")
+
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        for song in songs:
+            mixture, vocals, instrumental = song.stems()
+            for system, estimator in systems.items():
+                estimates = estimator(song, mixture, vocals)
+                given = (song.name, system, mixture, (vocals, instrumental), estimates, csdr)
+                waiting.append(pool.submit(score, *given))
+                # No more songs in memory than are being scored.
+                while len(waiting) > jobs:
+                    take()
+        while waiting:
+            take()
     return scores
 
 
