@@ -1,4 +1,5 @@
-"""The graphs without weights that the runtime ships: for each preset whole chunks, and steps.
+"""The graphs without weights that the runtime ships: for each preset whole chunks, from spectra and
+from audio, and steps.
 
 ``python -m bsmamba2_export.graphs`` writes them into the runtime of this checkout; a test compares
 what is shipped with what the network exports to.
@@ -11,33 +12,39 @@ from pathlib import Path
 from onnx import ModelProto
 
 import bsmamba2
+from bsmamba2 import fourier
 from bsmamba2_export import artifact
 from bsmamba2_export.exporter import describe
 from bsmamba2_export.trace import trace
 from bsmamba2_network import PRESETS, BSMamba2
 
 FILES = {
-    f"{preset}{suffix}.onnx": (preset, streaming)
+    f"{preset}{suffix}.onnx": (preset, *form)
     for preset in PRESETS
-    for suffix, streaming in (("", False), ("-streaming", True))
+    for suffix, form in (
+        ("", ("spectrum", False)),
+        ("-waveform", ("waveform", False)),
+        ("-streaming", ("spectrum", True)),
+    )
 }
 
 
-def weightless_graph(preset: str, streaming: bool) -> ModelProto:
+def weightless_graph(preset: str, io: str, streaming: bool) -> ModelProto:
     """The canonical graph of a preset without its weights."""
     net = BSMamba2.untrained(preset)
-    manifest = describe(net, preset, streaming=streaming)
-    model = trace(net, streaming=streaming)
+    manifest = describe(net, preset, io=io, streaming=streaming)
+    model = trace(net, io, streaming=streaming)
     artifact.set_manifest(model, manifest)
-    return artifact.without_weights(model, set(manifest.initialisers))
+    outside = {*manifest.initialisers, fourier.ANALYSIS, fourier.SYNTHESIS}
+    return artifact.without_weights(model, outside)
 
 
 def main() -> None:
     """Writes every graph."""
     folder = Path(bsmamba2.__file__).parent / "graphs"
     folder.mkdir(exist_ok=True)
-    for name, (preset, streaming) in FILES.items():
-        artifact.write(weightless_graph(preset, streaming), folder / name)
+    for name, form in FILES.items():
+        artifact.write(weightless_graph(*form), folder / name)
         print(f"wrote {name}")
 
 

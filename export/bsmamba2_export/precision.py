@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from bsmamba2 import fourier
 from bsmamba2.errors import ModelError
 from bsmamba2_export import body
 from bsmamba2_network import BSMamba2
@@ -128,8 +129,10 @@ def sdr_cost_db(snr_db: float, sdr_db: float = 11.0) -> float:
 
 
 def _takes_tokens(node: NodeProto) -> bool:
-    """Whether a node's first input is tokens that may be narrow: all products are with weights."""
-    return bool(node.op_type in ("MatMul", body.NAME))
+    """Whether a node's first input is tokens that may be narrow: it is multiplied with weights, and
+    not with the matrices of a Fourier transform."""
+    is_transform = not {fourier.ANALYSIS, fourier.SYNTHESIS}.isdisjoint(node.input)
+    return node.op_type in ("MatMul", body.NAME) and not is_transform
 
 
 def _factors(model: ModelProto) -> list[TensorProto]:
@@ -138,7 +141,7 @@ def _factors(model: ModelProto) -> list[TensorProto]:
     makers = {name: node for node in model.graph.node for name in node.output}
     found = {}
     for node in model.graph.node:
-        if node.op_type == "MatMul":
+        if node.op_type == "MatMul" and _takes_tokens(node):
             name = node.input[1]
             while name not in weights:
                 name = makers[name].input[0]

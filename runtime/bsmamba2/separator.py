@@ -206,9 +206,7 @@ class Separator:
         made = plan.record.found() if resume else None
         if made and made.all_there:
             return dict(made.outputs)
-        # On a card the next chunk is transformed and uploaded while one is computed.
-        ahead = 1 if self.device == "cpu" else 2
-        with SongFile(plan.song) as song, ThreadPoolExecutor(ahead) as pool:
+        with SongFile(plan.song) as song, self._ahead() as pool:
             separation = self._by_chunks(
                 song.sample_rate, song.channels, plan.overlap, plan.encoding.step, pool, cancel
             )
@@ -298,6 +296,11 @@ class Separator:
             channels,
         )
 
+    def _ahead(self) -> ThreadPoolExecutor:
+        """Threads that run the engine while what came out is resampled, added and written. On a
+        card there are two, so that a chunk is uploaded while one is computed."""
+        return ThreadPoolExecutor(1 if self.device == "cpu" else 2)
+
     def _by_chunks(
         self,
         sample_rate: float,
@@ -328,13 +331,14 @@ class Separator:
         known = self.manifest.outputs
         names = wanted_stems(stems, known)
         rows = [known.index(name) for name in names]
-        separation = self._by_chunks(sample_rate, channels, overlap, cancel=cancel)
         outputs = np.empty((len(names), channels, samples), np.float32)
         blocks = (mixture[:, at : at + BLOCK] for at in range(0, samples, BLOCK))
         done = 0
-        for block in through(separation, blocks, sample_rate, samples, progress, cancel):
-            outputs[..., done : done + block.shape[-1]] = block[rows]
-            done += block.shape[-1]
+        with self._ahead() as pool:
+            separation = self._by_chunks(sample_rate, channels, overlap, pool=pool, cancel=cancel)
+            for block in through(separation, blocks, sample_rate, samples, progress, cancel):
+                outputs[..., done : done + block.shape[-1]] = block[rows]
+                done += block.shape[-1]
         residual = self.manifest.residual if names == known else None
         return Stems(outputs, names, sample_rate, layout=layout, residual=residual, song=song)
 

@@ -166,7 +166,10 @@ def test_where_graphs_are_refused_the_session_comes_without_them_and_says_so(fil
     ort = RefusingRuntime(lambda options: "enable_cuda_graph" in options)
     with caplog.at_level(logging.WARNING):
         ort_session._create(ort, file, None, Device("cuda", 1), graphs=True)
-    assert ort.seen == [{"device_id": "1", "enable_cuda_graph": "1"}, {"device_id": "1"}]
+    assert ort.seen == [
+        {"device_id": "1", "use_tf32": "0", "enable_cuda_graph": "1"},
+        {"device_id": "1", "use_tf32": "0"},
+    ]
     assert "ONNX Runtime refuses them: nodes on the CPU" in caplog.text
 
 
