@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bsmamba2_training.layout import training_pools
 from bsmamba2_training.mixing import Mixing, Mixtures
+from bsmamba2_training.notes import play
 
 RATE = 44100
 PLAIN = Mixing(
@@ -79,3 +80,11 @@ def test_second_music_and_equalisers_change_an_item_and_keep_it_finite(mixtures)
     varied = mixtures(mixing=replace(PLAIN, second_music=1.0, equaliser=1.0))[5]
     assert np.isfinite(varied[0]).all()
     assert not np.allclose(varied[0], plain[0], atol=1e-3)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_notes_are_finite_and_as_long_as_was_asked_for(seed):
+    music = play(np.random.default_rng(seed), RATE)
+    assert music.shape == (2, RATE)
+    assert np.isfinite(music).all()
+    assert np.abs(music).max() < 10

@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 
 from bsmamba2.array import Audio
 from bsmamba2_training.layout import Pools, Track
+from bsmamba2_training.notes import play
 from bsmamba2_training.voices import SAMPLE_RATE, gate
 
 LONGEST_S = 20 * 60.0
@@ -39,7 +40,7 @@ class Mixing:
     """That the voice sounds for one to two seconds only."""
     second_voice: float = 0.15
     second_music: float = 0.0
-    """That other music lies over the music, up to 12 dB below it."""
+    """That other music lies over the music: another piece, or notes that nobody wrote."""
     equaliser: float = 0.0
     """That a stem is equalised: two shelves and a peak, up to 9 dB each."""
     varispeed: float = 0.5
@@ -94,19 +95,26 @@ class Mixtures(Dataset[tuple[Audio, Audio]]):
 
     def _music(self, rng: np.random.Generator) -> Audio:
         music = self._piece(rng)
+        # A plan without it draws nothing here: it keeps its items.
         if self.mixing.second_music and rng.random() < self.mixing.second_music:
-            music = music + self._piece(rng) * 10 ** (rng.uniform(-12, 0) / 20)
+            other = (
+                self._piece(rng)
+                if rng.random() < 0.5
+                else self._equalised(play(rng, self.samples), rng)
+            )
+            music = music + _at_level(other, music, rng.uniform(-12, 6))
         if rng.random() < 0.5:
             music = music[::-1]
         return music if rng.random() < 0.5 else -music
 
     def _piece(self, rng: np.random.Generator) -> Audio:
-        piece = self._excerpt(self.pools.instrumental, rng, self.samples)
+        return self._equalised(self._excerpt(self.pools.instrumental, rng, self.samples), rng)
+
+    def _equalised(self, audio: Audio, rng: np.random.Generator) -> Audio:
         equaliser = self._equaliser(rng)
-        return Chain(equaliser)(piece, SAMPLE_RATE) if equaliser else piece
+        return Chain(equaliser)(audio, SAMPLE_RATE) if equaliser else audio
 
     def _equaliser(self, rng: np.random.Generator) -> list[Plugin]:
-        """None where it is not asked for, which draws nothing: older plans keep their items."""
         if not self.mixing.equaliser or rng.random() >= self.mixing.equaliser:
             return []
         peak_hz = float(np.exp(rng.uniform(np.log(300), np.log(6000))))

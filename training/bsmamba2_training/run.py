@@ -71,7 +71,7 @@ class Plan:
     silence: float = 0.0
     """Weight of what sounds where the voice is silent; 0 is the authors' loss."""
     variety: float = 0.0
-    """Probability that music lies over other music, and of each stem that it is equalised."""
+    """Probability that other music or notes lie over the music, and of a stem's equaliser."""
     valid_every: int = 500
     """Steps from validation to validation."""
     valid_s: float = 60.0
