@@ -193,6 +193,7 @@ def fetch(package: Package, folder: Path) -> Path:
     Raises:
         AudioError: apt-get or dpkg-deb is missing or fails, or the hash is another.
     """
+    folder = folder.resolve()  # the commands run in another
     unpacked = folder / "unpacked" / package.name
     if unpacked.exists():
         return unpacked
