@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=20, help="of sound")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--size", default="small", help="of the graph: tiny to paper")
+    parser.add_argument("--size", default="medium", help="of the graph: tiny to paper")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         engine = Timed(open_engine(random_model(arguments.size, Path(folder)), "cpu"), chunk=RATE)

@@ -1,14 +1,21 @@
 #!/usr/bin/env bash
-# Unpacks a real song into a folder and prints its path: "Feelings" by Carlos Viola Iborra, free to
-# use, copy and sell, from Debian's package fretsonfire-songs-sectoid. Nothing is installed.
+# Unpacks a real song into a folder and prints its path. Nothing is installed.
+#   feelings  "Feelings" by Carlos Viola Iborra, instrumental, free to use, copy and sell
+#   farewell  "Farewell" of the game M.A.R.S., with a voice, CC-BY-SA-3.0 (68 MB)
 set -euo pipefail
-folder=${1:?usage: real_song.sh FOLDER}
+folder=${1:?usage: real_song.sh FOLDER [feelings|farewell]}
+name=${2:-feelings}
+case $name in
+  feelings) package=fretsonfire-songs-sectoid file=fretsonfire/data/songs/sectoid/Feelings/song.ogg ;;
+  farewell) package=marsshooter-data file=marsshooter/audio/music/10_farewell.ogg ;;
+  *) echo "real_song.sh: the song must be feelings or farewell; got $name" >&2; exit 2 ;;
+esac
 mkdir -p "$folder"
 cd "$folder"
-if [ ! -f feelings.ogg ]; then
-  apt-get download --quiet --quiet fretsonfire-songs-sectoid >&2
-  dpkg-deb --extract fretsonfire-songs-sectoid_*.deb unpacked
-  mv unpacked/usr/share/games/fretsonfire/data/songs/sectoid/Feelings/song.ogg feelings.ogg
-  rm -r unpacked fretsonfire-songs-sectoid_*.deb
+if [ ! -f "$name.ogg" ]; then
+  apt-get download --quiet --quiet "$package" >&2
+  dpkg-deb --extract "$package"_*.deb unpacked
+  mv "unpacked/usr/share/games/$file" "$name.ogg"
+  rm -r unpacked "$package"_*.deb
 fi
-echo "$PWD/feelings.ogg"
+echo "$PWD/$name.ogg"

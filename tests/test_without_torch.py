@@ -51,6 +51,14 @@ def test_neither_torch_nor_onnx_is_there(python):
     assert call(python, "-c", find).split() == ["None"] * 3
 
 
+def test_the_shipped_weights_separate_right_after_the_install(python, tmp_path):
+    song = 0.1 * torch.randn(50_000, 2)
+    soundfile.write(tmp_path / "song.wav", song.numpy(), 44100)
+    call(python, "-m", "bsmamba2", "separate", tmp_path / "song.wav")
+    assert (tmp_path / "song_vocals.wav").exists()
+    assert "bsmamba2-weights" in call(python, "-m", "pip", "show", "bsmamba2", "--verbose")
+
+
 @pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
 def test_a_checkpoint_of_a_known_size_separates(python, tmp_path, suffix):
     net, weights = BSMamba2.untrained("tiny"), tmp_path / f"voice.{suffix}"

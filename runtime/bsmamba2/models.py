@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bsmamba2 import cuda, registry
+from bsmamba2 import cuda, fourier, registry
 from bsmamba2.array import Audio
 from bsmamba2.cache import cache_folder
 from bsmamba2.check import CHECK_STEPS, make_check
@@ -26,13 +26,14 @@ from bsmamba2.checkpoint import (
     match,
     read_checkpoint,
 )
+from bsmamba2.device import choose
 from bsmamba2.engine import Engine
 from bsmamba2.errors import ModelError, printable
 from bsmamba2.float32 import ReducedOrtEngine
 from bsmamba2.manifest import Manifest, default_overlap, residual_of
 from bsmamba2.onnx_file import OnnxFile, read_onnx
 from bsmamba2.ort_engine import OrtEngine
-from bsmamba2.ort_session import software
+from bsmamba2.ort_session import BACKENDS, software
 from bsmamba2.step_engine import StepEngine, StreamedChunks, WholeSteps
 from bsmamba2.tensorrt_file import read_engine
 from bsmamba2.verdict import find_check, keep_check, require_verdict
@@ -76,7 +77,10 @@ def open_engine(
     """
     if model is not None and Path(model).suffix == ".engine":
         return _open_tensorrt(_model_path(model), device, verify, trust_engine)
-    loaded = _load(model, streaming=False)
+    if _is_checkpoint(model):
+        device = str(choose(device, BACKENDS))
+    # On a card the Fourier transforms are products too, and only audio crosses the bus.
+    loaded = _load(model, io="spectrum" if device == "cpu" else "waveform")
     if loaded.file.manifest.streaming:
         return WholeSteps(_step_engine(loaded, device, verify))
     engine = _whole_engine(loaded, device)
@@ -144,7 +148,9 @@ def _require_verdict(engine: Engine, loaded: Readable) -> None:
         require_verdict(engine, {"model": loaded.sha256, **software()})
 
 
-def checkable(model: str | os.PathLike[str], device: str = "auto") -> Iterator[tuple[str, Engine]]:
+def checkable(
+    model: str | os.PathLike[str] | None, device: str = "auto"
+) -> Iterator[tuple[str, Engine]]:
     """Every way in which a model runs, ``whole chunks`` and ``a stream``, as an unverified engine
     that :func:`bsmamba2.check.reproduce` takes.
 
@@ -159,7 +165,9 @@ def checkable(model: str | os.PathLike[str], device: str = "auto") -> Iterator[t
 
 
 def add_checks(
-    model: str | os.PathLike[str], report: Callable[[str], None] = lambda _: None
+    model: str | os.PathLike[str] | None,
+    report: Callable[[str], None] = lambda _: None,
+    folder: Path | None = None,
 ) -> None:
     """Makes the checks of a checkpoint, which carries none: by plain operators, on the CPU, once.
 
@@ -168,13 +176,14 @@ def add_checks(
 
     Args:
         report: told each check that is about to be made, for a person.
+        folder: where they are kept in place of the cache.
 
     Raises:
         As :func:`open_engine`; ModelError too where the weights give no finite output.
     """
     for streaming in (False, True) if _is_checkpoint(model) else ():
-        loaded = _load(model, streaming)
-        if loaded.manifest.check is not None:
+        loaded = _load(model, streaming=streaming)
+        if loaded.manifest.check is not None and folder is None:
             continue
         report(f"making the check of {'a stream' if streaming else 'whole chunks'}")
         given = loaded.file, "cpu", loaded.weights, loaded.manifest
@@ -186,9 +195,10 @@ def add_checks(
         check = make_check(engine)
         if not np.isfinite(check.expected).all():
             raise ModelError(f"{loaded.manifest.name} makes sound that is not finite: get it again")
-        if not keep_check(loaded.manifest, check):
+        if not keep_check(loaded.manifest, check, folder):
+            where = folder or cache_folder()
             raise ModelError(
-                f"the check of {loaded.manifest.name} cannot be kept in {cache_folder()}: set "
+                f"the check of {loaded.manifest.name} cannot be kept in {where}: set "
                 "BSMAMBA2_CACHE to a folder that can be written"
             )
 
@@ -215,12 +225,13 @@ def read_model(model: str | os.PathLike[str]) -> Readable:
     Raises:
         ModelError: as :func:`open_engine`.
     """
-    return _load(model, streaming=False)
+    return _load(model)
 
 
 @cache
 def shipped_graphs() -> tuple[OnnxFile, ...]:
-    """The graphs without weights that come with the package, two a size: whole and streaming."""
+    """The graphs without weights that come with the package, three a size: for chunks as spectra
+    and as audio, and for the steps of a stream."""
     folder = files("bsmamba2") / "graphs"
     found = []
     for entry in sorted(folder.iterdir(), key=lambda item: item.name):
@@ -230,11 +241,14 @@ def shipped_graphs() -> tuple[OnnxFile, ...]:
     return tuple(found)
 
 
-def find_graph(checkpoint: Checkpoint, *, streaming: bool = False) -> OnnxFile:
+def find_graph(
+    checkpoint: Checkpoint, *, streaming: bool = False, io: str = "spectrum"
+) -> OnnxFile:
     """The shipped graph whose initialisers are this checkpoint's tensors.
 
     Args:
         streaming: the one for the steps of a stream, in place of the one for whole chunks.
+        io: what the one for whole chunks takes, ``spectrum`` or ``waveform``.
 
     Raises:
         ModelError: none is; the message names what differs from the nearest one.
@@ -247,7 +261,11 @@ def find_graph(checkpoint: Checkpoint, *, streaming: bool = False) -> OnnxFile:
             shapes.keys() - wanted.keys()
         )
 
-    graphs = [graph for graph in shipped_graphs() if graph.manifest.streaming == streaming]
+    graphs = [
+        graph
+        for graph in shipped_graphs()
+        if graph.manifest.streaming == streaming and graph.manifest.io == io
+    ]
     nearest = min(graphs, key=differences)
     if differences(nearest) * 2 > len(nearest.manifest.initialisers) and MARK in shapes:
         sizes = ", ".join(graph.path.stem for graph in graphs)
@@ -281,7 +299,10 @@ def poured_manifest(graph: Manifest, checkpoint: Checkpoint) -> Manifest:
     return graph.replace(**changes)
 
 
-def _load(model: str | os.PathLike[str] | None, streaming: bool) -> Readable:
+def _load(
+    model: str | os.PathLike[str] | None, *, streaming: bool = False, io: str = "spectrum"
+) -> Readable:
+    """What is named; a checkpoint in the shipped graph of that form."""
     path = _model_path(model)
     if path.suffix == ".onnx":
         file = read_onnx(path)
@@ -290,10 +311,16 @@ def _load(model: str | os.PathLike[str] | None, streaming: bool) -> Readable:
         raise ModelError(f"{path} is an engine already: give the model that it was built of")
     checkpoint = read_checkpoint(path)
     registry.require_published(path, checkpoint.sha256)
-    graph = find_graph(checkpoint, streaming=streaming)
+    graph = find_graph(checkpoint, streaming=streaming, io=io)
     manifest = poured_manifest(graph.manifest, checkpoint)
+    if io == "waveform" and manifest.hop != graph.manifest.hop:  # such a graph has its own hop
+        graph, io = find_graph(checkpoint), "spectrum"
+        manifest = poured_manifest(graph.manifest, checkpoint)
     manifest = manifest.replace(check=find_check(manifest))
-    return Readable(graph, manifest, checkpoint.tensors)
+    weights = checkpoint.tensors
+    if io == "waveform":
+        weights = {**weights, **fourier.matrices(manifest.n_fft, manifest.hop)}
+    return Readable(graph, manifest, weights)
 
 
 def _model_path(model: str | os.PathLike[str] | None) -> Path:
@@ -302,7 +329,7 @@ def _model_path(model: str | os.PathLike[str] | None) -> Path:
     if named is not None:
         return named
     if model is None:
-        raise ModelError(f"no model was named, and none is shipped yet; {_how_to_get_one()}")
+        raise ModelError(f"no model was named, and none came with this copy; {_how_to_get_one()}")
     path = Path(model)
     known = (".onnx", ".engine", *CHECKPOINT_SUFFIXES)
     if not os.path.exists(path):  # noqa: PTH110 - Path's raises where a name is too long
@@ -316,9 +343,9 @@ def _model_path(model: str | os.PathLike[str] | None) -> Path:
     return path
 
 
-def _is_checkpoint(model: str | os.PathLike[str]) -> bool:
-    """Whether it has no graph of its own; a name stands for one too."""
-    return Path(model).suffix not in (".onnx", ".engine")
+def _is_checkpoint(model: str | os.PathLike[str] | None) -> bool:
+    """Whether it has no graph of its own; a name, or none, stands for one too."""
+    return Path(model or registry.DEFAULT).suffix not in (".onnx", ".engine")
 
 
 def _how_to_get_one() -> str:

@@ -12,7 +12,10 @@ from bsmamba2.cache import cache_folder
 from bsmamba2.errors import ModelError, printable
 
 DEFAULT = "small"
-"""What runs where no model is named, once its weights come with the package."""
+"""What runs where no model is named."""
+
+ABOUT = {DEFAULT: "vocals, learnt from speech turned into singing over free game music"}
+"""What the shipped weights are."""
 
 
 @dataclass(frozen=True)

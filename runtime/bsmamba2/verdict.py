@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from bsmamba2.device import parse
 from bsmamba2.engine import Engine
 from bsmamba2.errors import ModelError
 from bsmamba2.manifest import Check, Manifest
+
+SHIPPED = Path(str(files("bsmamba2") / "weights/checks"))
+"""The checks of the weights that come with the package."""
 
 
 def require_verdict(engine: Engine, about: Mapping[str, str]) -> None:
@@ -37,7 +41,7 @@ def require_verdict(engine: Engine, about: Mapping[str, str]) -> None:
     if check is None or device is None:
         return
     known = {**about, "device": device.kind, "hardware": device.hardware}
-    path = _path("verdicts", json.dumps(known, sort_keys=True))
+    path = cache_folder() / "verdicts" / _name(json.dumps(known, sort_keys=True))
     kept = read_record(path)
     if kept is not None and kept.get("about") == known and _passed(kept, check):
         return
@@ -46,8 +50,9 @@ def require_verdict(engine: Engine, about: Mapping[str, str]) -> None:
 
 
 def find_check(manifest: Manifest) -> Check | None:
-    """The check that was made for this checkpoint here before, if one was."""
-    kept = read_record(_check_path(manifest))
+    """The check that was made for this checkpoint here before, or that came with its weights."""
+    name = _check_name(manifest)
+    kept = read_record(cache_folder() / "checks" / name) or read_record(SHIPPED / name)
     try:
         check = None if kept is None else Check.from_json(kept)
     except (KeyError, TypeError, ValueError, ModelError):
@@ -58,9 +63,14 @@ def find_check(manifest: Manifest) -> Check | None:
     return check if len(check.expected) == -(-samples // check.stride) else None
 
 
-def keep_check(manifest: Manifest, check: Check) -> bool:
-    """Keeps a check for :func:`find_check`, by the checkpoint's SHA-256; False if it cannot."""
-    return write_record(_check_path(manifest), check.to_json())
+def keep_check(manifest: Manifest, check: Check, folder: Path | None = None) -> bool:
+    """Keeps a check for :func:`find_check`, by the checkpoint's SHA-256; False if it cannot.
+
+    Args:
+        folder: the user's cache where none is named.
+    """
+    path = (folder or cache_folder() / "checks") / _check_name(manifest)
+    return write_record(path, check.to_json())
 
 
 def _passed(kept: Mapping[str, Any], check: Check) -> bool:
@@ -68,12 +78,12 @@ def _passed(kept: Mapping[str, Any], check: Check) -> bool:
     return isinstance(found, float) and math.isfinite(found) and found >= check.snr_db
 
 
-def _check_path(manifest: Manifest) -> Path:
+def _check_name(manifest: Manifest) -> str:
     # The sizes that a checkpoint may state beside its weights are in the name as well.
     sizes = manifest.sample_rate, manifest.hop, manifest.stems
     form = " a stream" if manifest.streaming else ""
-    return _path("checks", f"{manifest.checkpoint_sha256} {sizes}{form}")
+    return _name(f"{manifest.checkpoint_sha256} {sizes}{form}")
 
 
-def _path(kind: str, key: str) -> Path:
-    return cache_folder() / kind / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+def _name(key: str) -> str:
+    return f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"

@@ -47,8 +47,8 @@ def test_the_karaoke_chain_writes_a_file_as_long_as_the_song(song, opened, karao
 
 def test_the_karaoke_chain_says_what_is_wrong_in_a_line(song, karaoke):
     pytest.importorskip("onnxruntime")
-    with pytest.raises(SystemExit, match="error: no model was named"):
-        karaoke["main"](["song.wav", "karaoke.flac"])
+    with pytest.raises(SystemExit, match="error: there is no model file 'none.onnx'"):
+        karaoke["main"](["song.wav", "karaoke.flac", "--model", "none.onnx"])
     assert not Path("karaoke.flac").exists()
 
 
@@ -118,3 +118,8 @@ def test_the_readme_s_code_runs(song, opened):
     assert [model for model, _ in opened] == ["bs_mamba2_vocals.ckpt"] * 3
     with AudioFile("vocals.wav") as file:
         assert file.frames == song.shape[1]
+
+
+def test_before_and_after_are_drawn(song, opened):
+    example("before_after")["main"](["song.wav", "out", "-m", "half.onnx"])
+    assert {path.name for path in Path("out").iterdir()} >= {"spectrograms.png", "song_vocals.flac"}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from bsmamba2.checkpoint import read_checkpoint
@@ -18,7 +16,6 @@ from bsmamba2_training.sources import PACKAGES
 def run(tmp_path):
     """A run of the preset tiny, as far as shipping looks at it."""
     BSMamba2.untrained("tiny").save(tmp_path / "model.safetensors")
-    (tmp_path / "plan.json").write_text(json.dumps({"preset": "tiny", "steps": 7}))
     return tmp_path
 
 
@@ -31,6 +28,14 @@ def test_shipped_weights_are_half_as_large_and_run_with_a_licence(run):
     assert manifest.licence == "to be tested"
     assert manifest.chunk == BSMamba2.untrained("tiny").config.chunk
     assert set(read_checkpoint(shipped).tensors) == set(manifest.initialisers)
+
+
+def test_shipped_weights_come_with_their_checks(run, monkeypatch):
+    ship(run, run / "weights", "first", "to be tested")
+    monkeypatch.setattr("bsmamba2.verdict.SHIPPED", run / "weights/checks")
+    monkeypatch.setenv("BSMAMBA2_CACHE", str(run / "empty"))
+    assert describe(run / "weights" / "first.safetensors").check is not None
+    assert len(list((run / "weights/checks").iterdir())) == 2
 
 
 def test_every_source_is_named_beside_the_weights(run):

@@ -2,13 +2,12 @@
 
     python -m bsmamba2_training.ship RUN --name small --licence "…"
 
-writes ``runtime/bsmamba2/weights/small.safetensors`` and ``small.md`` into this checkout. Weights
-called ``small`` are what ``bsmamba2 separate`` runs where no model is named.
+writes ``runtime/bsmamba2/weights/small.safetensors``, ``small.md`` and its checks into this
+checkout. Weights called ``small`` are what ``bsmamba2 separate`` runs where no model is named.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -20,7 +19,7 @@ import bsmamba2
 from bsmamba2.check import snr_db
 from bsmamba2.checkpoint import CONFIG_KEY, LICENCE_KEY, read_checkpoint
 from bsmamba2.errors import ModelError
-from bsmamba2.models import find_graph
+from bsmamba2.models import add_checks, find_graph
 from bsmamba2_network import BSMamba2
 from bsmamba2_training.sources import attributions
 
@@ -55,13 +54,17 @@ def ship(run: Path, folder: Path, name: str, licence: str) -> float:
         )
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.half().contiguous() for key, value in rounded.state_dict().items()}
+    path = folder / f"{name}.safetensors"
     metadata = {CONFIG_KEY: net.config.to_json(), LICENCE_KEY: licence}
-    save_file(tensors, folder / f"{name}.safetensors", metadata)
-    plan = json.loads((run / "plan.json").read_text())
+    save_file(tensors, path, metadata)
+    path.chmod(0o644)  # anyone who has the package may read it
+    for stale in (folder / "checks").glob("*.json"):
+        stale.unlink()
+    for weights in folder.glob("*.safetensors"):
+        add_checks(weights, folder=folder / "checks")
     (folder / f"{name}.md").write_text(
-        f"# The weights `{name}`\n\nLicence: {licence}\n\nLearnt with `bsmamba2 train`, "
-        f"{plan['steps']} steps of the preset `{plan['preset']}`, from the train packages below; "
-        f"valid and test are what it was measured on.\n\n{attributions()}"
+        f"# The weights `{name}`\n\nLicence: {licence}\n\nLearnt with `bsmamba2 train` from the "
+        f"train packages below; valid and test are what it was measured on.\n\n{attributions()}"
     )
     return snr
 

@@ -14,12 +14,15 @@ from bsmamba2.manifest import Manifest
 
 
 @click.command(short_help="Tell what a model or checkpoint is.")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--check", is_flag=True, help="Run the model's own check on --device as well.")
 @click.option("--device", default="auto", show_default=True, help=f"{NAMES}.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON.")
-def info(model: Path, check: bool, device: str, as_json: bool) -> None:
-    """Print what MODEL (.onnx, .ckpt, .safetensors) separates, its form, and its proof."""
+def info(model: Path | None, check: bool, device: str, as_json: bool) -> None:
+    """Print what MODEL (.onnx, .ckpt, .safetensors) separates, its form, and its proof.
+
+    Without MODEL it is the one that separate takes by itself.
+    """
     manifest = models.describe(model)
     click.echo(manifest.to_json() if as_json else _page(manifest))
     if check:

@@ -88,7 +88,7 @@ def _shipped(name: str, path: Path) -> dict[str, Any]:
         "name": name,
         "bytes": path.stat().st_size,
         "licence": manifest.licence,
-        "about": f"{', '.join(manifest.stems)}, comes with bsmamba2",
+        "about": f"{registry.ABOUT.get(name, ', '.join(manifest.stems))}; comes with bsmamba2",
         "path": str(path),
     }
 

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import click
 
+from bsmamba2 import registry
 from bsmamba2.batch import Batch, Outcome
 from bsmamba2.device import NAMES
 from bsmamba2.display import Display, length
@@ -85,6 +86,9 @@ def separate(
     wanted = Asked(stems=stems or None, **asked)
     separator = Separator(model, device)
     about = {"model": separator.manifest.name, "device": separator.device}
+    if model is None and about["model"] in registry.ABOUT:
+        known, quality = registry.ABOUT[about["model"]], registry.PUBLISHED[0].name
+        click.echo(f"{about['model']}: {known}; for quality, -m {quality}", err=True)
     if device == "auto":
         click.echo("{model} on {device}".format(**about), err=True)
     with Display() as display:

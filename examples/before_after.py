@@ -1,0 +1,59 @@
+"""Separates a song and draws it before and after: python before_after.py SONG FOLDER [-m MODEL].
+
+FOLDER gets SONG_vocals.flac, SONG_instrumental.flac and spectrograms.png. Needs the extra cpu and
+matplotlib.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+import bsmamba2
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("song", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("-m", "--model", help="Default: the shipped one.")
+    parser.add_argument("--seconds", type=float, nargs=2, default=(0, 30), help="What is drawn.")
+    asked = parser.parse_args(arguments)
+    try:
+        stems = bsmamba2.separate(asked.song, model=asked.model)
+        stems.save(asked.folder, overwrite=True)
+    except bsmamba2.Error as error:
+        parser.exit(2, f"error: {error}\n")
+    # The stems sum to the song.
+    audio = {"song": np.sum([stems[name] for name in stems], axis=0)} | dict(stems)
+    draw(audio, stems.sample_rate, asked.seconds, asked.folder / "spectrograms.png")
+    print(asked.folder / "spectrograms.png")
+
+
+def draw(audio: dict[str, np.ndarray], rate: int, seconds: tuple[float, float], path: Path) -> None:
+    """A spectrogram a row, up to 8 kHz, on one scale of 80 dB below the loudest of the song."""
+    first, last = (int(at * rate) for at in seconds)
+    figure, axes = plt.subplots(len(audio), sharex=True, figsize=(10, 7), layout="constrained")
+    loudest = None
+    for axis, (name, sound) in zip(axes, audio.items(), strict=True):
+        mono = sound[:, first:last].mean(axis=0)
+        loudest = loudest or 20 * np.log10(np.abs(mono).max() + 1e-9) - 20
+        axis.specgram(
+            mono, NFFT=4096, Fs=rate, noverlap=3072, scale="dB", mode="magnitude",
+            vmin=loudest - 80, vmax=loudest, xextent=seconds,
+        )  # fmt: skip
+        axis.set_ylim(0, 8000)
+        axis.set_ylabel(f"{name}, Hz")
+    axes[-1].set_xlabel("seconds")
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
