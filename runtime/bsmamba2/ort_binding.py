@@ -8,7 +8,7 @@ kernels a chunk.
 from __future__ import annotations
 
 import logging
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,10 @@ _GRAPH, _NO_GRAPH = "1", "-1"  # ONNX Runtime's gpu_graph_id
 class BoundSession:
     """A session of one input and one output of the same sizes behind the stems' axis.
 
-    May be shared between threads, which take turns: the buffers are one set.
+    May be shared between threads, which take turns: the buffers are one set. All runs are made by
+    one thread, as ONNX Runtime keeps handles of CUDA's libraries and recorded graphs for each
+    thread, and as long as the session: every thread of a caller's would record anew, and leave its
+    share of the card's memory taken.
 
     Args:
         ort: the onnxruntime package.
@@ -45,21 +48,23 @@ class BoundSession:
         self._recorded: _Buffers | None = None
         self._plain: _Buffers | None = None
         self._runs = 0  # of the plain buffers
-        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, "bsmamba2-onnxruntime")
 
     def run(self, values: Audio) -> Audio:
         """(batch, …) to (batch, stems, …); raises what ONNX Runtime raises."""
-        with self._lock:
-            if self._recorded is not None and self._recorded.shape == values.shape:
-                return self._recorded.run(values, _GRAPH)
-            if self._plain is None or self._plain.shape != values.shape:
-                self._plain, self._runs = None, 0  # the old buffers go before the new ones come
-                self._plain = _Buffers(self, values.shape)
-            stems = self._plain.run(values, _NO_GRAPH)
-            self._runs += 1
-            if self._may_record and self._runs == REPEATS:
-                self._record(self._plain, values, stems)
-            return stems
+        return self._thread.submit(self._run, values).result()
+
+    def _run(self, values: Audio) -> Audio:
+        if self._recorded is not None and self._recorded.shape == values.shape:
+            return self._recorded.run(values, _GRAPH)
+        if self._plain is None or self._plain.shape != values.shape:
+            self._plain, self._runs = None, 0  # the old buffers go before the new ones come
+            self._plain = _Buffers(self, values.shape)
+        stems = self._plain.run(values, _NO_GRAPH)
+        self._runs += 1
+        if self._may_record and self._runs == REPEATS:
+            self._record(self._plain, values, stems)
+        return stems
 
     def _record(self, buffers: _Buffers, values: Audio, wanted: Audio) -> None:
         """Records these buffers' run, and trusts the record if it gives what a plain run gave."""

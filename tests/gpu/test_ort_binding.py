@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -47,7 +48,7 @@ class RecordingSession:
 
     def __init__(self, session, replay=lambda output: None, fails=False, enabled=True):
         self._session, self._replay, self._fails, self._enabled = session, replay, fails, enabled
-        self.asked = []
+        self.asked, self.threads = [], set()
         self.get_inputs, self.get_outputs = session.get_inputs, session.get_outputs
         self.io_binding = session.io_binding
 
@@ -57,6 +58,7 @@ class RecordingSession:
     def run_with_iobinding(self, binding, options):
         graph = options.get_run_config_entry("gpu_graph_id")
         self.asked.append(graph)
+        self.threads.add(threading.get_ident())
         if graph == "1" and self._fails:
             raise RuntimeError("capture failed")
         self._session.run_with_iobinding(binding)
@@ -104,6 +106,17 @@ def test_a_shape_that_keeps_coming_is_recorded_once_and_replayed(session):
     bound.run(spectrum(5))
     record = ["1", "1"]
     assert made_up.asked == ["-1"] * REPEATS + record + ["1", "1"] + ["-1"] + ["1"]
+
+
+def test_whoever_asks_one_thread_runs(session):
+    """ONNX Runtime keeps what was recorded for each thread."""
+    made_up = RecordingSession(session)
+    bound = bind(made_up)
+    for _ in range(3):
+        with ThreadPoolExecutor(2) as callers:
+            list(callers.map(bound.run, [spectrum()] * 4))
+    assert len(made_up.threads) == 1
+    assert made_up.asked.count("-1") == REPEATS
 
 
 def test_without_graphs_nothing_is_recorded(session):
