@@ -209,6 +209,8 @@ def _build(
         reason = parser.get_error(0).desc() if parser.num_errors else "no reason given"
         raise ModelError(f"TensorRT cannot read the model ({reason}): report this")
     config = builder.create_builder_config()
+    # Float32 means float32: TF32, which is on unless told otherwise, has three digits.
+    config.clear_flag(trt.BuilderFlag.TF32)
     spectrum = network.get_input(0)
     _, channels, _, bins, parts = spectrum.shape
     profile = builder.create_optimization_profile()

@@ -15,6 +15,7 @@ from bsmamba2.check import check_input, snr_db
 from bsmamba2.errors import DeviceError, ModelError
 from bsmamba2.onnx_file import read_onnx
 from bsmamba2.tensorrt_file import BuildKey, description_path, read_engine
+from bsmamba2.tensorrt_package import import_tensorrt
 from bsmamba2_export import engine_builder
 from bsmamba2_export.engine_builder import TimingCache, build_engine
 from bsmamba2_export.tensorrt_target import retarget
@@ -97,6 +98,19 @@ def test_an_engine_for_two_gpus_is_built_where_there_is_none(engine, portable):
     wanted = read_onnx(portable).manifest.replace(target="tensorrt")
     assert known.manifest.to_json() == wanted.to_json()
     known.require_trust()
+
+
+def test_float32_means_float32(monkeypatch, portable, tmp_path):
+    trt = import_tensorrt("tensorrt-rtx")
+    asked = []
+
+    def build(builder, network, config):
+        asked.append(config.get_flag(trt.BuilderFlag.TF32))
+        return b"engine"
+
+    monkeypatch.setattr(trt.Builder, "build_serialized_network", build)
+    build_engine(portable, tmp_path / "voice.engine", gpus=["sm89"], seconds=0.2)
+    assert asked == [False]
 
 
 def test_the_same_engine_is_not_built_twice_and_another_not_written_over_it(engine, portable):
