@@ -1,11 +1,9 @@
-"""The GPU that is measured: its clock, and what it can do at most."""
+"""The GPU that is measured: its clock, its memory, and what it can do at most."""
 
 from __future__ import annotations
 
 import statistics
-import sys
 import time
-import traceback
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -14,21 +12,18 @@ import torch
 from torch import Tensor
 
 DEVICE = "cuda"
+"""The tests of these programs put the CPU in its place."""
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 RATE = 44100
 
-Rows = list[dict[str, Any]]
-"""A table: a row names its columns, and says in ``note`` why there are no figures."""
 
-
-def failed(error: Exception) -> str:
-    """Why a row has no figures, in a line; the whole of it goes to standard error."""
-    traceback.print_exception(error, file=sys.stderr)
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+def exact_float32() -> None:
+    """Float32 is what all else is compared with: no TF32 in it, which convolutions have unasked."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
 
 class Clock:
-    """What is left of the time that was asked for."""
+    """What is left of the time that was asked for, in seconds."""
 
     def __init__(self, minutes: float) -> None:
         self.end = time.monotonic() + minutes * 60
@@ -38,7 +33,9 @@ class Clock:
 
 
 def milliseconds(run: Callable[[], Any], seconds: float = 0.6) -> float:
-    """The median time of a run on the GPU."""
+    """The median time of a run on the GPU, after a warm-up."""
+    if DEVICE == "cpu":
+        return _milliseconds_on_cpu(run)
     for _ in range(3):
         run()
     torch.cuda.synchronize()
@@ -55,6 +52,29 @@ def milliseconds(run: Callable[[], Any], seconds: float = 0.6) -> float:
     return statistics.median(a.elapsed_time(b) for a, b in pairwise(marks))
 
 
+def _milliseconds_on_cpu(run: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    run()
+    return (time.perf_counter() - start) * 1e3
+
+
+def forget_peak() -> None:
+    """Gives back what nothing holds, and counts the peak of memory from here."""
+    if DEVICE == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_gb() -> float:
+    """The most memory that tensors took since :func:`forget_peak`."""
+    return torch.cuda.max_memory_allocated() / 1e9 if DEVICE == "cuda" else 0.0
+
+
+def pinned(values: Tensor) -> Tensor:
+    """In memory of the host that the GPU copies from and to without help."""
+    return values.pin_memory() if DEVICE == "cuda" else values
+
+
 def snr_db(wanted: Tensor, got: Tensor) -> float:
     """Signal over error; minus infinite where NaN came."""
     error = (wanted.double() - got.double()).square().sum()
@@ -65,12 +85,14 @@ def snr_db(wanted: Tensor, got: Tensor) -> float:
 
 def ceilings() -> dict[str, float]:
     """Bytes a second of a copy, read and written; operations a second of a product in bfloat16."""
+    large = DEVICE == "cuda"
 
     def copy() -> float:
-        source = torch.randn(1 << 29, device=DEVICE)
+        source = torch.randn(1 << (29 if large else 16), device=DEVICE)
         target = torch.empty_like(source)
         return 2 * source.nbytes / milliseconds(lambda: target.copy_(source)) * 1e3
 
-    a, b = (torch.randn(8192, 8192, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
-    copied, multiplied = copy(), 2 * 8192**3 / milliseconds(lambda: a @ b) * 1e3
+    n = 8192 if large else 64
+    a, b = (torch.randn(n, n, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
+    copied, multiplied = copy(), 2 * n**3 / milliseconds(lambda: a @ b) * 1e3
     return {"copy bytes/s": copied, "bf16 operations/s": multiplied}

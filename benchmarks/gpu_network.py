@@ -1,25 +1,32 @@
-"""The whole network on a GPU: its numbers, and its time on chunks and on a song."""
+"""The whole network on a GPU, by our kernel: its numbers, and its time on chunks and batches."""
 
 from __future__ import annotations
 
-import importlib.util
-import statistics
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import gpu_chip as chip
+import numpy as np
 import torch
-from gpu_chip import RATE, TYPES, Clock, Rows, failed, milliseconds, snr_db
-from gpu_scans import Kernel
+from gpu_chip import RATE, TYPES, Clock, milliseconds, snr_db
+from gpu_scans import Kernel, without
+from gpu_table import LEAST_DB, WRONG, Row, Rows, failed
 from torch import Tensor
 
-from bsmamba2_network import BSMamba2
+from bsmamba2.check import check_input
+from bsmamba2_network import BSMamba2, Config
 from bsmamba2_network.spectrum import stft
 
-NETWORK_DB = {"fp32": 90, "fp16": 45, "bf16": 35}
-"""Against the same in float32 with the plain scan."""
+SHAPES = (
+    (8, 1), (8, 4), (1, 1), (4, 1), (16, 1), (8, 16), (1, 16), (4, 4), (1, 4), (4, 16), (16, 4)
+)  # fmt: skip
+"""Seconds of a chunk and chunks of a run, most wanted first."""
+LAST_SECONDS, LONGEST_SECONDS = 60, 100
+"""What other sections still want, and how long this one may take: no shape is begun after that."""
+CHECK_SECONDS = 1
+"""Of the noise that precisions are checked on."""
 
 
 def separate(net: BSMamba2, waveform: Tensor, kind: str) -> Tensor:
@@ -47,16 +54,93 @@ def inverse(spectrum: Tensor, n_fft: int, hop: int, samples: int) -> Tensor:
     return out.reshape(*spectrum.shape[:-3], samples)
 
 
-def check_network(net: BSMamba2, ours: Kernel) -> Rows:
-    """A second of noise in every precision, beside float32 with the plain scan."""
-    noise = torch.rand(1, 2, RATE, device=chip.DEVICE) - 0.5
-    ours.plain = True
-    wanted = separate(net, noise, "fp32")
-    ours.plain = False
-    rows = []
-    for kind, least in NETWORK_DB.items():
-        found = snr_db(wanted, separate(net, noise, kind))
-        rows.append({"what": f"network, {kind}", "worst dB": found, "ok": found >= least})
+class Truth:
+    """Noise, and the stems that float32 with the plain scan makes of it, by seconds.
+
+    Other processes get the stems as files, and make the same noise themselves.
+    """
+
+    def __init__(self, net: BSMamba2, ours: Kernel) -> None:
+        self._net, self._ours = net, ours
+        self._stems: dict[float, Tensor] = {}
+
+    def noise(self, seconds: float, batch: int = 1) -> Tensor:
+        """(batch, channels, samples), all the same."""
+        noise = check_input(0, self._net.config.channels, int(seconds * RATE))
+        return torch.from_numpy(noise).to(chip.DEVICE).expand(batch, -1, -1).contiguous()
+
+    def stems(self, seconds: float) -> Tensor:
+        """(stems, channels, samples) of one."""
+        if seconds not in self._stems:
+            with without(self._ours):
+                self._stems[seconds] = separate(self._net, self.noise(seconds), "fp32")[0]
+        return self._stems[seconds]
+
+    def db(self, seconds: float, stems: Tensor) -> float:
+        """The worst of a batch."""
+        return min(snr_db(self.stems(seconds), one) for one in stems)
+
+    def write(self, folder: Path, lengths: set[float]) -> None:
+        """The stems as ``stems-SECONDS.npy``."""
+        for seconds in lengths:
+            np.save(folder / f"stems-{seconds:g}.npy", self.stems(seconds).cpu().numpy())
+
+
+@dataclass
+class Bench:
+    """What every measurement of the network needs."""
+
+    net: BSMamba2
+    ours: Kernel
+    clock: Clock
+    most: dict[str, float]
+    """The chip's ceilings, of :func:`gpu_chip.ceilings`."""
+    truth: Truth
+
+    def row(
+        self, who: str, kind: str, seconds: float, batch: int,
+        make: Callable[[Tensor], Callable[[], Tensor]], least_db: float | None = None,
+    ) -> Row:  # fmt: skip
+        """One row: the answer's SNR, then the time, the memory and the share of the ceiling.
+
+        Args:
+            make: of (batch, channels, samples), what gives (batch, stems, channels, samples).
+            least_db: in place of what is asked of ours.
+        """
+        row: Row = {"what": f"{who}, {kind}", "chunks": f"{seconds:g} s x {batch}"}
+        try:
+            self.truth.stems(seconds)  # whose memory is not this row's
+            chip.forget_peak()
+            run = make(self.truth.noise(seconds, batch))
+            row["dB"] = self.truth.db(seconds, run())
+            row["ok"] = row["dB"] >= (LEAST_DB[kind] if least_db is None else least_db)
+            if not row["ok"]:
+                return {**row, "note": WRONG}
+            took = milliseconds(run, 1.0)
+            operations = batch * product_operations(self.net.config, seconds)
+            row |= {
+                "ms": took, "x real time": seconds * batch / took * 1e3, "GB": chip.peak_gb(),
+                "of product": operations / took * 1e3 / self.most["bf16 operations/s"],
+            }  # fmt: skip
+        except torch.cuda.OutOfMemoryError:
+            row["note"] = "out of memory"
+        except Exception as error:
+            row["note"] = failed(error)
+        return row
+
+
+def check_network(net: BSMamba2, truth: Truth) -> Rows:
+    """Noise in every precision, beside float32 with the plain scan."""
+    rows: Rows = []
+    for kind, least in LEAST_DB.items():
+        row: Row = {"what": f"network, {kind}"}
+        try:
+            stems = separate(net, truth.noise(CHECK_SECONDS), kind)
+            row["dB"] = truth.db(CHECK_SECONDS, stems)
+            row["ok"] = row["dB"] >= least
+        except Exception as error:
+            row |= {"ok": False, "note": failed(error)}
+        rows.append(row)
     return rows
 
 
@@ -84,127 +168,73 @@ def captured(net: BSMamba2, waveform: Tensor, kind: str) -> Callable[[], Tensor]
     return run
 
 
-def time_network(net: BSMamba2, clock: Clock) -> Rows:
+def eager(net: BSMamba2, kind: str) -> Callable[[Tensor], Callable[[], Tensor]]:
+    """For :meth:`Bench.row`: the network as PyTorch runs it."""
+    return lambda noise: lambda: separate(net, noise, kind)
+
+
+def time_network(bench: Bench) -> Rows:
     """Chunks and batches; seconds of audio a second."""
     rows: Rows = []
-    for seconds in (8, 1, 4, 16):
-        for batch in (1, 4, 16) if seconds < 16 else (1, 4):
-            label = f"{seconds} s x {batch}"
-            if clock.left() < 60:
-                rows.append({"what": "network", "chunks": label, "note": "no time left"})
-                continue
-            noise = torch.rand(batch, 2, seconds * RATE, device=chip.DEVICE) - 0.5
-            runs = {"our kernel, bf16": lambda noise=noise: separate(net, noise, "bf16")}
-            try:
-                runs["our kernel, bf16, CUDA graph"] = captured(net, noise, "bf16")
-            except Exception as error:
-                rows.append({"what": "CUDA graph", "chunks": label, "note": failed(error)})
-            if (seconds, batch) == (8, 4):
-                runs["our kernel, fp16"] = lambda noise=noise: separate(net, noise, "fp16")
-                runs["our kernel, fp32"] = lambda noise=noise: separate(net, noise, "fp32")
-            for who, run in runs.items():
-                torch.cuda.reset_peak_memory_stats()
-                try:
-                    took = milliseconds(run, 1.0)
-                except torch.cuda.OutOfMemoryError:
-                    rows.append({"what": who, "chunks": label, "note": "out of memory"})
-                    continue
-                rows.append({
-                    "what": who, "chunks": label, "ms": took,
-                    "x real time": seconds * batch / took * 1e3,
-                    "GB": torch.cuda.max_memory_allocated() / 1e9,
-                })  # fmt: skip
-    return rows
-
-
-def time_plain_network(net: BSMamba2, ours: Kernel) -> Rows:
-    """PyTorch's own scan in the network, for comparison."""
-    noise = torch.rand(1, 2, 8 * RATE, device=chip.DEVICE) - 0.5
-    ours.plain = True
-    took = milliseconds(lambda: separate(net, noise, "bf16"), 1.0)
-    ours.plain = False
-    return [{"what": "PyTorch eager, bf16", "chunks": "8 s x 1", "ms": took,
-             "x real time": 8 / took * 1e3}]  # fmt: skip
-
-
-def time_song(net: BSMamba2) -> Rows:
-    """Three minutes, float32 in host memory to stems in host memory, warm, without overlap."""
-    chunk, count = 8 * RATE, 23
-    song = torch.rand(2, count * chunk) - 0.5
-    song = song[:, : 180 * RATE].contiguous()
-    padded = torch.nn.functional.pad(song, (0, count * chunk - song.shape[1])).pin_memory()
-    stems = torch.empty_like(padded).pin_memory()
-    rows: Rows = []
-    for batch in (4, 8, 12):
-        static = torch.zeros(batch, 2, chunk, device=chip.DEVICE)
-        try:
-            replay = captured(net, static, "bf16")
-        except Exception as error:
-            rows.append({"what": "song of 3 minutes", "note": failed(error)})
+    net, stop = bench.net, max(LAST_SECONDS, bench.clock.left() - LONGEST_SECONDS)
+    for seconds, batch in SHAPES:
+        if bench.clock.left() < stop:
+            label = f"{seconds:g} s x {batch}"
+            rows.append({"what": "our kernel", "chunks": label, "note": "no time left"})
             continue
-
-        def run(batch=batch, static=static, replay=replay) -> None:
-            for at in range(0, count, batch):
-                spots = [
-                    (i, c, slice((at + i) * chunk, (at + i + 1) * chunk))
-                    for i in range(min(batch, count - at))
-                    for c in range(2)
-                ]
-                for i, c, samples in spots:  # each lies in one piece, so no copy waits
-                    static[i, c].copy_(padded[c, samples], non_blocking=True)
-                out = replay()
-                for i, c, samples in spots:
-                    stems[c, samples].copy_(out[i, 0, c], non_blocking=True)
-
-        took = milliseconds(run, 2.0)
-        rows.append({"what": "song of 3 minutes, bf16", "chunks": f"8 s x {batch}", "ms": took,
-                     "x real time": 180e3 / took})  # fmt: skip
-        del replay
+        where = seconds, batch
+        graph = lambda noise: captured(net, noise, "bf16")  # noqa: E731
+        rows.append(bench.row("our kernel, CUDA graph", "bf16", *where, graph))
+        rows.append(bench.row("our kernel", "bf16", *where, eager(net, "bf16")))
+        if where == SHAPES[0]:
+            rows += [bench.row("our kernel", kind, *where, eager(net, kind)) for kind in
+                     ("fp16", "fp32")]  # fmt: skip
+            rows.append(time_products(bench, seconds))
     return rows
 
 
-def time_onnxruntime(net: BSMamba2, library: Path, folder: Path) -> Rows:
-    """The runtime's engine on CUDA, with our kernel and without."""
+Product = tuple[int, int, int, int]
+"""(m, k, n, count): ``count`` products of (m, k) and (k, n)."""
+
+
+def products(config: Config, seconds: float) -> list[Product]:
+    """Every product of tokens with weights in a run on one chunk; the scans' own are not here."""
+    frames = int(seconds * RATE) // config.hop + 1
+    tokens, blocks = frames * len(config.bands), 2 * config.depth
+    dim, inner, hidden = config.dim, config.d_inner, config.mask_expand * config.dim
+    found = [
+        (tokens, dim, inner + config.conv_channels + config.heads, 2 * blocks),
+        (tokens, inner, dim, 2 * blocks),
+        (tokens, 2 * dim, dim, blocks),
+    ]
+    stems = len(config.stems)
+    for bins in config.bands:
+        width = 2 * config.channels * bins
+        found += [(frames, width, dim, 1), (frames, dim, hidden, stems)]
+        found += [(frames, hidden, 2 * width, stems)]
+    return found
+
+
+def product_operations(config: Config, seconds: float) -> float:
+    """Of all :func:`products`: two a multiply-add."""
+    return sum(2.0 * m * k * n * count for m, k, n, count in products(config, seconds))
+
+
+def time_products(bench: Bench, seconds: float) -> Row:
+    """The products alone, each by itself: the network's time if all else cost nothing."""
+    row: Row = {"what": "its products alone, bf16", "chunks": f"{seconds:g} s x 1"}
     try:
-        import onnxruntime
-    except ImportError:
-        return [{"what": "ONNX Runtime CUDA", "note": "not installed"}]
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        return [{"what": "ONNX Runtime CUDA", "note": "not installed (onnxruntime has no CUDA)"}]
-    import numpy as np
-
-    from bsmamba2 import ort_session
-    from bsmamba2.checkpoint import read_checkpoint
-    from bsmamba2.models import find_graph
-    from bsmamba2.ort_engine import OrtEngine
-
-    ort_session.library = lambda: library
-    path = folder / "paper.safetensors"
-    net.cpu().save(path)
-    checkpoint = read_checkpoint(path)
-    graph = find_graph(checkpoint)
-    spectra = np.random.default_rng(0).standard_normal((1, 2, 801, 1025, 2), np.float32)
-    rows: Rows = []
-    for who, ours in (("with our kernel", True), ("plain operators", False)):
-        try:
-            engine = OrtEngine(graph, "cuda", checkpoint.tensors, kernel=ours)
-            engine.run_spectrum(spectra)
-            times = []
-            for _ in range(5):
-                start = time.perf_counter()
-                engine.run_spectrum(spectra)
-                times.append(time.perf_counter() - start)
-        except Exception as error:
-            rows.append({"what": f"ONNX Runtime CUDA, {who}", "note": failed(error)})
-            continue
-        took = statistics.median(times)
-        rows.append({"what": f"ONNX Runtime CUDA, fp32, {who}", "chunks": "8 s x 1",
-                     "ms": took * 1e3, "x real time": 8 / took})  # fmt: skip
-    return rows
-
-
-def tensorrt_rows() -> Rows:
-    """Whether there is a TensorRT at all; engines are built with ``bsmamba2 build-engine``."""
-    found = [n for n in ("tensorrt", "tensorrt_rtx") if importlib.util.find_spec(n)]
-    note = f"{', '.join(found)} installed: not timed here" if found else "not installed"
-    return [{"what": "TensorRT, TensorRT-RTX", "note": note}]
+        took, config = 0.0, bench.net.config
+        times: dict[Product, float] = {}
+        for m, k, n, count in products(config, seconds):
+            if (m, k, n, 1) not in times:
+                sizes = {"device": chip.DEVICE, "dtype": torch.bfloat16}
+                a, b = torch.randn(m, k, **sizes), torch.randn(n, k, **sizes)
+                times[m, k, n, 1] = milliseconds(lambda a=a, b=b: a @ b.T, 0.05)
+            took += count * times[m, k, n, 1]
+        reached = product_operations(config, seconds) / took * 1e3
+        row |= {"ms": took, "x real time": seconds / took * 1e3,
+                "of product": reached / bench.most["bf16 operations/s"]}  # fmt: skip
+    except Exception as error:
+        row["note"] = failed(error)
+    return row
