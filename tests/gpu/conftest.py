@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
+import hashlib
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from bsmamba2 import cuda_memory, nvidia, tensorrt_engine
 from bsmamba2.cuda import KINDS, Call
+from bsmamba2.manifest import Manifest
+from bsmamba2.nvidia import Card, Driver
+from bsmamba2.tensorrt_file import BuildKey, EngineFile
 from kernel.scans import Scan
 
+from .fake_tensorrt import FakeTensorRT
 from .memory import Memory
 
 LANES = Path(__file__).parent / "lanes"
+KEY = BuildKey("0" * 64, "tensorrt-rtx", "1.7", ("sm90",), batch=2, frames=101)
 
 
 def compile_lanes(source: str, output: Path) -> Path:
@@ -48,3 +56,28 @@ def fake_driver(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("driver")
     compile_lanes("driver.cpp", folder / "libcuda.so.1")
     return folder
+
+
+@pytest.fixture
+def card(monkeypatch, fake_driver):
+    """A card of compute capability 9.0 and what runs on it."""
+    cards = Driver((Card("NVIDIA H100", (9, 0), 80 << 30),), (13, 0), "580.1")
+    monkeypatch.setattr(nvidia, "driver", lambda: cards)
+    library = ctypes.CDLL(str(fake_driver / "libcuda.so.1"))
+    monkeypatch.setattr(cuda_memory, "open_library", lambda *names: library)
+    monkeypatch.setattr(tensorrt_engine, "import_tensorrt", lambda backend: FakeTensorRT)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes an engine with its description: ``write(data, **changes of the key)``."""
+
+    def engine(data=b"engine", manifest=None, **changes):
+        path = tmp_path / "voice.engine"
+        path.write_bytes(data)
+        key = dataclasses.replace(KEY, **changes)
+        manifest = manifest or Manifest("voice", target="tensorrt")
+        EngineFile(path, manifest, key, hashlib.sha256(data).hexdigest()).write_description()
+        return path
+
+    return engine

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
@@ -17,70 +16,9 @@ from bsmamba2.check import check_input, make_check, snr_db
 from bsmamba2.errors import AudioError, DeviceError, ModelError
 from bsmamba2.manifest import Manifest
 from bsmamba2.models import describe, open_engine
-from bsmamba2.nvidia import Card, Driver
-from bsmamba2.tensorrt_file import BuildKey, EngineFile
 
+from .fake_tensorrt import FakeTensorRT
 from .lazy_card import LazyCard
-
-KEY = BuildKey("0" * 64, "tensorrt-rtx", "1.7", ("sm90",), batch=2, frames=101)
-
-
-class FakeTensorRT:
-    """Its engines return their input: the identity, with no latency."""
-
-    __version__ = "1.7"
-
-    class Logger:
-        ERROR = 1
-
-        def __init__(self, level):
-            pass
-
-    class Runtime:
-        def __init__(self, logger):
-            pass
-
-        def deserialize_cuda_engine(self, data):
-            return None if data == b"nothing" else self
-
-        def create_execution_context(self):
-            self.addresses = {}
-            return self
-
-        def set_input_shape(self, name, shape):
-            self.bytes = 4 * int(np.prod(shape))
-
-        def set_tensor_address(self, name, address):
-            self.addresses[name] = address
-
-        def execute_async_v3(self, stream):
-            ctypes.memmove(self.addresses["stems"], self.addresses["spectrum"], self.bytes)
-            return True
-
-
-@pytest.fixture
-def card(monkeypatch, fake_driver):
-    """A card of compute capability 9.0 and what runs on it."""
-    cards = Driver((Card("NVIDIA H100", (9, 0), 80 << 30),), (13, 0), "580.1")
-    monkeypatch.setattr(nvidia, "driver", lambda: cards)
-    library = ctypes.CDLL(str(fake_driver / "libcuda.so.1"))
-    monkeypatch.setattr(cuda_memory, "open_library", lambda *names: library)
-    monkeypatch.setattr(tensorrt_engine, "import_tensorrt", lambda backend: FakeTensorRT)
-
-
-@pytest.fixture
-def write(tmp_path):
-    """Writes an engine with its description: ``write(data, **changes of the key)``."""
-
-    def engine(data=b"engine", manifest=None, **changes):
-        path = tmp_path / "voice.engine"
-        path.write_bytes(data)
-        key = dataclasses.replace(KEY, **changes)
-        manifest = manifest or Manifest("voice", target="tensorrt")
-        EngineFile(path, manifest, key, hashlib.sha256(data).hexdigest()).write_description()
-        return path
-
-    return engine
 
 
 def test_a_chunk_goes_to_the_card_and_comes_back(card, write):
