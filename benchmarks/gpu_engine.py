@@ -139,7 +139,7 @@ def judged(wanted: Audio | None, came: Audio, least_db: float) -> Row:
     if wanted is None:
         return {"ok": bool(np.isfinite(came).all())}
     found = snr_db(wanted, came)
-    return {"dB": found, "ok": found >= least_db}
+    return {"dB": found, "ok": found >= least_db and bool(np.isfinite(wanted).all())}
 
 
 def shape(loaded: Loaded, seconds: float, batch: int, memory: Memory, row: Row) -> Row:
