@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -94,3 +100,19 @@ def test_a_package_of_another_hash_is_refused(tmp_path):
     archive.write_bytes(b"something else")
     with pytest.raises(AudioError, match="must have the SHA-256"):
         fetch(package, tmp_path)
+
+
+@pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="packages are unpacked by dpkg-deb")
+def test_a_package_is_unpacked_below_a_relative_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    control = Path("tree/DEBIAN/control")
+    control.parent.mkdir(parents=True)
+    fields = {"Package": "song", "Version": "1", "Architecture": "all", "Maintainer": "nobody"}
+    control.write_text("".join(f"{k}: {v}\n" for k, v in fields.items()) + "Description: song\n")
+    Path("tree/song.ogg").write_bytes(b"a song")
+    archive = Path("work/packages/song_1_all.deb")
+    archive.parent.mkdir(parents=True)
+    subprocess.run(["dpkg-deb", "--build", "tree", archive], check=True, capture_output=True)
+    sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+    package = replace(PACKAGES[0], name="song", version="1", sha256=sha256)
+    assert (fetch(package, Path("work")) / "song.ogg").read_bytes() == b"a song"

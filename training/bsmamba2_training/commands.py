@@ -21,14 +21,14 @@ PATH = click.Path(path_type=Path)
 @click.command(short_help="Make the free data set from Debian's packages.")
 @click.argument("folder", type=PATH)
 @click.option(
-    "--work", type=PATH, help="Where packages are kept and unpacked, 2 GB. Default: FOLDER/work."
+    "--work", type=PATH, help="Where packages are kept and unpacked, 8 GB. Default: FOLDER/work."
 )
 @click.option(
     "--sung-minutes", default=60.0, show_default=True, help="Of each speaker turned into singing."
 )
 @click.option("--jobs", default=os.cpu_count() or 1, show_default="cores", help="Processes.")
 def dataset(folder: Path, work: Path | None, sung_minutes: float, jobs: int) -> None:
-    """Make stems to train and be measured on in FOLDER, 7 GB, from packages of Debian 12.
+    """Make stems to train and be measured on in FOLDER, 13 GB, from packages of Debian 12.
 
     Packages are downloaded by name, verified and unpacked; nothing is installed. A recipe that was
     stopped goes on where it was. FOLDER/SOURCES.md names every source and its licence.
