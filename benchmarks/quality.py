@@ -69,7 +69,7 @@ def main() -> None:
         "# What the shipped model separates",
         "",
         "On the test split of the free data set: synthetic songs, speech turned into singing over "
-        "game music, of speakers and composers that no training item had. Silence stands beside "
+        "game music, of speakers and packages that no training item had. Silence stands beside "
         "the model because under a quiet voice it already improves on the mixture.",
         "",
         whole,

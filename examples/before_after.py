@@ -31,9 +31,15 @@ def main(arguments: list[str] | None = None) -> None:
     except bsmamba2.Error as error:
         parser.exit(2, f"error: {error}\n")
     # The stems sum to the song.
-    audio = {"song": np.sum([stems[name] for name in stems], axis=0)} | dict(stems)
-    draw(audio, stems.sample_rate, asked.seconds, asked.folder / "spectrograms.png")
-    print(asked.folder / "spectrograms.png")
+    song = np.sum([stems[name] for name in stems], axis=0)
+    first, last = asked.seconds[0], min(asked.seconds[1], song.shape[1] / stems.sample_rate)
+    if not 0 <= first < last:
+        parser.error(
+            f"--seconds must lie within the song's {last:.1f} s, the first before the last"
+        )
+    picture = asked.folder / "spectrograms.png"
+    draw({"song": song, **stems}, stems.sample_rate, (first, last), picture)
+    print(picture)
 
 
 def draw(audio: dict[str, np.ndarray], rate: int, seconds: tuple[float, float], path: Path) -> None:

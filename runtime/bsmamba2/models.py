@@ -78,6 +78,7 @@ def open_engine(
     if model is not None and Path(model).suffix == ".engine":
         return _open_tensorrt(_model_path(model), device, verify, trust_engine)
     if _is_checkpoint(model):
+        _model_path(model)  # a name that is mistyped is said before a device that is not there
         device = str(choose(device, BACKENDS))
     # On a card the Fourier transforms are products too, and only audio crosses the bus.
     loaded = _load(model, io="spectrum" if device == "cpu" else "waveform")
@@ -196,10 +197,10 @@ def add_checks(
         if not np.isfinite(check.expected).all():
             raise ModelError(f"{loaded.manifest.name} makes sound that is not finite: get it again")
         if not keep_check(loaded.manifest, check, folder):
-            where = folder or cache_folder()
+            mend = "make it writable" if folder else "set BSMAMBA2_CACHE to a folder that is"
             raise ModelError(
-                f"the check of {loaded.manifest.name} cannot be kept in {where}: set "
-                "BSMAMBA2_CACHE to a folder that can be written"
+                f"the check of {loaded.manifest.name} cannot be written to "
+                f"{folder or cache_folder()}: {mend}"
             )
 
 

@@ -8,8 +8,12 @@ kernels a chunk.
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -24,6 +28,9 @@ REPLAY_DB = 90.0
 """What a replay must agree with a plain run to."""
 
 _GRAPH, _NO_GRAPH = "1", "-1"  # ONNX Runtime's gpu_graph_id
+
+Calls: TypeAlias = "SimpleQueue[tuple[Future[Audio], Callable[[Audio], Audio], Audio] | None]"
+"""Where an answer goes, what makes it, and of what; None is the end."""
 
 
 class BoundSession:
@@ -48,11 +55,16 @@ class BoundSession:
         self._recorded: _Buffers | None = None
         self._plain: _Buffers | None = None
         self._runs = 0  # of the plain buffers
-        self._thread = ThreadPoolExecutor(1, "bsmamba2-onnxruntime")
+        self._calls: Calls = SimpleQueue()
+        # No pool of the library's: it takes no call once the main thread has ended.
+        threading.Thread(target=_serve, args=(self._calls,), daemon=True).start()
+        weakref.finalize(self, self._calls.put, None)
 
     def run(self, values: Audio) -> Audio:
         """(batch, …) to (batch, stems, …); raises what ONNX Runtime raises."""
-        return self._thread.submit(self._run, values).result()
+        stems: Future[Audio] = Future()
+        self._calls.put((stems, self._run, values))
+        return stems.result()
 
     def _run(self, values: Audio) -> Audio:
         if self._recorded is not None and self._recorded.shape == values.shape:
@@ -80,6 +92,17 @@ class BoundSession:
             self._recorded, self._plain = buffers, None
         else:
             log.warning("CUDA graphs are not used: a replay is %.0f dB from a run", replayed)
+
+
+def _serve(calls: Calls) -> None:
+    """Makes calls one after the other, until a session that nobody has any more ends them."""
+    while (call := calls.get()) is not None:
+        answer, run, values = call
+        try:
+            answer.set_result(run(values))
+        except BaseException as error:  # it belongs to whoever waits for the answer
+            answer.set_exception(error)
+        del call, answer, run, values  # or this thread would keep its session
 
 
 class _Buffers:

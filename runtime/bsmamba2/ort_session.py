@@ -232,7 +232,8 @@ def _providers(device: Device, graphs: bool) -> list[Any]:
     """The device's provider, and behind it what shape arithmetic may fall to."""
     kinds = {"cpu": (), "cuda": ("cuda",), "tensorrt": ("tensorrt", "cuda")}[device.kind]
     options = {"device_id": str(device.index)} | ({"enable_cuda_graph": "1"} if graphs else {})
-    # Float32 means float32: TF32 has three digits. Who wants speed exports bf16 or fp16.
+    # Float32 means float32: TF32 has three digits. Who wants speed exports bf16 or fp16. The
+    # provider of TensorRT has no such option: docs/deploy.md says what switches TF32 off there.
     exact = {"cuda": {"use_tf32": "0"}}
     return [
         *((PROVIDERS[kind], options | exact.get(kind, {})) for kind in kinds),

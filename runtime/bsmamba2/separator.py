@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
@@ -206,7 +207,7 @@ class Separator:
         made = plan.record.found() if resume else None
         if made and made.all_there:
             return dict(made.outputs)
-        with SongFile(plan.song) as song, self._ahead() as pool:
+        with SongFile(plan.song) as song, _ahead(1 if self.device == "cpu" else 2) as pool:
             separation = self._by_chunks(
                 song.sample_rate, song.channels, plan.overlap, plan.encoding.step, pool, cancel
             )
@@ -296,11 +297,6 @@ class Separator:
             channels,
         )
 
-    def _ahead(self) -> ThreadPoolExecutor:
-        """Threads that run the engine while what came out is resampled, added and written. On a
-        card there are two, so that a chunk is uploaded while one is computed."""
-        return ThreadPoolExecutor(1 if self.device == "cpu" else 2)
-
     def _by_chunks(
         self,
         sample_rate: float,
@@ -334,13 +330,31 @@ class Separator:
         outputs = np.empty((len(names), channels, samples), np.float32)
         blocks = (mixture[:, at : at + BLOCK] for at in range(0, samples, BLOCK))
         done = 0
-        with self._ahead() as pool:
+        # On a CPU the engine has every core already.
+        with _ahead(0 if self.device == "cpu" else 2) as pool:
             separation = self._by_chunks(sample_rate, channels, overlap, pool=pool, cancel=cancel)
             for block in through(separation, blocks, sample_rate, samples, progress, cancel):
                 outputs[..., done : done + block.shape[-1]] = block[rows]
                 done += block.shape[-1]
         residual = self.manifest.residual if names == known else None
         return Stems(outputs, names, sample_rate, layout=layout, residual=residual, song=song)
+
+
+@contextmanager
+def _ahead(threads: int) -> Iterator[Executor | None]:
+    """Threads that run the engine while what came out is resampled, added and written, or none.
+
+    On a card there are two, so that an engine that has two runs in flight is given them. What was
+    not begun is dropped where an exception ends the work.
+    """
+    if not threads:
+        yield None
+        return
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def separate(

@@ -15,6 +15,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from bsmamba2.array import Audio
@@ -49,5 +50,10 @@ def istft(spectrum: Audio, n_fft: int, hop: int, samples: int) -> Audio:
 @cache
 def hann(n_fft: int) -> Audio:
     """The periodic Hann window."""
-    phase = 2 * np.pi * np.arange(n_fft) / n_fft
-    return (0.5 - 0.5 * np.cos(phase)).astype(np.float32)
+    return exact_hann(n_fft).astype(np.float32)
+
+
+def exact_hann(n_fft: int) -> npt.NDArray[np.float64]:
+    """The same in float64."""
+    window: npt.NDArray[np.float64] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
+    return window

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from bsmamba2 import fourier, models, stft
 from bsmamba2.check import snr_db
 from bsmamba2.device import Device
 from bsmamba2.ort_engine import OrtEngine
+from bsmamba2_network import BSMamba2
 
 
 def audio(samples=44100):
@@ -34,6 +37,13 @@ def test_a_frame_times_the_matrix_is_its_spectrum(n_fft, hop):
 def test_there_a_checkpoint_takes_audio(on_card):
     loaded, device = models.open_engine(None, "auto", verify=False)
     assert (loaded.manifest.io, device) == ("waveform", "cuda:0")
+
+
+def test_there_a_checkpoint_of_another_hop_takes_spectra(on_card, tmp_path):
+    net = BSMamba2(replace(BSMamba2.untrained("tiny").config, hop=500))
+    net.save(tmp_path / "other.safetensors")
+    loaded, _ = models.open_engine(tmp_path / "other.safetensors", "auto", verify=False)
+    assert (loaded.manifest.io, loaded.manifest.hop) == ("spectrum", 500)
 
 
 @pytest.mark.parametrize("samples", [1, 2048, 44100])

@@ -66,6 +66,17 @@ class RecordingSession:
             self._replay(binding.get_outputs()[0].numpy())
 
 
+def test_the_thread_of_a_session_ends_with_it(session):
+    before = threading.active_count()
+    bound = bind(session)
+    bound.run(spectrum(5, 0))
+    assert threading.active_count() == before + 1
+    worker = threading.enumerate()[-1]
+    del bound
+    worker.join(10)
+    assert not worker.is_alive()
+
+
 @pytest.mark.parametrize("frames", [(5,), (5, 5, 5, 5, 5), (5, 3, 5, 5, 5, 5, 3, 1)])
 def test_bound_runs_are_plain_runs(session, frames):
     bound = bind(session)

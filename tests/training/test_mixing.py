@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bsmamba2_training import notes
 from bsmamba2_training.layout import training_pools
 from bsmamba2_training.mixing import Mixing, Mixtures
 from bsmamba2_training.notes import play
@@ -87,4 +89,16 @@ def test_notes_are_finite_and_as_long_as_was_asked_for(seed):
     music = play(np.random.default_rng(seed), RATE)
     assert music.shape == (2, RATE)
     assert np.isfinite(music).all()
-    assert np.abs(music).max() < 10
+
+
+def test_notes_sound_and_differ_from_draw_to_draw():
+    draws = [play(np.random.default_rng(seed), RATE) for seed in range(40)]
+    levels = [np.sqrt(np.square(music).mean()) for music in draws]
+    assert np.mean(np.array(levels) > 0.01) > 0.9
+    assert not any(np.array_equal(a, b) for a, b in pairwise(draws))
+
+
+def test_a_line_sounds_at_its_pitch():
+    a4, loud = np.full(RATE, 69.0), np.ones(RATE)
+    sound = notes._sound(np.random.default_rng(0), a4, loud, np.arange(1, 41) ** -2.0, 12)
+    assert np.abs(np.argmax(np.abs(np.fft.rfft(sound))) - 880) <= 5

@@ -40,8 +40,8 @@ def ship(run: Path, folder: Path, name: str, licence: str) -> float:
         ModelError: no shipped graph is of its size, or float16 does not hold the weights.
     """
     source = run / "model.safetensors"
-    for streaming in (False, True):
-        find_graph(read_checkpoint(source), streaming=streaming)
+    for form in ({}, {"io": "waveform"}, {"streaming": True}):
+        find_graph(read_checkpoint(source), **form)
     net = BSMamba2.load(source)
     noise = 0.1 * torch.randn(1, 2, 44100, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -58,12 +58,15 @@ def ship(run: Path, folder: Path, name: str, licence: str) -> float:
     metadata = {CONFIG_KEY: net.config.to_json(), LICENCE_KEY: licence}
     save_file(tensors, path, metadata)
     path.chmod(0o644)  # anyone who has the package may read it
-    for stale in (folder / "checks").glob("*.json"):
-        stale.unlink()
+    checks = folder / "checks"
+    before = {check: check.stat().st_mtime_ns for check in checks.glob("*.json")}
     for weights in folder.glob("*.safetensors"):
-        add_checks(weights, folder=folder / "checks")
+        add_checks(weights, folder=checks)
+    for check, written in before.items():
+        if check.stat().st_mtime_ns == written:  # of weights that are no more
+            check.unlink()
     (folder / f"{name}.md").write_text(
-        f"# The weights `{name}`\n\nLicence: {licence}\n\nLearnt with `bsmamba2 train` from the "
+        f"# The weights `{name}`\n\nLicence, `LicenseRef-bsmamba2-weights`: {licence}\n\nLearnt with `bsmamba2 train` from the "
         f"train packages below; valid and test are what it was measured on.\n\n{attributions()}"
     )
     return snr

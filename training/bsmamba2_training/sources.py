@@ -1,8 +1,9 @@
 """Where the free training audio comes from: Debian packages by name, version and hash.
 
-No package stands in two splits, so neither a speaker nor a composer does. All of it is under
-copyleft licences: none of it is kept in this repository, and weights that learnt from it name it
-(:func:`attributions`).
+No package stands in two splits, so no speaker does. No composer whom a file's tags name stands in
+train and test; one, maxstack, does in train and valid. Licences are copyleft, a few of them
+attribution alone: none of the audio is kept in this repository, and weights that learnt from it
+name it (:func:`attributions`).
 """
 
 from __future__ import annotations
@@ -184,7 +185,7 @@ PACKAGES = (
         "a98849cacdfc72779e03ceb68f32af03cb3c3f382ba8b82e3299ef87254b454d",
         "train",
         "music",
-        "GPL-2+, GPL-3+, CC-BY-3.0 and CC-BY-SA-3.0",
+        "GPL-2+, GPL-3+, GPL-3 or CC-BY-3.0, CC-BY-3.0, CC-BY-SA-3.0",
         "Naev, Askyel, Nikola Whallon, Zeropage, Vega Strike and others",
         r"/snd/music/[^/]*\.ogg$",
     ),
