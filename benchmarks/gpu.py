@@ -30,16 +30,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gpu_package  # noqa: F401
 import torch
 from gpu_chip import Clock, ceilings, exact_float32
 from gpu_compiled import time_compiled
 from gpu_engines import Engines, time_onnxruntime, time_tensorrt
-from gpu_network import Bench, Truth, check_network, time_network
-from gpu_others import time_others
+from gpu_network import Bench, Truth, check_network, time_network, time_others
+from gpu_rows import Rows, failed, show
 from gpu_scans import Kernel, check_scan, time_scans
 from gpu_song import time_song
-from gpu_table import Rows, failed, show
 
 from bsmamba2 import cuda, kernel
 from bsmamba2_network import BSMamba2

@@ -12,30 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import gpu_chip as chip
-import gpu_process
+import gpu_rows
 import torch
 from gpu_chip import Clock
-from gpu_network import Bench, Truth, eager
-from gpu_process import answer
+from gpu_network import CHUNK_SECONDS, Bench, Truth, eager
+from gpu_rows import Row, Rows, answer
 from gpu_scans import AXES, HEADS, Kernel, N, P, random_call, scan_floor, time_scan
-from gpu_table import Row, Rows
 from torch import Tensor
 
 from bsmamba2 import cuda
 from bsmamba2_network import BSMamba2, model
 from bsmamba2_network.scan import mamba2_scan, scan
 
-SECONDS = 8
-"""Of the chunk."""
-
 
 def time_compiled(most: dict[str, float], library: Path, clock: Clock) -> Rows:
     """The rows of a process that is stopped when the time is up."""
     task = {
         "what": "torch.compile", "device": chip.DEVICE, "most": most, "library": str(library),
-        "preset": "paper", "compiler": "inductor", "seconds": SECONDS,
+        "preset": "paper", "compiler": "inductor", "seconds": CHUNK_SECONDS,
     }  # fmt: skip
-    return gpu_process.run("gpu_compiled.py", task, clock.left())
+    return gpu_rows.run_apart("gpu_compiled.py", task, clock.left())
 
 
 def rows(task: dict[str, Any]) -> Iterator[Row]:

@@ -1,5 +1,6 @@
-"""One engine of the runtime on a GPU: its numbers, its time and memory; without torch.
+"""One engine of the runtime on a GPU: its numbers, its time and memory.
 
+Without torch, but where TensorRT builds the engine first: the exporter's package imports it.
 Started by :mod:`gpu_engines`, which says what a task holds.
 """
 
@@ -7,15 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import statistics
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from gpu_process import answer
-from gpu_table import LEAST_DB, WRONG, Row, reason
+from gpu_rows import LEAST_DB, WRONG, Row, answer, median_seconds, reason
 
 from bsmamba2 import stft
 from bsmamba2.array import Audio
@@ -28,16 +28,25 @@ WARM_RUNS = 5
 
 
 def rows(task: Task) -> Iterator[Row]:
-    """The check, then each shape, then the song; what failed says why."""
+    """The check, then each shape, then the song; what failed says why.
+
+    An engine that is to be built is built first, before memory and loading are measured.
+    """
     named = {key: task[key] for key in ("what", "graph") if key in task}
     warnings = Warnings()
+    row: Row = {**named, "chunks": "check"}
     try:
+        if "backend" in task:
+            start = time.perf_counter()
+            task = {**task, "engine": str(build(task))}
+            row["build s"] = time.perf_counter() - start
         memory = Memory(task["device"])
         start = time.perf_counter()
         loaded = load(task)
-        yield check(loaded, {**named, "chunks": "check", "load s": time.perf_counter() - start})
+        row["load s"] = time.perf_counter() - start
+        yield check(loaded, row)
     except (Error, ImportError) as error:
-        yield {**named, "note": reason(error)}
+        yield {**row, "note": reason(error)}
         return
     for seconds, batch in task["shapes"]:
         row = {**named, "chunks": f"{seconds:g} s x {batch}"}
@@ -46,7 +55,7 @@ def rows(task: Task) -> Iterator[Row]:
         except Error as error:
             yield {**row, "note": reason(error)}
     if task.get("song_seconds"):
-        row = {**named, "what": f"song of 3 minutes, {task['what']}"}
+        row = {**named, "what": f"song of {task['song_seconds']:g} s, {task['what']}"}
         try:
             yield song(loaded, task["song_seconds"], row) | memory.taken() | warnings.taken()
         except (Error, ImportError) as error:
@@ -67,13 +76,13 @@ class Loaded(NamedTuple):
 
 
 def load(task: Task) -> Loaded:
-    """The engine of a task.
+    """The engine of a task, which is built by now.
 
     Raises:
         Error: it cannot be had here. ImportError: a package is not installed.
     """
     truth = Path(task["truth"]) if task.get("truth") else None
-    engine = _tensorrt(task) if "backend" in task or "engine" in task else _onnxruntime(task)
+    engine = _tensorrt(task) if "engine" in task else _onnxruntime(task)
     return Loaded(engine, LEAST_DB[engine.manifest.precision], truth)
 
 
@@ -97,12 +106,16 @@ def _tensorrt(task: Task) -> Any:
     from bsmamba2.tensorrt_engine import TensorRtEngine
     from bsmamba2.tensorrt_file import read_engine
 
-    path = Path(task["engine"]) if "engine" in task else _build(task)
-    return TensorRtEngine(read_engine(path), task["device"], trust_engine=True)
+    engine = read_engine(Path(task["engine"]))
+    return TensorRtEngine(engine, task["device"], trust_engine=True)
 
 
-def _build(task: Task) -> Path:
-    """Builds the engine of a task, for the card that is here."""
+def build(task: Task) -> Path:
+    """Builds the engine of a task for the card that is here, telling standard error each step.
+
+    Raises:
+        Error: it cannot be built here. ImportError: a package is not installed.
+    """
     import onnx
     from onnx import numpy_helper
 
@@ -118,8 +131,13 @@ def _build(task: Task) -> Path:
     onnx.save(model, whole)
     output = whole.with_suffix(".engine")
     options = {name: task[name] for name in ("backend", "plugin", "batch", "seconds")}
-    build_engine(whole, output, overwrite=True, **options)
+    build_engine(whole, output, overwrite=True, report=tell, **options)
     return output
+
+
+def tell(step: str) -> None:
+    """At once: what a build is stopped in is the last that it told."""
+    print(step, file=sys.stderr, flush=True)
 
 
 def check(loaded: Loaded, row: Row) -> Row:
@@ -160,7 +178,7 @@ def shape(loaded: Loaded, seconds: float, batch: int, memory: Memory, row: Row) 
     row |= judged(loaded.stems(seconds), last, loaded.least_db)
     if not row["ok"]:
         return {**row, "note": WRONG}
-    took = seconds_of(lambda: engine.run_spectrum(values))
+    took = median_seconds(lambda: engine.run_spectrum(values), 5)
     row |= {"ms": took * 1e3, "x real time": seconds * batch / took}
     return row | memory.taken()
 
@@ -185,21 +203,8 @@ def song(loaded: Loaded, length: float, row: Row) -> Row:
                key=lambda found: (found["ok"], found.get("dB", 0)))  # fmt: skip
     if not row["ok"]:
         return {**row, "note": WRONG}
-    took = seconds_of(run, 3)
+    took = median_seconds(run, 3)
     return row | {"ms": took * 1e3, "x real time": length / took}
-
-
-def seconds_of(run: Any, least: int = 5) -> float:
-    """The median, of as many runs as fit in a second."""
-    start = time.perf_counter()
-    run()
-    count = max(least, min(50, int(1 / (time.perf_counter() - start))))
-    times = []
-    for _ in range(count):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
 
 
 class Memory:

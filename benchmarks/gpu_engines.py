@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gpu_process
+import gpu_rows
 from gpu_chip import Clock
 from gpu_network import LAST_SECONDS, Truth
+from gpu_rows import Rows, reason
 from gpu_song import SONG_SECONDS
-from gpu_table import Rows, reason
 
 from bsmamba2 import cuda
 from bsmamba2.errors import Error
@@ -29,6 +29,9 @@ SHAPES = ((1, 1), (4, 1), (8, 1), (1, 16), (16, 1), (8, 4), (8, 16))
 """Seconds of a chunk and chunks of a run, ever larger: the memory is the most so far."""
 SECONDS_EACH = 60
 """Of one engine, at most."""
+BUILD_SECONDS, COMPILE_SECONDS = 180, 40
+"""Of one engine that TensorRT builds first, at most; what ``torch.compile`` still wants after it.
+"""
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class Engines:
             what, graph=form.graph, file=str(file), kernel=form.scan == "our kernel",
             shapes=form.shapes, song_seconds=self.song_seconds * form.song,
         )  # fmt: skip
-        return gpu_process.run("gpu_engine.py", task, seconds, BSMAMBA2_CUDA_GRAPH=form.graph)
+        return gpu_rows.run_apart("gpu_engine.py", task, seconds, BSMAMBA2_CUDA_GRAPH=form.graph)
 
     def tensorrt(self, backend: str, precision: str, plugin: bool, seconds: float) -> Rows:
         """The rows of an engine that is built for the card that is here."""
@@ -123,7 +126,7 @@ class Engines:
             what, device="tensorrt", file=str(file), backend=backend, plugin=plugin, batch=4,
             seconds=8, shapes=((1, 1), (8, 1), (8, 4)), song_seconds=self.song_seconds,
         )  # fmt: skip
-        return gpu_process.run("gpu_engine.py", task, seconds)
+        return gpu_rows.run_apart("gpu_engine.py", task, seconds)
 
     def given(self, path: Path, seconds: float) -> Rows:
         """The rows of an engine that was built elsewhere, of weights of its own."""
@@ -131,7 +134,7 @@ class Engines:
             path.name, device="tensorrt", engine=str(path), truth="", shapes=CHUNK,
             song_seconds=self.song_seconds,
         )  # fmt: skip
-        return gpu_process.run("gpu_engine.py", task, seconds)
+        return gpu_rows.run_apart("gpu_engine.py", task, seconds)
 
 
 BUILDER = ("onnx", "onnxscript")
@@ -173,5 +176,6 @@ def time_tensorrt(engines: Engines, paths: Sequence[Path], clock: Clock) -> Rows
             continue
         for precision, plugin in (("bf16", False), ("bf16", True), ("fp32", False)):
             if not plugin or backend == "tensorrt":
-                rows += engines.tensorrt(backend, precision, plugin, clock.left())
+                left = min(clock.left() - COMPILE_SECONDS, BUILD_SECONDS)
+                rows += engines.tensorrt(backend, precision, plugin, left)
     return rows

@@ -1,4 +1,4 @@
-"""The whole network on a GPU, by our kernel: its numbers, and its time on chunks and batches."""
+"""The whole network on a GPU: its numbers; its time on chunks and batches, and in training."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import gpu_chip as chip
 import numpy as np
 import torch
 from gpu_chip import RATE, TYPES, Clock, milliseconds, snr_db
-from gpu_scans import Kernel, without
-from gpu_table import LEAST_DB, WRONG, Row, Rows, failed
+from gpu_rows import LEAST_DB, WRONG, Row, Rows, failed
+from gpu_scans import OTHERS_DB, Kernel, mamba_ssm, without
 from torch import Tensor
 
 from bsmamba2.check import check_input
 from bsmamba2_network import BSMamba2, Config
-from bsmamba2_network.spectrum import stft
+from bsmamba2_network.spectrum import istft, stft
 
 SHAPES = (
     (8, 1), (8, 4), (1, 1), (4, 1), (16, 1), (8, 16), (1, 16), (4, 4), (1, 4), (4, 16), (16, 4)
@@ -25,6 +25,8 @@ SHAPES = (
 """Seconds of a chunk and chunks of a run, most wanted first."""
 LAST_SECONDS, LONGEST_SECONDS = 60, 100
 """What other sections still want, and how long this one may take: no shape is begun after that."""
+CHUNK_SECONDS = 8
+"""Of the chunk where only one is measured."""
 CHECK_SECONDS = 1
 """Of the noise that precisions are checked on."""
 
@@ -174,7 +176,7 @@ def eager(net: BSMamba2, kind: str) -> Callable[[Tensor], Callable[[], Tensor]]:
 
 
 def time_network(bench: Bench) -> Rows:
-    """Chunks and batches; seconds of audio a second."""
+    """By our kernel: chunks and batches; seconds of audio a second."""
     rows: Rows = []
     net, stop = bench.net, max(LAST_SECONDS, bench.clock.left() - LONGEST_SECONDS)
     for seconds, batch in SHAPES:
@@ -238,3 +240,55 @@ def time_products(bench: Bench, seconds: float) -> Row:
     except Exception as error:
         row["note"] = failed(error)
     return row
+
+
+def time_others(bench: Bench) -> Rows:
+    """Without our kernel: forward, and forward and backward, on one chunk in bf16."""
+    rows: Rows = []
+    for who, theirs in (("PyTorch eager", False), ("PyTorch eager with mamba_ssm", True)):
+        if theirs and mamba_ssm():
+            rows.append({"what": f"{who}, bf16", "note": mamba_ssm()})
+            rows.append({"what": f"training step, {who}, bf16", "note": mamba_ssm()})
+            continue
+        bench.truth.stems(CHUNK_SECONDS)  # by the plain scan, whatever comes now
+        with without(bench.ours, mamba_ssm=theirs):
+            run = eager(bench.net, "bf16")
+            rows.append(bench.row(who, "bf16", CHUNK_SECONDS, 1, run, OTHERS_DB))
+            rows.append(time_training(bench, f"training step, {who}"))
+    return rows
+
+
+def time_training(bench: Bench, who: str) -> Row:
+    """Forward and backward; no optimiser's step."""
+    row: Row = {"what": f"{who}, bf16", "chunks": f"{CHUNK_SECONDS:g} s x 1"}
+    net, noise = bench.net, bench.truth.noise(CHUNK_SECONDS)
+    try:
+        chip.forget_peak()
+        loss = step(net, noise)
+        found = [v.grad for v in net.parameters() if v.grad is not None]
+        finite = bool(found) and all(bool(v.isfinite().all()) for v in [loss, *found])
+        row["ok"] = finite
+        if not finite:
+            return {**row, "note": "a gradient is not finite, so not timed"}
+        took = milliseconds(lambda: step(net, noise), 1.0)
+        row |= {"ms": took, "x real time": CHUNK_SECONDS / took * 1e3, "GB": chip.peak_gb()}
+    except torch.cuda.OutOfMemoryError:
+        row["note"] = "out of memory"
+    except Exception as error:
+        row["note"] = failed(error)
+    finally:
+        net.zero_grad(set_to_none=True)
+    return row
+
+
+def step(net: BSMamba2, noise: Tensor) -> Tensor:
+    """The mean distance of the stems of (batch, channels, samples) from it, and its gradients."""
+    net.zero_grad(set_to_none=True)
+    config = net.config
+    mixture = stft(noise, config.n_fft, config.hop)
+    with torch.autocast(chip.DEVICE, TYPES["bf16"]):
+        spectra = net.separate_spectrum(mixture)
+    stems = istft(spectra.float(), config.n_fft, config.hop, noise.shape[-1])
+    loss = (stems - noise[:, None]).abs().mean()
+    loss.backward()
+    return loss.detach()

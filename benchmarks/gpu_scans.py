@@ -12,8 +12,7 @@ from typing import Any
 import gpu_chip as chip
 import torch
 from gpu_chip import TYPES, milliseconds, snr_db
-from gpu_package import parts_alone
-from gpu_table import WRONG, Row, Rows, failed
+from gpu_rows import WRONG, Row, Rows, failed, parts_alone
 from torch import Tensor
 
 from bsmamba2 import cuda

@@ -1,11 +1,9 @@
-"""A song of three minutes on a GPU: through PyTorch; and what reading and writing it takes."""
+"""A song on a GPU: through PyTorch; and what reading and writing it takes."""
 
 from __future__ import annotations
 
 import math
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,11 +11,11 @@ import gpu_chip as chip
 import gpu_network
 import torch
 from gpu_chip import RATE, milliseconds, pinned
-from gpu_network import Bench
-from gpu_table import LEAST_DB, WRONG, Row, Rows, failed
+from gpu_network import CHUNK_SECONDS, Bench
+from gpu_rows import LEAST_DB, WRONG, Row, Rows, failed, median_seconds
 from torch import Tensor
 
-SONG_SECONDS, CHUNK_SECONDS = 180, 8
+SONG_SECONDS = 180
 BATCHES = (4, 8, 12)
 
 
@@ -29,7 +27,7 @@ def time_song(bench: Bench) -> Rows:
 
 def time_batches(bench: Bench, batch: int) -> Row:
     """The song as batches of chunks, each batch one CUDA graph."""
-    row: Row = {"what": "song of 3 minutes, PyTorch, our kernel, CUDA graph, bf16",
+    row: Row = {"what": f"song of {SONG_SECONDS:g} s, PyTorch, our kernel, CUDA graph, bf16",
                 "chunks": f"{CHUNK_SECONDS} s x {batch}"}  # fmt: skip
     try:
         chunk, count = int(CHUNK_SECONDS * RATE), math.ceil(SONG_SECONDS / CHUNK_SECONDS)
@@ -96,16 +94,6 @@ def time_files(noise: Tensor) -> Rows:
             soundfile.read(path, dtype="float32")
 
         return [
-            {"what": f"{what} (one core)", "ms": seconds(run) * 1e3}
+            {"what": f"{what} (one core)", "ms": median_seconds(run, 3) * 1e3}
             for what, run in (("encoding its two stems", encode), ("decoding the song", decode))
         ]
-
-
-def seconds(run: Callable[[], None]) -> float:
-    """The median of three."""
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)

@@ -27,7 +27,7 @@ import sys
 
 class NotInstalled:
     def find_spec(self, name, path=None, target=None):
-        missing = ("soundfile", "soxr", "mutagen", "platformdirs", "click", "rich")
+        missing = ("soundfile", "soxr", "mutagen", "platformdirs", "click", "rich", "mamba_ssm")
         if name.partition(".")[0] in missing:
             raise ModuleNotFoundError(name)
 
@@ -76,9 +76,9 @@ def test_the_kernels_run_through_pytorch(fake_driver, part):
 
 
 def test_without_a_gpu_it_says_so():
-    done = subprocess.run(
-        [sys.executable, "benchmarks/gpu.py"], capture_output=True, text=True, cwd=ROOT
-    )
+    command = [sys.executable, "benchmarks/gpu.py"]
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=hidden)
     assert (done.returncode, done.stderr) == (
         2,
         "benchmarks/gpu.py needs an NVIDIA GPU that PyTorch can use\n",
@@ -92,7 +92,6 @@ def gpu(monkeypatch):
     import gpu_chip
     import gpu_engines
     import gpu_network
-    import gpu_others
     import gpu_scans
     import gpu_song
 
@@ -103,16 +102,18 @@ def gpu(monkeypatch):
     monkeypatch.setattr(gpu_chip, "DEVICE", "cpu")
     monkeypatch.setattr(gpu_network, "SHAPES", ((0.1, 1), (0.05, 2)))
     monkeypatch.setattr(gpu_network, "CHECK_SECONDS", 0.1)
-    monkeypatch.setattr(gpu_others, "SECONDS", 0.1)
+    monkeypatch.setattr(gpu_network, "CHUNK_SECONDS", 0.1)
     monkeypatch.setattr(gpu_song, "SONG_SECONDS", 0.2)
     monkeypatch.setattr(gpu_song, "CHUNK_SECONDS", 0.1)
     monkeypatch.setattr(gpu_song, "BATCHES", (2,))
     monkeypatch.setattr(gpu_engines, "SHAPES", ((0.1, 1),))
     monkeypatch.setattr(gpu_scans, "AXES", {"time axis": (2, 70)})
     monkeypatch.setattr(gpu_scans, "LENGTHS", ((2, 3),))
+    for part in (gpu_network, gpu_scans):
+        monkeypatch.setattr(part, "mamba_ssm", lambda: "not installed (mamba_ssm)")
     return SimpleNamespace(
-        main=main, chip=gpu_chip, engines=gpu_engines, network=gpu_network, others=gpu_others,
-        scans=gpu_scans, song=gpu_song,
+        main=main, chip=gpu_chip, engines=gpu_engines, network=gpu_network, scans=gpu_scans,
+        song=gpu_song,
     )  # fmt: skip
 
 
@@ -147,12 +148,12 @@ def eager_graphs(gpu, monkeypatch):
 @pytest.fixture
 def measured(gpu, bench, eager_graphs, monkeypatch, tmp_path):
     """``measured(**options)``: a report of every section; other processes only name themselves."""
-    import gpu_process
+    import gpu_rows
 
     def named(script, task, seconds, **environment):
         return [{"what": task["what"], "note": script}]
 
-    monkeypatch.setattr(gpu_process, "run", named)
+    monkeypatch.setattr(gpu_rows, "run_apart", named)
     monkeypatch.setattr(gpu.engines, "lacking_onnxruntime", lambda: "")
 
     def measure(**options):
@@ -246,9 +247,13 @@ def test_a_row_that_fails_says_why(bench, error, note):
     assert bench.row("our kernel", "bf16", 0.1, 1, make)["note"] == note
 
 
-def test_where_no_graph_can_be_captured_the_other_rows_are_there(gpu, bench):
-    rows = gpu.network.time_network(bench)  # here there is no CUDA
-    assert "note" in rows[0]
+def test_where_no_graph_can_be_captured_the_other_rows_are_there(gpu, bench, monkeypatch):
+    def captured(*given):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(gpu.network, "captured", captured)
+    rows = gpu.network.time_network(bench)
+    assert rows[0]["note"] == "RuntimeError: operation not permitted when stream is capturing"
     assert "ms" in rows[1]
 
 
@@ -283,8 +288,8 @@ def test_the_floor_of_a_scan_is_of_its_shapes(gpu):
 
 
 def test_a_training_step_has_gradients_of_the_waveforms_loss(gpu, bench):
-    assert gpu.others.time_training(bench, "step")["ok"]
-    loss = gpu.others.step(bench.net, bench.truth.noise(0.1))
+    assert gpu.network.time_training(bench, "step")["ok"]
+    loss = gpu.network.step(bench.net, bench.truth.noise(0.1))
     assert 0 < loss < 1
     assert all(v.grad.abs().sum() > 0 for v in bench.net.parameters() if v.grad is not None)
 

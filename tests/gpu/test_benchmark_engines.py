@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 import torch
 
-from bsmamba2 import fourier
+from bsmamba2 import fourier, ort_session
 from bsmamba2.check import check_input, snr_db
 from bsmamba2.onnx_file import read_onnx
 from bsmamba2.ort_engine import OrtEngine
@@ -61,6 +63,7 @@ def graphs(tmp_path_factory):
     module = importlib.import_module("gpu_graphs")
     sys.path.remove(str(BENCHMARKS))
     module.write_graphs(made, PRESET, (("portable", "fp16"), ("portable", "bf16"), ("ort", "fp32")))
+    return made
 
 
 @pytest.fixture
@@ -102,7 +105,7 @@ def test_onnx_runtime_is_checked_then_timed(task, part, form):
 
 def test_a_song_goes_through_the_separator(task, part):
     *_, song = part("gpu_engine").rows(task(*FORMS[0], shapes=[], song_seconds=5))
-    assert song["what"].startswith("song of 3 minutes")
+    assert song["what"] == "song of 5 s, engine"
     assert song["dB"] >= 90
     assert song["ms"] > 0
 
@@ -151,14 +154,35 @@ def test_an_engine_of_tensorrt_is_run_by_the_runtime(part, card, write):
     assert "takes up to 2 x 101 frames" in shapes[2]["note"]
 
 
-def test_the_engine_is_built_of_the_poured_graph(task, part, monkeypatch, write):
+def test_what_building_takes_is_not_of_loading_nor_of_its_memory(part, card, write, monkeypatch):
+    module, now = part("gpu_engine"), [0]
+
+    def build(task):
+        module.Memory("cuda").taken()  # of a card that loses a gigabyte each time
+        now[0] += 60
+        return write()
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(module, "build", build)
+    task = {"what": "engine", "device": "tensorrt", "backend": "tensorrt", "truth": ""}
+    check, shape = module.rows(task | {"shapes": [[0.5, 1]]})
+    assert (check["ok"], check["build s"], check["load s"], shape["GB"]) == (True, 60, 0, 1)
+
+
+def test_the_engine_is_built_of_the_poured_graph(task, part, monkeypatch, capsys):
     from bsmamba2_export import engine_builder
 
     asked = {}
-    monkeypatch.setattr(engine_builder, "build_engine", lambda *given, **more: asked.update(more))
+
+    def build_engine(*given, report, **more):
+        asked.update(more)
+        report("building")
+
+    monkeypatch.setattr(engine_builder, "build_engine", build_engine)
     build = {"backend": "tensorrt", "plugin": True, "batch": 4, "seconds": 8}
-    output = part("gpu_engine")._build(task("bf16", "spectrum", "our kernel", **build))
+    output = part("gpu_engine").build(task("bf16", "spectrum", "our kernel", **build))
     assert asked == build | {"overwrite": True}
+    assert "building\n" in capsys.readouterr().err
     model = onnx.load(output.with_suffix(".onnx"))
     assert not any(value.external_data for value in model.graph.initializer)
     onnx.checker.check_model(model)
@@ -214,30 +238,61 @@ def test_a_process_gives_its_rows(engines, part):
 
 
 def test_a_process_that_crashes_is_a_row(part):
-    (row,) = part("gpu_process").run("gpu_engine.py", {"what": "engine"}, 300)
+    (row,) = part("gpu_rows").run_apart("gpu_engine.py", {"what": "engine"}, 300)
     assert row["what"] == "engine"
     assert row["note"] == "ended with 1: KeyError: 'device'"
 
 
-def test_a_process_that_takes_too_long_is_stopped(part, monkeypatch, capfdbinary):
-    monkeypatch.setattr(part("gpu_process"), "LEAST_SECONDS", 0)
-    rows = part("gpu_process").run("gpu_engine.py", {"what": "engine", "device": "cpu"}, 0.1)
+HANGS = """
+import sys, time
+print('row: {"what": "a row"}', flush=True)
+print("building", file=sys.stderr, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_process_that_hangs_is_stopped_and_what_it_said_is_kept(
+    part, monkeypatch, capsys, tmp_path
+):
+    module = part("gpu_rows")
+    (tmp_path / "hangs.py").write_text(HANGS)
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "gpu_rows.py"))
+    monkeypatch.setattr(module, "LEAST_SECONDS", 0)
+    rows = module.run_apart("hangs.py", {"what": "engine"}, 10)
+    assert rows == [{"what": "a row"}, {"what": "engine", "note": "stopped after 10 s"}]
+    assert capsys.readouterr().err == "building\n"
+
+
+def test_a_process_that_says_nothing_is_stopped(part, monkeypatch, capsys):
+    monkeypatch.setattr(part("gpu_rows"), "LEAST_SECONDS", 0)
+    rows = part("gpu_rows").run_apart("gpu_engine.py", {"what": "engine"}, 0.01)
     assert rows == [{"what": "engine", "note": "stopped after 0 s"}]
+    assert capsys.readouterr().err == ""
 
 
 def test_no_process_is_begun_without_time(part):
-    rows = part("gpu_process").run("gpu_engine.py", {"what": "engine"}, 5)
+    rows = part("gpu_rows").run_apart("gpu_engine.py", {"what": "engine"}, 5)
     assert rows == [{"what": "engine", "note": "no time left"}]
 
 
 def test_rows_are_found_among_what_libraries_print(part):
-    process = part("gpu_process")
-    printed = f"[TRT] hello\n{process.MARK}{json.dumps({'what': 'a', 'dB': -np.inf})}\n{{}}\n"
-    assert process.rows_of(printed.encode()) == [{"what": "a", "dB": -np.inf}]
-    assert process.rows_of(None) == []
+    module = part("gpu_rows")
+    printed = f"[TRT] hello\n{module.MARK}{json.dumps({'what': 'a', 'dB': -np.inf})}\n{{}}\n"
+    assert module.rows_of(printed.encode()) == [{"what": "a", "dB": -np.inf}]
+    assert module.rows_of(None) == []
 
 
-def test_an_onnx_runtime_without_cuda_is_a_note(part):
+def test_an_engine_is_measured_without_torch():
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import gpu_engine; print(*sys.modules)"
+    command = [sys.executable, "-c", code, str(BENCHMARKS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "bsmamba2.stft" in done.stdout.split()
+    assert "torch" not in done.stdout.split()
+
+
+def test_an_onnx_runtime_without_cuda_is_a_note(part, monkeypatch):
+    package = SimpleNamespace(get_available_providers=lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(ort_session, "import_onnxruntime", lambda: package)
     assert part("gpu_engines").lacking_onnxruntime() == (
         "not installed (this onnxruntime has no CUDA)"
     )
@@ -246,6 +301,21 @@ def test_an_onnx_runtime_without_cuda_is_a_note(part):
 def test_a_tensorrt_that_is_not_there_is_a_note(part, engines, monkeypatch, tmp_path):
     module = part("gpu_engines")
     monkeypatch.setattr(module, "TENSORRTS", {"tensorrt": ("no_such_package",)})
-    monkeypatch.setattr(module.gpu_process, "run", lambda script, task, seconds: [task["engine"]])
+    named = lambda script, task, seconds: [task["engine"]]  # noqa: E731
+    monkeypatch.setattr(module.gpu_rows, "run_apart", named)
     rows = module.time_tensorrt(engines, [tmp_path / "a.engine"], part("gpu_chip").Clock(1))
     assert rows == [str(tmp_path / "a.engine"), {"what": "tensorrt", "note": "not installed"}]
+
+
+@pytest.mark.parametrize(("left", "given"), [(600, 180), (100, 60)])
+def test_no_build_takes_the_time_of_all_else(part, monkeypatch, left, given):
+    module, seconds_given = part("gpu_engines"), []
+
+    def tensorrt(backend, precision, plugin, seconds):
+        seconds_given.append(seconds)
+        return []
+
+    monkeypatch.setattr(module, "TENSORRTS", {"tensorrt": ("onnx",)})
+    clock = SimpleNamespace(left=lambda: left)
+    module.time_tensorrt(SimpleNamespace(tensorrt=tensorrt), [], clock)
+    assert seconds_given == [given] * 3
