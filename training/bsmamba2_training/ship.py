@@ -66,8 +66,9 @@ def ship(run: Path, folder: Path, name: str, licence: str) -> float:
         if check.stat().st_mtime_ns == written:  # of weights that are no more
             check.unlink()
     (folder / f"{name}.md").write_text(
-        f"# The weights `{name}`\n\nLicence, `LicenseRef-bsmamba2-weights`: {licence}\n\nLearnt with `bsmamba2 train` from the "
-        f"train packages below; valid and test are what it was measured on.\n\n{attributions()}"
+        f"# The weights `{name}`\n\nLicence, `LicenseRef-bsmamba2-weights`: {licence}\n\n"
+        "Learnt with `bsmamba2 train` from the train packages below; valid and test are what it "
+        f"was measured on.\n\n{attributions()}"
     )
     return snr
 
