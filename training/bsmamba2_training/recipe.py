@@ -1,6 +1,7 @@
 """The free data set: packages in, a folder of stems out. :func:`build` is the whole recipe.
 
     SET/SOURCES.md                                  packages, licences, their copyright files
+    SET/amounts.json                                how much it was made with
     SET/train/vocals/PACKAGE-SPEAKER-spoken.wav     every usable word of a speaker, one long line
     SET/train/vocals/PACKAGE-SPEAKER-sung.wav       the same, sung
     SET/train/instrumental/PACKAGE-TRACK.wav
@@ -13,8 +14,9 @@ and a recipe that was stopped goes on where it was.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import os
+import json
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -27,6 +29,7 @@ import soundfile
 from bsmamba2.array import Audio
 from bsmamba2.errors import AudioError
 from bsmamba2_training import singing, songs
+from bsmamba2_training.run import replacing
 from bsmamba2_training.sources import (
     PACKAGES,
     Package,
@@ -41,18 +44,28 @@ from bsmamba2_training.voices import SAMPLE_RATE, clean, join, read_mono, read_s
 Progress = Callable[[str, int, int], None]
 """Called with what was made, how many files are done, and how many there will be."""
 
+SOURCES, AMOUNTS = "SOURCES.md", "amounts.json"
 PHRASE_S = 9.0
 """Words that are sung in one style, seconds."""
 
 
 @dataclass(frozen=True)
 class Amounts:
-    """How much of everything is made."""
+    """How much of everything is made.
+
+    Raises:
+        AudioError: an amount is negative.
+    """
 
     sung_minutes: float = 60.0
-    """Of speech turned into singing, at most, for each speaker; five seconds of a core a minute."""
+    """Of speech turned into singing, at most, for each speaker; half a minute of a core a minute."""
     valid_songs: int = 12
     test_songs: int = 24
+
+    def __post_init__(self) -> None:
+        for name, amount in dataclasses.asdict(self).items():
+            if not amount >= 0:
+                raise AudioError(f"{name} must be at least 0, for none; got {amount!r}")
 
 
 def build(
@@ -64,19 +77,46 @@ def build(
         jobs: processes that work at once; their number changes nothing in the result.
 
     Raises:
-        AudioError: a package cannot be had, or is another than was expected.
+        AudioError: a package cannot be had, or is another than was expected; or the data set was
+            made with other amounts.
     """
+    _agree(amounts, folder)
     unpacked = {package.name: fetch(package, work) for package in PACKAGES}
     folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / AMOUNTS) as path:
+        path.write_text(json.dumps(dataclasses.asdict(amounts), indent=1))
     text = attributions(lambda package: copyright_of(package, unpacked[package.name]))
-    (folder / "SOURCES.md").write_text(f"# What this audio is made from\n\n{text}")
-    tasks = list(_tasks(folder, work, amounts))
-    with ProcessPoolExecutor(jobs) as pool:
+    with replacing(folder / SOURCES) as path:
+        path.write_text(f"# What this audio is made from\n\n{text}", encoding="utf-8")
+    tasks = list(_tasks(folder, unpacked, amounts))
+    pool = ProcessPoolExecutor(jobs)
+    try:
         running = {pool.submit(_make, task, unpacked): task for task in tasks}
         for done, future in enumerate(as_completed(running), start=1):
             future.result()
             if progress:
                 progress(str(running[future].target.relative_to(folder)), done, len(tasks))
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error, nothing more is begun
+
+
+def _agree(amounts: Amounts, folder: Path) -> None:
+    """Files that are there are not made again, so other amounts would leave a mixture of both."""
+    path = folder / AMOUNTS
+    kept = amounts
+    if path.exists():
+        try:
+            kept = Amounts(**json.loads(path.read_text()))
+        except (ValueError, TypeError, AudioError) as error:
+            raise AudioError(f"{path} is damaged: {error}; name another folder") from None
+    elif (folder / SOURCES).exists():  # from before amounts were kept: all had the defaults
+        kept = Amounts()
+    for name, amount in dataclasses.asdict(amounts).items():
+        if amount != (before := getattr(kept, name)):
+            raise AudioError(
+                f"{name} must be {before:g}, with which {folder} was made; got {amount:g}: "
+                "name another folder for another data set"
+            )
 
 
 @dataclass(frozen=True)
@@ -91,18 +131,23 @@ class _Task:
     minutes: float = 0.0
     split: Split = "train"
     number: int = 0
-    work: Path = Path()
+
+    @property
+    def seed(self) -> int:
+        """Of what is drawn for it; the same wherever the data set lies."""
+        within = self.target.parts[-2:] if self.kind == "song" else self.target.parts[-3:]
+        return zlib.crc32("/".join(("set", *within)[-3:]).encode())
 
 
-def _tasks(folder: Path, work: Path, amounts: Amounts) -> Iterator[_Task]:
+def _tasks(folder: Path, unpacked: dict[str, Path], amounts: Amounts) -> Iterator[_Task]:
     for split, count in (("valid", amounts.valid_songs), ("test", amounts.test_songs)):
         for number in range(count):
             target = folder / split / f"{number:02d}"
-            yield _Task("song", target, split=split, number=number, work=work)  # type: ignore[arg-type]
+            yield _Task("song", target, split=split, number=number)  # type: ignore[arg-type]
     for package in PACKAGES:
         if package.split != "train":
             continue
-        files = list(matching(package, work / "unpacked" / package.name))
+        files = list(matching(package, unpacked[package.name]))
         if package.kind == "music":
             for name, path in files:
                 stem = f"{package.name}-{name}".replace(" ", "-")
@@ -118,10 +163,10 @@ def _tasks(folder: Path, work: Path, amounts: Amounts) -> Iterator[_Task]:
 
 
 def _make(task: _Task, unpacked: dict[str, Path]) -> None:
-    """Makes what a task says, unless it is there; it appears only whole."""
+    """Makes what a task says, unless it is there or comes out empty; it appears only whole."""
     if task.target.exists():
         return
-    rng = np.random.default_rng(zlib.crc32("/".join(task.target.parts[-3:]).encode()))
+    rng = np.random.default_rng(task.seed)
     if task.kind == "song":
         songs.write(songs.compose(_cast(task, unpacked), rng), task.target)
         return
@@ -131,11 +176,12 @@ def _make(task: _Task, unpacked: dict[str, Path]) -> None:
     elif task.kind == "spoken":
         audio = join(list(utterances(task.sources, rng, task.minutes)), rng)[np.newaxis]
     else:
-        audio = np.concatenate(list(sung(task.sources, rng, task.minutes)))[np.newaxis]
+        audio = _line(sung(task.sources, rng, task.minutes))[np.newaxis]
+    if not audio.size:  # a speaker with nothing usable, or too little for a phrase
+        return
     task.target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = task.target.with_suffix(f".{os.getpid()}.part")
-    soundfile.write(unfinished, audio.T, SAMPLE_RATE, "PCM_16", format="WAV")
-    unfinished.replace(task.target)
+    with replacing(task.target) as unfinished:
+        soundfile.write(unfinished, audio.T, SAMPLE_RATE, "PCM_16", format="WAV")
 
 
 def utterances(
@@ -175,6 +221,10 @@ def sung(
                 yield song
 
 
+def _line(phrases: Iterator[Audio]) -> Audio:
+    return np.concatenate([np.zeros(0, np.float32), *phrases])
+
+
 def _cast(task: _Task, unpacked: dict[str, Path]) -> songs.Cast:
     """The speaker and the track of a song: both go round, so that each comes as often."""
     voices: dict[str, list[Path]] = {}
@@ -197,8 +247,7 @@ def _cast(task: _Task, unpacked: dict[str, Path]) -> songs.Cast:
     def voice(rng: np.random.Generator, seconds: float, key: int) -> Audio:
         paths, minutes = tuple(voices[speaker]), seconds / 60
         if is_sung:
-            phrases = list(sung(paths, rng, minutes, key))
-            return np.concatenate(phrases) if phrases else np.zeros(0, np.float32)
+            return _line(sung(paths, rng, minutes, key))
         return join(list(utterances(paths, rng, minutes)), rng)
 
     return songs.Cast(tuple(tracks[track]), voice)

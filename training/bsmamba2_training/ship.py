@@ -1,6 +1,6 @@
 """A run's model into the wheel: float16 weights, with what they owe their sources.
 
-    python -m bsmamba2_training.ship RUN --name small --licence "…"
+    python -m bsmamba2_training.ship RUN --name small --sources SET/SOURCES.md --licence "…"
 
 writes ``runtime/bsmamba2/weights/small.safetensors``, ``small.md`` and its checks into this
 checkout. Weights called ``small`` are what ``bsmamba2 separate`` runs where no model is named.
@@ -21,24 +21,43 @@ from bsmamba2.checkpoint import CONFIG_KEY, LICENCE_KEY, read_checkpoint
 from bsmamba2.errors import ModelError
 from bsmamba2.models import add_checks, find_graph
 from bsmamba2_network import BSMamba2
-from bsmamba2_training.sources import attributions
 
 LEAST_DB = 40.0
 """What rounding the weights to float16 must leave of the output: far above any separation."""
+TERMS = """\
+## Terms
+
+1. What in these weights is the project's own to grant, it grants under the MIT licence of the \
+package, its `LICENSE`, without any warranty.
+2. The weights learnt from the audio in the table below, which is under the licences named there. \
+None of that audio is in the package.
+3. Nobody has settled whether weights are a derivative of the audio that they learnt from. If they \
+are, those licences hold for them too, with what they ask of whoever passes them on: to name the \
+authors, to keep the same licence. Nobody here promises that they are not.
+4. Whoever must be sure trains anew on other audio, with the same recipe: `bsmamba2 train`.
+
+## What they learnt from
+
+The audio used as `train` taught them. That used as `valid` scored them while they learnt, and \
+settings were chosen by it; that used as `test` is kept for the published figures.
+"""
 
 
-def ship(run: Path, folder: Path, name: str, licence: str) -> float:
-    """Writes a run's weights and their attributions into ``folder``.
+def ship(run: Path, folder: Path, name: str, licence: str, sources: Path) -> float:
+    """Writes a run's weights, their terms and their attributions into ``folder``.
 
     Args:
         licence: of the weights, one line; it stands in the manifest.
+        sources: SOURCES.md of the data set that the run heard.
 
     Returns:
         SNR in dB of the rounded weights' output on a second of noise.
 
     Raises:
-        ModelError: no shipped graph is of its size, or float16 does not hold the weights.
+        ModelError: no shipped graph is of its size, float16 does not hold the weights, or
+            ``sources`` has no table.
     """
+    learnt_from = _table(sources)
     source = run / "model.safetensors"
     for form in ({}, {"io": "waveform"}, {"streaming": True}):
         find_graph(read_checkpoint(source), **form)
@@ -67,20 +86,41 @@ def ship(run: Path, folder: Path, name: str, licence: str) -> float:
             check.unlink()
     (folder / f"{name}.md").write_text(
         f"# The weights `{name}`\n\nLicence, `LicenseRef-bsmamba2-weights`: {licence}\n\n"
-        "Learnt with `bsmamba2 train` from the train packages below; valid and test are what it "
-        f"was measured on.\n\n{attributions()}"
+        f"{TERMS}\n{learnt_from}\n",
+        encoding="utf-8",
     )
     return snr
+
+
+def _table(sources: Path) -> str:
+    """The table at the top of a SOURCES.md; what follows is the packages' own words."""
+    try:
+        top = sources.read_text(encoding="utf-8").partition("\n## ")[0]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{sources} cannot be read: {error}") from None
+    rows = [line for line in top.splitlines() if line.startswith("|")]
+    if len(rows) < 3:  # a head, a rule, and a source
+        raise ModelError(
+            f"sources must have a table of the audio at its top, as bsmamba2 dataset writes it; "
+            f"{sources} has none: write one of what the run heard"
+        )
+    return "\n".join(rows)
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--name", required=True, help="small, or any other.")
+@click.option(
+    "--sources",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    required=True,
+    help="SOURCES.md of the data set that RUN heard.",
+)
 @click.option("--licence", required=True, help="Of the weights, one line.")
-def main(run: Path, name: str, licence: str) -> None:
+def main(run: Path, name: str, sources: Path, licence: str) -> None:
     """Put the model of RUN into this checkout's runtime."""
     folder = Path(bsmamba2.__file__).parent / "weights"
-    snr = ship(run, folder, name, licence)
+    snr = ship(run, folder, name, licence, sources)
     click.echo(f"wrote {folder / name}.safetensors and .md; float16 leaves {snr:.0f} dB")
 
 

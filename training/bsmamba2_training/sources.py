@@ -1,9 +1,15 @@
 """Where the free training audio comes from: Debian packages by name, version and hash.
 
-No package stands in two splits, so no speaker does. No composer whom a file's tags name stands in
-train and test; one, maxstack, does in train and valid. Licences are copyleft, a few of them
-attribution alone: none of the audio is kept in this repository, and weights that learnt from it
-name it (:func:`attributions`).
+No package and no language stands in two splits, and nobody whom the packages name, as a speaker or
+as a composer, stands in train and test; two composers, Maxstack and Matthew Pablo, do in train and
+valid. Not named are the speakers of Fish Fillets (train), of KTuberling's sl and uk (valid) and of
+KLettres' hu and ml (test; both are KDE's), and who wrote part of the music: that they are others is
+likely, not known.
+
+Licences are what copyright files say of the audio, and after a semicolon what files beside it or
+tags say of some of it; names come from copyright files, tags, credits, manuals and changelogs in
+the packages. Licences are copyleft, a few of them attribution alone: none of the audio is kept in
+this repository, and weights that learnt from it name it (:func:`attributions`).
 """
 
 from __future__ import annotations
@@ -16,6 +22,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import soundfile
 
 from bsmamba2.errors import AudioError
 
@@ -33,16 +41,19 @@ class Package:
     split: Split
     kind: Kind
     licence: str
-    """As its own copyright file says of the audio."""
+    """Of the audio that is taken."""
     by: str
-    """Whom to name."""
+    """The work, and everybody whom it names for that audio."""
     files: str
     """Regular expression over paths in the package; its group, if any, names the speaker."""
     rate: int | None = None
     """Hz; files of another rate are left out."""
 
 
-SPEECH = "speech by its contributors"
+FILLETS = (
+    "Fish Fillets NG: ALTAR interactive, Ivo Danihelka, Pavel Danihelka, Frederic Panico, "
+    "Ronny Standtke, Simone Cociancich, Przemek Bojczuk"
+)
 PACKAGES = (
     # bg, be, ro and ru reach 9 to 19 kHz, ca and el 8 kHz. Left out: es (clipped), fr, da and nl
     # (noise), and the effects.
@@ -52,8 +63,10 @@ PACKAGES = (
         "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34",
         "train",
         "voice",
-        "GPL-2",
-        f"Tux Paint, Bill Kendrick and others; {SPEECH}",
+        "GPL-2; its text says or later",
+        "Tux Paint: Bill Kendrick; speech by Kseniya Buraya (be), Krasimir Petkov (bg), "
+        "Tabbytha (ro), Edwin Veber (ru), Pere Pujal i Carabantes (ca), Kiriaki Serafeim (el), "
+        "Greek Linux i18n Team (el), Schoolsplay (numbers)",
         r"_desc_(be|bg|ro|ru|ca|el)\.ogg$",
     ),
     Package(
@@ -62,19 +75,19 @@ PACKAGES = (
         "afb4443fda9ab507dee578b75be857d121718a1cd6017a474f30e0eb13dc9d10",
         "train",
         "voice",
-        "GPL-2+",
-        f"Fish Fillets NG, ALTAR interactive and others; {SPEECH}",
+        "GPL-2",
+        FILLETS,
         r"/sound/.*/(nl)/[^/]*\.ogg$",
     ),
-    # At other rates there are effects and music among its files.
+    # What it has at 44.1 kHz is noisy.
     Package(
         "fillets-ng-data-cs",
         "1.0.1-1.1",
         "3ecef99b9456f1c80c9625c6f2418642b52d58e7167a46bad7a412db17991b14",
         "train",
         "voice",
-        "GPL-2+",
-        f"Fish Fillets NG, ALTAR interactive and others; {SPEECH}",
+        "GPL-2",
+        FILLETS,
         r"/sound/.*/(cs)/[^/]*\.ogg$",
         rate=22050,
     ),
@@ -85,7 +98,9 @@ PACKAGES = (
         "train",
         "music",
         "GPL-2+",
-        "The Battle for Wesnoth, its composers",
+        "The Battle for Wesnoth: David White, Aleksi Aubry-Carlson, Doug Kaufman, Gianmarco Leone, "
+        "Jeremy Nicoll, Timothy Pinkham, Ryan Reilly, Stephen Rozanc, Joseph G. Toscano, "
+        "Tyler Johnson, Mattias Westlund",
         r"/music/[^/]*\.ogg$",
     ),
     Package(
@@ -94,8 +109,8 @@ PACKAGES = (
         "d3b2c9f90ea5438d45d4aff18339a03ec808e1affa9dac91f7dad61cb15ee64e",
         "train",
         "music",
-        "CC-BY-SA-3.0 or GPL-2+",
-        "Warzone 2100, its composers",
+        "GPL-2+; two of three albums, but for one piece, also CC-BY-SA-3.0+",
+        "Warzone 2100: Martin Severn, LupusMechanicus, Eidos Interactive, Warzone 2100 Project",
         r"/music/.*\.(?:ogg|opus)$",
     ),
     Package(
@@ -105,7 +120,7 @@ PACKAGES = (
         "train",
         "music",
         "GPL-3+",
-        "Colobot: Gold Edition, TerranovaTeam and EPSITEC SA",
+        "Colobot Gold Edition: Daniel Roux, Emxx52, EPSITEC SA, TerranovaTeam",
         r"/music/[^/]*\.ogg$",
     ),
     Package(
@@ -114,8 +129,8 @@ PACKAGES = (
         "139ba1e408eeb0a72f1fff3760ca46558b9f81bed97dc8c0efa108c4007f4845",
         "train",
         "music",
-        "CC-BY-SA",
-        "Endgame: Singularity, Max McCracken",
+        "CC-BY-SA-3.0",
+        "Endgame: Singularity: Max McCracken (Maxstack)",
         r"/music/.*\.ogg$",
     ),
     Package(
@@ -124,8 +139,9 @@ PACKAGES = (
         "a6ad8865972f1dbb5e7b49f4e1b381dd16a68f3028a3502cfeaca2400285d27f",
         "train",
         "music",
-        "GPL-2+ and GPL-3+",
-        "SuperTux, Marek Moeckel and others",
+        "GPL-2+",
+        "SuperTux: Marek Moeckel (Wansti), Flan, Bart Kelsey, Jason Lavallee, Chris Leutwyler, "
+        "remaxim, Joseph G. Toscano, Treskalle, Mortimer Twang; one piece after Chris Huelsbeck",
         r"/music/[^/]*/(?!voc-)[^/]*\.ogg$",
     ),
     # What ends in _fast is the same piece once more.
@@ -135,8 +151,10 @@ PACKAGES = (
         "568d69cda50dc8ad1facb89514bd14953dfca736fdb83c49ae330b0aa7dd2364",
         "train",
         "music",
-        "CC-BY-SA-3.0, CC-BY-SA-4.0, GPL-2+ and GPL-3+",
-        "SuperTuxKart, 0zone0ne, Krobonil, Claude Werner and others",
+        "CC-BY-SA-3.0, CC-BY-SA-4.0, GPL, GPL-3+; one piece from CC-BY-3.0",
+        "SuperTuxKart: 0zone0ne (Max Freeman), Krobonil (Chris Leutwyler), Keith Baylis (Vim), "
+        "DJ Helium, Magne Djupvik, Dundersylt, GeekPenguinBR, Heuchi1, Kalsan, Bart Kelsey, "
+        "Constantin Pelikan, Speedsound, Weirwood, Claude Werner; with material from NASA",
         r"/data/music/(?![^/]*_fast\.)[^/]*\.ogg$",
     ),
     Package(
@@ -145,8 +163,9 @@ PACKAGES = (
         "ff49ea196d0f57c80d4cd4509c030240cbe632881f8c5b2a1265dd3e3795f100",
         "train",
         "music",
-        "GPL-2+",
-        "Unknown Horizons, its composers",
+        "CC-BY-SA-3.0",
+        "Unknown Horizons: Unknown Horizons Team, Tobias Escher, Edvard Grieg, "
+        "Czech National Symphony Orchestra",
         r"/audio/music/.*\.ogg$",
     ),
     Package(
@@ -156,7 +175,8 @@ PACKAGES = (
         "train",
         "music",
         "GPL-2+",
-        "FreedroidRPG, its composers",
+        "FreedroidRPG: Johannes Prix, Reinhard Prix, the Freedroid dev team, Arvid Picciani, stud, "
+        "4T Thieves",
         r"/sound/music/[^/]*\.ogg$",
     ),
     Package(
@@ -166,7 +186,7 @@ PACKAGES = (
         "train",
         "music",
         "GPL-2",
-        "Fish Fillets NG, ALTAR interactive",
+        FILLETS,
         r"/music/rybky[^/]*\.ogg$",
     ),
     Package(
@@ -175,8 +195,10 @@ PACKAGES = (
         "0e23d645b15bcfb9e3bcae0de9bc1bdfa75a6ecb36b2e449759d6eb0b4bbd8fb",
         "train",
         "music",
-        "GPL-2+ and CC-BY-SA-3.0",
-        "Widelands, its composers",
+        "GPL-2+, CC-BY-SA-3.0; two pieces CC-BY-SA",
+        "Widelands: Widelands Development Team, Jan Bruns, Klaus Halfmann (Hasi50), "
+        "Stuart Marshall, MiddleFinger, Joshua O'Leary, Barry van Oudtshoorn, "
+        "Nikola Whallon (saturn)",
         r"/data/music/[^/]*\.ogg$",
     ),
     Package(
@@ -185,8 +207,9 @@ PACKAGES = (
         "a98849cacdfc72779e03ceb68f32af03cb3c3f382ba8b82e3299ef87254b454d",
         "train",
         "music",
-        "GPL-2+, GPL-3+, GPL-3 or CC-BY-3.0, CC-BY-3.0, CC-BY-SA-3.0",
-        "Naev, Askyel, Nikola Whallon, Zeropage, Vega Strike and others",
+        "GPL-3+, GPL-2+, GPL-3 or CC-BY-3.0, CC-BY-3.0, CC-BY-SA-3.0",
+        "Naev: Edgar Simo-Serra and others, ONE ABE, Askyel, Matthew Pablo, Ken Seguro, "
+        "Vega Strike, Nikola Whallon, Zaydana, Zeropage",
         r"/snd/music/[^/]*\.ogg$",
     ),
     Package(
@@ -196,7 +219,8 @@ PACKAGES = (
         "train",
         "music",
         "GPL-2+",
-        "Extreme Tux Racer, its composers",
+        "Extreme Tux Racer: Extreme Tux Racer Team, Grady O'Connell, Kristian Picon, K. Schroeder, "
+        "Joseph Toscano",
         r"/etr/music/[^/]*\.ogg$",
     ),
     Package(
@@ -206,7 +230,7 @@ PACKAGES = (
         "train",
         "music",
         "GPL-2+",
-        "X-Moto, its composers",
+        "X-Moto: X-Moto Development Team, Cubulo, Jens Erler",
         r"/Textures/Musics/[^/]*\.ogg$",
     ),
     # Left out: gl (noise), and what is sampled at 8 kHz or comes in minutes too few.
@@ -216,8 +240,10 @@ PACKAGES = (
         "fba44c875bfa31ea488dadd9263e87a4dcaea0bd47d28817f6c0dc6d2af970ed",
         "valid",
         "voice",
-        "GPL-2+",
-        f"KTuberling, KDE; {SPEECH}",
+        "GPL-2+; nn GPL-3+, wa GPL and GPL-2",
+        "KTuberling: KDE Team, Albert Astals Cid, Éric Bischoff, Meni Livne; speech by "
+        "Karl Ove Hufthammer and Øystein Steffensen-Alværvik (nn), Donatas Glodenis (lt), "
+        "Djan Cayron (wa)",
         r"/sounds/(nn|lt|uk|wa|sl)/[^/]*\.(?:ogg|wav|opus)$",
     ),
     Package(
@@ -227,7 +253,7 @@ PACKAGES = (
         "valid",
         "music",
         "GPL-3+",
-        "Pushover, Andreas Röver and others",
+        "Pushover: Roberto Lorenz",
         r"/themes/[^/]*\.ogg$",
     ),
     Package(
@@ -236,8 +262,10 @@ PACKAGES = (
         "0c6038f76836c88249928d2ec93375cada3ccf4beb6d6faac3679f3bdb0e39cd",
         "valid",
         "music",
-        "GPL-2+ and CC-BY-SA-3.0",
-        "Project: Starfighter, its composers",
+        "GPL-2+; two pieces CC-BY-SA-3.0",
+        "Project: Starfighter: Parallel Realities, Julie Marchant, Zander Noriega, Maxstack, "
+        "Deceased Superior Technician, Matthew Pablo, tgfcoder, JunglistMilitia, neocrey, "
+        "WeskerHunter, Jan125, Alexandr Zhelanov",
         r"/music/[^/]*\.ogg$",
     ),
     Package(
@@ -247,7 +275,8 @@ PACKAGES = (
         "test",
         "voice",
         "GPL-2+",
-        f"KLettres, KDE; {SPEECH}",
+        "KLettres: Anne-Marie Mahfouf; speech by Helmut Kriege (de), Lindonjohnson Monte and "
+        "Michelle Monte (pt_BR), Pietro Pasotti (it), Robert Wadley (en_GB), Ludovic Grossard (fr)",
         r"/klettres/(de|pt_BR|it|en_GB|ml|fr|hu)/[^/]*/[^/]*\.(?:ogg|wav|opus)$",
     ),
     Package(
@@ -257,7 +286,7 @@ PACKAGES = (
         "test",
         "music",
         "CC-BY-SA-3.0",
-        "HyperRogue, Shawn Parrotte, Will Savino and others",
+        "HyperRogue: Shawn Parrotte (NeonCorridor), Will Savino, Lincoln Domina",
         r"/music/[^/]*\.ogg$",
     ),
     # Two files a song, the guitar and the rest: the recipe adds them.
@@ -268,7 +297,7 @@ PACKAGES = (
         "test",
         "music",
         "CC-BY-SA-3.0",
-        "Lars Muldjord",
+        "Muldjord: El Senator",
         r"/songs/muldjord/([^/]*)/(?:song|guitar)\.ogg$",
     ),
 )
@@ -312,20 +341,21 @@ def fetch(package: Package, folder: Path) -> Path:
 def matching(package: Package, unpacked: Path) -> Iterator[tuple[str, Path]]:
     """The files that are taken, each with what the pattern's group says, in a fixed order."""
     for path in sorted(unpacked.rglob("*")):
-        found = re.search(package.files, path.as_posix())
-        if found and path.is_file() and not path.is_symlink():
+        found = re.search(package.files, f"/{path.relative_to(unpacked).as_posix()}")
+        if not found or not path.is_file() or path.is_symlink():
+            continue
+        if package.rate is None or soundfile.info(path).samplerate == package.rate:
             yield (found[1] if found.re.groups else path.stem), path
 
 
-def attributions(licence_text: Callable[[Package], str] | None = None) -> str:
-    """What the weights owe their sources, as Markdown."""
+def attributions(licence_text: Callable[[Package], str]) -> str:
+    """What is owed to the sources, as Markdown: a table, then each package's own words."""
     lines = ["| package | version | used as | licence | by |", "|---|---|---|---|---|"]
     for package in PACKAGES:
         use = f"{package.split}, {package.kind}"
         cells = (package.name, package.version, use, package.licence, package.by)
         lines.append(f"| {' | '.join(cells)} |")
-    if licence_text:
-        lines += [f"\n## {package.name}\n\n{licence_text(package)}" for package in PACKAGES]
+    lines += [f"\n## {package.name}\n\n{licence_text(package)}" for package in PACKAGES]
     return "\n".join(lines) + "\n"
 
 
