@@ -46,7 +46,7 @@ run() {
     local small
     small=$(mktemp -d)
     python3 -m bsmamba2_training.packing state "$run" "$small/state.pt"
-    cp "$run/plan.json" "$run/curve.csv" "$small"
+    cp "$run/plan.json" "$run/curve.csv" "$run/model.safetensors" "$small"
     tar c -C "$small" . | split -b 15000000 - "$out/run.tar."
     cp "$run/curve.png" "$out"
     ls -l "$out"

@@ -30,8 +30,21 @@ def musdb(tmp_path, hiss):
 def test_musdb_trains_on_all_but_the_fourteen_kept_for_validation(musdb):
     pools = training_pools(musdb)
     assert [track.files[0].parent.name for track in pools.vocals] == ["A Song"]
-    assert pools.paired
+    assert pools.has_own_levels
     assert [song.name for song in songs(musdb, "valid")] == ["Young Griffo - Pennies"]
+
+
+def test_each_instrument_of_musdb_is_a_pool_of_its_own(musdb):
+    instruments = training_pools(musdb).instruments
+    names = [[track.files[0].stem for track in pool] for pool in instruments]
+    assert names == [["bass"], ["drums"], ["other"]]
+
+
+@pytest.mark.parametrize("whole", ["instrumental", "accompaniment", "no_vocals"])
+def test_an_instrumental_is_not_added_to_its_own_parts(musdb, hiss, whole):
+    write(musdb / "test" / "B" / f"{whole}.wav", 3 * hiss(0.1, 2))
+    _, _, instrumental = songs(musdb, "test")[0].stems()
+    np.testing.assert_allclose(instrumental, 3 * hiss(0.1, 2), atol=1e-6)
 
 
 def test_the_instrumental_of_musdb_is_the_sum_of_the_other_stems(musdb, hiss):
@@ -66,3 +79,21 @@ def test_another_rate_is_refused(tmp_path, hiss):
         write(tmp_path / "train" / name, hiss(0.1, 2), rate=48000)
     with pytest.raises(AudioError, match="must be at 44100 Hz; it is at 48000"):
         training_pools(tmp_path).vocals[0].read()
+
+
+def test_a_voice_at_another_rate_than_its_mixture_is_refused(musdb, hiss):
+    write(musdb / "test" / "B" / "vocals.wav", hiss(0.1, 2), rate=48000)
+    with pytest.raises(AudioError, match=r"vocals\.wav must be at 44100 Hz; it is at 48000"):
+        songs(musdb, "test")[0].stems()
+
+
+def test_a_voice_of_another_length_than_its_mixture_is_refused(musdb, hiss):
+    write(musdb / "test" / "B" / "vocals.wav", hiss(0.5, 2))
+    with pytest.raises(AudioError, match=r"as long as its mixture, 0\.1 s; it is 0\.5 s"):
+        songs(musdb, "test")[0].stems()
+
+
+def test_a_file_that_is_no_audio_is_named(musdb):
+    (musdb / "test" / "B" / "vocals.wav").write_bytes(b"RIFF, but no more")
+    with pytest.raises(AudioError, match=r"vocals\.wav cannot be read"):
+        songs(musdb, "test")[0].stems()

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,6 +50,17 @@ def test_every_item_is_finite_and_within_full_scale(mixtures, item):
     assert mixture.dtype == vocals.dtype == np.float32
     assert np.isfinite(mixture).all()
     assert np.abs(mixture).max() <= 1.0001
+
+
+def test_instruments_of_songs_are_silenced_each_by_itself(tmp_path, tone):
+    for stem, hz in (("vocals", 200), ("drums", 1000), ("bass", 5000)):
+        path = tmp_path / "train/song" / f"{stem}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, tone(hz, 1), RATE, "FLOAT")
+    mixing = replace(PLAIN, silent=0.5, voice_db=None)
+    items = Mixtures(training_pools(tmp_path), RATE // 10, 0, mixing)
+    spectra = [np.abs(np.fft.rfft(items[item][0][0]))[[20, 100, 500]] > 1 for item in range(40)]
+    assert len({tuple(heard) for heard in spectra}) == 8
 
 
 def test_a_silent_voice_is_exactly_silent(mixtures):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
+from bsmamba2.errors import AudioError
 from bsmamba2_training.layout import songs, training_pools
 from bsmamba2_training.loop import train
 from bsmamba2_training.metrics import usdr_db
@@ -14,6 +16,7 @@ from bsmamba2_training.packing import pack, shrink
 from bsmamba2_training.run import Plan, Run
 
 CPU = torch.device("cpu")
+RATE = 44100
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +41,24 @@ def test_a_packed_song_is_the_sum_of_its_stems_and_its_voice_is_close(packed, po
     assert usdr_db(theirs.stems()[1], vocals) > 15
 
 
+def test_songs_are_packed_as_songs_with_every_stem(tmp_path, hiss):
+    for name in ("train/a", "train/b", "valid/c"):
+        for stem in ("vocals", "drums", "bass"):
+            path = tmp_path / "set" / name / f"{stem}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, hiss(2, 2).T, RATE, "PCM_16")
+    pack(tmp_path / "set", tmp_path / "pack", 0.5, leg=0)
+    pools = training_pools(tmp_path / "pack")
+    assert pools.has_own_levels
+    assert len(pools.instruments) == 2
+    assert len(songs(tmp_path / "pack", "valid")) == 1
+
+
+def test_too_few_megabytes_for_a_piece_of_each_are_refused(pooled, tmp_path):
+    with pytest.raises(AudioError, match=r"megabytes must be enough .*; 0\.001 are not"):
+        pack(pooled, tmp_path, 0.001, leg=0)
+
+
 def test_a_shrunken_state_goes_on_with_the_same_weights(pooled, tmp_path):
     plan = Plan(preset="micro", steps=3, batch=1, segment_s=0.1, loss_hop=512, valid_s=10)
     run = Run(tmp_path, plan, CPU)
@@ -47,6 +68,7 @@ def test_a_shrunken_state_goes_on_with_the_same_weights(pooled, tmp_path):
     resumed = Run(tmp_path, plan, CPU)
     assert (tmp_path / "state.pt").stat().st_size < 0.9 * size
     assert resumed.step == run.step
-    for ours, theirs in zip(resumed.net.parameters(), run.net.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
+    for name in ("net", "average"):
+        ours, theirs = getattr(resumed, name).parameters(), getattr(run, name).parameters()
+        assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
     assert train(resumed, pooled)

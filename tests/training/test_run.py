@@ -64,25 +64,36 @@ def test_processes_that_mix_change_nothing(pooled, tmp_path):
     assert torch.equal(weights(alone), weights(together))
 
 
-def test_a_killed_run_ends_as_the_run_that_was_not(pooled, tmp_path, micro):
-    wanted = plan(steps=40, valid_every=100)
+@pytest.mark.parametrize(("save_every_s", "kills"), [(0.0, 3), (0.05, 1), (1e9, 1)])
+def test_a_run_killed_at_random_moments_ends_as_the_run_that_was_not(
+    pooled, tmp_path, micro, save_every_s, kills
+):
+    wanted = plan(steps=60, valid_every=100)
     whole = Run(tmp_path / "whole", wanted, CPU)
     train(whole, pooled)
-    Run(tmp_path / "killed", wanted, CPU)
-    curve = tmp_path / "killed/curve.csv"
+    killed = Run(tmp_path / "killed", wanted, CPU)
+    for moment in np.random.default_rng(kills).integers(1, 12, kills):
+        kill_after(killed, int(moment), pooled, micro, save_every_s)
+        killed = Run(tmp_path / "killed", wanted, CPU)
+        assert killed.step < wanted.steps
+    train(killed, pooled)
+    assert torch.equal(weights(whole), weights(killed))
+    assert [int(row["step"]) for row in killed.rows] == list(range(wanted.steps))
+
+
+def kill_after(run, steps, dataset, micro, save_every_s):
+    """Goes on with a run in another process, and kills that so many steps later."""
+    curve, started = run.folder / "curve.csv", len(run.rows)
+    given = (str(run.folder), str(dataset), str(save_every_s))
     child = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", CHILD, str(tmp_path / "killed"), str(pooled)],
+        [sys.executable, "-W", "ignore", "-c", CHILD, *given],
         env=os.environ | {"MICRO": micro.to_json()},
     )
-    deadline = time.monotonic() + 120
-    while len(curve.read_text().splitlines()) < 8 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    while len(curve.read_text().splitlines()) < 1 + started + steps:
+        assert child.poll() is None, "the child ended before it was killed"
+        time.sleep(0.005)
     child.send_signal(signal.SIGKILL)
-    child.wait()
-    resumed = Run(tmp_path / "killed", wanted, CPU)
-    train(resumed, pooled)
-    assert torch.equal(weights(whole), weights(resumed))
-    assert [int(row["step"]) for row in resumed.rows] == list(range(wanted.steps))
+    assert child.wait() == -signal.SIGKILL
 
 
 CHILD = """
@@ -91,10 +102,28 @@ from bsmamba2_network import PRESETS, Config
 PRESETS["micro"] = Config.from_json(os.environ["MICRO"])
 from bsmamba2_training.loop import train
 from bsmamba2_training.run import Run
-folder, dataset = map(pathlib.Path, sys.argv[1:])
+folder, dataset = map(pathlib.Path, sys.argv[1:3])
 torch.set_num_threads(1)
-train(Run(folder, None, torch.device("cpu")), dataset, save_every_s=0)
+train(Run(folder, None, torch.device("cpu")), dataset, save_every_s=float(sys.argv[3]))
 """
+
+
+def test_a_run_remembers_the_weights_that_it_began_with(tmp_path, micro):
+    BSMamba2(micro).save(tmp_path / "first.safetensors")
+    began = Run(tmp_path / "run", plan(), CPU, tmp_path / "first.safetensors")
+    (tmp_path / "first.safetensors").unlink()
+    resumed = Run(tmp_path / "run", None, CPU, tmp_path / "first.safetensors")
+    assert torch.equal(weights(began), weights(resumed))
+
+
+def test_a_batch_in_parts_is_the_batch_at_once(pooled, tmp_path):
+    once = Run(tmp_path / "once", plan(batch=3, steps=2, streaming=0), CPU)
+    parts = Run(tmp_path / "parts", plan(batch=3, steps=2, streaming=0, parts=2), CPU)
+    train(once, pooled)
+    train(parts, pooled)
+    torch.testing.assert_close(weights(once), weights(parts), atol=1e-6, rtol=1e-3)
+    losses = [float(run.rows[1]["loss"]) for run in (once, parts)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_the_model_can_be_loaded_after_any_leg(pooled, tmp_path):
@@ -123,7 +152,18 @@ def test_a_damaged_state_is_an_error_not_a_fresh_start(pooled, tmp_path):
         Run(tmp_path, plan(), CPU)
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"streaming": 2}, {"precision": "fp8"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"streaming": 2},
+        {"precision": "fp8"},
+        {"valid_every": 0},
+        {"seed": -1},
+        {"loss_hop": 0},
+        {"parts": 3},
+    ],
+)
 def test_a_plan_names_what_is_out_of_range(wrong):
     with pytest.raises(TrainingError, match=next(iter(wrong))):
         plan(**wrong)

@@ -55,6 +55,7 @@ def dataset(folder: Path, work: Path | None, sung_minutes: float, jobs: int) -> 
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="Of a new run.")
 @click.option("--steps", type=int, help=f"Of all. Default: {Plan.steps}.")
 @click.option("--batch", type=int, help=f"Items a step. Default: {Plan.batch}.")
+@click.option("--parts", type=int, help="Of a batch, one after the other, for less memory.")
 @click.option("--segment", "segment_s", type=float, help=f"Seconds. Default: {Plan.segment_s}.")
 @click.option("--learning-rate", type=float, help=f"Default: {Plan.learning_rate}.")
 @click.option("--streaming", type=float, help=f"Part of items. Default: {Plan.streaming}.")
@@ -66,14 +67,25 @@ def dataset(folder: Path, work: Path | None, sung_minutes: float, jobs: int) -> 
 @click.option("--decay", type=float, help=f"Part of the steps. Default: {Plan.decay}.")
 @click.option("--valid-every", type=int, help=f"Steps. Default: {Plan.valid_every}.")
 @click.option("--seed", type=int, help="Default: 0.")
-@click.option("--weights", type=PATH, help="A checkpoint to start from.")
-@click.option("--minutes", type=float, help="Of this leg; then it saves and stops.")
+@click.option("--weights", type=PATH, help="A checkpoint that a new run starts from.")
 @click.option(
-    "--save-every", "save_every_s", default=120.0, show_default=True, help="Seconds between saves."
+    "--minutes", type=click.FloatRange(min=0), help="Of this leg; then it saves and stops."
+)
+@click.option(
+    "--save-every",
+    "save_every_s",
+    type=click.FloatRange(min=0),
+    default=120.0,
+    show_default=True,
+    help="Seconds between saves.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
-@click.option("--threads", type=int, help="Of the CPU. Default: all cores.")
-@click.option("--workers", type=int, help="Processes that mix. Default: 0, on CUDA all cores.")
+@click.option("--threads", type=click.IntRange(min=1), help="Of the CPU. Default: all cores.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Processes that mix. Default: 0, on CUDA all cores.",
+)
 def train(
     dataset: Path,
     folder: Path,
@@ -157,13 +169,19 @@ def _bar() -> Progress:
 )
 @click.option("-o", "--output", type=PATH, help="Folder for JSON, CSV, table and plot.")
 @click.option("--split", default="test", show_default=True, help="DATASET/SPLIT/SONG, if there.")
-@click.option("--songs", "most", type=int, help="At most so many songs.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
+@click.option("--songs", "most", type=click.IntRange(min=1), help="At most so many songs.")
+@click.option("--device", help="auto, cpu or cuda[:N]. Default: auto.")
 @click.option("--overlap", type=float, help="Of chunks, 0 to below 1. Default: the model's.")
 @click.option("--lookahead-ms", type=float, help="Score a stream with this lookahead.")
 @click.option("--block-ms", type=float, help="Of that stream. Default: as its lookahead.")
 @click.option("--csdr/--no-csdr", default=True, help="BSS Eval v4, 20 s for a minute of song.")
-@click.option("--jobs", default=os.cpu_count() or 1, show_default="cores", help="That score.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=os.cpu_count() or 1,
+    show_default="cores",
+    help="Processes that score.",
+)
 @click.option(
     "--baselines/--no-baselines", default=True, help="Mixture, silence, oracle, REPET-SIM."
 )
@@ -174,7 +192,7 @@ def evaluate(
     output: Path | None,
     split: str,
     most: int | None,
-    device: str,
+    device: str | None,
     overlap: float | None,
     lookahead_ms: float | None,
     block_ms: float | None,
@@ -192,21 +210,38 @@ def evaluate(
 
     if model is not None and estimates is not None:
         raise click.UsageError("name a model with -m or a folder with --estimates, not both")
+    options = {
+        "--device": device,
+        "--overlap": overlap,
+        "--lookahead-ms": lookahead_ms,
+        "--block-ms": block_ms,
+    }
+    given = ", ".join(option for option, value in options.items() if value is not None)
+    if estimates is not None and given:
+        raise click.UsageError(
+            f"only a model takes {given}: leave that out, or give -m in place of --estimates"
+        )
+    if block_ms is not None and lookahead_ms is None:
+        raise click.UsageError("--block-ms belongs to a stream: give --lookahead-ms with it")
+    if overlap is not None and lookahead_ms is not None:
+        raise click.UsageError(
+            "--overlap belongs to whole songs and --lookahead-ms to a stream: leave out one"
+        )
     found = layout.songs(dataset, split)[:most]
     about: dict[str, Any]
     if estimates is not None:
-        name, about = estimates.name, {}
+        name, about = evaluation.system_name(estimates.resolve().name, "estimates"), {}
         estimator = evaluation.files_estimator(estimates)
     else:
-        separator = Separator(model, device)
-        name = separator.manifest.name
-        about = evaluation.model_protocol(separator, model, overlap)
+        separator = Separator(model, "auto" if device is None else device)
+        name = evaluation.system_name(separator.manifest.name, "model")
+        about = evaluation.model_protocol(
+            separator, model, overlap=overlap, block_ms=block_ms, lookahead_ms=lookahead_ms
+        )
         if lookahead_ms is None:
             estimator = evaluation.model_estimator(separator, overlap)
         else:
             estimator = evaluation.stream_estimator(separator, block_ms, lookahead_ms)
-            stream = separator.stream(44100, 2, block_ms=block_ms, lookahead_ms=lookahead_ms)
-            about["latency_ms"] = round(stream.latency_samples / 44.1, 1)
     systems = (evaluation.baseline_estimators() if baselines else {}) | {name: estimator}
     with _bar() as bar:
         task = bar.add_task("", total=len(found) * len(systems))
@@ -222,4 +257,4 @@ def evaluate(
         click.echo(results.write(scores, protocol, output))
         click.echo(f"wrote {output}")
     else:
-        click.echo(results.markdown(evaluation.summarise(scores)))
+        click.echo(results.page(evaluation.summarise(scores), protocol))

@@ -25,7 +25,7 @@ def plot(run: Run) -> Path:
     figure, axes = plt.subplots(3, 1, sharex=True, figsize=(8, 8), layout="constrained")
     for axis, values, name in zip(axes, (loss, gradient), ("loss", "gradient norm"), strict=False):
         axis.plot(steps, values, ".", markersize=1, color="0.8")
-        axis.plot(steps, _smooth(values))
+        axis.plot(steps, smooth(values))
         axis.set(ylabel=name, yscale="log")
     axes[2].plot([step for step, _ in valid], [usdr for _, usdr in valid], "o-")
     axes[2].set(ylabel="validation, vocals uSDR, dB", xlabel="step")
@@ -37,10 +37,10 @@ def plot(run: Run) -> Path:
     return path
 
 
-def _smooth(values: np.ndarray) -> np.ndarray:
-    """Each value's mean with up to SMOOTHED − 1 before it."""
-    sums = np.cumsum(np.pad(values, (1, 0)))
+def smooth(values: np.ndarray) -> np.ndarray:
+    """Each value's mean with up to SMOOTHED − 1 before it; a step that overflowed counts as 0."""
+    sums = np.cumsum(np.pad(np.nan_to_num(values, posinf=0), (1, 0)))
     last = np.arange(1, len(values) + 1)
     first = np.maximum(0, last - SMOOTHED)
-    smooth: np.ndarray = (sums[last] - sums[first]) / (last - first)
-    return smooth
+    means: np.ndarray = (sums[last] - sums[first]) / (last - first)
+    return means

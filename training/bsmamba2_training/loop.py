@@ -50,7 +50,7 @@ def train(
     """
     plan, device = run.plan, run.device
     pools = training_pools(dataset)
-    levels = None if pools.paired else Mixing.voice_db
+    levels = None if pools.has_own_levels else Mixing.voice_db
     mixing = Mixing(voice_db=levels, second_music=plan.variety, equaliser=plan.variety)
     mixtures = Mixtures(pools, plan.samples, plan.seed, mixing)
     heard = list(_validation(songs(dataset, "valid"), plan.valid_s))
@@ -82,7 +82,6 @@ def train(
                 saved = time.monotonic()
             if is_over:
                 break
-    run.save()
     return run.step >= plan.steps
 
 
@@ -93,26 +92,36 @@ def _step(run: Run, mixture: Tensor, vocals: Tensor) -> dict[str, float]:
     for group in run.optimizer.param_groups:
         group["lr"] = rate
     rng = np.random.default_rng((plan.seed, run.step, 1))
+    run.optimizer.zero_grad(set_to_none=True)
+    terms = torch.zeros(3, device=run.device)
+    for heard, wanted in zip(mixture.chunk(plan.parts), vocals.chunk(plan.parts), strict=True):
+        part = len(heard) / len(mixture) * _loss_terms(run, heard, wanted, rng)
+        (part[0] + part[1] + plan.silence * part[2]).backward()
+        terms += part.detach()
+    norm = torch.nn.utils.clip_grad_norm_(run.net.parameters(), plan.clip)
+    if torch.isfinite(norm):
+        run.optimizer.step()
+        run.average.update(run.net, run.step)
+    waveform, spectral, silence = terms.tolist()
+    return {
+        "loss": waveform + spectral + plan.silence * silence,
+        "waveform": waveform,
+        "spectral": spectral,
+        "silence": silence,
+        "gradient": float(norm),
+        "rate": rate,
+    }
+
+
+def _loss_terms(run: Run, mixture: Tensor, vocals: Tensor, rng: np.random.Generator) -> Tensor:
+    """(3,): the losses of the waveform, its spectrum and, where it has a weight, of silence."""
+    plan = run.plan
     with torch.autocast(run.device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
         spectra = separate(run.net, mixture, plan.streaming, rng)
     estimate = spectrum.istft(spectra.float(), *_transform(run.net), mixture.shape[-1])[:, 0]
     waveform, spectral = separation_loss(estimate, vocals, plan.loss_hop)
     silence = silence_loss(estimate, vocals, mixture) if plan.silence else waveform.new_zeros(())
-    loss = waveform + spectral + plan.silence * silence
-    run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(run.net.parameters(), plan.clip)
-    if torch.isfinite(norm):
-        run.optimizer.step()
-        run.average.update(run.net, run.step)
-    return {
-        "loss": float(loss.detach()),
-        "waveform": float(waveform.detach()),
-        "spectral": float(spectral.detach()),
-        "silence": float(silence.detach()),
-        "gradient": float(norm),
-        "rate": rate,
-    }
+    return torch.stack([waveform, spectral, silence])
 
 
 def separate(net: BSMamba2, mixture: Tensor, streaming: float, rng: np.random.Generator) -> Tensor:
@@ -161,10 +170,12 @@ def _validation(found: tuple[Song, ...], seconds: float) -> Iterator[tuple[Tenso
     """The middle ten seconds of songs with a voice there, until it is so many seconds."""
     left = seconds
     for song in found:
+        if left <= 0:
+            return
         mixture, vocals, _ = song.stems()
         start = max(0, (mixture.shape[1] - 441000) // 2)
         middle = slice(start, start + 441000)
-        if left > 0 and vocals[:, middle].any():
+        if vocals[:, middle].any():
             left -= 10
             yield torch.from_numpy(mixture[:, middle]), torch.from_numpy(vocals[:, middle])
 

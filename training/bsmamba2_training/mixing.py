@@ -76,15 +76,13 @@ class Mixtures(Dataset[tuple[Audio, Audio]]):
         mixing, samples = self.mixing, self.samples
         music = np.zeros((2, samples), np.float32)
         vocals = np.zeros((2, samples), np.float32)
+        for pool in self.pools.instruments:
+            if rng.random() >= mixing.silent:
+                music = music + self._gain(rng) * self._music(pool, rng)
         if rng.random() >= mixing.silent:
-            music = self._music(rng)
-        if rng.random() >= mixing.silent:
-            vocals = self._vocals(rng)
+            vocals = self._gain(rng) * self._vocals(rng)
         if mixing.voice_db:
             vocals = _at_level(vocals, music, rng.uniform(*mixing.voice_db))
-        else:
-            music = music * 10 ** (rng.uniform(*mixing.gain_db) / 20)
-            vocals = vocals * 10 ** (rng.uniform(*mixing.gain_db) / 20)
         if rng.random() < mixing.low_pass:
             cutoff_hz = rng.uniform(4000, 14000)
             music, vocals = _low_pass(music, cutoff_hz), _low_pass(vocals, cutoff_hz)
@@ -93,12 +91,17 @@ class Mixtures(Dataset[tuple[Audio, Audio]]):
         vocals = (gain * vocals).astype(np.float32)
         return (gain * music).astype(np.float32) + vocals, vocals
 
-    def _music(self, rng: np.random.Generator) -> Audio:
-        music = self._piece(rng)
+    def _gain(self, rng: np.random.Generator) -> float:
+        """Of a stem that is left at its own level; of others 1, since the voice is levelled."""
+        mixing = self.mixing
+        return 1.0 if mixing.voice_db else float(10 ** (rng.uniform(*mixing.gain_db) / 20))
+
+    def _music(self, pool: tuple[Track, ...], rng: np.random.Generator) -> Audio:
+        music = self._piece(pool, rng)
         # A plan without it draws nothing here: it keeps its items.
         if self.mixing.second_music and rng.random() < self.mixing.second_music:
             other = (
-                self._piece(rng)
+                self._piece(pool, rng)
                 if rng.random() < 0.5
                 else self._equalised(play(rng, self.samples), rng)
             )
@@ -107,8 +110,8 @@ class Mixtures(Dataset[tuple[Audio, Audio]]):
             music = music[::-1]
         return music if rng.random() < 0.5 else -music
 
-    def _piece(self, rng: np.random.Generator) -> Audio:
-        return self._equalised(self._excerpt(self.pools.instrumental, rng, self.samples), rng)
+    def _piece(self, pool: tuple[Track, ...], rng: np.random.Generator) -> Audio:
+        return self._equalised(self._excerpt(pool, rng, self.samples), rng)
 
     def _equalised(self, audio: Audio, rng: np.random.Generator) -> Audio:
         equaliser = self._equaliser(rng)
@@ -155,8 +158,7 @@ class Mixtures(Dataset[tuple[Audio, Audio]]):
 
     def _excerpt(self, tracks: tuple[Track, ...], rng: np.random.Generator, samples: int) -> Audio:
         """A stretch of a random track, (2, samples), perhaps played faster or slower."""
-        weights = np.array([min(track.seconds, LONGEST_S) for track in tracks])
-        track = tracks[int(rng.choice(len(tracks), p=weights / weights.sum()))]
+        track = draw(tracks, rng)
         speed = 1.0
         if rng.random() < self.mixing.varispeed:
             speed = float(2 ** (rng.uniform(-3, 3) / 12))
@@ -168,6 +170,12 @@ class Mixtures(Dataset[tuple[Audio, Audio]]):
             audio = soxr.resample(audio.T, speed, 1.0, quality="LQ").T
         audio = audio[:, :samples]
         return np.pad(audio, ((0, 0), (0, samples - audio.shape[1]))).astype(np.float32)
+
+
+def draw(tracks: tuple[Track, ...], rng: np.random.Generator) -> Track:
+    """A track, by its length."""
+    weights = np.array([min(track.seconds, LONGEST_S) for track in tracks])
+    return tracks[int(rng.choice(len(tracks), p=weights / weights.sum()))]
 
 
 def _only_a_passage(vocals: Audio, rng: np.random.Generator) -> Audio:

@@ -41,7 +41,7 @@ class TrainingError(Error):
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides the result, besides the data. The defaults are the authors'.
+    """Everything that decides the result, besides the data.
 
     Raises:
         TrainingError: a value is out of range.
@@ -51,6 +51,8 @@ class Plan:
     steps: int = 20000
     batch: int = 8
     """Items a step."""
+    parts: int = 1
+    """Parts of a batch that are computed one after the other, for less memory."""
     segment_s: float = 8.0
     """Length of an item, seconds."""
     learning_rate: float = 5e-4
@@ -82,8 +84,18 @@ class Plan:
         config = Config.preset(self.preset)
         _require(self.steps >= 1, "steps", "at least 1", self.steps)
         _require(self.batch >= 1, "batch", "at least 1", self.batch)
+        allowed = f"from 1 to the batch, {self.batch}"
+        _require(1 <= self.parts <= self.batch, "parts", allowed, self.parts)
         shortest = 3 * config.n_fft / config.sample_rate
         _require(self.segment_s >= shortest, "segment", f"at least {shortest:.2f}", self.segment_s)
+        _require(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
+        _require(self.warm_up >= 0, "warm_up", "at least 0", self.warm_up)
+        _require(self.clip > 0, "clip", "above 0", self.clip)
+        _require(self.weight_decay >= 0, "weight_decay", "at least 0", self.weight_decay)
+        _require(self.loss_hop >= 1, "loss_hop", "at least 1", self.loss_hop)
+        _require(self.valid_every >= 1, "valid_every", "at least 1", self.valid_every)
+        _require(self.valid_s > 0, "valid_s", "above 0", self.valid_s)
+        _require(self.seed >= 0, "seed", "at least 0", self.seed)
         _require(0 <= self.streaming <= 1, "streaming", "a part from 0 to 1", self.streaming)
         _require(self.silence >= 0, "silence", "at least 0", self.silence)
         has_window = self.silence == 0 or self.samples >= SILENCE_WINDOW
@@ -138,7 +150,8 @@ class Run:
     Args:
         folder: goes on if a run is there; begins one otherwise.
         plan: of a new run. Given for one that is there, it must be the same.
-        weights: a network to start from in place of random weights.
+        weights: a network that a new run starts from in place of random weights; a run that goes on
+            has its own.
 
     Raises:
         TrainingError: neither a run nor a plan is there, or the plans differ.
@@ -151,7 +164,8 @@ class Run:
         self.plan = plan = self._settle(plan)
         torch.manual_seed(plan.seed)
         self.net = BSMamba2(plan.config)
-        if weights:
+        is_new = not (folder / "state.pt").exists()
+        if weights and is_new:
             self.net.load_state_dict(BSMamba2.load(weights, plan.config).state_dict())
         self.net.to(device).train()
         self.average = Average(self.net, plan.ema)
@@ -160,10 +174,12 @@ class Run:
         )
         self.step = 0
         self.seconds = 0.0
-        if (folder / "state.pt").exists():
+        if not is_new:
             self._load()
         self._rows = [row for row in self._read_rows() if int(row["step"]) < self.step]
         self._write_rows()
+        if is_new:
+            self.save()  # or a run killed before its first save would forget what it started from
 
     def save(self) -> None:
         """Writes everything; after it, the run can be killed and go on from here."""
