@@ -28,7 +28,10 @@ def silence(mixture: Audio, vocals: Audio) -> Audio:
 
 
 def oracle_mask(mixture: Audio, vocals: Audio) -> Audio:
-    """The ratio of the true magnitudes as a mask: what no real mask of this transform surpasses."""
+    """The ratio of the true magnitudes as a mask, with the mixture's phase.
+
+    No bound: a real mask that knows the phases too, Re(S·X*) / |X|², errs least in every bin.
+    """
     voice = np.abs(_spectrum(vocals))
     rest = np.abs(_spectrum(mixture - vocals))
     return _inverse(_spectrum(mixture) * voice / (voice + rest + 1e-9), mixture.shape[1])

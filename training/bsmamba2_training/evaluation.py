@@ -6,8 +6,8 @@
     RESULTS/plot.png        the same, drawn
 
 Baselines are scored by the same code on the same songs. A summary is median, mean and a 95%
-interval of the median (bootstrap over songs); an improvement is the difference to the mixture's own
-score, song by song.
+interval of the median (bootstrap over songs, each with all its stretches); an improvement is the
+difference to the mixture's own score, song by song and stretch by stretch.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import soxr
 
 from bsmamba2 import Separator
 from bsmamba2.array import Audio
-from bsmamba2.errors import AudioError
+from bsmamba2.errors import AudioError, ModelError
+from bsmamba2.song_file import SongFile
 from bsmamba2_training.baselines import BASELINES
 from bsmamba2_training.layout import SUFFIXES, Song
 from bsmamba2_training.metrics import (
@@ -55,6 +55,8 @@ LEAKAGE = "leakage"
 """Vocals' energy over the mixture's where no voice sounds, dB: lower is better."""
 OTHERS_NAMES = ("instrumental", "accompaniment", "no_vocals", "other", "others")
 _BOOTSTRAPS = 2000
+_OTHER_LENGTH_S = 0.1
+"""By so much a tool's stem may be longer or shorter than its song: resampling and codecs shift."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,9 @@ class Summary:
     high: float
     """Of the median's 95% interval."""
     songs: int
-    """Songs, or stretches, that have it."""
+    """Songs that have it."""
+    values: int
+    """One a song; of a voice's length, one a stretch."""
     improvement: float | None
     """Median of the differences to the mixture's."""
 
@@ -155,14 +159,14 @@ def summarise(scores: list[Score]) -> dict[str, dict[str, Summary]]:
                 continue
             gained = [value - mixtures[key] for key, value in ours.items() if key in mixtures]
             values = np.array(list(ours.values()))
-            drawn = np.random.default_rng(0).choice(values, (_BOOTSTRAPS, len(values)))
-            low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
+            low, high = _interval(ours)
             table.setdefault(system, {})[metric] = Summary(
                 median=float(np.median(values)),
                 mean=float(values.mean()),
-                low=float(low),
-                high=float(high),
-                songs=len(values),
+                low=low,
+                high=high,
+                songs=len({song for song, _ in ours}),
+                values=len(values),
                 improvement=float(np.median(gained)) if gained else None,
             )
     return table
@@ -181,10 +185,33 @@ def _values(scores: list[Score], system: str, metric: str) -> dict[tuple[str, in
     return found
 
 
+def _interval(found: dict[tuple[str, int], float]) -> tuple[float, float]:
+    """The median's 95% interval, by drawing songs, each with all its stretches.
+
+    Stretches of one song are alike, so drawn one by one they would make it too narrow (Field and
+    Welsh 2007, "Bootstrapping clustered data").
+    """
+    songs, song_of = np.unique([song for song, _ in found], return_inverse=True)
+    values = np.array(list(found.values()))
+    order = np.argsort(values)
+    even = np.full(len(songs), 1 / len(songs))
+    times = np.random.default_rng(0).multinomial(len(songs), even, _BOOTSTRAPS)
+    # A song that was drawn twice counts each of its values twice: (draws, values in their order).
+    until = np.cumsum(times[:, song_of[order]], axis=1)
+    count = until[:, -1:]
+    middle = [np.argmax(until > rank, axis=1) for rank in ((count - 1) // 2, count // 2)]
+    low, high = np.percentile(values[order][middle].mean(axis=0), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def system_name(name: str, kind: str) -> str:
+    """A model's or folder's name in the tables; a baseline's own stays the baseline's."""
+    return f"{name} ({kind})" if name in BASELINES else name
+
+
 def model_estimator(separator: Separator, overlap: float | None) -> Estimator:
     """What ``bsmamba2 separate`` makes of the mixture."""
-    if "vocals" not in separator.manifest.outputs:
-        raise AudioError(f"the model makes {', '.join(separator.manifest.outputs)}; not vocals")
+    _require_vocals(separator)
 
     def run(song: Song, mixture: Audio, vocals: Audio) -> tuple[Audio, Audio]:
         estimate = np.asarray(separator(mixture, SAMPLE_RATE, overlap=overlap)["vocals"])
@@ -197,6 +224,7 @@ def stream_estimator(
     separator: Separator, block_ms: float | None, lookahead_ms: float
 ) -> Estimator:
     """What a stream with that lookahead makes of the mixture, pushed second by second."""
+    _require_vocals(separator)
 
     def run(song: Song, mixture: Audio, vocals: Audio) -> tuple[Audio, Audio]:
         stream = separator.stream(SAMPLE_RATE, 2, block_ms=block_ms, lookahead_ms=lookahead_ms)
@@ -206,6 +234,12 @@ def stream_estimator(
         return estimate, mixture - estimate
 
     return run
+
+
+def _require_vocals(separator: Separator) -> None:
+    made = separator.manifest.outputs
+    if "vocals" not in made:
+        raise ModelError(f"the model must make vocals to be scored; it makes {', '.join(made)}")
 
 
 def files_estimator(folder: Path) -> Estimator:
@@ -252,7 +286,7 @@ def protocol(system: str, dataset: Path, songs: int, **more: Any) -> dict[str, A
     names = ("bsmamba2", "museval", "numpy", "onnxruntime", "onnxruntime-gpu", "soxr")
     return {
         "system": system,
-        "dataset": dataset.name,
+        "dataset": dataset.resolve().name,
         "songs": songs,
         **more,
         "machine": f"{platform.system()} {platform.machine()}",
@@ -261,18 +295,32 @@ def protocol(system: str, dataset: Path, songs: int, **more: Any) -> dict[str, A
 
 
 def model_protocol(
-    separator: Separator, model: Path | None, overlap: float | None
+    separator: Separator,
+    model: Path | None,
+    *,
+    overlap: float | None = None,
+    block_ms: float | None = None,
+    lookahead_ms: float | None = None,
 ) -> dict[str, Any]:
-    """The model's part of the protocol."""
+    """The model's part of the protocol: of whole songs, or of a stream with that lookahead."""
     manifest = separator.manifest
+    if lookahead_ms is None:
+        overlap = manifest.overlap if overlap is None else overlap
+        cut = {"chunk_s": manifest.chunk / manifest.sample_rate, "overlap": overlap}
+    else:
+        stream = separator.stream(SAMPLE_RATE, 2, block_ms=block_ms, lookahead_ms=lookahead_ms)
+        cut = {
+            "block_ms": lookahead_ms if block_ms is None else block_ms,
+            "lookahead_ms": lookahead_ms,
+            "latency_ms": 1000 * stream.latency_samples / SAMPLE_RATE,
+        }
     sha256 = manifest.checkpoint_sha256
     if model is not None and model.is_file():
         sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
     return {
         "model": manifest.name,
         "model_sha256": sha256,
-        "chunk_s": round(manifest.chunk / manifest.sample_rate, 3),
-        "overlap": manifest.overlap if overlap is None else overlap,
+        **{name: round(value, 3) for name, value in cut.items()},
         "precision": manifest.precision,
         "device": separator.device,
     }
@@ -286,10 +334,22 @@ def _version(name: str) -> str | None:
 
 
 def _read_like(path: Path, mixture: Audio) -> Audio:
-    """A file as stereo at 44.1 kHz, of the mixture's length."""
-    audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    """A file as stereo at 44.1 kHz, of the mixture's length.
+
+    Raises:
+        AudioError: the file is unreadable, not finite, or of another length.
+    """
+    with SongFile(path) as file:
+        rate = file.sample_rate
+        audio = np.concatenate([block.astype(np.float32) for block in file.blocks()], axis=1)
+    wanted_s, came_s = mixture.shape[1] / SAMPLE_RATE, audio.shape[1] / rate
+    if abs(came_s - wanted_s) > _OTHER_LENGTH_S:
+        raise AudioError(
+            f"{path} must be as long as its song, {wanted_s:.2f} s, give or take "
+            f"{_OTHER_LENGTH_S} s; it has {came_s:.2f} s: separate the whole song again"
+        )
     if rate != SAMPLE_RATE:
-        audio = soxr.resample(audio, rate, SAMPLE_RATE)
-    stereo = np.broadcast_to(audio.T[:2], (2, len(audio)))[:, : mixture.shape[1]]
+        audio = soxr.resample(audio.T, rate, SAMPLE_RATE).T
+    stereo = np.broadcast_to(audio[:2], (2, audio.shape[1]))[:, : mixture.shape[1]]
     out: Audio = np.pad(stereo, ((0, 0), (0, mixture.shape[1] - stereo.shape[1])))
     return out

@@ -18,8 +18,9 @@ from bsmamba2.schedule import Schedule
 from bsmamba2_network import BSMamba2, native, spectrum
 from bsmamba2_training.layout import Song, songs, training_pools
 from bsmamba2_training.loss import separation_loss, silence_loss
+from bsmamba2_training.metrics import usdr_db
 from bsmamba2_training.mixing import Mixing, Mixtures
-from bsmamba2_training.run import Run, usdr_db
+from bsmamba2_training.run import Run
 
 Report = Callable[[int, int, str], None]
 """Called after each step with its number, the number of all, and a line of figures."""
@@ -161,7 +162,8 @@ def _stream(net: BSMamba2, mixed: Tensor, schedule: Schedule) -> Tensor:
 def validate(net: BSMamba2, heard: list[tuple[Tensor, Tensor]], device: torch.device) -> float:
     """Mean uSDR of the vocals over what :func:`_validation` cut, dB."""
     found = [
-        usdr_db(vocals, net(mixture[None].to(device))[0, 0].cpu()) for mixture, vocals in heard
+        usdr_db(vocals.numpy(), net(mixture[None].to(device))[0, 0].cpu().numpy())
+        for mixture, vocals in heard
     ]
     return float(np.mean(found))
 

@@ -58,7 +58,7 @@ class Amounts:
     """
 
     sung_minutes: float = 60.0
-    """Of speech turned into singing, at most, for each speaker; half a minute of a core a minute."""
+    """Of speech turned into singing, at most, for each speaker; 30 s of a core a minute."""
     valid_songs: int = 12
     test_songs: int = 24
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from bsmamba2_training.evaluation import LEAKAGE, METRICS, Score, Summary, summarise
 
@@ -33,17 +35,24 @@ def write(scores: list[Score], protocol: dict[str, Any], folder: Path) -> str:
     }
     (folder / "scores.json").write_text(json.dumps(document, indent=1) + "\n")
     _write_csv(scores, folder / "songs.csv")
-    page = f"{markdown(table)}\n\n{_sentence(protocol)}\n"
-    (folder / "table.md").write_text(page)
-    _plot(table, folder / "plot.png")
-    return page
+    text = page(table, protocol)
+    (folder / "table.md").write_text(text)
+    drawn = plot(table)
+    drawn.savefig(folder / "plot.png")
+    plt.close(drawn)
+    return text
+
+
+def page(table: Table, protocol: dict[str, Any]) -> str:
+    """The table, and what it says under which protocol."""
+    return f"{markdown(table)}\n\n{_sentence(protocol)}\n"
 
 
 def markdown(table: Table) -> str:
-    """A row a metric: for each system its median with its interval, and the improvement."""
+    """A row a metric: for each system its median, mean and interval, and the improvement."""
     systems = list(table)
     lines = [
-        f"| median over songs | {' | '.join(systems)} |",
+        f"| median (mean) [interval], improvement | {' | '.join(systems)} |",
         f"|---{'|---' * len(systems)}|",
     ]
     names = METRICS | {LEAKAGE: "vocals where there is no voice, dB from the mixture"}
@@ -57,7 +66,8 @@ def markdown(table: Table) -> str:
 def _cell(summary: Summary | None, system: str) -> str:
     if summary is None:
         return ""
-    text = f"{summary.median:.2f} [{summary.low:.2f}, {summary.high:.2f}]"
+    interval = f"[{summary.low:.2f}, {summary.high:.2f}]"
+    text = f"{summary.median:.2f} ({summary.mean:.2f}) {interval}"
     if summary.improvement is not None and system != "mixture":
         text += f", {summary.improvement:+.2f}"
     return text
@@ -70,8 +80,10 @@ def _sentence(protocol: dict[str, Any]) -> str:
             value = ", ".join(f"{key} {shown}" for key, shown in value.items())
         parts.append(f"{name.replace('_', ' ')} {value}")
     return (
-        "Each cell: the median, its 95% interval (bootstrap), and the median difference to the "
-        f"mixture's own score. {'; '.join(parts)}."
+        "Each cell: median over songs (mean) [95% interval of the median, bootstrap over songs], "
+        "and the median difference to the mixture's own score. Rows of vocals by how long they "
+        "sound are over all such stretches; there the bootstrap draws a song with all of its own. "
+        f"{'; '.join(parts)}."
     )
 
 
@@ -92,20 +104,30 @@ def _mean(values: list[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _plot(table: Table, path: Path) -> None:
-    """Bars of the medians with their intervals, a group a metric."""
+def plot(table: Table) -> Figure:
+    """Bars of the medians with their intervals, a group a metric; leakage on an axis of its own."""
     metrics = [name for name in METRICS if any(name in row for row in table.values())]
-    figure, axis = plt.subplots(figsize=(11, 5), layout="constrained")
+    figure, (wide, narrow) = plt.subplots(
+        1, 2, figsize=(13, 5), layout="constrained", width_ratios=(len(METRICS), 1.5)
+    )
+    _bars(wide, table, metrics)
+    wide.set_ylabel("dB, median")
+    _bars(narrow, table, [LEAKAGE])
+    narrow.set_ylabel("dB from the mixture, median; lower is better")
+    figure.legend(*wide.get_legend_handles_labels(), loc="outside upper center", ncols=len(table))
+    return figure
+
+
+def _bars(axis: Axes, table: Table, metrics: list[str]) -> None:
     width = 0.8 / len(table)
     for number, (system, row) in enumerate(table.items()):
-        at = [i + number * width for i, name in enumerate(metrics) if name in row]
+        at = [i + (number + 0.5) * width for i, name in enumerate(metrics) if name in row]
         found = [row[name] for name in metrics if name in row]
-        medians = np.array([summary.median for summary in found])
-        ends = np.array([(s.median - s.low, s.high - s.median) for s in found]).T
-        axis.bar(at, medians, width, yerr=ends, label=system, error_kw={"linewidth": 0.8})
+        medians = [summary.median for summary in found]
+        ends = np.array([(s.median - s.low, s.high - s.median) for s in found]).reshape(-1, 2).T
+        colour = f"C{number}"  # a system that has none of these metrics keeps its own
+        axis.bar(
+            at, medians, width, yerr=ends, label=system, color=colour, error_kw={"linewidth": 0.8}
+        )
     axis.set_xticks([i + 0.4 for i in range(len(metrics))], metrics, rotation=25, ha="right")
-    axis.set_ylabel("dB, median over songs")
     axis.axhline(0, color="black", linewidth=0.8)
-    figure.legend(loc="outside upper center", ncols=len(table))
-    figure.savefig(path)
-    plt.close(figure)

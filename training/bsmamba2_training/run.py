@@ -24,7 +24,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bsmamba2.errors import Error, printable
 from bsmamba2_network import BSMamba2, Config
@@ -276,12 +276,6 @@ def replacing(path: Path) -> Iterator[Path]:
     with unfinished.open("rb+") as file:
         os.fsync(file.fileno())
     unfinished.replace(path)
-
-
-def usdr_db(reference: Tensor, estimate: Tensor) -> float:
-    """10·log10(Σ reference² / Σ error²) over everything, with 1e-7 in both sums."""
-    signal, error = reference.square().sum(), (reference - estimate).square().sum()
-    return float(10 * torch.log10((signal + 1e-7) / (error + 1e-7)))
 
 
 def _require(holds: bool, name: str, allowed: str, came: object) -> None:
