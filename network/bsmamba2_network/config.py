@@ -222,5 +222,5 @@ PRESETS = {
     ),
 }
 """``paper`` is the published network; ``medium`` trades quality for speed; ``small``, of a longer
-transform and hop, is what ships with weights, which two cores can train in three hours; ``tiny`` is
+transform and hop, is what ships with weights, which two cores can train in hours; ``tiny`` is
 for tests and first steps. All have the head dimension (64) that the fast kernels are made for."""
