@@ -69,9 +69,8 @@ def test_a_run_killed_at_random_moments_ends_as_the_run_that_was_not(
     pooled, tmp_path, micro, save_every_s, kills
 ):
     wanted = plan(steps=60, valid_every=100)
-    whole = Run(tmp_path / "whole", wanted, CPU)
+    whole, killed = (Run(tmp_path / name, wanted, CPU) for name in ("whole", "killed"))
     train(whole, pooled)
-    killed = Run(tmp_path / "killed", wanted, CPU)
     for moment in np.random.default_rng(kills).integers(1, 12, kills):
         kill_after(killed, int(moment), pooled, micro, save_every_s)
         killed = Run(tmp_path / "killed", wanted, CPU)

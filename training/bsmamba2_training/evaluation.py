@@ -31,7 +31,7 @@ from bsmamba2.array import Audio
 from bsmamba2.errors import AudioError, ModelError
 from bsmamba2.song_file import SongFile
 from bsmamba2_training.baselines import BASELINES
-from bsmamba2_training.layout import SUFFIXES, Song
+from bsmamba2_training.layout import SUFFIXES, WHOLES, Song
 from bsmamba2_training.metrics import (
     LENGTHS,
     csdr_db,
@@ -53,7 +53,7 @@ METRICS = {
 } | {f"voice {length}": f"uSDR of vocals that sound {length}, dB" for length in LENGTHS}
 LEAKAGE = "leakage"
 """Vocals' energy over the mixture's where no voice sounds, dB: lower is better."""
-OTHERS_NAMES = ("instrumental", "accompaniment", "no_vocals", "other", "others")
+OTHERS_NAMES = (*WHOLES, "other", "others")
 _BOOTSTRAPS = 2000
 _OTHER_LENGTH_S = 0.1
 """By so much a tool's stem may be longer or shorter than its song: resampling and codecs shift."""

@@ -41,7 +41,7 @@ class TrainingError(Error):
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides the result, besides the data.
+    """Everything that decides the result, besides the data and the weights it begins with.
 
     Raises:
         TrainingError: a value is out of range.

@@ -38,8 +38,8 @@ authors, to keep the same licence. Nobody here promises that they are not.
 
 ## What they learnt from
 
-The audio used as `train` taught them. That used as `valid` scored them while they learnt, and \
-settings were chosen by it; that used as `test` is kept for the published figures.
+The audio used as `train` taught them. That used as `valid` scored them while they learnt, that \
+used as `test` gave the published figures.
 """
 
 
