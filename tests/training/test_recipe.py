@@ -24,8 +24,8 @@ TINY = tuple(
     for kind in ("voice", "music")
 )
 MUSIC = TINY[1]
-SMALL = Amounts(sung_minutes=1, valid_songs=1, test_songs=0)
-NO_SONGS = Amounts(sung_minutes=0, valid_songs=0, test_songs=0)
+SMALL = Amounts(sung_minutes=1, held_minutes=1, valid_songs=1, test_songs=0)
+NO_SONGS = Amounts(sung_minutes=0, held_minutes=0, valid_songs=0, test_songs=0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,6 +90,7 @@ def test_a_data_set_holds_both_pools_and_the_fixed_songs(made):
     assert set(audio_in(made)) == {
         "train/vocals/train-voice-ada-spoken.wav",
         "train/vocals/train-voice-ada-sung.wav",
+        "train/vocals/train-voice-ada-held.wav",
         "train/instrumental/train-music-a-track.wav",
         "valid/00/mixture.wav",
         "valid/00/vocals.wav",

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soxr
 
 from bsmamba2.errors import AudioError
-from bsmamba2_training.singing import Style, sing, syllables
+from bsmamba2_training.singing import MAJOR, Style, sing, syllables
 from bsmamba2_training.songs import key_of, passages
 from bsmamba2_training.sources import PACKAGES, fetch
 from bsmamba2_training.voices import clean, frame_levels_db, gate, join
@@ -24,7 +25,7 @@ RATE = 44100
 def speech():
     """Three vowels: a buzz of 150 Hz under an envelope, with silence between."""
     t = np.arange(int(1.8 * RATE)) / RATE
-    buzz = sum(np.sin(2 * np.pi * 150 * k * t) / k for k in range(1, 30))
+    buzz = sum(np.sin(2 * np.pi * 150 * k * t) / k for k in range(1, 60))
     vowels = np.clip(np.sin(2 * np.pi * t / 0.6), 0, 1)
     return (0.2 * buzz * vowels).astype(np.float32)
 
@@ -53,17 +54,77 @@ def test_vowels_are_the_syllables(speech):
     assert len(syllables(f0, speech)) == 3
 
 
+PLAIN = Style(key=0, eighth_ms=250, transpose=5, throat=1.0, vibrato_cents=0, vibrato_hz=5)
+
+
 def test_singing_is_reproducible_and_moves_to_the_scale(speech):
-    style = Style(key=0, eighth_ms=250, transpose=5, throat=1.0, vibrato_cents=0, vibrato_hz=5)
-    sung = sing(speech, np.random.default_rng(0), style)
-    np.testing.assert_array_equal(sung, sing(speech, np.random.default_rng(0), style))
+    sung = sing(speech, np.random.default_rng(0), PLAIN)
+    np.testing.assert_array_equal(sung, sing(speech, np.random.default_rng(0), PLAIN))
+    assert in_c_major(pitch_of(sung))
+
+
+def test_held_notes_are_longer_and_on_the_scale(speech):
+    plain = sing(speech, np.random.default_rng(0), PLAIN)
+    held = sing(speech, np.random.default_rng(0), replace(PLAIN, held=True))
+    assert np.count_nonzero(held) > 1.5 * np.count_nonzero(plain)
+    assert in_c_major(pitch_of(held))
+
+
+def test_a_vocalise_leaves_out_most_of_what_lies_between_vowels(speech):
+    held, vocalise = (
+        sing(np.tile(speech, 3), np.random.default_rng(0), replace(PLAIN, held=True, legato=legato))
+        for legato in (False, True)
+    )
+    assert silences(vocalise) < 0.7 * silences(held)
+
+
+def test_a_full_voice_rings_at_2_9_khz(speech):
+    plain = power(sing(speech, np.random.default_rng(0), replace(PLAIN, held=True)))
+    rings = power(sing(speech, np.random.default_rng(0), replace(PLAIN, held=True, ring_db=12)))
+    raised = [10 * np.log10(rings(hz) / plain(hz)) for hz in (1000, 2900)]
+    assert raised[1] - raised[0] == pytest.approx(12, abs=2)
+
+
+def test_a_voice_recorded_at_16_khz_gets_a_top_where_it_holds_its_notes(speech):
+    low = soxr.resample(soxr.resample(speech, RATE, 16000), 16000, RATE)
+    plain, held = (
+        power(sing(low, np.random.default_rng(0), style))
+        for style in (PLAIN, replace(PLAIN, held=True))
+    )
+    assert plain(12000) < 1e-5 * plain(5000)
+    assert held(12000) > 1e-3 * held(5000)
+
+
+def test_a_unison_is_reproducible_and_more_than_one_voice(speech):
+    alone, three, again = (
+        sing(speech, np.random.default_rng(0), replace(PLAIN, held=True, unison=voices))
+        for voices in (1, 3, 3)
+    )
+    np.testing.assert_array_equal(three, again)
+    assert len(three) > len(alone)
+
+
+def pitch_of(sung):
+    """The note of the loudest partial below 600 Hz, in semitones as MIDI counts them."""
     spectrum = np.abs(np.fft.rfft(sung * np.hanning(len(sung)), 1 << 18))
     hz = np.argmax(spectrum[: int(600 / RATE * (1 << 18))]) * RATE / (1 << 18)
-    note = 12 * np.log2(hz / 440) + 69
-    nearest = min(
-        (n for n in range(128) if n % 12 in (0, 2, 4, 5, 7, 9, 11)), key=lambda n: abs(n - note)
-    )
-    assert note == pytest.approx(nearest, abs=0.35)
+    return 12 * np.log2(hz / 440) + 69
+
+
+def in_c_major(note):
+    return any(note == pytest.approx(n, abs=0.35) for n in range(128) if n % 12 in MAJOR)
+
+
+def silences(audio):
+    """How many stretches of exact zeros."""
+    return np.count_nonzero(np.diff((audio == 0).astype(int)) == 1)
+
+
+def power(audio):
+    """power(hz): the mean over a band of a third of an octave around it."""
+    spectrum = np.square(np.abs(np.fft.rfft(audio)))
+    of_bin = np.fft.rfftfreq(len(audio), 1 / RATE)
+    return lambda hz: spectrum[(of_bin > hz * 2**-0.167) & (of_bin < hz * 2**0.167)].mean()
 
 
 def test_passages_are_of_three_lengths_in_turn_with_exact_silence_between():

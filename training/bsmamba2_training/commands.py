@@ -26,8 +26,11 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--sung-minutes", default=60.0, show_default=True, help="Of each speaker turned into singing."
 )
+@click.option("--held-minutes", default=4.0, show_default=True, help="The same, in long notes.")
 @click.option("--jobs", default=os.cpu_count() or 1, show_default="cores", help="Processes.")
-def dataset(folder: Path, work: Path | None, sung_minutes: float, jobs: int) -> None:
+def dataset(
+    folder: Path, work: Path | None, sung_minutes: float, held_minutes: float, jobs: int
+) -> None:
     """Make stems to train and be measured on in FOLDER, 13 GB, from packages of Debian 12.
 
     Packages are downloaded by name, verified and unpacked; nothing is installed. A recipe that was
@@ -40,7 +43,7 @@ def dataset(folder: Path, work: Path | None, sung_minutes: float, jobs: int) -> 
         build(
             folder,
             work or folder / "work",
-            Amounts(sung_minutes=sung_minutes),
+            Amounts(sung_minutes=sung_minutes, held_minutes=held_minutes),
             jobs,
             lambda name, done, total: bar.update(
                 task, description=name, completed=done, total=total

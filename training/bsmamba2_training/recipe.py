@@ -4,6 +4,7 @@
     SET/amounts.json                                how much it was made with
     SET/train/vocals/PACKAGE-SPEAKER-spoken.wav     every usable word of a speaker, one long line
     SET/train/vocals/PACKAGE-SPEAKER-sung.wav       the same, sung
+    SET/train/vocals/PACKAGE-SPEAKER-held.wav       some of it, sung slowly and in full voice
     SET/train/instrumental/PACKAGE-TRACK.wav
     SET/valid/NAME/{mixture,vocals,instrumental}.wav    fixed songs, see :mod:`songs`
     SET/test/NAME/{mixture,vocals,instrumental}.wav
@@ -21,6 +22,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +30,9 @@ import soundfile
 
 from bsmamba2.array import Audio
 from bsmamba2.errors import AudioError
-from bsmamba2_training import singing, songs
+from bsmamba2_training import songs
 from bsmamba2_training.run import replacing
+from bsmamba2_training.singing import Style, sing
 from bsmamba2_training.sources import (
     PACKAGES,
     Package,
@@ -59,6 +62,8 @@ class Amounts:
 
     sung_minutes: float = 60.0
     """Of speech turned into singing, at most, for each speaker; 30 s of a core a minute."""
+    held_minutes: float = 4.0
+    """Of speech turned into singing of long notes, which lasts three times as long."""
     valid_songs: int = 12
     test_songs: int = 24
 
@@ -156,9 +161,9 @@ def _tasks(folder: Path, unpacked: dict[str, Path], amounts: Amounts) -> Iterato
             continue
         for speaker in sorted({name for name, _ in files}):
             paths = tuple(path for name, path in files if name == speaker)
-            for kind in ("spoken", "sung"):
+            most = {"spoken": 1e9, "sung": amounts.sung_minutes, "held": amounts.held_minutes}
+            for kind, minutes in most.items():
                 target = folder / "train" / "vocals" / f"{package.name}-{speaker}-{kind}.wav"
-                minutes = amounts.sung_minutes if kind == "sung" else 1e9
                 yield _Task(kind, target, package, speaker, paths, minutes)
 
 
@@ -176,7 +181,8 @@ def _make(task: _Task, unpacked: dict[str, Path]) -> None:
     elif task.kind == "spoken":
         audio = join(list(utterances(task.sources, rng, task.minutes)), rng)[np.newaxis]
     else:
-        audio = _line(sung(task.sources, rng, task.minutes))[np.newaxis]
+        drawn = Style.drawn_held if task.kind == "held" else Style.drawn
+        audio = _line(sung(task.sources, rng, task.minutes, drawn))[np.newaxis]
     if not audio.size:  # a speaker with nothing usable, or too little for a phrase
         return
     task.target.parent.mkdir(parents=True, exist_ok=True)
@@ -208,14 +214,14 @@ def sung(
     paths: tuple[Path, ...],
     rng: np.random.Generator,
     minutes: float,
-    key: int | None = None,
+    drawn: Callable[[np.random.Generator], Style],
 ) -> Iterator[Audio]:
     """Phrases of some nine seconds of speech, each sung in a style of its own."""
     phrase: list[Audio] = []
     for utterance in utterances(paths, rng, minutes):
         phrase.append(utterance)
         if sum(map(len, phrase)) >= PHRASE_S * SAMPLE_RATE:
-            song = singing.sing(join(phrase, rng), rng, singing.Style.drawn(rng, key))
+            song = sing(join(phrase, rng), rng, drawn(rng))
             phrase = []
             if song is not None:
                 yield song
@@ -247,7 +253,7 @@ def _cast(task: _Task, unpacked: dict[str, Path]) -> songs.Cast:
     def voice(rng: np.random.Generator, seconds: float, key: int) -> Audio:
         paths, minutes = tuple(voices[speaker]), seconds / 60
         if is_sung:
-            return _line(sung(paths, rng, minutes, key))
+            return _line(sung(paths, rng, minutes, partial(Style.drawn, key=key)))
         return join(list(utterances(paths, rng, minutes)), rng)
 
     return songs.Cast(tuple(tracks[track]), voice)

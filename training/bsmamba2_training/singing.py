@@ -3,9 +3,13 @@
 1. **Analyse.** Pitch, spectral envelope and aperiodicity every 5 ms (Morise et al. 2016).
 2. **Syllables.** Voiced stretches, split where their energy dips.
 3. **Notes.** A walk on a scale for each syllable, around the speaker's own pitch.
-4. **Time.** Each voiced stretch lasts to the next multiple of an eighth; consonants keep theirs.
+4. **Time.** Each voiced stretch lasts to the next multiple of an eighth, or is held for up to
+   twelve of them; consonants keep their length, or are left out, as in a vocalise.
 5. **Pitch.** Notes joined by portamento, with vibrato on the long ones and a little drift.
-6. **Throat.** The envelope is stretched along frequency, which makes another speaker.
+6. **Throat.** The envelope is stretched along frequency, which makes another speaker; and a voice
+   that holds its notes is bright, rings as trained singers do (Sundberg 1974), and has a top where
+   the recording ended at 8 or 11 kHz.
+7. **Unison.** It may be doubled by others of the same throat, each with a drift of its own.
 
 The same seed gives the same audio.
 """
@@ -23,6 +27,13 @@ from bsmamba2_training.voices import LEVEL_DB, SAMPLE_RATE, Array, gate, levelle
 MAJOR = (0, 2, 4, 5, 7, 9, 11)
 _FRAME_MS = 5.0
 _FLOOR_HZ, _CEILING_HZ = 71.0, 800.0
+_NOTES = (1, 1, 2, 2, 3, 4, 6, 8, 12)
+"""Eighths that a held note may last."""
+_EDGE_FRAMES = 14
+"""Of a held note's beginning and end, 70 ms each, which keep their speed: vowels glide there."""
+_RING_HZ, _RING_WIDTH_HZ = 2900.0, 500.0
+_HIGHEST_HZ = (4000.0, 7000.0)
+"""What every recording has; above it some have nothing."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,18 @@ class Style:
     """Formants times this."""
     vibrato_cents: float
     vibrato_hz: float
+    held: bool = False
+    """Notes of one to twelve eighths; otherwise they are hardly longer than in speech."""
+    legato: bool = False
+    """Of held notes: vowels alone, with a pause before one in five."""
+    mouth: float = 1.0
+    """Formants above 2 kHz times this once more, those below 800 Hz not: throats differ so, too."""
+    ring_db: float = 0.0
+    """Height of the singer's formant, at 2.9 kHz."""
+    bright_db: float = 0.0
+    """Gain an octave, from 500 Hz on to four octaves above: loud voices are bright."""
+    unison: int = 1
+    """Voices that sing it together."""
 
     @classmethod
     def drawn(cls, rng: np.random.Generator, key: int | None = None) -> Style:
@@ -50,6 +73,24 @@ class Style:
             throat=float(rng.uniform(0.88, 1.14)),
             vibrato_cents=float(rng.uniform(10, 60)),
             vibrato_hz=float(rng.uniform(4.8, 6.6)),
+        )
+
+    @classmethod
+    def drawn_held(cls, rng: np.random.Generator) -> Style:
+        """A style at random of one who holds notes, high and low, plainly or in full voice."""
+        return cls(
+            key=int(rng.integers(12)),
+            eighth_ms=float(rng.uniform(150, 330)),
+            transpose=float(rng.uniform(-2, 12)),
+            throat=float(rng.uniform(0.82, 1.22)),
+            vibrato_cents=float(rng.uniform(0, 100)),
+            vibrato_hz=float(rng.uniform(4.5, 7)),
+            held=True,
+            legato=bool(rng.random() < 0.4),
+            mouth=float(rng.uniform(0.85, 1.18)),
+            ring_db=float(rng.uniform(0, 12)),
+            bright_db=float(rng.uniform(-1, 3)),
+            unison=int(rng.choice([1, 1, 1, 2, 3])),
         )
 
 
@@ -76,25 +117,29 @@ def sing(speech: Audio, rng: np.random.Generator, style: Style) -> Audio | None:
     envelope = pyworld.cheaptrick(x, f0, times, SAMPLE_RATE)
     aperiodicity = pyworld.d4c(x, f0, times, SAMPLE_RATE)
 
-    source, note_of = _time_map(len(f0), notes, style.eighth_ms / _FRAME_MS)
+    eighths = rng.choice(_NOTES, len(notes)) if style.held else None
+    apart = rng.random(len(notes)) < 0.2 if style.legato else np.ones(len(notes), bool)
+    source, note_of = _time_map(len(f0), notes, style.eighth_ms / _FRAME_MS, eighths, apart)
     melody = _walk(len(notes), float(np.median(f0[f0 > 0])), rng, style)
-    pitch = _pitch(melody, note_of, rng, style)
     low = np.floor(source).astype(int)
     high = np.minimum(low + 1, len(f0) - 1)
     part = (source - low)[:, np.newaxis]
     envelope = np.exp((1 - part) * np.log(envelope[low]) + part * np.log(envelope[high]))
     aperiodicity = (1 - part) * aperiodicity[low] + part * aperiodicity[high]
     voiced = (f0[low] > 0) & (note_of >= 0)
-    sung = pyworld.synthesize(
-        np.where(voiced, pitch, 0.0),
-        _throat(envelope, style.throat),
-        np.ascontiguousarray(aperiodicity),
-        SAMPLE_RATE,
-        _FRAME_MS,
-    )
-    if not np.abs(sung).max() > 1e-4:
+    if style.held:
+        envelope = _full_voice(envelope, style)
+    envelope = _throat(envelope, style)
+    aperiodicity = np.ascontiguousarray(aperiodicity)
+    together = np.zeros(1)
+    for _ in range(style.unison):
+        pitch = np.where(voiced, _pitch(melody, note_of, rng, style), 0.0)
+        one = pyworld.synthesize(pitch, envelope, aperiodicity, SAMPLE_RATE, _FRAME_MS)
+        late = int(rng.uniform(0, 0.03) * SAMPLE_RATE) if style.unison > 1 else 0
+        together = _sum(together, np.pad(one, (late, 0)))
+    if not np.abs(together).max() > 1e-4:
         return None
-    sung = levelled(sung.astype(np.float32))
+    sung = levelled(together.astype(np.float32))
     return sung * gate(sung, LEVEL_DB)
 
 
@@ -118,20 +163,33 @@ def syllables(f0: Array, speech: Array) -> list[tuple[int, int]]:
     return [(start, stop) for start, stop in found if stop - start >= 8]
 
 
-def _time_map(frames: int, notes: list[tuple[int, int]], grid: float) -> tuple[Array, Array]:
+def _time_map(
+    frames: int,
+    notes: list[tuple[int, int]],
+    grid: float,
+    eighths: Array | None,
+    apart: Array,
+) -> tuple[Array, Array]:
     """For each new frame, the old one it is made of, and the note it belongs to (−1: none)."""
     source: list[Array] = []
     note_of: list[Array] = []
     at, length = 0, 0
     for number, (start, stop) in enumerate(notes):
-        if start > at:  # a consonant or a pause, at its own speed
+        if start > at and apart[number]:  # a consonant or a pause, at its own speed
             source.append(np.arange(at, start, dtype=np.float64))
             note_of.append(np.full(start - at, -1))
             length += start - at
         kept = stop - start
-        until = np.ceil((length + 1.2 * kept) / grid) * grid
-        new = int(np.clip(until - length, kept, 5 * kept))
-        source.append(np.linspace(start, stop - 1, new))
+        if eighths is None:
+            until = np.ceil((length + 1.2 * kept) / grid) * grid
+            new = int(np.clip(until - length, kept, 5 * kept))
+            source.append(np.linspace(start, stop - 1, new))
+        else:
+            until = (np.floor(length / grid) + eighths[number]) * grid
+            new, edge = max(int(until - length), kept), min(_EDGE_FRAMES, kept // 3)
+            ends = (0, edge, new - 1 - edge, new - 1)
+            old = (start, start + edge, stop - 1 - edge, stop - 1)
+            source.append(np.interp(np.arange(new), ends, old))
         note_of.append(np.full(new, number))
         at, length = stop, length + new
     source.append(np.arange(at, frames, dtype=np.float64))
@@ -170,11 +228,37 @@ def _pitch(melody: Array, note_of: Array, rng: np.random.Generator, style: Style
     return hz
 
 
-def _throat(envelope: Array, factor: float) -> Array:
-    """The envelope, stretched along frequency by ``factor``."""
+def _throat(envelope: Array, style: Style) -> Array:
+    """The envelope, stretched along frequency by the style's throat and mouth."""
+    hz = np.linspace(0, SAMPLE_RATE / 2, envelope.shape[1])
+    factor = style.throat * np.interp(hz, (800, 2000), (1, style.mouth))
     bins = np.minimum(np.arange(envelope.shape[1]) / factor, envelope.shape[1] - 1)
     low = np.floor(bins).astype(int)
     high = np.minimum(low + 1, envelope.shape[1] - 1)
     part = bins - low
     warped: Array = np.ascontiguousarray((1 - part) * envelope[:, low] + part * envelope[:, high])
     return warped
+
+
+def _full_voice(envelope: Array, style: Style) -> Array:
+    """The power envelope with a singer's formant, brighter, and with something at its top.
+
+    Above 7 kHz it is at least what a fall of 12 dB an octave from its mean over 4 to 7 kHz leaves.
+    """
+    hz = np.linspace(0, SAMPLE_RATE / 2, envelope.shape[1])
+    low, high = _HIGHEST_HZ
+    known = envelope[:, (hz > low) & (hz < high)].mean(axis=1, keepdims=True)
+    top = np.where(hz > high, np.sqrt(low * high) / np.maximum(hz, 1), 0.0) ** 4
+    ring = style.ring_db * np.exp(-0.5 * ((hz - _RING_HZ) / _RING_WIDTH_HZ) ** 2)
+    bright = style.bright_db * np.clip(np.log2(np.maximum(hz, 1) / 500), 0, 4)
+    sung: Array = np.maximum(envelope, known * top) * 10 ** ((ring + bright) / 10)
+    return sung
+
+
+def _sum(first: Array, second: Array) -> Array:
+    """Both at once, as long as the longer one."""
+    length = max(len(first), len(second))
+    total: Array = np.pad(first, (0, length - len(first))) + np.pad(
+        second, (0, length - len(second))
+    )
+    return total
