@@ -1,19 +1,17 @@
-"""What models keep of real singers: nine sung phrases over music, neither of them trained on.
+"""What models keep of real singers: nine sung phrases over music.
 
     python benchmarks/singers.py SET [-m MODEL ...]
 
-The phrases are those of Scratch's sound library (Debian's package scratch, 26 MB, CC-BY-SA-3.0,
-Massachusetts Institute of Technology), half a second to eight seconds each, in mono at 11 to 44
-kHz. Each is laid at the music's own level over three instrumentals of SET's test split. Writes
-benchmarks/results/singers.md. Needs the extras cpu and training, and apt-get with a network; a
-minute.
+The phrases are those of Scratch's sound library, half a second to eight seconds each, in mono, at
+the music's own level over three instrumentals of SET's test split. Writes
+benchmarks/results/singers.md. Needs the extras cpu and training, and apt-get with a network (26
+MB); a minute.
 """
 
 from __future__ import annotations
 
 import argparse
 import shlex
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -22,26 +20,26 @@ from pathlib import Path
 import numpy as np
 from machine import EVERY_CORE, about
 
+import bsmamba2
 from bsmamba2 import Separator
 from bsmamba2.array import Audio
-from bsmamba2_training import layout
+from bsmamba2_training import evaluation, layout
 from bsmamba2_training.metrics import usdr_db
+from bsmamba2_training.sources import Package, fetch, matching
 from bsmamba2_training.voices import SAMPLE_RATE, read_mono
 
 RESULTS = Path(__file__).parent / "results"
-VOCALS = "usr/share/scratch/Media/Sounds/Vocals"
-PHRASES = (
-    "Singer1.wav",
-    "Singer2.wav",
-    "Join-us.mp3",
-    "Sing-me-a-song.mp3",
-    "Come-and-play.mp3",
-    "Doy-doy-doy.mp3",
-    "Got-inspiration.mp3",
-    "Oooo-badada.mp3",
-    "Hey-yay-hey.mp3",
+SCRATCH = Package(
+    "scratch",
+    "1.4.0.6~dfsg1-6.1",
+    "36c582eb93110f64f06c4e685c41e933ccba2fa68db12f79b10bfe840b21fc10",
+    "test",
+    "voice",
+    "CC-BY-SA-3.0",
+    "Scratch: Massachusetts Institute of Technology",
+    # Left out: BeatBox1, BeatBox2 and Ya, which nobody sings.
+    r"/Vocals/([A-Z][a-z]+(?:-[a-z]+)+|Singer[12])\.(?:mp3|wav)$",
 )
-"""Of the package's vocals those that are sung; the others are drums of the mouth and a shout."""
 SONGS = (0, 8, 16)
 """Of the test split, whose music lies under them."""
 
@@ -51,45 +49,55 @@ def main() -> None:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("-m", "--model", action="append", type=Path, help="Default: the shipped.")
     arguments = parser.parse_args()
-    songs = layout.songs(arguments.dataset, "test")
-    music = [songs[number].stems()[2] for number in SONGS]
-    columns = {}
+    try:
+        page = measure(arguments.dataset, arguments.model)
+    except bsmamba2.Error as error:
+        sys.exit(f"error: {error}")
+    (RESULTS / "singers.md").write_text(page)
+    print(page)
+
+
+def measure(dataset: Path, models: list[Path] | None) -> str:
+    """The page: a row a phrase, two columns a model, None the shipped one."""
+    songs = layout.songs(dataset, "test")
+    music = [songs[number % len(songs)].stems()[2] for number in SONGS]
     with tempfile.TemporaryDirectory() as folder:
-        voices = {name: read_mono(path / name) for path in [unpacked(folder)] for name in PHRASES}
-        for model in arguments.model or [None]:
-            separator = Separator(model)
-            name = separator.manifest.name if model is None else model.stem
-            columns[name] = [over(separator, voice, music) for voice in voices.values()]
-    given = [word for model in arguments.model or () for word in ("-m", str(model))]
+        found = matching(SCRATCH, fetch(SCRATCH, Path(folder)))
+        voices = {name: read_mono(path) for name, path in found}
+    names, columns = [], []
+    for model in models or [None]:
+        separator = Separator(model)
+        sha256 = evaluation.model_protocol(separator, model)["model_sha256"]
+        names.append(f"{separator.manifest.name if model is None else model.name} ({sha256[:8]})")
+        columns.append([over(separator, voice, music) for voice in voices.values()])
+    given = [word for model in models or () for word in ("-m", str(model))]
     command = shlex.join(["python", "benchmarks/singers.py", "SET", *given])
-    page = [
-        "# Real singers",
-        "",
-        "Nine phrases that people sing in [Scratch](https://scratch.mit.edu)'s sound library, at "
-        f"the music's own level over {len(SONGS)} instrumentals of the test split: uSDR of the "
-        "vocals, means of the instrumentals (the mixture has 0 dB, and so has silence), and how "
-        "loud the voice itself comes out. Nobody sang in what the shipped model was trained on.",
-        "",
-        f"| phrase | s | {' | '.join(f'{name}, uSDR | kept' for name in columns)} |",
-        f"|---|---|{'---|---|' * len(columns)}",
+    rows = [
+        f"| {name} | {len(voice) / SAMPLE_RATE:.1f} | "
+        f"{' | '.join(cells(column[number]) for column in columns)} |"
+        for number, (name, voice) in enumerate(voices.items())
     ]
-    for number, (name, voice) in enumerate(voices.items()):
-        row = " | ".join(cells(column[number]) for column in columns.values())
-        page.append(f"| {Path(name).stem} | {len(voice) / SAMPLE_RATE:.1f} | {row} |")
-    means = " | ".join(cells(np.mean(column, axis=0)) for column in columns.values())
-    page += [f"| **mean** | | {means} |", ""]
-    page += [f"{about(EVERY_CORE, 'onnxruntime')}; `{command}`.", ""]
-    (RESULTS / "singers.md").write_text("\n".join(page))
-    print("\n".join(page))
-
-
-def unpacked(folder: str) -> Path:
-    """The phrases' folder; ends the program in a sentence where the package cannot be had."""
-    script = "apt-get download --quiet --quiet scratch && dpkg-deb --extract scratch_*.deb ."
-    run = subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True)
-    if run.returncode != 0:
-        sys.exit(f"the phrases are in Debian's package scratch, by apt-get: {run.stderr.strip()}")
-    return Path(folder, VOCALS)
+    means = " | ".join(cells(np.mean(column, axis=0)) for column in columns)
+    return "\n".join(
+        [
+            "# Real singers",
+            "",
+            f"{len(voices)} phrases that people sing in Scratch's sound library ({SCRATCH.by}, "
+            f"{SCRATCH.licence}; Debian's {SCRATCH.name} {SCRATCH.version}), at the music's own "
+            f"level over {len(SONGS)} instrumentals of the test split: uSDR of the vocals, where "
+            "the mixture has 0 dB and so has silence, and how loud the voice itself comes out. "
+            "Means of the instrumentals. The phrases taught nothing, but what a model kept of them "
+            "was looked at while the recipe was made.",
+            "",
+            f"| phrase | s | {' | '.join(f'{name}, uSDR | kept' for name in names)} |",
+            f"|---|---|{'---|---|' * len(columns)}",
+            *rows,
+            f"| **mean** | | {means} |",
+            "",
+            f"{about(EVERY_CORE, 'onnxruntime')}; `{command}`.",
+            "",
+        ]
+    )
 
 
 def over(separator: Separator, voice: Audio, music: Sequence[Audio]) -> tuple[float, float]:

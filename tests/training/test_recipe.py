@@ -161,6 +161,13 @@ def test_a_data_set_from_before_amounts_were_kept_has_the_defaults(work, tmp_pat
         build(tmp_path, work, Amounts(sung_minutes=5))
 
 
+def test_a_data_set_from_before_long_notes_gets_none(made, work, tmp_path):
+    folder = shutil.copytree(made, tmp_path / "set")
+    (folder / "amounts.json").write_text('{"sung_minutes": 1, "valid_songs": 1, "test_songs": 0}')
+    with pytest.raises(AudioError, match="held_minutes must be 0, with which"):
+        build(folder, work, SMALL)
+
+
 @pytest.mark.parametrize("text", ["[]", "{", '{"minutes": 1}', '{"sung_minutes": "1"}'])
 def test_damaged_amounts_are_told(work, tmp_path, text):
     (tmp_path / "amounts.json").write_text(text)

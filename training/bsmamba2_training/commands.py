@@ -31,7 +31,7 @@ PATH = click.Path(path_type=Path)
 def dataset(
     folder: Path, work: Path | None, sung_minutes: float, held_minutes: float, jobs: int
 ) -> None:
-    """Make stems to train and be measured on in FOLDER, 13 GB, from packages of Debian 12.
+    """Make stems to train and be measured on in FOLDER, 15 GB, from packages of Debian 12.
 
     Packages are downloaded by name, verified and unpacked; nothing is installed. A recipe that was
     stopped goes on where it was. FOLDER/SOURCES.md names every source and its licence.

@@ -24,6 +24,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -48,6 +49,8 @@ Progress = Callable[[str, int, int], None]
 """Called with what was made, how many files are done, and how many there will be."""
 
 SOURCES, AMOUNTS = "SOURCES.md", "amounts.json"
+BEFORE_HELD: dict[str, Any] = {"held_minutes": 0.0}
+"""Of a data set from before there were long notes, which keeps no such amount."""
 PHRASE_S = 9.0
 """Words that are sung in one style, seconds."""
 
@@ -63,7 +66,7 @@ class Amounts:
     sung_minutes: float = 60.0
     """Of speech turned into singing, at most, for each speaker; 30 s of a core a minute."""
     held_minutes: float = 4.0
-    """Of speech turned into singing of long notes, which lasts three times as long."""
+    """The same, in long notes, which last four times as long."""
     valid_songs: int = 12
     test_songs: int = 24
 
@@ -111,11 +114,11 @@ def _agree(amounts: Amounts, folder: Path) -> None:
     kept = amounts
     if path.exists():
         try:
-            kept = Amounts(**json.loads(path.read_text()))
+            kept = Amounts(**(BEFORE_HELD | json.loads(path.read_text())))
         except (ValueError, TypeError, AudioError) as error:
             raise AudioError(f"{path} is damaged: {error}; name another folder") from None
     elif (folder / SOURCES).exists():  # from before amounts were kept: all had the defaults
-        kept = Amounts()
+        kept = Amounts(**BEFORE_HELD)
     for name, amount in dataclasses.asdict(amounts).items():
         if amount != (before := getattr(kept, name)):
             raise AudioError(

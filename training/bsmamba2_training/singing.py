@@ -6,10 +6,11 @@
 4. **Time.** Each voiced stretch lasts to the next multiple of an eighth, or is held for up to
    twelve of them; consonants keep their length, or are left out, as in a vocalise.
 5. **Pitch.** Notes joined by portamento, with vibrato on the long ones and a little drift.
-6. **Throat.** The envelope is stretched along frequency, which makes another speaker; and a voice
-   that holds its notes is bright, rings as trained singers do (Sundberg 1974), and has a top where
-   the recording ended at 8 or 11 kHz.
-7. **Unison.** It may be doubled by others of the same throat, each with a drift of its own.
+6. **Throat.** The envelope is stretched along frequency, which makes another speaker. Where a voice
+   holds its notes, vowels are bright and ring as trained singers' do (Sundberg 1974), and there is
+   something where the recording ended at 8 or 11 kHz.
+7. **Unison.** Others of the same throat may join, each a little late, out of tune, and with a
+   vibrato of its own.
 
 The same seed gives the same audio.
 """
@@ -17,7 +18,7 @@ The same seed gives the same audio.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,8 +33,10 @@ _NOTES = (1, 1, 2, 2, 3, 4, 6, 8, 12)
 _EDGE_FRAMES = 14
 """Of a held note's beginning and end, 70 ms each, which keep their speed: vowels glide there."""
 _RING_HZ, _RING_WIDTH_HZ = 2900.0, 500.0
-_HIGHEST_HZ = (4000.0, 7000.0)
-"""What every recording has; above it some have nothing."""
+_KNOWN_HZ = (4000.0, 7000.0)
+"""The highest band that every recording has; above it some have nothing."""
+_DETUNED_CENTS, _LATE_S = 10.0, 0.03
+"""Standard deviation, and the most, of a voice in unison."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Style:
     vibrato_cents: float
     vibrato_hz: float
     held: bool = False
-    """Notes of one to twelve eighths; otherwise they are hardly longer than in speech."""
+    """Notes of one to twelve eighths, and a top; otherwise hardly longer than in speech."""
     legato: bool = False
     """Of held notes: vowels alone, with a pause before one in five."""
     mouth: float = 1.0
@@ -128,14 +131,19 @@ def sing(speech: Audio, rng: np.random.Generator, style: Style) -> Audio | None:
     aperiodicity = (1 - part) * aperiodicity[low] + part * aperiodicity[high]
     voiced = (f0[low] > 0) & (note_of >= 0)
     if style.held:
-        envelope = _full_voice(envelope, style)
+        envelope = _topped(envelope)
     envelope = _throat(envelope, style)
+    envelope[voiced] *= _brightness(envelope.shape[1], style)
     aperiodicity = np.ascontiguousarray(aperiodicity)
     together = np.zeros(1)
     for _ in range(style.unison):
-        pitch = np.where(voiced, _pitch(melody, note_of, rng, style), 0.0)
+        singer, line, late = style, melody, 0
+        if style.unison > 1:
+            singer = replace(style, vibrato_hz=style.vibrato_hz * rng.uniform(0.9, 1.1))
+            line = melody * 2 ** (_DETUNED_CENTS / 1200 * rng.standard_normal())
+            late = int(rng.uniform(0, _LATE_S) * SAMPLE_RATE)
+        pitch = np.where(voiced, _pitch(line, note_of, rng, singer), 0.0)
         one = pyworld.synthesize(pitch, envelope, aperiodicity, SAMPLE_RATE, _FRAME_MS)
-        late = int(rng.uniform(0, 0.03) * SAMPLE_RATE) if style.unison > 1 else 0
         together = _sum(together, np.pad(one, (late, 0)))
     if not np.abs(together).max() > 1e-4:
         return None
@@ -185,8 +193,9 @@ def _time_map(
             new = int(np.clip(until - length, kept, 5 * kept))
             source.append(np.linspace(start, stop - 1, new))
         else:
-            until = (np.floor(length / grid) + eighths[number]) * grid
-            new, edge = max(int(until - length), kept), min(_EDGE_FRAMES, kept // 3)
+            # A note begins on a whole frame, which may lie before its eighth.
+            until = (np.floor((length + 1) / grid) + eighths[number]) * grid
+            new, edge = max(round(until - length), kept), min(_EDGE_FRAMES, kept // 3)
             ends = (0, edge, new - 1 - edge, new - 1)
             old = (start, start + edge, stop - 1 - edge, stop - 1)
             source.append(np.interp(np.arange(new), ends, old))
@@ -240,19 +249,26 @@ def _throat(envelope: Array, style: Style) -> Array:
     return warped
 
 
-def _full_voice(envelope: Array, style: Style) -> Array:
-    """The power envelope with a singer's formant, brighter, and with something at its top.
+def _topped(envelope: Array) -> Array:
+    """The power envelope with something at its top.
 
     Above 7 kHz it is at least what a fall of 12 dB an octave from its mean over 4 to 7 kHz leaves.
     """
     hz = np.linspace(0, SAMPLE_RATE / 2, envelope.shape[1])
-    low, high = _HIGHEST_HZ
+    low, high = _KNOWN_HZ
     known = envelope[:, (hz > low) & (hz < high)].mean(axis=1, keepdims=True)
     top = np.where(hz > high, np.sqrt(low * high) / np.maximum(hz, 1), 0.0) ** 4
+    topped: Array = np.maximum(envelope, known * top)
+    return topped
+
+
+def _brightness(bins: int, style: Style) -> Array:
+    """Gains of a vowel's power envelope, (bins,): a singer's formant, and a brighter source."""
+    hz = np.linspace(0, SAMPLE_RATE / 2, bins)
     ring = style.ring_db * np.exp(-0.5 * ((hz - _RING_HZ) / _RING_WIDTH_HZ) ** 2)
     bright = style.bright_db * np.clip(np.log2(np.maximum(hz, 1) / 500), 0, 4)
-    sung: Array = np.maximum(envelope, known * top) * 10 ** ((ring + bright) / 10)
-    return sung
+    gains: Array = 10 ** ((ring + bright) / 10)
+    return gains
 
 
 def _sum(first: Array, second: Array) -> Array:
