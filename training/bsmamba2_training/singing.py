@@ -4,8 +4,9 @@
 2. **Syllables.** Voiced stretches, split where their energy dips.
 3. **Notes.** A walk on a scale for each syllable, around the speaker's own pitch.
 4. **Time.** Each voiced stretch lasts to the next multiple of an eighth, or is held for up to
-   twelve of them; consonants keep their length, or are left out, as in a vocalise.
-5. **Pitch.** Notes joined by portamento, with vibrato on the long ones and a little drift.
+   eight of them; consonants keep their length, or are left out, as in a vocalise.
+5. **Pitch.** Notes joined by portamento, with vibrato on the long ones and a little drift; held
+   ones are reached from below, too, and drift more. A straight line would be an organ's.
 6. **Throat.** The envelope is stretched along frequency, which makes another speaker. Where a voice
    holds its notes, vowels are bright and ring as trained singers' do (Sundberg 1974), and there is
    something where the recording ended at 8 or 11 kHz.
@@ -28,13 +29,15 @@ from bsmamba2_training.voices import LEVEL_DB, SAMPLE_RATE, Array, gate, levelle
 MAJOR = (0, 2, 4, 5, 7, 9, 11)
 _FRAME_MS = 5.0
 _FLOOR_HZ, _CEILING_HZ = 71.0, 800.0
-_NOTES = (1, 1, 2, 2, 3, 4, 6, 8, 12)
+_NOTES = (1, 1, 1, 2, 2, 3, 4, 6, 8)
 """Eighths that a held note may last."""
 _EDGE_FRAMES = 14
 """Of a held note's beginning and end, 70 ms each, which keep their speed: vowels glide there."""
 _RING_HZ, _RING_WIDTH_HZ = 2900.0, 500.0
 _KNOWN_HZ = (4000.0, 7000.0)
 """The highest band that every recording has; above it some have nothing."""
+_SCOOP_S = 0.07
+"""In which a scoop falls to 37%."""
 _DETUNED_CENTS, _LATE_S = 10.0, 0.03
 """Standard deviation, and the most, of a voice in unison."""
 
@@ -54,7 +57,15 @@ class Style:
     vibrato_cents: float
     vibrato_hz: float
     held: bool = False
-    """Notes of one to twelve eighths, and a top; otherwise hardly longer than in speech."""
+    """Notes of one to eight eighths, and a top; otherwise hardly longer than in speech."""
+    glide_ms: float = 55.0
+    """Of the portamento from note to note."""
+    scoop_cents: float = 0.0
+    """How far below itself a note begins, at most."""
+    drift: float = 6.0
+    """Wander around the note: a fifth of it is the standard deviation in cents."""
+    vibrato_after_s: float = 0.2
+    """From a note's beginning."""
     legato: bool = False
     """Of held notes: vowels alone, with a pause before one in five."""
     mouth: float = 1.0
@@ -84,11 +95,15 @@ class Style:
         return cls(
             key=int(rng.integers(12)),
             eighth_ms=float(rng.uniform(150, 330)),
-            transpose=float(rng.uniform(-2, 12)),
+            transpose=float(rng.uniform(-2, 15)),
             throat=float(rng.uniform(0.82, 1.22)),
-            vibrato_cents=float(rng.uniform(0, 100)),
-            vibrato_hz=float(rng.uniform(4.5, 7)),
+            vibrato_cents=float(rng.uniform(20, 150)),
+            vibrato_hz=float(rng.uniform(4.5, 7.5)),
             held=True,
+            glide_ms=float(rng.uniform(55, 350)),
+            scoop_cents=float(rng.uniform(0, 400)),
+            drift=float(rng.uniform(6, 60)),
+            vibrato_after_s=float(rng.uniform(0, 0.4)),
             legato=bool(rng.random() < 0.4),
             mouth=float(rng.uniform(0.85, 1.18)),
             ring_db=float(rng.uniform(0, 12)),
@@ -222,18 +237,22 @@ def _walk(count: int, speaker_hz: float, rng: np.random.Generator, style: Style)
 
 
 def _pitch(melody: Array, note_of: Array, rng: np.random.Generator, style: Style) -> Array:
-    """Hz for each frame: portamento of 60 ms, vibrato that sets in after 200 ms, drift."""
+    """Hz for each frame: portamento, a scoop, vibrato that sets in over 200 ms, drift."""
     held = np.maximum.accumulate(np.where(note_of >= 0, note_of, 0))
     cents = 1200 * np.log2(melody[held])
-    window = np.hanning(13)[1:-1]
-    smooth = np.convolve(np.pad(cents, 5, mode="edge"), window / window.sum(), mode="valid")
+    side = int(style.glide_ms / _FRAME_MS / 2)
+    window = np.hanning(2 * side + 3)[1:-1]
+    smooth = np.convolve(np.pad(cents, side, mode="edge"), window / window.sum(), mode="valid")
     starts = np.flatnonzero(np.diff(held, prepend=-1))
     frames = np.arange(len(held))
     age_s = (frames - starts[np.searchsorted(starts, frames, "right") - 1]) * _FRAME_MS / 1000
-    depth = style.vibrato_cents * np.clip((age_s - 0.2) / 0.2, 0, 1)
+    depth = style.vibrato_cents * np.clip((age_s - style.vibrato_after_s) / 0.2, 0, 1)
     wave = np.sin(2 * np.pi * style.vibrato_hz * frames * _FRAME_MS / 1000)
     drift = np.convolve(rng.standard_normal(len(held)), np.hanning(41) / 20, mode="same")
-    hz: Array = 2 ** ((smooth + depth * wave + 6 * drift[: len(held)]) / 1200)
+    hz: Array = 2 ** ((smooth + depth * wave + style.drift * drift[: len(held)]) / 1200)
+    if style.scoop_cents:
+        scoops = style.scoop_cents * rng.random(len(melody))[held] * np.exp(-age_s / _SCOOP_S)
+        hz = hz * 2 ** (-scoops / 1200)
     return hz
 
 
