@@ -34,7 +34,11 @@ def plan(**changes):
 
 
 def weights(run):
-    return torch.cat([value.flatten() for value in run.average.net.state_dict().values()])
+    return flat(run.average.net)
+
+
+def flat(net):
+    return torch.cat([value.flatten() for value in net.state_dict().values()])
 
 
 def test_a_network_learns_to_tell_a_tone_from_noise(pooled, tmp_path):
@@ -109,10 +113,19 @@ train(Run(folder, None, torch.device("cpu")), dataset, save_every_s=float(sys.ar
 
 def test_a_run_remembers_the_weights_that_it_began_with(tmp_path, micro):
     BSMamba2(micro).save(tmp_path / "first.safetensors")
-    began = Run(tmp_path / "run", plan(), CPU, tmp_path / "first.safetensors")
+    began = Run(tmp_path / "run", plan(), CPU, [tmp_path / "first.safetensors"])
     (tmp_path / "first.safetensors").unlink()
-    resumed = Run(tmp_path / "run", None, CPU, tmp_path / "first.safetensors")
+    resumed = Run(tmp_path / "run", None, CPU, [tmp_path / "first.safetensors"])
     assert torch.equal(weights(began), weights(resumed))
+
+
+def test_a_run_begins_with_the_mean_of_several_networks(tmp_path, micro):
+    nets = [BSMamba2(micro), BSMamba2(micro)]
+    paths = [tmp_path / "first.safetensors", tmp_path / "second.safetensors"]
+    for net, path in zip(nets, paths, strict=True):
+        net.save(path)
+    began = Run(tmp_path / "run", plan(), CPU, paths)
+    torch.testing.assert_close(weights(began), (flat(nets[0]) + flat(nets[1])) / 2)
 
 
 def test_a_batch_in_parts_is_the_batch_at_once(pooled, tmp_path):

@@ -70,7 +70,12 @@ def dataset(
 @click.option("--decay", type=float, help=f"Part of the steps. Default: {Plan.decay}.")
 @click.option("--valid-every", type=int, help=f"Steps. Default: {Plan.valid_every}.")
 @click.option("--seed", type=int, help="Default: 0.")
-@click.option("--weights", type=PATH, help="A checkpoint that a new run starts from.")
+@click.option(
+    "--weights",
+    type=PATH,
+    multiple=True,
+    help="What a new run starts from; of several, their mean.",
+)
 @click.option(
     "--minutes", type=click.FloatRange(min=0), help="Of this leg; then it saves and stops."
 )
@@ -92,7 +97,7 @@ def dataset(
 def train(
     dataset: Path,
     folder: Path,
-    weights: Path | None,
+    weights: tuple[Path, ...],
     minutes: float | None,
     save_every_s: float,
     device: str,

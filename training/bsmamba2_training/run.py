@@ -16,7 +16,7 @@ import csv
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bsmamba2.errors import Error, printable
 from bsmamba2_network import BSMamba2, Config
@@ -123,6 +123,15 @@ class Plan:
         return self.learning_rate * min(1.0, up, down)
 
 
+def _mean(nets: list[BSMamba2]) -> dict[str, Tensor]:
+    """The networks' weights on average, which for legs of one training is a network between them.
+
+    Often it generalises better than each of them: Wortsman et al. 2022, "Model soups".
+    """
+    states = [net.state_dict() for net in nets]
+    return {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
+
+
 class Average(nn.Module):
     """The moving average of a network's weights, which is what is kept of it.
 
@@ -150,15 +159,15 @@ class Run:
     Args:
         folder: goes on if a run is there; begins one otherwise.
         plan: of a new run. Given for one that is there, it must be the same.
-        weights: a network that a new run starts from in place of random weights; a run that goes on
-            has its own.
+        weights: what a new run starts from in place of random weights, the mean of the networks in
+            these files; a run that goes on has its own.
 
     Raises:
         TrainingError: neither a run nor a plan is there, or the plans differ.
     """
 
     def __init__(
-        self, folder: Path, plan: Plan | None, device: torch.device, weights: Path | None = None
+        self, folder: Path, plan: Plan | None, device: torch.device, weights: Sequence[Path] = ()
     ) -> None:
         self.folder, self.device = folder, device
         self.plan = plan = self._settle(plan)
@@ -166,7 +175,7 @@ class Run:
         self.net = BSMamba2(plan.config)
         is_new = not (folder / "state.pt").exists()
         if weights and is_new:
-            self.net.load_state_dict(BSMamba2.load(weights, plan.config).state_dict())
+            self.net.load_state_dict(_mean([BSMamba2.load(path, plan.config) for path in weights]))
         self.net.to(device).train()
         self.average = Average(self.net, plan.ema)
         self.optimizer = torch.optim.AdamW(
