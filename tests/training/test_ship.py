@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from bsmamba2.checkpoint import read_checkpoint
@@ -38,7 +39,7 @@ def sources(tmp_path):
 
 
 def test_shipped_weights_are_half_as_large_and_run_with_a_licence(run, sources):
-    snr = ship(run, run / "weights", "first", "to be tested", sources)
+    snr = ship([run], run / "weights", "first", "to be tested", sources)
     shipped = run / "weights" / "first.safetensors"
     assert snr > 40
     assert shipped.stat().st_size < 0.52 * (run / "model.safetensors").stat().st_size
@@ -48,8 +49,22 @@ def test_shipped_weights_are_half_as_large_and_run_with_a_licence(run, sources):
     assert set(read_checkpoint(shipped).tensors) == set(manifest.initialisers)
 
 
+def test_of_several_runs_the_mean_is_shipped(run, sources, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    net = BSMamba2.load(run / "model.safetensors")
+    net.load_state_dict({name: 3 * value for name, value in net.state_dict().items()})
+    net.save(other / "model.safetensors")
+    ship([run, other], run / "weights", "both", "to be tested", sources)
+    first, both = (
+        read_checkpoint(path).tensors["layers.0.0.norm.weight"]
+        for path in (run / "model.safetensors", run / "weights/both.safetensors")
+    )
+    np.testing.assert_allclose(both, 2 * first, rtol=1e-3)
+
+
 def test_shipped_weights_come_with_their_checks(run, sources, monkeypatch):
-    ship(run, run / "weights", "first", "to be tested", sources)
+    ship([run], run / "weights", "first", "to be tested", sources)
     monkeypatch.setattr("bsmamba2.verdict.SHIPPED", run / "weights/checks")
     monkeypatch.setenv("BSMAMBA2_CACHE", str(run / "empty"))
     assert describe(run / "weights" / "first.safetensors").check is not None
@@ -57,7 +72,7 @@ def test_shipped_weights_come_with_their_checks(run, sources, monkeypatch):
 
 
 def test_beside_the_weights_stand_their_terms_and_the_sources_of_the_data_set_alone(run, sources):
-    ship(run, run / "weights", "first", "to be tested", sources)
+    ship([run], run / "weights", "first", "to be tested", sources)
     page = (run / "weights" / "first.md").read_text(encoding="utf-8")
     assert "`LicenseRef-bsmamba2-weights`: to be tested" in page
     assert "MIT licence" in page
@@ -69,11 +84,11 @@ def test_beside_the_weights_stand_their_terms_and_the_sources_of_the_data_set_al
 def test_weights_without_a_list_of_sources_are_not_shipped(run, sources, text):
     sources.write_text(text)
     with pytest.raises(ModelError, match="sources must have a table"):
-        ship(run, run / "weights", "first", "to be tested", sources)
+        ship([run], run / "weights", "first", "to be tested", sources)
     assert not (run / "weights").exists()
 
 
 def test_a_size_without_a_graph_is_not_shipped(run, sources, micro):
     BSMamba2(micro).save(run / "model.safetensors")
     with pytest.raises(ModelError, match="no ready graph"):
-        ship(run, run / "weights", "first", "to be tested", sources)
+        ship([run], run / "weights", "first", "to be tested", sources)

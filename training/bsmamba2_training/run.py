@@ -123,7 +123,7 @@ class Plan:
         return self.learning_rate * min(1.0, up, down)
 
 
-def _mean(nets: list[BSMamba2]) -> dict[str, Tensor]:
+def mean(nets: list[BSMamba2]) -> dict[str, Tensor]:
     """The networks' weights on average, which for legs of one training is a network between them.
 
     Often it generalises better than each of them: Wortsman et al. 2022, "Model soups".
@@ -175,7 +175,7 @@ class Run:
         self.net = BSMamba2(plan.config)
         is_new = not (folder / "state.pt").exists()
         if weights and is_new:
-            self.net.load_state_dict(_mean([BSMamba2.load(path, plan.config) for path in weights]))
+            self.net.load_state_dict(mean([BSMamba2.load(path, plan.config) for path in weights]))
         self.net.to(device).train()
         self.average = Average(self.net, plan.ema)
         self.optimizer = torch.optim.AdamW(

@@ -1,13 +1,15 @@
 """A run's model into the wheel: float16 weights, with what they owe their sources.
 
-    python -m bsmamba2_training.ship RUN --name small --sources SET/SOURCES.md --licence "…"
+    python -m bsmamba2_training.ship RUN... --name small --sources SET/SOURCES.md --licence "…"
 
 writes ``runtime/bsmamba2/weights/small.safetensors``, ``small.md`` and its checks into this
-checkout. Weights called ``small`` are what ``bsmamba2 separate`` runs where no model is named.
+checkout; of several runs, the mean of their models. Weights called ``small`` are what ``bsmamba2
+separate`` runs where no model is named.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -21,6 +23,7 @@ from bsmamba2.checkpoint import CONFIG_KEY, LICENCE_KEY, read_checkpoint
 from bsmamba2.errors import ModelError
 from bsmamba2.models import add_checks, find_graph
 from bsmamba2_network import BSMamba2
+from bsmamba2_training.run import mean
 
 LEAST_DB = 40.0
 """What rounding the weights to float16 must leave of the output: far above any separation."""
@@ -43,12 +46,12 @@ used as `test` gave the published figures.
 """
 
 
-def ship(run: Path, folder: Path, name: str, licence: str, sources: Path) -> float:
-    """Writes a run's weights, their terms and their attributions into ``folder``.
+def ship(runs: Sequence[Path], folder: Path, name: str, licence: str, sources: Path) -> float:
+    """Writes the mean of runs' weights, their terms and their attributions into ``folder``.
 
     Args:
         licence: of the weights, one line; it stands in the manifest.
-        sources: SOURCES.md of the data set that the run heard.
+        sources: SOURCES.md of the data set that the runs heard.
 
     Returns:
         SNR in dB of the rounded weights' output on a second of noise.
@@ -58,10 +61,11 @@ def ship(run: Path, folder: Path, name: str, licence: str, sources: Path) -> flo
             ``sources`` has no table.
     """
     learnt_from = _table(sources)
-    source = run / "model.safetensors"
+    models = [run / "model.safetensors" for run in runs]
     for form in ({}, {"io": "waveform"}, {"streaming": True}):
-        find_graph(read_checkpoint(source), **form)
-    net = BSMamba2.load(source)
+        find_graph(read_checkpoint(models[0]), **form)
+    net = BSMamba2.load(models[0])
+    net.load_state_dict(mean([BSMamba2.load(model, net.config) for model in models]))
     noise = 0.1 * torch.randn(1, 2, 44100, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         wanted = net(noise).numpy()
@@ -69,7 +73,7 @@ def ship(run: Path, folder: Path, name: str, licence: str, sources: Path) -> flo
         snr = snr_db(wanted, rounded(noise).numpy())
     if not np.isfinite(snr) or snr < LEAST_DB:
         raise ModelError(
-            f"float16 leaves {snr:.0f} dB of {source}; at least {LEAST_DB:g} is needed"
+            f"float16 leaves {snr:.0f} dB of {models[0]}; at least {LEAST_DB:g} is needed"
         )
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.half().contiguous() for key, value in rounded.state_dict().items()}
@@ -108,19 +112,25 @@ def _table(sources: Path) -> str:
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument(
+    "runs",
+    metavar="RUN...",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+)
 @click.option("--name", required=True, help="small, or any other.")
 @click.option(
     "--sources",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     required=True,
-    help="SOURCES.md of the data set that RUN heard.",
+    help="SOURCES.md of the data set that they heard.",
 )
 @click.option("--licence", required=True, help="Of the weights, one line.")
-def main(run: Path, name: str, sources: Path, licence: str) -> None:
-    """Put the model of RUN into this checkout's runtime."""
+def main(runs: tuple[Path, ...], name: str, sources: Path, licence: str) -> None:
+    """Put the mean of the models of every RUN into this checkout's runtime."""
     folder = Path(bsmamba2.__file__).parent / "weights"
-    snr = ship(run, folder, name, licence, sources)
+    snr = ship(runs, folder, name, licence, sources)
     click.echo(f"wrote {folder / name}.safetensors and .md; float16 leaves {snr:.0f} dB")
 
 
