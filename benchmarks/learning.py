@@ -1,6 +1,6 @@
 """What sizes learn in the same time: those that are fast enough, trained from random weights.
 
-    python benchmarks/learning.py SET [--minutes 8] [--only NAME]
+    python benchmarks/learning.py SET [--minutes 5] [--only NAME]
 
 Each size of benchmarks/sizes.py named here gets the same minutes of the same machine, the items in
 the same order, the authors' loss with neither the one of silence nor added music, and a rate that
@@ -33,8 +33,8 @@ from bsmamba2_training.run import Plan, Run
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-FAST_ENOUGH = ("small", "long 96 x 4, mask 2", "96 x 4, hop 512, mask 2")
-"""The two fastest that fit in benchmarks/results/sizes.md, and the fastest of shorter windows."""
+FAST_ENOUGH = ("small", "long 96 x 4, mask 2")
+"""The two fastest that fit in benchmarks/results/sizes.md."""
 SHOWN = {
     "usdr vocals": "uSDR, vocals",
     "usdr instrumental": "uSDR, instrumental",
@@ -46,7 +46,7 @@ TRIAL_STEPS = 12
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", type=Path)
-    parser.add_argument("--minutes", type=float, default=8.0, help="Of training, for each size.")
+    parser.add_argument("--minutes", type=float, default=5.0, help="Of training, for each size.")
     parser.add_argument("--only", action="append", help="Sizes of these names.")
     arguments = parser.parse_args()
     torch.set_num_threads(THREADS)
