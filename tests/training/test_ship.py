@@ -57,7 +57,7 @@ def test_of_several_runs_the_mean_is_shipped(run, sources, tmp_path):
     net.save(other / "model.safetensors")
     ship([run, other], run / "weights", "both", "to be tested", sources)
     first, both = (
-        read_checkpoint(path).tensors["layers.0.0.norm.weight"]
+        read_checkpoint(path).tensors["band_split.to_features.0.1.weight"]
         for path in (run / "model.safetensors", run / "weights/both.safetensors")
     )
     np.testing.assert_allclose(both, 2 * first, rtol=1e-3)
