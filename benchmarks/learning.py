@@ -69,9 +69,8 @@ def main() -> None:
     page = [
         f"# What sizes learn in {arguments.minutes:g} minutes",
         "",
-        "| size | parameters | a step | steps | minutes | loss, last tenth | "
-        f"{' | '.join(SHOWN.values())} |",
-        f"|---|---|---|---|---|---|{'---|' * len(SHOWN)}",
+        f"| size | parameters | a step | steps | minutes | {' | '.join(SHOWN.values())} |",
+        f"|---|---|---|---|---|{'---|' * len(SHOWN)}",
         *rows,
         "",
         "From random weights, by the authors' loss with a hop of 1024 samples, with the same items "

@@ -292,8 +292,7 @@ def _brightness(bins: int, style: Style) -> Array:
 
 def _sum(first: Array, second: Array) -> Array:
     """Both at once, as long as the longer one."""
-    length = max(len(first), len(second))
-    total: Array = np.pad(first, (0, length - len(first))) + np.pad(
-        second, (0, length - len(second))
-    )
+    shorter, longer = sorted((first, second), key=len)
+    total: Array = longer.copy()
+    total[: len(shorter)] += shorter
     return total
