@@ -1,6 +1,6 @@
 """What sizes learn in the same time: those that are fast enough, trained from random weights.
 
-    python benchmarks/learning.py SET [--minutes 5] [--only NAME]
+    python benchmarks/learning.py SET [--minutes 8] [--only NAME]
 
 Each size of benchmarks/sizes.py named here gets the same minutes of the same machine, the items in
 the same order, the authors' loss with neither the one of silence nor added music, and a rate that
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import tempfile
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from bsmamba2_network import PRESETS, BSMamba2, native
 from bsmamba2_training import evaluation, layout
 from bsmamba2_training.curves import smooth
 from bsmamba2_training.loop import train
+from bsmamba2_training.recipe import AMOUNTS, Amounts
 from bsmamba2_training.run import Plan, Run
 
 matplotlib.use("Agg")
@@ -46,7 +48,7 @@ TRIAL_STEPS = 12
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", type=Path)
-    parser.add_argument("--minutes", type=float, default=5.0, help="Of training, for each size.")
+    parser.add_argument("--minutes", type=float, default=8.0, help="Of training, for each size.")
     parser.add_argument("--only", action="append", help="Sizes of these names.")
     arguments = parser.parse_args()
     torch.set_num_threads(THREADS)
@@ -66,6 +68,7 @@ def main() -> None:
         for name, steps in curves.items():
             writer.writerows((name, at["step"], at["seconds"], at["loss"]) for at in steps)
     only = "".join(f" --only '{name}'" for name in arguments.only or ())
+    command = f"python benchmarks/learning.py SET --minutes {arguments.minutes:g}{only}"
     page = [
         f"# What sizes learn in {arguments.minutes:g} minutes",
         "",
@@ -79,11 +82,22 @@ def main() -> None:
         "![Loss by minutes](learning.png)",
         "",
         f"{about(f'{THREADS} threads', 'torch')}; {busy(watch.others())}; "
-        f"`python benchmarks/learning.py SET --minutes {arguments.minutes:g}{only}`.",
+        f"`{made_by(arguments.dataset)}`, `{command}`.",
         "",
     ]
     (RESULTS / "learning.md").write_text("\n".join(page))
     print("\n".join(page))
+
+
+def made_by(dataset: Path) -> str:
+    """The command that makes such a data set."""
+    usual, made = Amounts(), json.loads((dataset / AMOUNTS).read_text())
+    options = [
+        f" --{name.replace('_', '-')} {made[name]:g}"
+        for name in ("sung_minutes", "held_minutes")
+        if made[name] != getattr(usual, name)
+    ]
+    return f"bsmamba2 dataset SET{''.join(options)}"
 
 
 def learn(name: str, dataset: Path, minutes: float, folder: Path) -> Run:
