@@ -1,7 +1,9 @@
 // The choice of the instruction set.
 #include "scan.h"
 
+#include <cstdlib>
 #include <cstring>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -37,6 +39,16 @@ std::string isa_names() {
   for (const Isa* isa : isas_of_this_machine())
     names += (names.empty() ? "" : ", ") + std::string(isa->name);
   return names;
+}
+
+const Isa& isa() {
+  static const Isa* const chosen = [] {
+    const char* asked = std::getenv("BSMAMBA2_ISA");
+    if (const Isa* found = choose_isa(asked)) return found;
+    throw std::runtime_error("BSMAMBA2_ISA must be one of " + isa_names() + " here; got " + asked +
+                             ".");
+  }();
+  return *chosen;
 }
 
 }  // namespace bsmamba2

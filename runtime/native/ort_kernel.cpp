@@ -1,7 +1,6 @@
 #include "ort_kernel.h"
 
 #include <atomic>
-#include <cstdlib>
 
 namespace bsmamba2 {
 
@@ -15,16 +14,6 @@ void check(OrtStatus* status) {
   const std::string message = ort().GetErrorMessage(status);
   ort().ReleaseStatus(status);
   throw std::runtime_error(message);
-}
-
-const Isa& isa() {
-  static const Isa* const chosen = [] {
-    const char* asked = std::getenv("BSMAMBA2_ISA");
-    if (const Isa* found = choose_isa(asked)) return found;
-    throw std::runtime_error("BSMAMBA2_ISA must be one of " + isa_names() + " here; got " + asked +
-                             ".");
-  }();
-  return *chosen;
 }
 
 void parallel_for(OrtKernelContext* context, int64_t n, const std::function<void(int64_t)>& body) {

@@ -43,9 +43,6 @@ OrtStatus* guarded(const char* name, Body body) noexcept {
   }
 }
 
-// The instruction set: the best one, or that which BSMAMBA2_ISA names at the first registration.
-const Isa& isa();
-
 // ONNX Runtime's threads, as the scan's loop. What a thread throws is thrown again by the caller.
 void parallel_for(OrtKernelContext*, int64_t n, const std::function<void(int64_t)>& body);
 

@@ -73,10 +73,14 @@ struct Isa {
   const Adjoint* adjoint;  // the gradients, see adjoint.h
 };
 
-// The best instruction set of this machine, or the one that BSMAMBA2_ISA names. Null where that
+// The best instruction set of this machine, or the one that is asked for by name. Null where that
 // names none that runs here; `isa_names` then lists those that do.
 const Isa* choose_isa(const char* asked);
 std::string isa_names();
+
+// The one of this process: as BSMAMBA2_ISA asks at the first call, or the best. Throws where it
+// names none that runs here.
+const Isa& isa();
 
 // One call. Sequences of zxbcdt and y are float32 or, if `half`, float16; all else is float32.
 struct Call {

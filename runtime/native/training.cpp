@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <cstdlib>
 #include <exception>
 #include <new>
 #include <system_error>
@@ -85,7 +84,6 @@ struct Sums {
 
 void gradients(const Sizes& n, const Call& call, const Inputs& in, const OutputGradients& given,
                const InputGradients& out) {
-  const Isa& isa = *choose_isa(std::getenv("BSMAMBA2_ISA"));
   const Shape& s = call.shape;
   const int64_t channels = s.channels(), conv = channels * (s.taps - 1), ssm = s.inner() * s.state;
   Pool::Loan prepared(pool, size_t(s.taps * channels + s.heads));
@@ -100,7 +98,7 @@ void gradients(const Sizes& n, const Call& call, const Inputs& in, const OutputG
   Pool::Loan all(pool, parts * sums.floats());
   std::fill_n(all.data(), parts * sums.floats(), 0.0f);
   on(n.threads)(parts, [&](int64_t part) {
-    Pool::Loan memory(pool, isa.adjoint->floats(s, n.length));
+    Pool::Loan memory(pool, isa().adjoint->floats(s, n.length));
     for (int64_t b = n.batch * part / parts; b < n.batch * (part + 1) / parts; ++b) {
       const int64_t first = b * n.length + (n.reverse ? n.length - 1 : 0), way = n.reverse ? -1 : 1;
       const Sequence q{n.length,
@@ -115,7 +113,7 @@ void gradients(const Sizes& n, const Call& call, const Inputs& in, const OutputG
                        out.zxbcdt + first * s.row(),
                        out.conv_state + b * conv,
                        out.ssm_state ? out.ssm_state + b * ssm : nullptr};
-      isa.adjoint->run(s, weights, q, sums.at(all.data() + size_t(part) * sums.floats()),
+      isa().adjoint->run(s, weights, q, sums.at(all.data() + size_t(part) * sums.floats()),
                        memory.data());
     }
   });
@@ -141,7 +139,7 @@ int bsmamba2_scan(const Sizes* sizes, float epsilon, const Inputs* in, const Out
   return guarded([&] {
     Call call = call_of(*sizes, epsilon, *in);
     call.y = out->y, call.conv_state_out = out->conv_state, call.ssm_state_out = out->ssm_state;
-    scan(call, *choose_isa(std::getenv("BSMAMBA2_ISA")), on(sizes->threads));
+    scan(call, isa(), on(sizes->threads));
   });
 }
 

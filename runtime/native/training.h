@@ -1,6 +1,6 @@
 // The scan and its gradients as two plain functions, for a host that trains on a CPU. All tensors are
-// float32 and of the shapes in scan.h. Both return 0, or 1 where memory ran out. BSMAMBA2_ISA may name
-// an instruction set that this machine has.
+// float32 and of the shapes in scan.h. Both return 0, or 1 where memory ran out. The instruction set is
+// the process's, see scan.h; `bsmamba2_isa` says beforehand whether there is one.
 #pragma once
 
 #include <cstdint>

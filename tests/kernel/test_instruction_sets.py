@@ -15,7 +15,8 @@ from .scans import REGISTER
 def test_every_instruction_set_passes_the_same_tests(python, library, isa):
     if python("-c", REGISTER.format(library), BSMAMBA2_ISA=isa).returncode:
         pytest.skip(f"this machine has no {isa}")
-    files = [f"tests/kernel/test_{name}.py" for name in ("answers", "states", "threads")]
+    names = ("answers", "states", "threads", "gradients")
+    files = [f"tests/kernel/test_{name}.py" for name in names]
     done = python("-m", "pytest", "-q", "-x", *files, BSMAMBA2_ISA=isa)
     assert done.returncode == 0, done.stdout
 
