@@ -76,7 +76,7 @@ def trace(
 
 
 def trace_scans(net: BSMamba2, io: str = "spectrum", *, streaming: bool = False) -> ModelProto:
-    """Traces the network.
+    """Traces the network, once a process for all that have its sizes: each gets its own weights.
 
     Args:
         net: in evaluation.
@@ -89,6 +89,23 @@ def trace_scans(net: BSMamba2, io: str = "spectrum", *, streaming: bool = False)
     Raises:
         ModelError: the traced initialisers are not the network's state dict.
     """
+    form = net.config, io, streaming
+    if form not in _traced:
+        _traced[form] = _trace(net, io, streaming)
+    model = ModelProto()
+    model.CopyFrom(_traced[form])
+    weights = net.state_dict()
+    for value in model.graph.initializer:
+        if value.name in weights:
+            value.raw_data = weights[value.name].numpy().tobytes()
+    return model
+
+
+_traced: dict[tuple[Config, str, bool], ModelProto] = {}
+"""Graphs without weights. A trace takes seconds to a minute, and no weight decides how it goes."""
+
+
+def _trace(net: BSMamba2, io: str, streaming: bool) -> ModelProto:
     config = net.config
     inputs, outputs = [io], ["stems"]
     batch = Dim("batch")
@@ -140,6 +157,10 @@ def trace_scans(net: BSMamba2, io: str = "spectrum", *, streaming: bool = False)
     model: ModelProto = program.model_proto
     _name_weights(model, net)
     _tidy(model)
+    weights = net.state_dict().keys()
+    for value in model.graph.initializer:
+        if value.name in weights:
+            value.ClearField("raw_data")
     return model
 
 

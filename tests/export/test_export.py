@@ -47,6 +47,13 @@ def test_one_node_a_mixer_and_the_checkpoints_names(exported, tiny):
     assert all(shapes[key] == tuple(v.shape) for key, v in tiny.state_dict().items())
 
 
+def test_networks_of_one_size_share_a_trace_and_keep_their_own_weights(tiny):
+    for net in (tiny, BSMamba2.untrained("tiny", seed=1), tiny):
+        values = {v.name: v for v in trace.trace_scans(net).graph.initializer}
+        for name, weight in net.state_dict().items():
+            np.testing.assert_array_equal(onnx.numpy_helper.to_array(values[name]), weight)
+
+
 def test_targets_differ_in_the_scans_body_alone(exported):
     one, other = onnx.load(exported("portable")), onnx.load(exported("ort"))
     assert one.graph.SerializeToString() == other.graph.SerializeToString()
