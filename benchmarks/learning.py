@@ -77,9 +77,9 @@ def main() -> None:
         *rows,
         "",
         "From random weights, by the authors' loss with a hop of 1024 samples, with the same items "
-        "in the same order; medians of the validation songs.",
+        "in the same order; medians of the validation songs. Below, losses at equal steps.",
         "",
-        "![Loss by minutes](learning.png)",
+        "![Loss beside the first size's](learning.png)",
         "",
         f"{about(f'{THREADS} threads', 'torch')}; {busy(watch.others())}; "
         f"`{made_by(arguments.dataset)}`, `{command}`.",
@@ -140,11 +140,17 @@ def network_estimator(net: BSMamba2) -> evaluation.Estimator:
 
 
 def draw(curves: dict[str, list[dict[str, str]]], path: Path) -> None:
+    """Each size's loss less the first one's, step by step: a loss depends on its items so much
+    more than on a network this young that a curve of its own would show the items."""
+    losses = {
+        name: np.array([float(step["loss"]) for step in steps]) for name, steps in curves.items()
+    }
+    first = next(iter(losses))
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
-    for name, steps in curves.items():
-        minutes = [float(step["seconds"]) / 60 for step in steps]
-        axis.plot(minutes, smooth(np.array([float(step["loss"]) for step in steps])), label=name)
-    axis.set(xlabel="minutes", ylabel="loss, mean of up to 50 steps")
+    for name, loss in losses.items():
+        common = min(len(loss), len(losses[first]))
+        axis.plot(smooth(loss[:common] - losses[first][:common]), label=name)
+    axis.set(xlabel="step", ylabel=f"loss less that of {first}, mean of up to 50 steps")
     axis.legend()
     figure.savefig(path)
     plt.close(figure)
