@@ -18,9 +18,6 @@ NAMES = [
     "conv_state", "ssm_state",
 ]  # fmt: skip
 
-BOUND = 1e-4
-"""Of a gradient's largest value, or of 1 where that is smaller."""
-
 
 def inputs(batch, length, heads, state, taps, shared, seed=0):
     """The nine tensors of a call, every head of 64 features, every state at work."""
@@ -54,6 +51,14 @@ def by_kernel(tensors, reverse, outputs=3):
         return gradients(tensors, mamba2_scan, reverse, outputs)
 
 
+def assert_as_exact_as_the_plain_body(found, tensors, reverse, outputs):
+    """Within 1e-5, and four times what the plain body loses in float32: a sum over many tokens may
+    cancel, such as the one of D, and is then as uncertain in any order of its terms."""
+    wanted = gradients(tensors, scan, reverse, outputs, torch.float64)
+    plain = gradients(tensors, scan, reverse, outputs)
+    assert error(found, wanted) < 1e-5 + 4 * error(plain, wanted)
+
+
 def error(found, wanted):
     """The largest of all inputs, over the size of that gradient."""
     size = {name: float(wanted[name].abs().max().clamp_min(1)) for name in NAMES}
@@ -75,15 +80,14 @@ def test_gradients_are_those_of_the_plain_body(
     batch, length, heads, state, taps, shared, reverse, outputs
 ):
     tensors = inputs(batch, length, heads, state, taps, shared)
-    wanted = gradients(tensors, scan, reverse, outputs, torch.float64)
-    assert error(by_kernel(tensors, reverse, outputs), wanted) < BOUND
+    found = by_kernel(tensors, reverse, outputs)
+    assert_as_exact_as_the_plain_body(found, tensors, reverse, outputs)
 
 
 def test_a_scan_from_zero_takes_the_short_way_to_the_same_gradients():
     tensors = inputs(3, 70, 2, 64, 4, shared=True)
     tensors[8].zero_()
-    wanted = gradients(tensors, scan, False, 1, torch.float64)
-    assert error(by_kernel(tensors, False, 1), wanted) < BOUND
+    assert_as_exact_as_the_plain_body(by_kernel(tensors, False, 1), tensors, False, 1)
 
 
 def test_an_instruction_set_asked_for_too_late_changes_nothing(monkeypatch):
