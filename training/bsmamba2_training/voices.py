@@ -61,8 +61,8 @@ def gate(mono: Audio, reference_db: float) -> Audio:
     held = np.convolve(is_open, kernel)[_HOLD_FRAMES:][: len(is_open)] > 0
     # Ramps lie inside the held frames: a frame that closes on either side ramps within itself.
     gains = np.repeat(held.astype(np.float32), _FRAME)
-    ramp = np.ones(_FRAME, np.float32) / _FRAME
-    inside = np.convolve(gains, ramp, mode="same")
+    # Divided last: whole numbers add up to the same on every processor.
+    inside = np.convolve(gains, np.ones(_FRAME, np.float32), mode="same") / _FRAME
     smooth = np.clip(2 * inside - 1, 0, 1) * gains
     out: Audio = smooth[: len(mono)].astype(np.float32)
     return out
