@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="Sizes of these names.")
     arguments = parser.parse_args()
     torch.set_num_threads(THREADS)
-    watch = Watch()
+    watch, data = Watch(), made_by(arguments.dataset)
     rows, curves = [], {}
     for name in arguments.only or FAST_ENOUGH:
         PRESETS[name] = SIZES[name]  # a plan names its size
@@ -81,8 +81,7 @@ def main() -> None:
         "",
         "![Loss beside the first size's](learning.png)",
         "",
-        f"{about(f'{THREADS} threads', 'torch')}; {busy(watch.others())}; "
-        f"`{made_by(arguments.dataset)}`, `{command}`.",
+        f"{about(f'{THREADS} threads', 'torch')}; {busy(watch.others())}; {data}, `{command}`.",
         "",
     ]
     (RESULTS / "learning.md").write_text("\n".join(page))
@@ -90,14 +89,16 @@ def main() -> None:
 
 
 def made_by(dataset: Path) -> str:
-    """The command that makes such a data set."""
+    """The command that makes such a data set; its name where it is not one of ours."""
+    if not (dataset / AMOUNTS).exists():
+        return f"SET is {dataset.name}"
     usual, made = Amounts(), json.loads((dataset / AMOUNTS).read_text())
     options = [
         f" --{name.replace('_', '-')} {made[name]:g}"
         for name in ("sung_minutes", "held_minutes")
         if made[name] != getattr(usual, name)
     ]
-    return f"bsmamba2 dataset SET{''.join(options)}"
+    return f"`bsmamba2 dataset SET{''.join(options)}`"
 
 
 def learn(name: str, dataset: Path, minutes: float, folder: Path) -> Run:
