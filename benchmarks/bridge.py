@@ -25,9 +25,9 @@ from pedalboard import Gain, Pedalboard
 from weights import random_model
 
 from bsmamba2 import Manifest, Separator
-from bsmamba2.array import Audio
-from bsmamba2.engine import Engine
-from bsmamba2.models import open_engine
+from bsmamba2.audio.array import Audio
+from bsmamba2.formats.protocols import Engine
+from bsmamba2.models.model import open_engine
 from bsmamba2_pedalboard import Board, Separate, SeparationEffect, plugin_path
 
 ROOT = Path(__file__).parent.parent

@@ -33,10 +33,11 @@ import numpy as np
 from floor import floor_s
 from machine import Watch, about, busy
 
-from bsmamba2.array import Audio
-from bsmamba2.check import check_input, snr_db
-from bsmamba2.onnx_file import read_onnx
-from bsmamba2.ort_engine import OrtEngine
+from bsmamba2.audio.array import Audio
+from bsmamba2.audio.snr import snr_db
+from bsmamba2.engines.ort_engine import OrtEngine
+from bsmamba2.formats.onnx_file import read_onnx
+from bsmamba2.models.check import check_input
 
 RESULT = Path(__file__).parent / "results/engine.md"
 RATE = 44100

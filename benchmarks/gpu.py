@@ -39,7 +39,7 @@ from gpu_rows import Rows, failed, show
 from gpu_scans import Kernel, check_scan, time_scans
 from gpu_song import time_song
 
-from bsmamba2 import cuda, kernel
+from bsmamba2.devices import cuda, kernel
 from bsmamba2_network import BSMamba2
 from bsmamba2_network.scan import mamba2_scan
 

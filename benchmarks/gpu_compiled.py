@@ -20,7 +20,7 @@ from gpu_rows import Row, Rows, answer
 from gpu_scans import AXES, HEADS, Kernel, N, P, random_call, scan_floor, time_scan
 from torch import Tensor
 
-from bsmamba2 import cuda
+from bsmamba2.devices import cuda
 from bsmamba2_network import BSMamba2, model
 from bsmamba2_network.scan import mamba2_scan, scan
 

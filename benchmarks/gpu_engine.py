@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from gpu_rows import LEAST_DB, WRONG, Row, answer, median_seconds, reason
 
-from bsmamba2 import stft
-from bsmamba2.array import Audio
-from bsmamba2.check import check_input, snr_db
+from bsmamba2.audio import stft
+from bsmamba2.audio.array import Audio
+from bsmamba2.audio.snr import snr_db
 from bsmamba2.errors import Error
+from bsmamba2.models.check import check_input
 
 Task = dict[str, Any]
 WARM_RUNS = 5
@@ -87,10 +88,11 @@ def load(task: Task) -> Loaded:
 
 
 def _onnxruntime(task: Task) -> Any:
-    from bsmamba2 import fourier, ort_session
-    from bsmamba2.checkpoint import read_checkpoint
-    from bsmamba2.onnx_file import read_onnx
-    from bsmamba2.ort_engine import OrtEngine
+    from bsmamba2.audio import fourier
+    from bsmamba2.engines import ort_session
+    from bsmamba2.engines.ort_engine import OrtEngine
+    from bsmamba2.formats.checkpoint import read_checkpoint
+    from bsmamba2.formats.onnx_file import read_onnx
 
     if task.get("library"):
         ort_session.library = lambda: Path(task["library"])
@@ -103,8 +105,8 @@ def _onnxruntime(task: Task) -> Any:
 
 
 def _tensorrt(task: Task) -> Any:
-    from bsmamba2.tensorrt_engine import TensorRtEngine
-    from bsmamba2.tensorrt_file import read_engine
+    from bsmamba2.engines.tensorrt_engine import TensorRtEngine
+    from bsmamba2.formats.engine_file import read_engine
 
     engine = read_engine(Path(task["engine"]))
     return TensorRtEngine(engine, task["device"], trust_engine=True)
@@ -119,7 +121,7 @@ def build(task: Task) -> Path:
     import onnx
     from onnx import numpy_helper
 
-    from bsmamba2.checkpoint import read_checkpoint
+    from bsmamba2.formats.checkpoint import read_checkpoint
     from bsmamba2_export.engine_builder import build_engine
 
     model = onnx.load(task["file"], load_external_data=False)
@@ -213,7 +215,7 @@ class Memory:
     def __init__(self, device: str) -> None:
         self._stream = None
         if device != "cpu":
-            from bsmamba2.cuda_memory import CudaStream
+            from bsmamba2.devices.cuda_memory import CudaStream
 
             self._stream = CudaStream(int(device.partition(":")[2] or 0))
             self._free = self._now()

@@ -20,7 +20,7 @@ from gpu_network import LAST_SECONDS, Truth
 from gpu_rows import Rows, reason
 from gpu_song import SONG_SECONDS
 
-from bsmamba2 import cuda
+from bsmamba2.devices import cuda
 from bsmamba2.errors import Error
 from bsmamba2_network import BSMamba2
 
@@ -52,7 +52,7 @@ class Form:
         target = "ort" if self.scan == "target ort" else "portable"
         if (target, self.precision) == ("portable", "fp32"):
             suffix = "-waveform" if self.io == "waveform" else ""
-            return cuda.kernels().with_name("graphs") / f"{preset}{suffix}.onnx"
+            return cuda.kernels().parents[1] / "models" / "graphs" / f"{preset}{suffix}.onnx"
         made = graphs and graphs / graph_name(preset, target, self.precision, self.io)
         return made if made and made.exists() else None
 
@@ -156,7 +156,7 @@ def time_onnxruntime(engines: Engines, clock: Clock) -> Rows:
 def lacking_onnxruntime() -> str:
     """Why there is no ONNX Runtime for CUDA; empty where there is one."""
     try:
-        from bsmamba2.ort_session import PROVIDERS, import_onnxruntime
+        from bsmamba2.engines.ort_session import PROVIDERS, import_onnxruntime
 
         has_cuda = PROVIDERS["cuda"] in import_onnxruntime().get_available_providers()
     except (ImportError, Error) as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 from gpu_engines import graph_name
 from onnx import ModelProto, TensorProto, helper
 
-from bsmamba2 import fourier
+from bsmamba2.audio import fourier
 from bsmamba2_export import artifact
 from bsmamba2_export.exporter import describe
 from bsmamba2_export.precision import KINDS

@@ -15,7 +15,7 @@ from gpu_rows import LEAST_DB, WRONG, Row, Rows, failed
 from gpu_scans import OTHERS_DB, Kernel, mamba_ssm, without
 from torch import Tensor
 
-from bsmamba2.check import check_input
+from bsmamba2.models.check import check_input
 from bsmamba2_network import BSMamba2, Config
 from bsmamba2_network.spectrum import istft, stft
 

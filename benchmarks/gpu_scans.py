@@ -15,7 +15,7 @@ from gpu_chip import TYPES, milliseconds, snr_db
 from gpu_rows import WRONG, Row, Rows, failed, parts_alone
 from torch import Tensor
 
-from bsmamba2 import cuda
+from bsmamba2.devices import cuda
 from bsmamba2_network import mamba_kernels
 from bsmamba2_network.scan import _run, recurrence, scan
 

@@ -29,7 +29,7 @@ from onnx import TensorProto, helper
 from torch import Tensor
 from torch.nn.functional import conv1d, pad, silu, softplus
 
-from bsmamba2 import kernel
+from bsmamba2.devices import kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -24,7 +24,7 @@ import torch
 from machine import Watch, about, busy
 from sizes import RESULTS, SIZES, THREADS
 
-from bsmamba2.array import Audio
+from bsmamba2.audio.array import Audio
 from bsmamba2_network import PRESETS, BSMamba2, native
 from bsmamba2_training import evaluation, layout
 from bsmamba2_training.curves import smooth

@@ -10,7 +10,7 @@ import floor
 import numpy as np
 import torch
 
-from bsmamba2.array import Audio
+from bsmamba2.audio.array import Audio
 from bsmamba2_export import artifact
 from bsmamba2_export.exporter import describe
 from bsmamba2_export.trace import trace

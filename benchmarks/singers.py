@@ -22,7 +22,7 @@ from machine import EVERY_CORE, about
 
 import bsmamba2
 from bsmamba2 import Separator
-from bsmamba2.array import Audio
+from bsmamba2.audio.array import Audio
 from bsmamba2_training import evaluation, layout
 from bsmamba2_training.metrics import usdr_db
 from bsmamba2_training.sources import Package, fetch, matching

@@ -22,10 +22,10 @@ import torch
 from machine import Watch, about, busy
 from streaming import check_step, checked_db, median_s
 
-from bsmamba2 import kernel
-from bsmamba2.onnx_file import read_onnx
-from bsmamba2.ort_engine import OrtEngine
-from bsmamba2.step_engine import StepEngine
+from bsmamba2.devices import kernel
+from bsmamba2.engines.ort_engine import OrtEngine
+from bsmamba2.engines.step_engine import StepEngine
+from bsmamba2.formats.onnx_file import read_onnx
 from bsmamba2_export import artifact
 from bsmamba2_export.exporter import describe
 from bsmamba2_export.trace import trace

@@ -23,8 +23,8 @@ import soundfile
 from machine import EVERY_CORE, Watch, about, busy
 from weights import random_model
 
-from bsmamba2.checkpoint import read_checkpoint
-from bsmamba2.models import find_graph
+from bsmamba2.formats.checkpoint import read_checkpoint
+from bsmamba2.models.model import find_graph
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- benchmarks/song.py -->", "<!-- end -->"

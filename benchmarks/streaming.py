@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from machine import EVERY_CORE, Watch, about, busy
 
-from bsmamba2 import kernel
-from bsmamba2.check import snr_db
-from bsmamba2.models import open_step_engine
-from bsmamba2.schedule import Schedule
-from bsmamba2.step_engine import StepEngine
+from bsmamba2.audio.schedule import Schedule
+from bsmamba2.audio.snr import snr_db
+from bsmamba2.devices import kernel
+from bsmamba2.engines.step_engine import StepEngine
+from bsmamba2.models.model import open_step_engine
 from bsmamba2_network import BSMamba2
 
 RESULTS = Path(__file__).parent / "results"

@@ -14,9 +14,9 @@ import soundfile
 import torch
 from click.testing import CliRunner
 
-from bsmamba2 import registry
-from bsmamba2.checkpoint import file_sha256
 from bsmamba2.cli import main
+from bsmamba2.files.hashing import file_sha256
+from bsmamba2.models import registry
 from bsmamba2_network import BSMamba2
 
 ROOT = Path(__file__).parents[1]

@@ -8,8 +8,8 @@ import onnx
 from onnx import ModelProto, TensorProto
 
 from bsmamba2.errors import ModelError
-from bsmamba2.manifest import METADATA_KEY, Manifest
-from bsmamba2.onnx_file import WEIGHTLESS
+from bsmamba2.formats.manifest import METADATA_KEY, Manifest
+from bsmamba2.formats.onnx_file import WEIGHTLESS
 
 
 def set_manifest(model: ModelProto, manifest: Manifest) -> None:

@@ -16,12 +16,13 @@ from typing import Any
 import onnx
 from onnx import ModelProto, numpy_helper
 
-from bsmamba2 import nvidia, tensorrt_plugin
-from bsmamba2.cache import cache_folder, write_bytes
+from bsmamba2.devices import nvidia
+from bsmamba2.engines import tensorrt_plugin
+from bsmamba2.engines.tensorrt_package import import_tensorrt
 from bsmamba2.errors import DeviceError, ModelError
-from bsmamba2.models import Readable, read_model
-from bsmamba2.tensorrt_file import BACKENDS, BuildKey, EngineFile, read_engine
-from bsmamba2.tensorrt_package import import_tensorrt
+from bsmamba2.files.cache import cache_folder, write_bytes
+from bsmamba2.formats.engine_file import BACKENDS, BuildKey, EngineFile, read_engine
+from bsmamba2.models.model import Readable, read_model
 from bsmamba2_export.tensorrt_target import retarget
 
 Report = Callable[[str], None]

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from bsmamba2.tensorrt_file import BACKENDS
+from bsmamba2.formats.engine_file import BACKENDS
 from bsmamba2_export.engine_builder import build_engine as build
 
 PATH = click.Path(path_type=Path)

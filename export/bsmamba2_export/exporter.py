@@ -8,15 +8,15 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from bsmamba2.check import CHECK_STEPS, SNR_DB, make_check
-from bsmamba2.checkpoint import read_checkpoint
-from bsmamba2.engine import Engine
+from bsmamba2.devices.kernel import library
+from bsmamba2.engines.ort_engine import OrtEngine
+from bsmamba2.engines.step_engine import StepEngine, SteppedEngine
 from bsmamba2.errors import ModelError
-from bsmamba2.kernel import library
-from bsmamba2.manifest import Manifest, State, default_overlap, residual_of
-from bsmamba2.onnx_file import read_onnx
-from bsmamba2.ort_engine import OrtEngine
-from bsmamba2.step_engine import StepEngine, StreamedChunks
+from bsmamba2.formats.checkpoint import read_checkpoint
+from bsmamba2.formats.manifest import Manifest, State, default_overlap, residual_of
+from bsmamba2.formats.onnx_file import read_onnx
+from bsmamba2.formats.protocols import Engine
+from bsmamba2.models.check import CHECK_STEPS, SNR_DB, make_check
 from bsmamba2_export import artifact, tensorrt_target
 from bsmamba2_export.precision import MINIMUM_SNR_DB, with_half_weights
 from bsmamba2_export.trace import finish, state_shapes, trace_scans
@@ -150,7 +150,7 @@ def prove(path: Path, net: BSMamba2, minimum_db: float = MINIMUM_SNR_DB["fp32"])
         found |= {f"{name}_kernel" if kernel else name: value for name, value in part.items()}
     engine: Engine
     if file.manifest.streaming:
-        engine = StreamedChunks(StepEngine(file, "cpu", kernel=False), CHECK_STEPS)
+        engine = SteppedEngine(StepEngine(file, "cpu", kernel=False), CHECK_STEPS)
     else:
         engine = OrtEngine(file, "cpu", kernel=False)
     check = make_check(engine, min(SNR_DB, minimum_db))

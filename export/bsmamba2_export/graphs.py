@@ -11,8 +11,8 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-import bsmamba2
-from bsmamba2 import fourier
+import bsmamba2.models
+from bsmamba2.audio import fourier
 from bsmamba2_export import artifact
 from bsmamba2_export.exporter import describe
 from bsmamba2_export.trace import trace
@@ -41,7 +41,7 @@ def weightless_graph(preset: str, io: str, streaming: bool) -> ModelProto:
 
 def main() -> None:
     """Writes every graph."""
-    folder = Path(bsmamba2.__file__).parent / "graphs"
+    folder = Path(bsmamba2.models.__file__).parent / "graphs"
     folder.mkdir(exist_ok=True)
     for name, form in FILES.items():
         artifact.write(weightless_graph(*form), folder / name)

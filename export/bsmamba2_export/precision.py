@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from bsmamba2 import fourier
+from bsmamba2.audio import fourier
 from bsmamba2.errors import ModelError
 from bsmamba2_export import body
 from bsmamba2_network import BSMamba2

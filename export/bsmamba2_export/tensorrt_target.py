@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from onnx import ModelProto, helper, inliner
 
-from bsmamba2 import cuda
+from bsmamba2.devices import cuda
+from bsmamba2.engines.tensorrt_plugin import PLUGIN, VERSION
 from bsmamba2.errors import ModelError
-from bsmamba2.manifest import Manifest
-from bsmamba2.tensorrt_plugin import PLUGIN, VERSION
+from bsmamba2.formats.manifest import Manifest
 from bsmamba2_export import artifact, body
 from bsmamba2_export.trace import set_target
 

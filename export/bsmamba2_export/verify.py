@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bsmamba2.array import Audio
-from bsmamba2.check import check_input, snr_db
+from bsmamba2.audio.array import Audio
+from bsmamba2.audio.schedule import Schedule
+from bsmamba2.audio.snr import snr_db
+from bsmamba2.engines.ort_engine import OrtEngine
+from bsmamba2.engines.step_engine import StepEngine
 from bsmamba2.errors import ModelError
-from bsmamba2.ort_engine import OrtEngine
-from bsmamba2.schedule import Schedule
-from bsmamba2.step_engine import StepEngine
+from bsmamba2.models.check import check_input
 from bsmamba2_export.precision import MINIMUM_SNR_DB
 from bsmamba2_network import BSMamba2
 from bsmamba2_network.spectrum import stft

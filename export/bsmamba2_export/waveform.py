@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from bsmamba2 import fourier
+from bsmamba2.audio import fourier
 from bsmamba2_network import BSMamba2
 
 

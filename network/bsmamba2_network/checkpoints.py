@@ -12,8 +12,8 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from bsmamba2.checkpoint import CONFIG_KEY, Checkpoint, match, read_checkpoint
 from bsmamba2.errors import ModelError, printable
+from bsmamba2.formats.checkpoint import CONFIG_KEY, Checkpoint, match, read_checkpoint
 from bsmamba2_network.config import Config
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bsmamba2 import kernel
+from bsmamba2.devices import kernel
 
 _is_wanted = ContextVar("_is_wanted", default=False)
 

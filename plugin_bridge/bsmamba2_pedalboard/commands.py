@@ -15,7 +15,7 @@ from typing import TypeVar
 import click
 
 from bsmamba2 import Separator
-from bsmamba2.models import describe
+from bsmamba2.models.model import describe
 from bsmamba2_pedalboard.server import Server
 from bsmamba2_pedalboard.vst3 import plugin_path
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bsmamba2 import AudioError
-from bsmamba2.array import Audio, Layout, arrange, to_float32
+from bsmamba2.audio.array import Audio, Layout, arrange, to_float32
 from bsmamba2_pedalboard.errors import ArgumentTypeError, ArgumentValueError, ArrayShapeError
 from bsmamba2_pedalboard.streams import SharedRuns, Stream
 

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from bsmamba2 import DeviceError, ModelError, Separator
-from bsmamba2.array import require_finite
-from bsmamba2.fifo import Fifo
-from bsmamba2.stems import find_stem
+from bsmamba2.audio.array import require_finite
+from bsmamba2.audio.fifo import Fifo
+from bsmamba2.formats.stem_names import find_stem
 from bsmamba2_pedalboard.contract import Effect, require_number
 from bsmamba2_pedalboard.errors import ArgumentTypeError, ArgumentValueError
 from bsmamba2_pedalboard.streams import SharedRuns, Stream, Tap
 
 if TYPE_CHECKING:
     from bsmamba2 import stream as separation
-    from bsmamba2.array import Audio
-    from bsmamba2.engine import Engine
+    from bsmamba2.audio.array import Audio
+    from bsmamba2.formats.protocols import Engine
     from bsmamba2.stems import Stems
 
 MAX_GAIN_DB = 100.0

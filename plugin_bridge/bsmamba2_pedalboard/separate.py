@@ -16,8 +16,8 @@ from bsmamba2_pedalboard.effect import Separating, SeparationEffect
 from bsmamba2_pedalboard.errors import ArgumentValueError
 
 if TYPE_CHECKING:
-    from bsmamba2.array import Audio
-    from bsmamba2.engine import Engine
+    from bsmamba2.audio.array import Audio
+    from bsmamba2.formats.protocols import Engine
 
 T = TypeVar("T")
 _RAW_STATE = getattr_static(VST3Plugin, "raw_state")

@@ -23,8 +23,8 @@ from pedalboard import (
 )
 
 from bsmamba2 import AudioError
-from bsmamba2.array import Audio, to_float32
-from bsmamba2.fifo import Fifo
+from bsmamba2.audio.array import Audio, to_float32
+from bsmamba2.audio.fifo import Fifo
 from bsmamba2_pedalboard.errors import ArgumentValueError
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from bsmamba2 import MissingExtra
-from bsmamba2.array import Audio
+from bsmamba2.audio.array import Audio
 
 BUNDLE = "bsmamba2_pedalboard/native/bsmamba2.vst3"
 

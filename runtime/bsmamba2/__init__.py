@@ -20,9 +20,10 @@ from bsmamba2.errors import (
     MissingExtra,
     ModelError,
 )
-from bsmamba2.manifest import Manifest
+from bsmamba2.formats.manifest import Manifest
+from bsmamba2.formats.stem_names import find_stem
 from bsmamba2.separator import Separator, separate
-from bsmamba2.stems import Stems, find_stem
+from bsmamba2.stems import Stems
 from bsmamba2.stream import Stream
 
 try:

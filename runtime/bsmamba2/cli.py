@@ -8,20 +8,22 @@ the runtime never imports upward. One is imported when it is called. Exit status
 from __future__ import annotations
 
 import os
-import pkgutil
 import sys
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import click
 
-import bsmamba2.commands
+import bsmamba2
 from bsmamba2.errors import Cancelled, Error, MissingExtra
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 GROUP = "bsmamba2.commands"
+
+OWN = ("doctor", "info", "models", "separate")
+"""The runtime's own subcommands, which also work in a checkout that is not installed."""
 
 EXTRAS = {
     "bsmamba2_export": "export",
@@ -33,8 +35,7 @@ EXTRAS = {
 
 def entry_points() -> dict[str, metadata.EntryPoint]:
     """The subcommands by name: the runtime's own modules, and what is installed beside them."""
-    own = [module.name for module in pkgutil.iter_modules(bsmamba2.commands.__path__)]
-    found = {name: metadata.EntryPoint(name, f"{GROUP}.{name}:{name}", GROUP) for name in own}
+    found = {name: metadata.EntryPoint(name, f"{GROUP}.{name}:{name}", GROUP) for name in OWN}
     return found | {point.name: point for point in metadata.entry_points(group=GROUP)}
 
 

@@ -12,29 +12,30 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bsmamba2.array import Audio, Layout, arrange, to_float32
-from bsmamba2.check import check_input
-from bsmamba2.encoding import Clip
+from bsmamba2.audio.array import Audio, Layout, arrange, to_float32
+from bsmamba2.audio.schedule import Schedule
+from bsmamba2.batch.plan import OutputOptions
 from bsmamba2.errors import AudioError
-from bsmamba2.going import Progress, through
-from bsmamba2.loaded import Loaded
-from bsmamba2.naming import DEFAULT_TEMPLATE
-from bsmamba2.plan import Asked
-from bsmamba2.schedule import Schedule
-from bsmamba2.separation import Separation
-from bsmamba2.song_file import BLOCK, SongFile
-from bsmamba2.stem_files import StemFiles
-from bsmamba2.stems import Stems, wanted_stems
-from bsmamba2.step_stream import StepStream
+from bsmamba2.files.encoding import Clip
+from bsmamba2.files.naming import DEFAULT_TEMPLATE
+from bsmamba2.files.song_file import BLOCK, SongFile
+from bsmamba2.files.stem_files import StemFiles
+from bsmamba2.files.tags import read_tags
+from bsmamba2.formats.stem_names import wanted_stems
+from bsmamba2.models.check import check_input
+from bsmamba2.models.loaded import Loaded
+from bsmamba2.pipeline.progress import Progress
+from bsmamba2.pipeline.song_pipeline import SongPipeline
+from bsmamba2.pipeline.step_stream import StepStream
+from bsmamba2.stems import Stems
 from bsmamba2.stream import Stream
-from bsmamba2.tags import read_tags
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from bsmamba2.engine import Engine
-    from bsmamba2.manifest import Manifest
-    from bsmamba2.plan import FilePlan
+    from bsmamba2.batch.plan import FilePlan
+    from bsmamba2.formats.manifest import Manifest
+    from bsmamba2.formats.protocols import Engine
 
 
 class Separator:
@@ -46,8 +47,7 @@ class Separator:
 
     Args:
         model: the path of an .onnx, .ckpt, .safetensors or .engine; an
-            :class:`~bsmamba2.engine.Engine` is taken as it is. None asks for the shipped model, of
-            which there is none yet.
+            :class:`~bsmamba2.formats.protocols.Engine` is used as it is. None: the shipped model.
         device: ``auto``, ``cpu``, ``cuda[:N]`` or ``tensorrt[:N]``; an engine has its own.
         trust_engine: loads a TensorRT engine that this user did not build; it can run any code.
 
@@ -160,7 +160,7 @@ class Separator:
                 where the container has it, else 24 bits.
             clip: what becomes of a file that leaves ±1 where the format ends there: ``float``
                 writes it as 32-bit float, ``clip`` clips it, ``error`` refuses.
-            template: what the files are called, see :class:`bsmamba2.naming.Template`.
+            template: what the files are called, see :class:`bsmamba2.files.naming.Template`.
             overwrite: whether existing files may be replaced; the song itself never is.
             record: whether a small JSON beside the stems says what they were made of, for a later
                 call with ``resume``.
@@ -181,7 +181,7 @@ class Separator:
             ModelError: the model's output is not finite, or it has no such stem.
         """
         wanted = (stems,) if isinstance(stems, str) else None if stems is None else tuple(stems)
-        asked = Asked(wanted, overlap, format, subtype, clip, template)
+        asked = OutputOptions(wanted, overlap, format, subtype, clip, template)
         folder = None if directory is None else Path(directory)
         plan = asked.plan(Path(path), folder, self.manifest)
         return self.separate_planned(
@@ -224,9 +224,7 @@ class Separator:
             )
             with files:
                 blocks, length = song.blocks(), song.samples
-                for outputs in through(
-                    separation, blocks, song.sample_rate, length, progress, cancel
-                ):
+                for outputs in separation.run(blocks, length, progress, cancel):
                     files.write(outputs)
                 known = self.manifest.outputs
                 sizes = {known[row]: file for row, file in files.finish().items()}
@@ -289,7 +287,7 @@ class Separator:
         schedule = Schedule.of_ms(block_ms, lookahead_ms, frame_ms)
         stepper = self._loaded.another_stepper()
         return Stream(
-            lambda: Separation(
+            lambda: SongPipeline(
                 StepStream(stepper, schedule, channels, cancel), sample_rate, channels
             ),
             manifest,
@@ -305,9 +303,9 @@ class Separator:
         step: float = 0.0,
         pool: Executor | None = None,
         cancel: Event | None = None,
-    ) -> Separation:
+    ) -> SongPipeline:
         overlap = self.manifest.overlap if overlap is None else overlap
-        return Separation.by_chunks(
+        return SongPipeline.by_chunks(
             self._engine, sample_rate, channels, overlap, step, pool, cancel
         )
 
@@ -333,7 +331,7 @@ class Separator:
         # On a CPU the engine has every core already.
         with _ahead(0 if self.device == "cpu" else 2) as pool:
             separation = self._by_chunks(sample_rate, channels, overlap, pool=pool, cancel=cancel)
-            for block in through(separation, blocks, sample_rate, samples, progress, cancel):
+            for block in separation.run(blocks, samples, progress, cancel):
                 outputs[..., done : done + block.shape[-1]] = block[rows]
                 done += block.shape[-1]
         residual = self.manifest.residual if names == known else None

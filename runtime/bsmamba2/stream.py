@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bsmamba2.array import Layout, require_floats, to_float32
+from bsmamba2.audio.array import Layout, require_floats, to_float32
 from bsmamba2.errors import AudioError
 from bsmamba2.stems import Stems
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from bsmamba2.array import Audio, Exact
-    from bsmamba2.manifest import Manifest
-    from bsmamba2.separation import Separation
+    from bsmamba2.audio.array import Audio, Exact
+    from bsmamba2.formats.manifest import Manifest
+    from bsmamba2.pipeline.song_pipeline import SongPipeline
 
 log = logging.getLogger("bsmamba2")
 
@@ -52,7 +52,7 @@ class Stream:
 
     def __init__(
         self,
-        start: Callable[[], Separation],
+        start: Callable[[], SongPipeline],
         manifest: Manifest,
         sample_rate: float,
         channels: int,
@@ -62,7 +62,7 @@ class Stream:
         self.sample_rate = sample_rate
         self.channels = channels
         self._layout = Layout.CHANNELS_FIRST
-        self._separation: Separation
+        self._separation: SongPipeline
         self.reset()
         self.latency_samples = self._separation.latency_samples
         """The most samples that can have come and not gone out: the smallest such number."""

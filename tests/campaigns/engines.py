@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bsmamba2.tensorrt_file import read_engine
+from bsmamba2.formats.engine_file import read_engine
 from bsmamba2_network import BSMamba2
 
 RESULTS = Path(__file__).parent / "results"

@@ -31,7 +31,7 @@ from safetensors.numpy import save_file
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bsmamba2 import Error, Manifest, Separator
-from bsmamba2.models import describe, open_engine, shipped_graphs
+from bsmamba2.models.model import describe, open_engine, shipped_graphs
 from support.engines import StubEngine, half
 
 RESULTS = Path(__file__).parent / "results"

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from bsmamba2.check import snr_db
+from bsmamba2.audio.snr import snr_db
 from bsmamba2_export import body
 from bsmamba2_network.scan import recurrence, scan
 

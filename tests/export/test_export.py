@@ -9,11 +9,12 @@ import torch
 from click.testing import CliRunner
 
 from bsmamba2 import DeviceError, ModelError, Separator
-from bsmamba2.check import check_input, reproduce, snr_db
+from bsmamba2.audio.snr import snr_db
 from bsmamba2.cli import main
-from bsmamba2.models import open_engine
-from bsmamba2.onnx_file import read_onnx
-from bsmamba2.ort_engine import OrtEngine
+from bsmamba2.engines.ort_engine import OrtEngine
+from bsmamba2.formats.onnx_file import read_onnx
+from bsmamba2.models.check import check_input, reproduce
+from bsmamba2.models.model import open_engine
 from bsmamba2_export import export, trace, verify
 from bsmamba2_export.exporter import describe, export_network
 from bsmamba2_network import BSMamba2, Config

@@ -9,11 +9,12 @@ import onnx
 import pytest
 import torch
 
-from bsmamba2.check import check_input, snr_db
-from bsmamba2.fourier import ANALYSIS, SYNTHESIS
-from bsmamba2.models import shipped_graphs
-from bsmamba2.onnx_file import read_onnx
-from bsmamba2.ort_engine import OrtEngine
+from bsmamba2.audio.fourier import ANALYSIS, SYNTHESIS
+from bsmamba2.audio.snr import snr_db
+from bsmamba2.engines.ort_engine import OrtEngine
+from bsmamba2.formats.onnx_file import read_onnx
+from bsmamba2.models.check import check_input
+from bsmamba2.models.model import shipped_graphs
 from bsmamba2_export import artifact
 from bsmamba2_export.exporter import describe
 from bsmamba2_export.graphs import FILES, weightless_graph
@@ -24,7 +25,7 @@ from bsmamba2_network import BSMamba2
 @pytest.mark.parametrize("name", FILES)
 def test_a_shipped_graph_is_what_export_makes(name):
     """As text, so that a failure shows the node; python -m bsmamba2_export.graphs mends it."""
-    shipped = onnx.load(files("bsmamba2") / "graphs" / name, load_external_data=False)
+    shipped = onnx.load(files("bsmamba2.models") / "graphs" / name, load_external_data=False)
     assert onnx.printer.to_text(shipped) == onnx.printer.to_text(weightless_graph(*FILES[name]))
 
 

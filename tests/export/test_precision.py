@@ -12,11 +12,12 @@ from click.testing import CliRunner
 from onnx import TensorProto
 
 from bsmamba2 import DeviceError, ModelError, cli
-from bsmamba2.check import check_input, snr_db
-from bsmamba2.engine import ReducedEngine
-from bsmamba2.float32 import widened
-from bsmamba2.models import open_engine
-from bsmamba2.onnx_file import read_onnx
+from bsmamba2.audio.snr import snr_db
+from bsmamba2.engines.float32_twin import widened
+from bsmamba2.formats.onnx_file import read_onnx
+from bsmamba2.formats.protocols import ReducedPrecisionEngine
+from bsmamba2.models.check import check_input
+from bsmamba2.models.model import open_engine
 from bsmamba2_export import export
 from bsmamba2_export.precision import sdr_cost_db, with_half_weights
 from bsmamba2_export.trace import finish, trace_scans
@@ -134,9 +135,9 @@ def test_a_narrow_step_of_a_stream_agrees_too(checkpoint, tmp_path):
 
 def test_a_narrow_model_has_a_twin_in_float32_for_what_overflows(narrow, checkpoint):
     engine, noise = open_engine(narrow(precision="fp16")[0], "cpu"), check_input(0, 2, 9000)
-    assert isinstance(engine, ReducedEngine)
+    assert isinstance(engine, ReducedPrecisionEngine)
     assert engine.in_float32() is engine.in_float32()
-    assert not isinstance(engine.in_float32(), ReducedEngine)
+    assert not isinstance(engine.in_float32(), ReducedPrecisionEngine)
     wanted = open_engine(checkpoint, "cpu").run(noise)
     assert snr_db(wanted, engine.in_float32().run(noise)) > 50
 

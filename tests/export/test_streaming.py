@@ -14,12 +14,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bsmamba2 import DeviceError, ModelError
-from bsmamba2.check import CHECK_STEPS, reproduce, snr_db
+from bsmamba2.audio.schedule import Schedule
+from bsmamba2.audio.snr import snr_db
 from bsmamba2.cli import main
-from bsmamba2.models import open_engine, open_step_engine
-from bsmamba2.onnx_file import read_onnx
-from bsmamba2.schedule import Schedule
-from bsmamba2.step_engine import StepEngine, StreamedChunks
+from bsmamba2.engines.step_engine import StepEngine, SteppedEngine
+from bsmamba2.formats.onnx_file import read_onnx
+from bsmamba2.models.check import CHECK_STEPS, reproduce
+from bsmamba2.models.model import open_engine, open_step_engine
 from bsmamba2_export import artifact, export, verify
 from bsmamba2_network import BSMamba2, model
 from bsmamba2_network.scan import recurrence, scan
@@ -138,11 +139,11 @@ def test_steps_of_another_network_are_refused(engines):
 
 def test_the_check_of_a_stream_is_reproduced_only_if_the_states_are_kept(exported, monkeypatch):
     steps = open_step_engine(exported(streaming=True), "cpu")
-    assert reproduce(StreamedChunks(steps, CHECK_STEPS)) >= 60
+    assert reproduce(SteppedEngine(steps, CHECK_STEPS)) >= 60
     step = StepEngine.step
     monkeypatch.setattr(StepEngine, "step", lambda self, *two: (self.reset(), step(self, *two))[1])
     with pytest.raises(DeviceError, match="does not reproduce its check: SNR"):
-        reproduce(StreamedChunks(steps, CHECK_STEPS))
+        reproduce(SteppedEngine(steps, CHECK_STEPS))
 
 
 @pytest.mark.parametrize("load", [open_engine, open_step_engine])

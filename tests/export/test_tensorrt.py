@@ -10,12 +10,13 @@ import onnx
 import onnxruntime
 import pytest
 
-from bsmamba2 import kernel
-from bsmamba2.check import check_input, snr_db
+from bsmamba2.audio.snr import snr_db
+from bsmamba2.devices import kernel
+from bsmamba2.engines.tensorrt_package import import_tensorrt
 from bsmamba2.errors import DeviceError, ModelError
-from bsmamba2.onnx_file import read_onnx
-from bsmamba2.tensorrt_file import BuildKey, description_path, read_engine
-from bsmamba2.tensorrt_package import import_tensorrt
+from bsmamba2.formats.engine_file import BuildKey, description_path, read_engine
+from bsmamba2.formats.onnx_file import read_onnx
+from bsmamba2.models.check import check_input
 from bsmamba2_export import engine_builder
 from bsmamba2_export.engine_builder import TimingCache, build_engine
 from bsmamba2_export.tensorrt_target import retarget

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from bsmamba2 import cuda_memory, nvidia, tensorrt_engine
-from bsmamba2.cuda import KINDS, Call
-from bsmamba2.manifest import Manifest
-from bsmamba2.nvidia import Card, Driver
-from bsmamba2.tensorrt_file import BuildKey, EngineFile
+from bsmamba2.devices import cuda_memory, nvidia
+from bsmamba2.devices.cuda import KINDS, Call
+from bsmamba2.devices.nvidia import Card, Driver
+from bsmamba2.engines import tensorrt_engine
+from bsmamba2.formats.engine_file import BuildKey, EngineFile
+from bsmamba2.formats.manifest import Manifest
 from kernel.scans import Scan
 
 from .fake_tensorrt import FakeTensorRT

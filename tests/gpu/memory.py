@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from bsmamba2.cuda import Call
+from bsmamba2.devices.cuda import Call
 from kernel.scans import Scan, random_scan, recurrence
 
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bsmamba2 import fourier, models, stft
-from bsmamba2.check import snr_db
-from bsmamba2.device import Device
-from bsmamba2.ort_engine import OrtEngine
+from bsmamba2.audio import fourier, stft
+from bsmamba2.audio.snr import snr_db
+from bsmamba2.devices.device import Device
+from bsmamba2.engines.ort_engine import OrtEngine
+from bsmamba2.models import model as models
 from bsmamba2_network import BSMamba2
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bsmamba2 import kernel
+from bsmamba2.devices import kernel
 from bsmamba2_network import BSMamba2, Config
 
 ROOT = Path(__file__).parents[2]

@@ -14,10 +14,12 @@ import onnx
 import pytest
 import torch
 
-from bsmamba2 import fourier, ort_session
-from bsmamba2.check import check_input, snr_db
-from bsmamba2.onnx_file import read_onnx
-from bsmamba2.ort_engine import OrtEngine
+from bsmamba2.audio import fourier
+from bsmamba2.audio.snr import snr_db
+from bsmamba2.engines import ort_session
+from bsmamba2.engines.ort_engine import OrtEngine
+from bsmamba2.formats.onnx_file import read_onnx
+from bsmamba2.models.check import check_input
 from bsmamba2_network import BSMamba2
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -193,7 +195,7 @@ def test_the_engine_is_built_of_the_poured_graph(task, part, monkeypatch, capsys
 
 @pytest.mark.parametrize("io", ["spectrum", "waveform"])
 def test_a_narrow_graph_takes_float32_and_rounds(graphs, folder, stems, io):
-    from bsmamba2.checkpoint import read_checkpoint
+    from bsmamba2.formats.checkpoint import read_checkpoint
 
     file = read_onnx(graphs / f"{PRESET}-portable-fp16-{io}.onnx")
     weights = read_checkpoint(folder / "weights.safetensors").tensors

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bsmamba2 import cuda
+from bsmamba2.devices import cuda
 
 ROOT = Path(__file__).parents[2]
 FACTS = json.loads((cuda.kernels() / "kernels.json").read_text())

@@ -10,15 +10,16 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from bsmamba2 import cuda, kernel
-from bsmamba2.manifest import Manifest
-from bsmamba2.models import shipped_graphs
+from bsmamba2.devices import cuda, kernel
+from bsmamba2.formats.manifest import Manifest
+from bsmamba2.models.model import shipped_graphs
 from kernel.scans import model
 
 ROOT = Path(__file__).parents[2]
 RUN = """
-from bsmamba2 import cuda, errors
-from bsmamba2.kernel import library
+from bsmamba2 import errors
+from bsmamba2.devices import cuda
+from bsmamba2.devices.kernel import library
 from gpu.memory import Memory, of_model
 from kernel.scans import snr_db
 

@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bsmamba2 import ort_engine, ort_session
-from bsmamba2.device import Device
+from bsmamba2.devices.device import Device
+from bsmamba2.engines import ort_engine, ort_session
+from bsmamba2.engines.ort_binding import REPEATS, BoundSession
+from bsmamba2.engines.ort_engine import OrtEngine
+from bsmamba2.engines.ort_session import import_onnxruntime, open_session
 from bsmamba2.errors import ModelError
-from bsmamba2.onnx_file import read_onnx
-from bsmamba2.ort_binding import REPEATS, BoundSession
-from bsmamba2.ort_engine import OrtEngine
-from bsmamba2.ort_session import import_onnxruntime, open_session
+from bsmamba2.formats.onnx_file import read_onnx
 from support.models import gain_model
 
 

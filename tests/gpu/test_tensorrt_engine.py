@@ -10,12 +10,14 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from bsmamba2 import cuda_memory, nvidia, tensorrt_engine
-from bsmamba2.cache import cache_folder
-from bsmamba2.check import check_input, make_check, snr_db
+from bsmamba2.audio.snr import snr_db
+from bsmamba2.devices import cuda_memory, nvidia
+from bsmamba2.engines import tensorrt_engine
 from bsmamba2.errors import AudioError, DeviceError, ModelError
-from bsmamba2.manifest import Manifest
-from bsmamba2.models import describe, open_engine
+from bsmamba2.files.cache import cache_folder
+from bsmamba2.formats.manifest import Manifest
+from bsmamba2.models.check import check_input, make_check
+from bsmamba2.models.model import describe, open_engine
 
 from .fake_tensorrt import FakeTensorRT
 from .lazy_card import LazyCard

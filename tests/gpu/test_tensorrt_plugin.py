@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bsmamba2 import kernel, tensorrt_plugin
+from bsmamba2.devices import kernel
+from bsmamba2.engines import tensorrt_plugin
 from bsmamba2.errors import DeviceError
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +18,7 @@ RUN = """
 from gpu import tensorrt_stand_in
 from gpu.memory import PARAMETERS, Memory, of_model
 from kernel.scans import snr_db
-from bsmamba2 import tensorrt_plugin
+from bsmamba2.engines import tensorrt_plugin
 
 plugin = tensorrt_stand_in.install()
 tensorrt_plugin.register()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from bsmamba2 import kernel
+from bsmamba2.devices import kernel
 
 from . import scans
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bsmamba2 import kernel
+from bsmamba2.devices import kernel
 from bsmamba2_network import mamba2_scan, native
 from bsmamba2_network.scan import scan
 

@@ -10,7 +10,7 @@ import torch
 from ml_collections import ConfigDict
 
 from bsmamba2 import Manifest
-from bsmamba2.overlap import OverlapAdd
+from bsmamba2.pipeline.overlap_add import OverlapAdd
 from bsmamba2_network import BSMamba2
 from support.msst_reference import published_model, snr_db
 

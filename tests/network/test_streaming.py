@@ -9,7 +9,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bsmamba2.schedule import Schedule
+from bsmamba2.audio.schedule import Schedule
 from bsmamba2_network import BSMamba2, model
 from bsmamba2_network.model import Direction
 from bsmamba2_network.scan import recurrence, scan

@@ -46,7 +46,7 @@ def opened(monkeypatch):
         opened.append((model, device))
         return GainEngine(0.5, name=str(model))
 
-    monkeypatch.setattr("bsmamba2.models.open_engine", open_engine)
+    monkeypatch.setattr("bsmamba2.models.model.open_engine", open_engine)
     return opened
 
 
@@ -66,7 +66,7 @@ def tiny(tmp_path_factory):
     pytest.importorskip("onnxruntime")
     from safetensors.numpy import save_file
 
-    from bsmamba2.models import shipped_graphs
+    from bsmamba2.models.model import shipped_graphs
 
     graph = next(graph for graph in shipped_graphs() if graph.path.stem == "tiny")
     random = np.random.default_rng(0)

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bsmamba2
-from bsmamba2 import DeviceError, ModelError, Separator, registry
+from bsmamba2 import DeviceError, ModelError, Separator
+from bsmamba2.models import registry
 from bsmamba2_pedalboard import Separate, SeparationEffect
 
 RATES = [8000, 44100, 48000, 192000]
@@ -186,7 +187,7 @@ def test_an_engine_is_trusted_only_where_that_was_said(monkeypatch, engine, trus
         asked.append(trust_engine)
         return engine()
 
-    monkeypatch.setattr("bsmamba2.models.open_engine", open_engine)
+    monkeypatch.setattr("bsmamba2.models.model.open_engine", open_engine)
     for make in (SeparationEffect, Separate):
         copy.copy(make("vocals.engine", **trust))
     assert asked == [bool(trust)] * 4

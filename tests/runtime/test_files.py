@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bsmamba2 import AudioError, Cancelled, ModelError, Separator
-from bsmamba2.encoding import Encoding
-from bsmamba2.song_file import SongFile
+from bsmamba2.files.encoding import Encoding
+from bsmamba2.files.song_file import SongFile
 
 
 def integers(path):
@@ -264,10 +264,10 @@ def test_two_songs_can_be_separated_at_once(stub, song):
 def test_what_is_longer_than_its_format_can_tell_is_rf64(stub, song, monkeypatch, name, told):
     path = song(name, "PCM_16", samples=100_000)
     if told:
-        monkeypatch.setattr("bsmamba2.encoding.MOST_BYTES", 300_000)
+        monkeypatch.setattr("bsmamba2.files.encoding.MOST_BYTES", 300_000)
     else:  # the header of a stream may say less than comes
-        monkeypatch.setattr("bsmamba2.song_file.SongFile.samples", 10)
-        monkeypatch.setattr("bsmamba2.encoding.MOST_BYTES", 300_000)
+        monkeypatch.setattr("bsmamba2.files.song_file.SongFile.samples", 10)
+        monkeypatch.setattr("bsmamba2.files.encoding.MOST_BYTES", 300_000)
     made = Separator(stub.lower_half_band()).separate_file(path)
     assert {(out.suffix, soundfile.info(out).format) for out in made.values()} == {(".wav", "RF64")}
     np.testing.assert_array_equal(sum(map(integers, made.values())), integers(path))

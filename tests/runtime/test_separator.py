@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 import bsmamba2
 from bsmamba2 import AudioError, Cancelled, DeviceError, ModelError, Separator
-from bsmamba2.models import shipped_graphs
+from bsmamba2.models.model import shipped_graphs
 
 
 @pytest.mark.parametrize("shape", [(500,), (1, 500), (500, 1), (2, 500), (500, 2), (1, 1)])
@@ -140,7 +140,7 @@ def test_a_name_or_path_is_opened_by_the_models(stub, monkeypatch):
     def open_engine(model, device, **_):
         return stub.half(name=f"{model}-on-{device}")
 
-    monkeypatch.setattr("bsmamba2.models.open_engine", open_engine)
+    monkeypatch.setattr("bsmamba2.models.model.open_engine", open_engine)
     assert Separator("voice", device="cpu").manifest.name == "voice-on-cpu"
 
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bsmamba2 import AudioError, Cancelled, ModelError, Separator
-from bsmamba2.schedule import Schedule
-from bsmamba2.separation import Separation
-from bsmamba2.step_stream import StepStream
-from bsmamba2.stft import istft, stft
+from bsmamba2.audio.schedule import Schedule
+from bsmamba2.audio.stft import istft, stft
+from bsmamba2.pipeline.song_pipeline import SongPipeline
+from bsmamba2.pipeline.step_stream import StepStream
 from bsmamba2.stream import Stream
 from support.streams import run_steps
 
@@ -26,7 +26,7 @@ LENGTHS = st.integers(0, 900)
 def step_stream(stepper, rate=44100, channels=2, schedule=(3, 2), cancel=None):
     def start():
         steps = StepStream(stepper, Schedule(*schedule), channels, cancel)
-        return Separation(steps, rate, channels)
+        return SongPipeline(steps, rate, channels)
 
     return Stream(start, stepper.manifest, rate, channels)
 

@@ -6,8 +6,8 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from bsmamba2 import Manifest
-from bsmamba2.manifest import METADATA_KEY
-from bsmamba2.models import shipped_graphs
+from bsmamba2.formats.manifest import METADATA_KEY
+from bsmamba2.models.model import shipped_graphs
 
 MANIFEST = Manifest("gain", n_fft=16, hop=4, chunk=64)
 

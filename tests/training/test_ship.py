@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bsmamba2.checkpoint import read_checkpoint
 from bsmamba2.errors import ModelError
-from bsmamba2.models import describe
+from bsmamba2.formats.checkpoint import read_checkpoint
+from bsmamba2.models.model import describe
 from bsmamba2_network import BSMamba2
 from bsmamba2_training.ship import ship
 
@@ -65,7 +65,7 @@ def test_of_several_runs_the_mean_is_shipped(run, sources, tmp_path):
 
 def test_shipped_weights_come_with_their_checks(run, sources, monkeypatch):
     ship([run], run / "weights", "first", "to be tested", sources)
-    monkeypatch.setattr("bsmamba2.verdict.SHIPPED", run / "weights/checks")
+    monkeypatch.setattr("bsmamba2.models.verdict.SHIPPED", run / "weights/checks")
     monkeypatch.setenv("BSMAMBA2_CACHE", str(run / "empty"))
     assert describe(run / "weights" / "first.safetensors").check is not None
     assert len(list((run / "weights/checks").iterdir())) == 2

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bsmamba2.array import Audio
-from bsmamba2.stft import istft, stft
+from bsmamba2.audio.array import Audio
+from bsmamba2.audio.stft import istft, stft
 from bsmamba2_training.voices import Array
 
 N_FFT, HOP = 2048, 512

@@ -27,9 +27,9 @@ import numpy as np
 import soxr
 
 from bsmamba2 import Separator
-from bsmamba2.array import Audio
+from bsmamba2.audio.array import Audio
 from bsmamba2.errors import AudioError, ModelError
-from bsmamba2.song_file import SongFile
+from bsmamba2.files.song_file import SongFile
 from bsmamba2_training.baselines import BASELINES
 from bsmamba2_training.layout import SUFFIXES, WHOLES, Song
 from bsmamba2_training.metrics import (

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from bsmamba2.array import Audio
+from bsmamba2.audio.array import Audio
 from bsmamba2.errors import AudioError, printable
 from bsmamba2_training.voices import SAMPLE_RATE
 

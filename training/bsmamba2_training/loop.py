@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from bsmamba2.schedule import Schedule
+from bsmamba2.audio.schedule import Schedule
 from bsmamba2_network import BSMamba2, native, spectrum
 from bsmamba2_training.layout import Song, songs, training_pools
 from bsmamba2_training.loss import separation_loss, silence_loss

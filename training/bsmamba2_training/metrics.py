@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from bsmamba2.array import Audio
+from bsmamba2.audio.array import Audio
 from bsmamba2_training.voices import SAMPLE_RATE, frame_levels_db
 
 DELTA = 1e-7

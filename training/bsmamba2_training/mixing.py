@@ -21,7 +21,7 @@ from pedalboard import (
 )
 from torch.utils.data import Dataset
 
-from bsmamba2.array import Audio
+from bsmamba2.audio.array import Audio
 from bsmamba2_training.layout import Pools, Track
 from bsmamba2_training.notes import play
 from bsmamba2_training.voices import SAMPLE_RATE, gate

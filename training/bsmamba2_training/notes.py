@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bsmamba2.array import Audio
+from bsmamba2.audio.array import Audio
 from bsmamba2_training.voices import SAMPLE_RATE
 
 Array = NDArray[np.float64]

@@ -21,7 +21,7 @@ import numpy as np
 import soundfile
 import torch
 
-from bsmamba2.array import Audio
+from bsmamba2.audio.array import Audio
 from bsmamba2.errors import AudioError
 from bsmamba2_training.layout import Song, Track, songs, training_pools, training_songs
 from bsmamba2_training.mixing import draw

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from bsmamba2.array import Audio
+from bsmamba2.audio.array import Audio
 from bsmamba2.errors import AudioError
 from bsmamba2_training import songs
 from bsmamba2_training.run import replacing

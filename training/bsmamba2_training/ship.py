@@ -2,7 +2,7 @@
 
     python -m bsmamba2_training.ship RUN... --name small --sources SET/SOURCES.md --licence "…"
 
-writes ``runtime/bsmamba2/weights/small.safetensors``, ``small.md`` and its checks into this
+writes ``runtime/bsmamba2/models/weights/small.safetensors``, ``small.md`` and its checks into this
 checkout; of several runs, the mean of their models. Weights called ``small`` are what ``bsmamba2
 separate`` runs where no model is named.
 """
@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-import bsmamba2
-from bsmamba2.check import snr_db
-from bsmamba2.checkpoint import CONFIG_KEY, LICENCE_KEY, read_checkpoint
+import bsmamba2.models
+from bsmamba2.audio.snr import snr_db
 from bsmamba2.errors import ModelError
-from bsmamba2.models import add_checks, find_graph
+from bsmamba2.formats.checkpoint import CONFIG_KEY, LICENCE_KEY, read_checkpoint
+from bsmamba2.models.model import add_checks, find_graph
 from bsmamba2_network import BSMamba2
 from bsmamba2_training.run import mean
 
@@ -129,7 +129,7 @@ def _table(sources: Path) -> str:
 @click.option("--licence", required=True, help="Of the weights, one line.")
 def main(runs: tuple[Path, ...], name: str, sources: Path, licence: str) -> None:
     """Put the mean of the models of every RUN into this checkout's runtime."""
-    folder = Path(bsmamba2.__file__).parent / "weights"
+    folder = Path(bsmamba2.models.__file__).parent / "weights"
     snr = ship(runs, folder, name, licence, sources)
     click.echo(f"wrote {folder / name}.safetensors and .md; float16 leaves {snr:.0f} dB")
 

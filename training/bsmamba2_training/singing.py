@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bsmamba2.array import Audio
+from bsmamba2.audio.array import Audio
 from bsmamba2_training.voices import LEVEL_DB, SAMPLE_RATE, Array, gate, levelled
 
 MAJOR = (0, 2, 4, 5, 7, 9, 11)

@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 from pedalboard import Reverb
 
-from bsmamba2.array import Audio
+from bsmamba2.audio.array import Audio
 from bsmamba2_training.singing import MAJOR
 from bsmamba2_training.voices import SAMPLE_RATE, gate, read_stereo
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from bsmamba2.array import Audio
+from bsmamba2.audio.array import Audio
 
 Array: TypeAlias = npt.NDArray[Any]
 """Of any type: what lies between audio and audio."""

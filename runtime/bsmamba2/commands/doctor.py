@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bsmamba2.doctor import ABSENT, BROKEN, WORKS, Finding, examine
+from bsmamba2.commands.diagnosis import ABSENT, BROKEN, WORKS, Finding, examine
 
 COLOURS = {WORKS: "green", ABSENT: "yellow", BROKEN: "red"}
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from bsmamba2 import models
-from bsmamba2.check import reproduce
-from bsmamba2.device import NAMES
-from bsmamba2.manifest import Manifest
+from bsmamba2.devices.device import NAMES
+from bsmamba2.formats.manifest import Manifest
+from bsmamba2.models import model as models
+from bsmamba2.models.check import reproduce
 
 
 @click.command(short_help="Tell what a model or checkpoint is.")

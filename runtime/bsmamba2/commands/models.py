@@ -18,9 +18,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from bsmamba2 import registry
-from bsmamba2.models import add_checks, describe
-from bsmamba2.ort_session import import_onnxruntime
+from bsmamba2.engines.ort_session import import_onnxruntime
+from bsmamba2.models import registry
+from bsmamba2.models.model import add_checks, describe
 
 
 @click.group(invoke_without_command=True, short_help="List models by name, or fetch one.")

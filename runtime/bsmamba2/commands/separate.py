@@ -10,13 +10,13 @@ from typing import Any, get_args
 
 import click
 
-from bsmamba2 import registry
-from bsmamba2.batch import Batch, Outcome
-from bsmamba2.device import NAMES
-from bsmamba2.display import Display, length
-from bsmamba2.encoding import Clip
-from bsmamba2.naming import DEFAULT_TEMPLATE
-from bsmamba2.plan import Asked
+from bsmamba2.batch.batch import Batch, Outcome
+from bsmamba2.batch.plan import OutputOptions
+from bsmamba2.commands.display import Display, length
+from bsmamba2.devices.device import NAMES
+from bsmamba2.files.encoding import Clip
+from bsmamba2.files.naming import DEFAULT_TEMPLATE
+from bsmamba2.models import registry
 from bsmamba2.separator import Separator
 
 
@@ -83,7 +83,7 @@ def separate(
     file beside the stems lets --resume skip songs whose stems are made and whose file, model and
     options are the same.
     """
-    wanted = Asked(stems=stems or None, **asked)
+    wanted = OutputOptions(stems=stems or None, **asked)
     separator = Separator(model, device)
     about = {"model": separator.manifest.name, "device": separator.device}
     if model is None and about["model"] in registry.ABOUT:

@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 
 HERE = Path(__file__).parent
-OUTPUT = HERE.parents[1] / "bsmamba2" / "cuda_kernels"
+OUTPUT = HERE.parents[1] / "bsmamba2" / "devices" / "cuda_kernels"
 SOURCES = ("mamba2_scan.cu", "call.h", "device.h", "product.h", "sequence.h")
 MACHINES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_120")
 """Machine code, for these GPUs and the later ones of the same generation."""

@@ -77,7 +77,7 @@ API cuLaunchKernel(void* function, unsigned x, unsigned, unsigned, unsigned thre
   return 0;
 }
 
-// What bsmamba2.cuda_memory calls: memory of the card is memory of the host.
+// What bsmamba2.devices.cuda_memory calls: memory of the card is memory of the host.
 API cuInit(unsigned) { return 0; }
 API cuDeviceGet(int* device, int index) { *device = index; return 0; }
 API cuDevicePrimaryCtxRetain(void** out, int) { *out = &context; return 0; }

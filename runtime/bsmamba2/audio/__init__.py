@@ -1,0 +1,1 @@
+"""Audio arrays and transforms: channels, resampling, Fourier, latency, schedules."""

@@ -1,0 +1,1 @@
+"""Many songs: planned first, recorded when done, resumed later."""

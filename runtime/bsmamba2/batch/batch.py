@@ -1,0 +1,229 @@
+"""Many songs, one after the other: planned first, and none stops the rest."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bsmamba2.batch.plan import FilePlan, OutputOptions, find_songs, without_own_outputs
+from bsmamba2.errors import AudioError, Cancelled, Error
+
+if TYPE_CHECKING:
+    from bsmamba2.formats.manifest import Manifest
+    from bsmamba2.pipeline.progress import Progress
+
+
+class SongSeparator(Protocol):
+    """What a batch needs of a :class:`bsmamba2.Separator`, which stands above this package."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    def separate_planned(
+        self,
+        plan: FilePlan,
+        *,
+        overwrite: bool = False,
+        record: bool = False,
+        resume: bool = False,
+        progress: Progress | None = None,
+    ) -> dict[str, Path]: ...
+
+
+class Watcher(Protocol):
+    """Who is told how a batch goes."""
+
+    def begin(self, plans: Sequence[FilePlan]) -> None: ...
+    def song(self, plan: FilePlan) -> None: ...
+    def report(self, done_seconds: float, total_seconds: float, speed: float) -> None: ...
+    def ended(self, plan: FilePlan) -> None: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a song."""
+
+    song: Path
+    outputs: Mapping[str, Path] = field(default_factory=dict)
+    """The files by stem; none where it failed."""
+    error: str = ""
+    """Why it failed, in a sentence that names it."""
+    is_bug: bool = False
+    """Whether it failed by our own fault."""
+    was_done: bool = False
+    """Whether an earlier run had made them."""
+    seconds: float = 0.0
+    """The time it took."""
+    song_seconds: float = 0.0
+    """The length of the song."""
+
+    def figures(self) -> dict[str, Any]:
+        """For a JSON object."""
+        if self.error:
+            return {"error": self.error}
+        outputs = {"outputs": {stem: str(path) for stem, path in self.outputs.items()}}
+        if self.was_done:
+            return {**outputs, "resumed": True}
+        speed = self.song_seconds / self.seconds if self.seconds else 0.0
+        return {**outputs, "seconds": round(self.seconds, 3), "speed": round(speed, 3)}
+
+
+class Batch:
+    """A run over many songs.
+
+    Args:
+        separator: makes the stems.
+        asked: what of.
+        watcher: is told how it goes.
+        overwrite, resume: as of :meth:`bsmamba2.Separator.separate_file`.
+    """
+
+    def __init__(
+        self,
+        separator: SongSeparator,
+        asked: OutputOptions,
+        watcher: Watcher,
+        *,
+        overwrite: bool = False,
+        resume: bool = False,
+    ) -> None:
+        self._separator = separator
+        self._asked = asked
+        self._watcher = watcher
+        self._overwrite = overwrite
+        self._resume = resume
+        self.plans: list[FilePlan] = []
+        """The songs to be separated."""
+        self.outcomes: list[Outcome] = []
+        """Of the songs that are finished, one way or another."""
+
+    @property
+    def done(self) -> list[Outcome]:
+        """The songs that an earlier run had finished."""
+        return [outcome for outcome in self.outcomes if outcome.was_done]
+
+    def plan(self, paths: Iterable[Path], directory: Path | None) -> None:
+        """Finds the songs, reads their headers, and keeps what is to be done.
+
+        What cannot be separated is an outcome already, and with ``resume`` what is done. A song
+        that is named twice is separated once.
+
+        Args:
+            paths: songs and folders of songs.
+            directory: for the stems. Default: each song's own folder.
+
+        Raises:
+            AudioError, ModelError: what is asked for can be had of no song.
+        """
+        self._asked.wanted(self._separator.manifest)
+        paths, plans, named = list(paths), [], []
+        for path in paths:
+            try:
+                for song, folder, is_named in find_songs([path], directory):
+                    named += [song] * is_named
+                    if plan := self._planned(song, folder):
+                        plans.append(plan)
+            except Error as error:
+                self._failed(path, error)
+        makers: dict[Path, Path] = {}
+        for plan in without_own_outputs(plans, named):
+            rival = self._rival(plan, makers)
+            if rival is not None and rival.absolute() == plan.song.absolute():
+                continue
+            if rival is not None:
+                self._failed(
+                    plan.song,
+                    AudioError(
+                        f"{plan.song} has the name of {rival}, whose stems are written to the same "
+                        "files: choose another folder for it with -o, or another --template"
+                    ),
+                )
+            elif self._resume and (made := plan.record.found()) and made.all_there:
+                self.outcomes.append(Outcome(plan.song, made.outputs, was_done=True))
+            else:
+                self.plans.append(plan)
+
+    def run(self) -> Iterator[Outcome]:
+        """Separates what was planned; yields the outcome of every song, the known ones first.
+
+        Raises:
+            Cancelled: the separator was told to stop.
+        """
+        yield from list(self.outcomes)
+        self._watcher.begin(self.plans)
+        for plan in self.plans:
+            self._watcher.song(plan)
+            yield self._run(plan)
+            self._watcher.ended(plan)
+
+    def _run(self, plan: FilePlan) -> Outcome:
+        clock = _Clock(self._watcher.report)
+        try:
+            outputs = self._separator.separate_planned(
+                plan,
+                overwrite=self._overwrite,
+                record=True,
+                resume=self._resume,
+                progress=clock.report,
+            )
+        except Cancelled:
+            raise
+        except Exception as error:
+            if os.environ.get("BSMAMBA2_DEBUG") and not isinstance(error, Error):
+                raise
+            return self._failed(plan.song, error)
+        outcome = Outcome(
+            plan.song, outputs, seconds=clock.seconds(), song_seconds=clock.song_seconds
+        )
+        self.outcomes.append(outcome)
+        return outcome
+
+    def _planned(self, song: Path, directory: Path | None) -> FilePlan | None:
+        try:
+            return self._asked.plan(song, directory, self._separator.manifest)
+        except AudioError as error:
+            self._failed(song, error)
+            return None
+
+    def _failed(self, song: Path, error: Exception) -> Outcome:
+        if isinstance(error, AudioError):  # names its file
+            text = str(error)
+        elif isinstance(error, Error):
+            text = f"{song}: {error}"
+        else:
+            text = (
+                f"{song}: {type(error).__name__}: {error}: this is a bug in bsmamba2, please "
+                "report it; set BSMAMBA2_DEBUG=1 for the traceback"
+            )
+        outcome = Outcome(song, error=text, is_bug=not isinstance(error, Error))
+        self.outcomes.append(outcome)
+        return outcome
+
+    def _rival(self, plan: FilePlan, makers: dict[Path, Path]) -> Path | None:
+        """A song before this one whose stems have the same names, whatever their suffixes."""
+        bases = [(plan.directory / name).absolute() for name in plan.names if name is not None]
+        rivals = [makers[base] for base in bases if base in makers]
+        if rivals:
+            return rivals[0]
+        makers.update(dict.fromkeys(bases, plan.song))
+        return None
+
+
+class _Clock:
+    """Times one song."""
+
+    def __init__(self, tell: Callable[[float, float, float], None]) -> None:
+        self._tell = tell
+        self._start = time.perf_counter()
+        self.song_seconds = 0.0
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start
+
+    def report(self, done_seconds: float, total_seconds: float) -> None:
+        self.song_seconds = total_seconds
+        self._tell(done_seconds, total_seconds, done_seconds / self.seconds())

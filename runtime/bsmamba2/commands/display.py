@@ -1,0 +1,85 @@
+"""The progress of a batch on a terminal: one display, all songs above, the present one below."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bsmamba2.batch.plan import FilePlan
+
+
+def length(seconds: float) -> str:
+    """3:07:05, or 7:05 below an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class Display:
+    """What :class:`bsmamba2.batch.batch.Batch` tells; silent where there is no terminal."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            # No markup: a song may be called "[red] x".
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            # Else what is piped would be shown on the terminal instead.
+            redirect_stdout=sys.stdout.isatty(),
+            disable=not console.is_terminal,
+        )
+        self._all: TaskID | None = None
+        self._song: TaskID | None = None
+        self._before = 0.0
+        self._count = self._total = 0
+
+    def __enter__(self) -> Display:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def begin(self, plans: Sequence[FilePlan]) -> None:
+        """All songs that are going to be separated."""
+        self._total = len(plans)
+        if len(plans) > 1:
+            seconds = sum(plan.seconds for plan in plans)
+            self._all = self._progress.add_task("", total=seconds, speed="")
+
+    def song(self, plan: FilePlan) -> None:
+        """The next song begins."""
+        if self._song is not None:
+            self._progress.remove_task(self._song)
+        self._count += 1
+        if self._all is not None:
+            self._progress.update(self._all, description=f"{self._count} of {self._total} songs")
+        self._song = self._progress.add_task(plan.song.name, total=None, speed="")
+
+    def report(self, done_seconds: float, total_seconds: float, speed: float) -> None:
+        """So much of the song is done."""
+        if self._song is not None:
+            self._progress.update(
+                self._song,
+                completed=done_seconds,
+                total=total_seconds,
+                speed=f"{speed:.1f}x real time",
+            )
+        if self._all is not None:
+            self._progress.update(self._all, completed=self._before + done_seconds)
+
+    def ended(self, plan: FilePlan) -> None:
+        """The song is done, or failed."""
+        self._before += plan.seconds
+        if self._all is not None:
+            self._progress.update(self._all, completed=self._before)

@@ -1,0 +1,1 @@
+"""Devices by name, the NVIDIA driver, and the native libraries."""

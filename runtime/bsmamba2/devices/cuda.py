@@ -1,0 +1,108 @@
+"""The scan's CUDA kernels: where they are, and how to call them on memory of a GPU.
+
+The kernels are files (``cuda_kernels``: machine code and PTX), the native library launches them
+through the driver. ONNX Runtime calls it as an operator; here is the same for any other owner of
+memory on a GPU, such as PyTorch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from pathlib import Path
+
+from bsmamba2.errors import DeviceError
+from bsmamba2.formats.manifest import Manifest
+
+KINDS = {"fp32": 0, "fp16": 1, "bf16": 2}
+"""What zxbcdt and y may be in."""
+HEAD_DIM = 64
+STATE_SIZES = (64, 128)
+"""The sizes that there are kernels for."""
+SETTING = "bsmamba2.cuda_kernels"
+"""Of an ONNX Runtime session: with the folder of the kernels, the library that is registered gives
+the session the operator on CUDA, and none on the CPU."""
+
+_POINTERS = (
+    "zxbcdt", "conv_weight", "conv_bias", "dt_bias", "A_log", "D", "norm_weight", "conv_state",
+    "ssm_state", "y", "conv_state_out", "ssm_state_out", "workspace",
+)  # fmt: skip
+
+
+class Call(ctypes.Structure):
+    """One call of the scan, as ``runtime/native/cuda/call.h`` declares it.
+
+    Tensors are addresses on the GPU, contiguous, of the shapes in ``docs/architecture.md``; zxbcdt
+    and y are of one of :data:`KINDS`, all others float32. An output that is 0 is not computed. The
+    workspace is filled in by the library.
+    """
+
+    _fields_ = (
+        ("batch", ctypes.c_int64),
+        ("length", ctypes.c_int64),
+        ("heads", ctypes.c_int32),
+        ("conv_batch", ctypes.c_int32),
+        ("ssm_batch", ctypes.c_int32),
+        ("reverse", ctypes.c_int32),
+        ("epsilon", ctypes.c_float),
+        *((name, ctypes.c_void_p) for name in _POINTERS),
+    )
+
+
+def kernels() -> Path:
+    """The folder of the compiled kernels."""
+    return Path(__file__).parent / "cuda_kernels"
+
+
+def kernels_version() -> str:
+    """The SHA-256 of the source that the kernels were compiled from."""
+    facts = json.loads((kernels() / "kernels.json").read_text(encoding="utf-8"))
+    return str(facts["source_sha256"])
+
+
+def has_kernels(manifest: Manifest) -> bool:
+    """Whether the scans of this model are of a size that there are kernels for."""
+    mixer = "layers.0.0.forward_blocks.0.mixer."
+    shapes = manifest.initialisers
+    try:
+        (heads,), (inner,) = shapes[f"{mixer}A_log"], shapes[f"{mixer}norm.weight"]
+        channels = shapes[f"{mixer}conv1d.weight"][0]
+    except (KeyError, ValueError, IndexError):
+        return False
+    return inner == heads * HEAD_DIM and (channels - inner) // 2 in STATE_SIZES
+
+
+def load(library: Path) -> ctypes.CDLL:
+    """Opens the native library and tells it where its kernels are."""
+    opened = ctypes.CDLL(str(library))
+    opened.bsmamba2_cuda_kernels.argtypes = [ctypes.c_char_p]
+    opened.bsmamba2_cuda_kernels.restype = None
+    opened.bsmamba2_cuda_scan.argtypes = [
+        ctypes.POINTER(Call), ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p,
+        ctypes.c_size_t,
+    ]  # fmt: skip
+    opened.bsmamba2_cuda_kernels(str(kernels()).encode())
+    return opened
+
+
+def scan(library: ctypes.CDLL, call: Call, kind: str, state_size: int, stream: int = 0) -> None:
+    """Puts a call on a stream of the GPU and returns; errors of the run show up later, as always.
+
+    Args:
+        library: from :func:`load`.
+        kind: of zxbcdt and y, one of :data:`KINDS`.
+        state_size: N, one of :data:`STATE_SIZES`; the head dimension is 64.
+        stream: a CUstream as a number; 0 is the default stream of the current context.
+
+    Raises:
+        DeviceError: no driver, a GPU without kernels, or a launch that failed.
+    """
+    if kind not in KINDS:
+        raise DeviceError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
+    if state_size not in STATE_SIZES:
+        raise DeviceError(f"state_size must be one of {STATE_SIZES}; got {state_size}")
+    sentence = ctypes.create_string_buffer(500)
+    if library.bsmamba2_cuda_scan(
+        ctypes.byref(call), KINDS[kind], state_size, stream, sentence, len(sentence)
+    ):
+        raise DeviceError(sentence.value.decode(errors="replace"))

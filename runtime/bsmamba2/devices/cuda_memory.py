@@ -1,0 +1,120 @@
+"""Memory of a card and the way there, through NVIDIA's driver alone: what an engine without
+PyTorch needs of CUDA."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bsmamba2.audio.array import Audio
+from bsmamba2.devices import nvidia
+from bsmamba2.devices.libraries import open_library
+from bsmamba2.errors import DeviceError
+
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
+_NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
+
+
+class CudaStream:
+    """A queue of work on one card. Copies wait in it behind what was put there before."""
+
+    def __init__(self, index: int) -> None:
+        library = open_library(*nvidia.CUDA)
+        if library is None:
+            raise DeviceError("there is no NVIDIA driver: install one, or use --device cpu")
+        self._library = library
+        device = ctypes.c_int()
+        self._context, self._stream = ctypes.c_void_p(), ctypes.c_void_p()
+        self._event = ctypes.c_void_p()
+        self.call("cuInit", 0)
+        self.call("cuDeviceGet", ctypes.byref(device), index)
+        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), device)
+        self.enter()
+        self.call("cuStreamCreate", ctypes.byref(self._stream), _NON_BLOCKING)
+        self.call("cuEventCreate", ctypes.byref(self._event), _NO_TIMING)
+
+    @property
+    def handle(self) -> int:
+        """What other libraries take as a cudaStream_t."""
+        return self._stream.value or 0
+
+    def enter(self) -> None:
+        """Makes the card's context that of the calling thread; before each use of the stream."""
+        self.call("cuCtxSetCurrent", self._context)
+
+    def follow(self, other: CudaStream) -> None:
+        """What is put here from now on waits, on the card, for all that is on the other by now."""
+        self.call("cuEventRecord", other._event, other._stream)
+        self.call("cuStreamWaitEvent", self._stream, other._event, 0)
+
+    def wait(self) -> None:
+        """Until all that was put on the stream is done."""
+        self.call("cuStreamSynchronize", self._stream)
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """A function of the driver's.
+
+        Raises:
+            DeviceError: it failed.
+        """
+        status = getattr(self._library, name)(*arguments)
+        if status:
+            text = ctypes.c_char_p()
+            self._library.cuGetErrorString(status, ctypes.byref(text))
+            reason = (text.value or b"unknown error").decode("ascii", "replace")
+            mend = "; use shorter chunks, or free the card's memory" if status == 2 else ""
+            raise DeviceError(f"the NVIDIA card failed at {name}: {reason}{mend}")
+
+
+class CudaBuffer:
+    """float32 on the card, and the same in pinned memory of the host; grows, never shrinks."""
+
+    def __init__(self, stream: CudaStream) -> None:
+        self._stream = stream
+        self._bytes = 0
+        self._device, self._host = ctypes.c_uint64(), ctypes.c_void_p()
+
+    @property
+    def address(self) -> int:
+        """On the card."""
+        return self._device.value
+
+    def reserve(self, shape: Sequence[int]) -> None:
+        """Makes room for an array of this shape."""
+        wanted = 4 * math.prod(shape)
+        if wanted <= self._bytes:
+            return
+        if self._bytes:
+            self._stream.call("cuMemFree_v2", self._device)
+            self._stream.call("cuMemFreeHost", self._host)
+            self._bytes = 0
+        self._stream.call("cuMemAlloc_v2", ctypes.byref(self._device), ctypes.c_size_t(wanted))
+        self._stream.call("cuMemAllocHost_v2", ctypes.byref(self._host), ctypes.c_size_t(wanted))
+        self._bytes = wanted
+
+    def host(self, shape: Sequence[int]) -> Audio:
+        """The pinned memory as an array."""
+        self.reserve(shape)
+        floats = ctypes.cast(self._host, ctypes.POINTER(ctypes.c_float))
+        return np.ctypeslib.as_array(floats, tuple(shape))
+
+    def upload(self, values: Audio) -> None:
+        """Copies to the card, on the stream."""
+        self.host(values.shape)[...] = values
+        size = ctypes.c_size_t(values.nbytes)
+        self._stream.call("cuMemcpyHtoDAsync_v2", self._device, self._host, size, self._handle)
+
+    def download(self, shape: Sequence[int]) -> Audio:
+        """Copies from the card, waits, and gives an array of its own."""
+        size = ctypes.c_size_t(4 * math.prod(shape))
+        self._stream.call("cuMemcpyDtoHAsync_v2", self._host, self._device, size, self._handle)
+        self._stream.wait()
+        return self.host(shape).copy()
+
+    @property
+    def _handle(self) -> ctypes.c_void_p:
+        return ctypes.c_void_p(self._stream.handle)

@@ -1,0 +1,106 @@
+"""What NVIDIA's driver says of itself and of its cards, with no CUDA toolkit installed.
+
+The driver's own library is asked (CUDA driver API; the release is NVML's to tell), so the answer
+respects ``CUDA_VISIBLE_DEVICES``, and card N here is ``cuda:N``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from functools import cache
+
+from bsmamba2.devices.libraries import open_library
+
+CUDA = ("libcuda.so.1", "nvcuda.dll")
+NVML = ("libnvidia-ml.so.1", "nvml.dll")
+
+_COMPUTE_MAJOR, _COMPUTE_MINOR = 75, 76  # CUdevice_attribute
+
+
+@dataclass(frozen=True)
+class Card:
+    """One GPU."""
+
+    name: str
+    compute: tuple[int, int]
+    """Compute capability, e.g. (9, 0)."""
+    memory: int
+    """Bytes."""
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The driver, and the cards that it lets this process see."""
+
+    cards: tuple[Card, ...] = ()
+    cuda: tuple[int, int] = (0, 0)
+    """The newest CUDA that it can run."""
+    release: str = "unknown"
+    """Its own version, e.g. ``580.65.06``."""
+    fault: str = ""
+    """Why it shows no cards, in its own words; empty where it works."""
+
+
+@cache
+def driver() -> Driver | None:
+    """The driver of this machine; None where there is none. OutputOptions once a process."""
+    cuda = open_library(*CUDA)
+    if cuda is None:
+        return None
+    try:
+        return Driver(_cards(cuda), _version(cuda), _release())
+    except _RefusedError as refused:
+        return Driver(cuda=_version(cuda), release=_release(), fault=str(refused))
+
+
+def compute_capability(index: int) -> tuple[int, int]:
+    """Of card N, e.g. (9, 0); (0, 0) where there is no such card."""
+    known = driver()
+    return known.cards[index].compute if known and index < len(known.cards) else (0, 0)
+
+
+class _RefusedError(Exception):
+    """A call of the driver's that failed."""
+
+
+def _call(library: ctypes.CDLL, name: str, *arguments: object) -> None:
+    status = getattr(library, name)(*arguments)
+    if status != 0:
+        text = ctypes.c_char_p()
+        known = library.cuGetErrorString(status, ctypes.byref(text)) == 0 and text.value
+        raise _RefusedError(known.decode("ascii", "replace") if known else f"{name} gave {status}")
+
+
+def _cards(cuda: ctypes.CDLL) -> tuple[Card, ...]:
+    count = ctypes.c_int()
+    _call(cuda, "cuInit", 0)
+    _call(cuda, "cuDeviceGetCount", ctypes.byref(count))
+    return tuple(_card(cuda, index) for index in range(count.value))
+
+
+def _card(cuda: ctypes.CDLL, index: int) -> Card:
+    device, major, minor, memory = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
+    name = ctypes.create_string_buffer(256)
+    _call(cuda, "cuDeviceGet", ctypes.byref(device), index)
+    _call(cuda, "cuDeviceGetName", name, len(name), device)
+    _call(cuda, "cuDeviceTotalMem_v2", ctypes.byref(memory), device)
+    _call(cuda, "cuDeviceGetAttribute", ctypes.byref(major), _COMPUTE_MAJOR, device)
+    _call(cuda, "cuDeviceGetAttribute", ctypes.byref(minor), _COMPUTE_MINOR, device)
+    return Card(name.value.decode("utf-8", "replace"), (major.value, minor.value), memory.value)
+
+
+def _version(cuda: ctypes.CDLL) -> tuple[int, int]:
+    number = ctypes.c_int()
+    cuda.cuDriverGetVersion(ctypes.byref(number))  # 13010 is 13.1
+    return number.value // 1000, number.value % 1000 // 10
+
+
+def _release() -> str:
+    nvml = open_library(*NVML)
+    if nvml is None or nvml.nvmlInit_v2() != 0:
+        return "unknown"
+    text = ctypes.create_string_buffer(96)
+    told = nvml.nvmlSystemGetDriverVersion(text, len(text)) == 0
+    nvml.nvmlShutdown()
+    return text.value.decode("ascii", "replace") if told else "unknown"

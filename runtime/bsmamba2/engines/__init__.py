@@ -1,0 +1,1 @@
+"""Engines: what runs a chunk or a step, in ONNX Runtime or TensorRT."""

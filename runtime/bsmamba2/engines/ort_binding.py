@@ -1,0 +1,129 @@
+"""Runs an ONNX Runtime session with its input and output bound to memory of the device.
+
+Only audio or spectra cross the bus, into buffers that stay where they are. So a shape that keeps
+coming can be recorded once as a CUDA graph and replayed, which spares the launches of some thousand
+kernels a chunk.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from bsmamba2.audio.array import Audio
+from bsmamba2.audio.snr import snr_db
+
+log = logging.getLogger("bsmamba2")
+
+REPEATS = 3
+"""A shape that came so often will come more often: then it is recorded."""
+REPLAY_DB = 90.0
+"""What a replay must agree with a plain run to."""
+
+_GRAPH, _NO_GRAPH = "1", "-1"  # ONNX Runtime's gpu_graph_id
+
+Calls: TypeAlias = "SimpleQueue[tuple[Future[Audio], Callable[[Audio], Audio], Audio] | None]"
+"""Where an answer goes, what makes it, and of what; None is the end."""
+
+
+class BoundSession:
+    """A session of one input and one output of the same sizes behind the stems' axis.
+
+    May be shared between threads, which take turns: the buffers are one set. All runs are made by
+    one thread, as ONNX Runtime keeps handles of CUDA's libraries and recorded graphs for each
+    thread, and as long as the session: every thread of a caller's would record anew, and leave its
+    share of the card's memory taken.
+
+    Args:
+        ort: the onnxruntime package.
+        session: an ``onnxruntime.InferenceSession``.
+        memory: ONNX Runtime's name of the device's memory, and its index: ``("cuda", 0)``.
+        stems: the second size of the output.
+    """
+
+    def __init__(self, ort: Any, session: Any, memory: tuple[str, int], stems: int) -> None:
+        self._ort, self._session, self._memory, self._stems = ort, session, memory, stems
+        options = session.get_provider_options().values()
+        self._may_record = any(given.get("enable_cuda_graph") == "1" for given in options)
+        self._recorded: _Buffers | None = None
+        self._plain: _Buffers | None = None
+        self._runs = 0  # of the plain buffers
+        self._calls: Calls = SimpleQueue()
+        # No pool of the library's: it takes no call once the main thread has ended.
+        threading.Thread(target=_serve, args=(self._calls,), daemon=True).start()
+        weakref.finalize(self, self._calls.put, None)
+
+    def run(self, values: Audio) -> Audio:
+        """(batch, …) to (batch, stems, …); raises what ONNX Runtime raises."""
+        stems: Future[Audio] = Future()
+        self._calls.put((stems, self._run, values))
+        return stems.result()
+
+    def _run(self, values: Audio) -> Audio:
+        if self._recorded is not None and self._recorded.shape == values.shape:
+            return self._recorded.run(values, _GRAPH)
+        if self._plain is None or self._plain.shape != values.shape:
+            self._plain, self._runs = None, 0  # the old buffers go before the new ones come
+            self._plain = _Buffers(self, values.shape)
+        stems = self._plain.run(values, _NO_GRAPH)
+        self._runs += 1
+        if self._may_record and self._runs == REPEATS:
+            self._record(self._plain, values, stems)
+        return stems
+
+    def _record(self, buffers: _Buffers, values: Audio, wanted: Audio) -> None:
+        """Records these buffers' run, and trusts the record if it gives what a plain run gave."""
+        self._may_record = False  # one shape, one try
+        try:
+            buffers.run(values, _GRAPH)
+            replayed = snr_db(wanted, buffers.run(values, _GRAPH))
+        except Exception as error:  # the binding raises bare exceptions of many classes
+            log.warning("CUDA graphs are not used, recording one failed: %s", error)
+            self._plain = None
+            return
+        if replayed >= REPLAY_DB:
+            self._recorded, self._plain = buffers, None
+        else:
+            log.warning("CUDA graphs are not used: a replay is %.0f dB from a run", replayed)
+
+
+def _serve(calls: Calls) -> None:
+    """Makes calls one after the other, until a session that nobody has any more ends them."""
+    while (call := calls.get()) is not None:
+        answer, run, values = call
+        try:
+            answer.set_result(run(values))
+        except BaseException as error:  # it belongs to whoever waits for the answer
+            answer.set_exception(error)
+        del call, answer, run, values  # or this thread would keep its session
+
+
+class _Buffers:
+    """Input and output of one shape on the device, bound to the session."""
+
+    def __init__(self, bound: BoundSession, shape: tuple[int, ...]) -> None:
+        make = bound._ort.OrtValue.ortvalue_from_shape_and_type
+        self.shape = shape
+        self._ort, self._session = bound._ort, bound._session
+        self._input = make(shape, np.float32, *bound._memory)
+        stems = (shape[0], bound._stems, *shape[1:])
+        self._output = make(stems, np.float32, *bound._memory)
+        self._binding = self._session.io_binding()
+        self._binding.bind_ortvalue_input(self._session.get_inputs()[0].name, self._input)
+        self._binding.bind_ortvalue_output(self._session.get_outputs()[0].name, self._output)
+
+    def run(self, values: Audio, graph: str) -> Audio:
+        options = self._ort.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", graph)
+        self._input.update_inplace(np.ascontiguousarray(values))
+        self._session.run_with_iobinding(self._binding, options)
+        stems: Audio = self._output.numpy()
+        # On the CPU this is the buffer itself, which the next run writes over.
+        return stems.copy() if self._output.device_name() == "cpu" else stems

@@ -1,0 +1,58 @@
+"""Where ONNX Runtime put a model's nodes: on the device that was asked for, or there is an error.
+
+A node without a kernel on the device would run on the CPU, with copies both ways: many times
+slower, and nothing would tell. ONNX Runtime's own record of the assignment is asked, not its log.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from bsmamba2.errors import DeviceError
+
+if TYPE_CHECKING:
+    from bsmamba2.devices.device import Device
+
+__all__ = ["RECORD", "SHAPE_ARITHMETIC", "require_placement"]
+
+RECORD = "session.record_ep_graph_assignment_info"
+"""The session's setting without which there is no record."""
+
+CPU = "CPUExecutionProvider"
+
+# Lengths are a few integers, which ONNX Runtime keeps on the CPU on purpose. The record holds
+# operators and no types; but all of these have kernels for floats on every GPU provider, so one
+# that lands on the CPU computes a length.
+SHAPE_ARITHMETIC = {
+    "Add", "And", "Cast", "Concat", "Constant", "ConstantOfShape", "Div", "Equal", "Expand",
+    "Flatten", "Gather", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Max",
+    "Min", "Mod", "Mul", "Neg", "Not", "Or", "Range", "ReduceMax", "ReduceMin", "ReduceProd",
+    "Reshape", "Shape", "Size", "Slice", "Split", "Squeeze", "Sub", "Unsqueeze", "Where",
+}  # fmt: skip
+
+
+def require_placement(session: Any, device: Device, provider: str) -> None:
+    """Refuses a session of which anything but shape arithmetic runs on another provider.
+
+    Args:
+        session: an ``onnxruntime.InferenceSession`` that was made with :data:`RECORD`.
+        provider: ONNX Runtime's name of what runs the device.
+
+    Raises:
+        DeviceError: naming the operators and where they are.
+    """
+    elsewhere: Counter[tuple[str, str]] = Counter()
+    for part in session.get_provider_graph_assignment_info():
+        for node in part.get_nodes() if part.ep_name != provider else ():
+            standard = node.domain in ("", "ai.onnx")
+            if part.ep_name != CPU or not (standard and node.op_type in SHAPE_ARITHMETIC):
+                elsewhere[node.op_type, part.ep_name] += 1
+    if elsewhere:
+        found = ", ".join(f"{n} {op} on {where}" for (op, where), n in elsewhere.most_common(4))
+        more = " and more" if len(elsewhere) > 4 else ""
+        raise DeviceError(
+            f"device {device} was asked for, but it has no kernels for part of this model ({found}"
+            f"{more}): upgrade ONNX Runtime, export the model with --target ort, or use --device "
+            "cpu"
+        )

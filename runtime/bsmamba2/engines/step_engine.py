@@ -1,0 +1,209 @@
+"""Runs the steps of a stream: spectra in and out, the states kept where the model runs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bsmamba2.audio import stft
+from bsmamba2.audio.array import Audio
+from bsmamba2.audio.schedule import Schedule
+from bsmamba2.engines.ort_session import first_line, import_onnxruntime, open_session
+from bsmamba2.errors import AudioError, ModelError
+from bsmamba2.formats.manifest import Manifest
+from bsmamba2.formats.onnx_file import OnnxFile
+
+
+class StepEngine:
+    """A streaming model in an ONNX Runtime session, and the states of one stream.
+
+    States are large (195 MB at the paper's size) and change with every step, so they never pass
+    through NumPy: two sets of buffers lie on the session's device, a step reads one and writes the
+    other, and they change places. Not to be shared between threads.
+
+    Args:
+        manifest: in place of the file's own, where a checkpoint was poured in.
+
+    The other arguments, and what is raised: :func:`bsmamba2.engines.ort_session.open_session`.
+    """
+
+    def __init__(
+        self,
+        file: OnnxFile,
+        device: str = "auto",
+        weights: Mapping[str, Audio] | None = None,
+        manifest: Manifest | None = None,
+        threads: int | None = None,
+        kernel: bool = True,
+    ) -> None:
+        if not file.manifest.streaming:
+            raise ModelError(
+                f"{file.path.name} takes whole chunks, not the steps of a stream: export it with "
+                "--streaming"
+            )
+        self.manifest = manifest or file.manifest
+        self._session, self.device = open_session(file, device, weights, threads, kernel)
+        states = self.manifest.states
+        expected = {"block", "lookahead", *(state.name for state in states)}
+        if {value.name for value in self._session.get_inputs()} != expected:
+            raise ModelError(
+                f"{file.path.name} does not take the inputs that its manifest lists "
+                f"({', '.join(sorted(expected))}): export it again"
+            )
+        self._make = import_onnxruntime().OrtValue
+        kind, _, index = self.device.partition(":")
+        self._place = "cpu" if kind == "cpu" else "cuda", int(index or 0)
+        # A state of one sequence is every sequence's, so the start is the same for any batch.
+        zeros = [np.zeros((1, *state.shape[1:]), np.float32) for state in states]
+        self._start = [self._make.ortvalue_from_numpy(zero, *self._place) for zero in zeros]
+        self._carried, self._batch = self._start, 0
+        self._buffers: list[list[Any]] = []
+
+    def another(self) -> StepEngine:
+        """The same model for another stream: the session is shared, the states are not.
+
+        Each may run in a thread of its own.
+        """
+        twin = copy.copy(self)
+        twin._carried, twin._batch, twin._buffers = self._start, 0, []
+        return twin
+
+    def reset(self) -> None:
+        """Forgets the stream: the next step is the first of another."""
+        self._carried = self._start
+
+    def step(self, block: Audio, lookahead: Audio) -> tuple[Audio, Audio]:
+        """The next block of the stream, with a look at what follows it.
+
+        :class:`~bsmamba2.audio.schedule.Schedule` says which frames belong in a step. A step that
+        raises leaves the stream where it was.
+
+        Args:
+            block: (batch, channels, frames, bins, 2), float32; a batch is as many streams at once.
+            lookahead: the frames after the block, at least one.
+
+        Returns:
+            The stems of both, (batch, stems, channels, frames, bins, 2).
+
+        Raises:
+            AudioError: a spectrum of another shape or type, or another batch than the step before.
+            ModelError: ONNX Runtime failed to run the model.
+        """
+        self._check(block, lookahead)
+        written = self._written(block.shape[0])
+        stems = self._run(block, lookahead, self._carried, written)
+        self._carried = written
+        return stems
+
+    def whole(self, spectrum: Audio) -> Audio:
+        """A spectrum by itself, as if the network saw it all at once; no stream is touched.
+
+        Args:
+            spectrum: (batch, channels, frames, bins, 2), float32, at least one frame.
+
+        Returns:
+            (batch, stems, channels, frames, bins, 2).
+
+        Raises:
+            ModelError: ONNX Runtime failed to run the model.
+        """
+        # The last step of a stream has one frame as its lookahead, and here it is the first too.
+        stems = self._run(spectrum[:, :, :-1], spectrum[:, :, -1:], self._start, [])
+        return np.concatenate(stems, axis=3)
+
+    def _run(
+        self, block: Audio, lookahead: Audio, before: list[Any], after: list[Any]
+    ) -> tuple[Audio, Audio]:
+        """One run of the session, from the states ``before`` to ``after``, which none may want."""
+        binding = self._session.io_binding()
+        for name in ("block_stems", "lookahead_stems"):
+            binding.bind_output(name, "cpu")
+        names = [state.name for state in self.manifest.states]
+        for name, value in zip(names, before, strict=True):
+            binding.bind_ortvalue_input(name, value)
+        for name, value in zip(names, after, strict=bool(after)):
+            binding.bind_ortvalue_output(f"next_{name}", value)
+        binding.bind_cpu_input("block", np.ascontiguousarray(block))
+        binding.bind_cpu_input("lookahead", np.ascontiguousarray(lookahead))
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # the binding raises bare exceptions of many classes
+            raise ModelError(f"{self.manifest.name} failed to run: {first_line(error)}") from None
+        stems = binding.get_outputs()
+        return stems[0].numpy(), stems[1].numpy()
+
+    def _written(self, batch: int) -> list[Any]:
+        """The set of buffers that is not carried, of this batch."""
+        if batch != self._batch:
+            self._buffers = []  # the old ones go before the new ones come
+            self._buffers = [self._allocate(batch) for _ in range(2)]
+            self._batch = batch
+        one, other = self._buffers
+        return other if self._carried is one else one
+
+    def _allocate(self, batch: int) -> list[Any]:
+        make = self._make.ortvalue_from_shape_and_type
+        shapes = [state.shape for state in self.manifest.states]
+        return [make((batch * n, *sizes), np.float32, *self._place) for n, *sizes in shapes]
+
+    def _check(self, block: Audio, lookahead: Audio) -> None:
+        manifest = self.manifest
+        for name, spectrum, least in (("block", block, 0), ("lookahead", lookahead, 1)):
+            batch, frames = (*spectrum.shape[::2], 0, 0)[:2]
+            wanted = (batch, manifest.channels, frames, manifest.bins, 2)
+            if spectrum.shape != wanted or spectrum.dtype != np.float32 or frames < least:
+                raise AudioError(
+                    f"{name} must be float32 of (batch, {manifest.channels}, frames ≥ {least}, "
+                    f"{manifest.bins}, 2); got {spectrum.dtype} of {spectrum.shape}"
+                )
+        streams = block.shape[0] if self._carried is self._start else self._batch
+        for name, spectrum in (("block", block), ("lookahead", lookahead)):
+            if spectrum.shape[0] != streams:
+                raise AudioError(
+                    f"{name} must be a batch of {streams}, as the stream is; got "
+                    f"{spectrum.shape[0]}: reset before another stream"
+                )
+
+
+class StepsAsEngine:
+    """A streaming model as an engine of whole chunks: the same network, without a lookahead's end.
+
+    May be shared between threads, as every :class:`bsmamba2.formats.protocols.Engine`.
+    """
+
+    def __init__(self, steps: StepEngine) -> None:
+        self.steps = steps
+        self.manifest = steps.manifest
+        self.device = steps.device
+
+    def run(self, chunk: Audio) -> Audio:
+        """See :meth:`bsmamba2.formats.protocols.Engine.run`."""
+        n_fft, hop, samples = self.manifest.n_fft, self.manifest.hop, chunk.shape[-1]
+        stems = self._separate(stft.stft(chunk, n_fft, hop)[np.newaxis])[0]
+        return stft.istft(stems, n_fft, hop, samples)
+
+    def _separate(self, spectrum: Audio) -> Audio:
+        return self.steps.whole(spectrum)
+
+
+class SteppedEngine(StepsAsEngine):
+    """A streaming model as an engine for which every chunk is a stream of its own, in steps.
+
+    Args:
+        schedule: the frames of a step.
+    """
+
+    def __init__(self, steps: StepEngine, schedule: Schedule) -> None:
+        super().__init__(steps)
+        self._schedule = schedule
+
+    def _separate(self, spectrum: Audio) -> Audio:
+        stream = self.steps.another()
+        done: list[Audio] = []
+        for step in self._schedule.steps(spectrum.shape[2]):
+            stems = stream.step(spectrum[:, :, step.block], spectrum[:, :, step.lookahead])
+            done += stems if step.last else stems[:1]
+        return np.concatenate(done, axis=3)

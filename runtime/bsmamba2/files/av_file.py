@@ -1,0 +1,133 @@
+"""Songs that libsndfile does not read (M4A, AAC, MP4, WMA, Opus in Matroska), through FFmpeg.
+
+PyAV is an extra, and is asked only where libsndfile gives up. A stranger's file chooses neither the
+demuxer, beyond those listed, nor another file or address to read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bsmamba2.audio.fifo import Fifo
+from bsmamba2.errors import AudioError, MissingExtra
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from bsmamba2.audio.array import Exact
+
+_SUFFIXES = ".3gp .aac .m4a .m4b .mka .mkv .mov .mp4 .webm .wma"
+SUFFIXES = frozenset(_SUFFIXES.split())
+"""What people expect to be read, and only FFmpeg reads."""
+
+OPTIONS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "aac,aiff,ape,asf,caf,dsf,flac,matroska,mov,mp3,ogg,tta,wav,webm,wv",
+}
+
+
+class AvFile:
+    """A song through PyAV, with what is used of ``soundfile.SoundFile``.
+
+    Raises:
+        MissingExtra: PyAV is not installed.
+        AudioError: FFmpeg does not read it, or there is no audio in it.
+    """
+
+    format = "FFmpeg"
+    """No container of libsndfile's: stems are written as those of a lossy song."""
+
+    def __init__(self, path: Path) -> None:
+        self._av = import_av(path)
+        self._path = path
+        try:
+            self._container = self._av.open(str(path), options=OPTIONS)
+        except (self._av.error.FFmpegError, OSError, ValueError) as error:
+            raise AudioError(
+                f"{path} is not audio that FFmpeg reads ({reason(error)}): convert it to WAV or "
+                "FLAC first"
+            ) from None
+        streams = self._container.streams.audio
+        if not streams:
+            self.close()
+            raise AudioError(f"{path} has no audio in it: give a song")
+        self._stream = streams[0]
+        context = self._stream.codec_context
+        if context is None:
+            self.close()
+            raise AudioError(f"{path} has audio that FFmpeg cannot decode: convert it to WAV first")
+        self.samplerate = int(context.sample_rate or 0)
+        self.channels = int(context.layout.nb_channels)
+        self.subtype = str(context.name)
+        self._arrived: Fifo[np.float64] = Fifo(self.channels, np.float64)
+        self._frames = self._decoded()
+
+    @property
+    def frames(self) -> int:
+        """The length that the container states, in samples; 0 where it states none."""
+        stream = self._stream
+        if stream.duration is not None and stream.time_base is not None:
+            return int(stream.duration * stream.time_base * self.samplerate)
+        if self._container.duration is not None:
+            return int(self._container.duration * self.samplerate / self._av.time_base)
+        return 0
+
+    def read(self, frames: int, dtype: str = "float64", always_2d: bool = True) -> Exact:
+        """The next (frames, channels), fewer at the end.
+
+        Raises:
+            AudioError: it cannot be read on.
+        """
+        while len(self._arrived) < frames:
+            samples = next(self._frames, None)
+            if samples is None:
+                break
+            self._arrived.append(samples)
+        return self._arrived.take(min(frames, len(self._arrived))).T
+
+    def close(self) -> None:
+        self._container.close()
+
+    def _decoded(self) -> Iterator[Exact]:
+        """(channels, n) a frame, in the layout and at the rate of the first."""
+        resampler = self._av.AudioResampler("dblp", rate=self.samplerate)
+        try:
+            for frame in self._container.decode(self._stream):
+                for part in resampler.resample(frame):
+                    yield self._checked(part.to_ndarray())
+            for part in resampler.resample(None):
+                yield self._checked(part.to_ndarray())
+        except (self._av.error.FFmpegError, ValueError) as error:
+            raise AudioError(
+                f"{self._path} cannot be read on ({reason(error)}): it is damaged, get it again"
+            ) from None
+
+    def _checked(self, samples: Any) -> Exact:
+        if samples.shape[0] != self.channels:
+            raise ValueError("the number of channels changes")
+        checked: Exact = samples
+        return checked
+
+
+def import_av(path: Path) -> Any:
+    """PyAV, or the line that installs it.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        import av
+    except ImportError:
+        raise MissingExtra(
+            f'{path} needs FFmpeg to be read: pip install "bsmamba2[av]", or convert it to WAV or '
+            "FLAC first"
+        ) from None
+    return av
+
+
+def reason(error: Exception) -> str:
+    """The first line of what FFmpeg says, without the path."""
+    return str(getattr(error, "strerror", None) or error).splitlines()[0][:200]

@@ -1,0 +1,199 @@
+"""Checkpoints as NumPy tensors by the names that BSMamba2 gives them, strictly checked.
+
+Nothing in a checkpoint is ever run: see :mod:`bsmamba2.torch_file`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+
+from bsmamba2.audio.array import Audio
+from bsmamba2.errors import ModelError, printable
+from bsmamba2.files.hashing import file_sha256
+from bsmamba2.formats.pickle_reader import read_torch_file, widen_bfloat16
+
+CONFIG_KEY = "bsmamba2.config"
+"""Under this key a safetensors file of ours holds the network's sizes, as JSON."""
+
+LICENCE_KEY = "bsmamba2.licence"
+"""Under this key it holds what the weights are licensed under, in one line."""
+
+MARK = "layers.0.0.forward_blocks.0.mixer.A_log"
+"""A tensor that every BSMamba2 has and no other network."""
+
+_SAFETENSORS_DTYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "?",
+}
+_WRAPPERS = ("state_dict", "model_state_dict", "state")
+_FOREIGN = (
+    ("BN_mask.", "TS-BSMamba2 (arXiv 2409.06245), another network with a similar name"),
+    ("separator_mask.", "TS-BSMamba2 (arXiv 2409.06245), another network with a similar name"),
+    (".to_qkv.", "a RoFormer, which has attention where BSMamba2 has Mamba2"),
+    ("rotary_embed.", "a RoFormer, which has attention where BSMamba2 has Mamba2"),
+    (".mixer.x_proj.", "a band-split Mamba of the first version, not Mamba2"),
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors by the names that BSMamba2 gives them, in float32."""
+
+    tensors: Mapping[str, Audio]
+    metadata: Mapping[str, str]
+    """What a safetensors file says of itself; empty for others."""
+    sha256: str
+    name: str
+    """The file's stem."""
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Reads a ``.safetensors`` file or a PyTorch zip (``.ckpt``, ``.pt``, ``.pth``).
+
+    State dicts wrapped in ``state_dict``, ``model_state_dict`` or ``state``, prefixes of wrapping
+    modules, and the windows that the authors' Lightning file keeps are taken off.
+
+    Raises:
+        ModelError: not a checkpoint, of another network, damaged, or carrying code.
+    """
+    if path.is_dir():
+        raise ModelError(f"the checkpoint {path} is not a file but a folder")
+    try:
+        with path.open("rb") as file:
+            head = file.read(256)
+    except OSError as error:
+        raise ModelError(f"the checkpoint {path} cannot be read: {error.strerror}") from None
+    if not head:
+        raise ModelError(f"the checkpoint {path} is empty (0 bytes): download it again")
+    metadata: dict[str, str] = {}
+    if path.suffix == ".safetensors":
+        tensors, metadata = _read_safetensors(path)
+    elif head.startswith(b"PK\x03\x04"):
+        tensors = _state_dict(read_torch_file(path), path)
+    else:
+        raise ModelError(f"{path} is no checkpoint: {_looks_like(head)}")
+    tensors = _plain_names(tensors)
+    for mark, what in _FOREIGN:
+        if any(mark in key for key in tensors):
+            raise ModelError(f"{path} is a checkpoint of {what}; bsmamba2 runs BSMamba2 alone")
+    return Checkpoint(tensors, metadata, file_sha256(path), path.stem)
+
+
+def match(tensors: Mapping[str, Audio], shapes: Mapping[str, tuple[int, ...]], name: str) -> None:
+    """Compares tensors with the names and shapes that a network has, strictly.
+
+    Raises:
+        ModelError: naming the missing, unexpected and wrongly shaped keys: the first of each in
+            the sentence, all of them in its notes.
+    """
+    if MARK not in tensors:
+        first = printable(", ".join(list(tensors)[:3]))
+        raise ModelError(
+            f"{name} is not a checkpoint of a BSMamba2, which is all that bsmamba2 runs: it has no "
+            f"{MARK} (but {first})"
+        )
+    found = {
+        "missing": [key for key in shapes if key not in tensors],
+        "unexpected": [key for key in tensors if key not in shapes],
+        "wrong shape": [
+            f"{key} is {tensors[key].shape}, must be {tuple(shape)}"
+            for key, shape in shapes.items()
+            if key in tensors and tensors[key].shape != tuple(shape)
+        ],
+    }
+    faults = {kind: keys for kind, keys in found.items() if keys}
+    if faults:
+        parts = [f"{len(keys)} {kind}: {_first(keys)}" for kind, keys in faults.items()]
+        error = ModelError(f"{name} does not hold this network's weights; {'; '.join(parts)}")
+        for kind, keys in faults.items():
+            error.add_note(f"{kind}: {printable(', '.join(keys), limit=1 << 20)}")
+        raise error
+
+
+def _first(keys: list[str]) -> str:
+    rest = f" and {len(keys) - 4} more" if len(keys) > 4 else ""
+    return printable(", ".join(keys[:4]), limit=500) + rest
+
+
+def _looks_like(head: bytes) -> str:
+    text = head.lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html")):
+        return "it is a web page, so the download went wrong"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer; fetch the file itself (git lfs pull)"
+    if head.startswith(b"\x80"):
+        return (
+            "it is a bare pickle, which can carry code and is never run here; save the state dict "
+            "as safetensors or with torch.save of torch 1.6 or later"
+        )
+    return "it must be a .safetensors file or a zip written by torch.save"
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Audio], dict[str, str]]:
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            metadata = dict(file.metadata() or {})
+        entries = dict(safetensors.deserialize(path.read_bytes()))
+        return {key: _to_float32(**entry) for key, entry in entries.items()}, metadata
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        reason = printable(str(error))
+        raise ModelError(f"{path} is a damaged or truncated safetensors file: {reason}") from None
+
+
+def _to_float32(dtype: str, shape: list[int], data: bytes) -> Audio:
+    if dtype not in _SAFETENSORS_DTYPES:
+        raise ValueError(f"tensors of type {dtype} hold no weights of ours")
+    values = np.frombuffer(data, _SAFETENSORS_DTYPES[dtype])
+    if dtype == "BF16":
+        values = widen_bfloat16(values)
+    return values.astype(np.float32).reshape(shape)
+
+
+def _state_dict(document: Any, path: Path) -> dict[str, Audio]:
+    for wrapper in _WRAPPERS:
+        if isinstance(document, dict) and isinstance(document.get(wrapper), dict):
+            document = document[wrapper]
+    found = {
+        key: value
+        for key, value in (document.items() if isinstance(document, dict) else ())
+        if isinstance(key, str) and isinstance(value, np.ndarray)
+    }
+    if not found:
+        keys = list(document)[:3] if isinstance(document, dict) else [type(document).__name__]
+        came = printable(", ".join(map(str, keys)))
+        raise ModelError(
+            f"{path} holds no state dict, no tensors by name (but {came}): save net.state_dict()"
+        )
+    # Many names for one storage would unfold to many times the file.
+    if sum(math.prod(value.shape) for value in found.values()) > path.stat().st_size:
+        raise ModelError(f"{path} holds fewer numbers than its tensors together: refused")
+    return {key: value.astype(np.float32) for key, value in found.items()}
+
+
+def _plain_names(tensors: Mapping[str, Audio]) -> dict[str, Audio]:
+    """Names without the prefixes of wrapping modules, and without the Lightning file's windows."""
+    windows = ("featurizer.", "inverse_featurizer.", "multi_featurizer.")
+    kept = {key: value for key, value in tensors.items() if not key.startswith(windows)}
+    for prefix in ("module.", "model.", "_orig_mod."):
+        if kept and _all_start(kept, prefix):
+            kept = {key.removeprefix(prefix): value for key, value in kept.items()}
+    return kept
+
+
+def _all_start(keys: Iterable[str], prefix: str) -> bool:
+    return all(key.startswith(prefix) for key in keys)

@@ -1,0 +1,157 @@
+"""Reads what must be known of an ONNX file before it may be loaded, without the onnx package.
+
+An ONNX file is a protocol buffer: fields of (number, kind, payload), nested. Three things are
+wanted: the metadata, which holds the manifest; the initialisers' names; and where initialisers
+that lie outside the file say they lie, because a file from a stranger must not point out of its
+own folder. Weights inside the file are stepped over, never copied. Tensors in other places of the
+file (attributes, subgraphs, functions) and links are left to ONNX Runtime, which refuses any that
+leaves the model's folder; a test holds it to that.
+
+Field numbers: onnx/onnx.proto of ONNX 1.x; they never change.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from bsmamba2.errors import ModelError
+from bsmamba2.formats.manifest import METADATA_KEY, Manifest
+
+WEIGHTLESS = "weights"
+"""Where a graph without weights says that they lie: nowhere, until they are poured in."""
+
+_MODEL_GRAPH, _MODEL_METADATA = 7, 14
+_GRAPH_INITIALISER = 5
+_TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL = 8, 9, 13
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """An ONNX file of ours, read but not loaded."""
+
+    path: Path
+    manifest: Manifest
+    wanting: tuple[str, ...]
+    """The initialisers that have to be poured in from a checkpoint; none in a whole model."""
+    data: tuple[Path, ...] = ()
+    """The files beside it that hold its weights; none where they lie inside."""
+
+
+def read_onnx(path: Path) -> OnnxFile:
+    """Reads a model's manifest and checks where it would load data from.
+
+    Raises:
+        ModelError: not an ONNX file, not ours, of a later version, or pointing out of its folder.
+    """
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            metadata, locations = _scan_model(data)
+    except ModelError:
+        raise ModelError(f"{path} is no ONNX file, or a damaged one: export it again") from None
+    except (OSError, ValueError) as error:  # mmap refuses an empty file with ValueError
+        reason = getattr(error, "strerror", None) or "it is empty"
+        raise ModelError(f"the model {path} cannot be read: {reason}") from None
+    if METADATA_KEY not in metadata:
+        raise ModelError(
+            f"{path} is not a model of bsmamba2: it has no {METADATA_KEY} in its metadata; make "
+            "one with bsmamba2 export"
+        )
+    beside = sorted({str(at) for _, at in locations if at not in (None, WEIGHTLESS)})
+    for location in beside:
+        inside = PurePosixPath(location)
+        if inside.is_absolute() or ".." in inside.parts or "\\" in location:
+            raise ModelError(f"{path} wants data from outside its folder ({location!r}): refused")
+    wanting = tuple(name for name, location in locations if location == WEIGHTLESS)
+    data_files = tuple(path.parent / location for location in beside)
+    return OnnxFile(path, Manifest.from_json(metadata[METADATA_KEY]), wanting, data_files)
+
+
+def initialisers(data: mmap.mmap) -> Iterator[tuple[str, range]]:
+    """Each initialiser that lies in the file, and where its bytes lie.
+
+    Raises:
+        ModelError: no ONNX file, or a damaged one.
+    """
+    for number, graph in _fields(data, range(len(data))):
+        if number == _MODEL_GRAPH:
+            for inner, tensor in _fields(data, graph):
+                if inner == _GRAPH_INITIALISER:
+                    parts = dict(_fields(data, tensor))
+                    if _TENSOR_NAME in parts and _TENSOR_RAW in parts:
+                        yield _text(data, parts[_TENSOR_NAME]), parts[_TENSOR_RAW]
+
+
+def _scan_model(data: mmap.mmap) -> tuple[dict[str, str], list[tuple[str, str | None]]]:
+    """The metadata, and each initialiser's location: None inside the file."""
+    metadata: dict[str, str] = {}
+    locations: list[tuple[str, str | None]] = []
+    for number, field in _fields(data, range(len(data))):
+        if number == _MODEL_METADATA:
+            key, value = _entry(data, field)
+            metadata[key] = value
+        elif number == _MODEL_GRAPH:
+            for inner, tensor in _fields(data, field):
+                if inner == _GRAPH_INITIALISER:
+                    locations.append(_tensor(data, tensor))
+    return metadata, locations
+
+
+def _tensor(data: mmap.mmap, message: range) -> tuple[str, str | None]:
+    name, location = "", None
+    for number, field in _fields(data, message):
+        if number == _TENSOR_NAME:
+            name = _text(data, field)
+        elif number == _TENSOR_EXTERNAL:
+            key, value = _entry(data, field)
+            location = value if key == "location" else location
+    return name, location
+
+
+def _entry(data: mmap.mmap, message: range) -> tuple[str, str]:
+    parts = {number: _text(data, field) for number, field in _fields(data, message)}
+    return parts.get(_ENTRY_KEY, ""), parts.get(_ENTRY_VALUE, "")
+
+
+def _text(data: mmap.mmap, field: range) -> str:
+    try:
+        return data[field.start : field.stop].decode("utf-8")
+    except UnicodeDecodeError:
+        raise ModelError("text that is no UTF-8") from None
+
+
+def _fields(data: mmap.mmap, message: range) -> Iterator[tuple[int, range]]:
+    """Every length-delimited field of a message, by where it lies; numbers are stepped over."""
+    at = message.start
+    while at < message.stop:
+        key, at = _varint(data, at, message.stop)
+        kind = key & 7
+        if kind == _BYTES:
+            size, at = _varint(data, at, message.stop)
+            if size > message.stop - at:
+                raise ModelError("a field reaches past its message")
+            yield key >> 3, range(at, at + size)
+            at += size
+        elif kind == _VARINT:
+            _, at = _varint(data, at, message.stop)
+        elif kind in (_FIXED64, _FIXED32):
+            at += 8 if kind == _FIXED64 else 4
+        else:
+            raise ModelError("a field of unknown kind")
+
+
+def _varint(data: mmap.mmap, at: int, stop: int) -> tuple[int, int]:
+    """A base-128 number and where it ends."""
+    value = shift = 0
+    while at < stop and shift < 64:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+    raise ModelError("a number without an end")

@@ -1,0 +1,1 @@
+"""The path of a song through an engine: overlap-add, steps, resampling, the residual."""

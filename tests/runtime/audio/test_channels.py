@@ -1,0 +1,52 @@
+"""Any number of channels through engines of one or two."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bsmamba2.audio.channels import ChannelGroups
+from bsmamba2.pipeline.song_pipeline import SongPipeline
+
+PAIRS = {
+    1: [[0, 0]],
+    2: [[0, 1]],
+    3: [[0, 1], [2, 2]],
+    4: [[0, 1], [2, 3]],
+    5: [[0, 1], [2, 2], [3, 4]],
+    6: [[0, 1], [2, 2], [3, 3], [4, 5]],
+    7: [[0, 1], [2, 3], [4, 5], [6, 6]],
+    8: [[0, 1], [2, 2], [3, 3], [4, 5], [6, 7]],
+}
+
+
+@pytest.mark.parametrize(("channels", "pairs"), PAIRS.items())
+def test_an_engine_of_stereo_hears_the_stated_pairs(channels, pairs):
+    names = np.arange(channels, dtype=np.float32)[:, np.newaxis]
+    assert ChannelGroups(channels, 2).split(names)[..., 0].tolist() == pairs
+
+
+@pytest.mark.parametrize("channels", range(1, 65))
+@pytest.mark.parametrize("heard", [1, 2])
+def test_what_is_split_joins_to_what_it_was(noise, channels, heard):
+    groups, audio = ChannelGroups(channels, heard), noise(channels, 9)
+    joined = groups.join(groups.split(audio)[:, np.newaxis])
+    np.testing.assert_array_equal(joined[0], audio)
+
+
+def test_the_front_pair_of_a_surround_song_is_separated_as_a_stereo_song(stub, noise):
+    engine, audio = stub.restless(), noise(6, 500)
+    separation, stereo = (SongPipeline.by_chunks(engine, 48000, n, 0.25) for n in (6, 2))
+    all_six = np.concatenate([separation.push(audio), separation.flush()], axis=-1)
+    front = np.concatenate([stereo.push(audio[:2]), stereo.flush()], axis=-1)
+    np.testing.assert_array_equal(all_six[:, :2], front)
+    np.testing.assert_allclose(all_six.sum(axis=0), audio, rtol=0, atol=1e-6)
+
+
+def test_an_engine_rests_at_silent_pairs(stub, noise):
+    engine, audio = stub.identity(), noise(6, 60)
+    audio[2:] = 0
+    separation = SongPipeline.by_chunks(engine, 44100, 6, 0.25)
+    separation.push(audio)
+    separation.flush()
+    assert len(engine.lengths) == 1
