@@ -26,7 +26,7 @@ from weights import random_model
 
 from bsmamba2 import Manifest, Separator
 from bsmamba2.audio.array import Audio
-from bsmamba2.formats.protocols import Engine
+from bsmamba2.engines.protocols import Engine
 from bsmamba2.models.model import open_engine
 from bsmamba2_pedalboard import Board, Separate, SeparationEffect, plugin_path
 

@@ -20,7 +20,7 @@ from bsmamba2_pedalboard.streams import SharedRuns, Stream, Tap
 if TYPE_CHECKING:
     from bsmamba2 import stream as separation
     from bsmamba2.audio.array import Audio
-    from bsmamba2.formats.protocols import Engine
+    from bsmamba2.engines.protocols import Engine
     from bsmamba2.stems import Stems
 
 MAX_GAIN_DB = 100.0

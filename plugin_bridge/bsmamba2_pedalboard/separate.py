@@ -17,7 +17,7 @@ from bsmamba2_pedalboard.errors import ArgumentValueError
 
 if TYPE_CHECKING:
     from bsmamba2.audio.array import Audio
-    from bsmamba2.formats.protocols import Engine
+    from bsmamba2.engines.protocols import Engine
 
 T = TypeVar("T")
 _RAW_STATE = getattr_static(VST3Plugin, "raw_state")

@@ -10,8 +10,6 @@
 that goes wrong on purpose is a :class:`bsmamba2.Error`.
 """
 
-from importlib import metadata as _metadata
-
 from bsmamba2.errors import (
     AudioError,
     Cancelled,
@@ -22,14 +20,12 @@ from bsmamba2.errors import (
 )
 from bsmamba2.formats.manifest import Manifest
 from bsmamba2.formats.stem_names import find_stem
+from bsmamba2.installation import version as _version
 from bsmamba2.separator import Separator, separate
 from bsmamba2.stems import Stems
 from bsmamba2.stream import Stream
 
-try:
-    __version__ = _metadata.version("bsmamba2")
-except _metadata.PackageNotFoundError:  # run from a checkout that is not installed
-    __version__ = "0+unknown"
+__version__ = _version()
 
 __all__ = [
     "AudioError",

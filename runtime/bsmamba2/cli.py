@@ -1,8 +1,8 @@
-"""The command ``bsmamba2``: finds its subcommands, and says in one line what went wrong.
+"""The command ``bsmamba2``: finds its subcommands, and reports each error in one line.
 
 Subcommands are entry points of the group ``bsmamba2.commands``, so that other layers add theirs and
-the runtime never imports upward. One is imported when it is called. Exit status: 0 done, 1 a bug,
-2 an error with a mend, 130 stopped.
+the runtime never imports upward. A subcommand is imported when it is called. Exit status: 0 done,
+1 a bug, 2 an error that the user can fix, 130 stopped.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-import bsmamba2
 from bsmamba2.errors import Cancelled, Error, MissingExtra
+from bsmamba2.installation import install_command, report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 GROUP = "bsmamba2.commands"
 
-OWN = ("doctor", "info", "models", "separate")
+OWN = ("completion", "doctor", "info", "man", "models", "separate")
 """The runtime's own subcommands, which also work in a checkout that is not installed."""
 
 EXTRAS = {
@@ -34,7 +34,7 @@ EXTRAS = {
 
 
 def entry_points() -> dict[str, metadata.EntryPoint]:
-    """The subcommands by name: the runtime's own modules, and what is installed beside them."""
+    """The subcommands by name: the runtime's own, and those of the installed layers."""
     found = {name: metadata.EntryPoint(name, f"{GROUP}.{name}:{name}", GROUP) for name in OWN}
     return found | {point.name: point for point in metadata.entry_points(group=GROUP)}
 
@@ -51,11 +51,11 @@ class Commands(click.Group):
             return None
         try:
             command: click.Command = point.load()
-        except ModuleNotFoundError as error:
+        except (ModuleNotFoundError, MissingExtra) as error:
             extra = EXTRAS.get(point.module.partition(".")[0])
             if extra is None:
                 raise
-            return _missing(cmd_name, extra, error)
+            return _unavailable(cmd_name, extra, error)
         return command
 
     def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
@@ -80,30 +80,45 @@ class Commands(click.Group):
                 raise
             click.echo(
                 f"bsmamba2: {type(error).__name__}: {error}: this is a bug in bsmamba2, please "
-                "report it; set BSMAMBA2_DEBUG=1 for the traceback",
+                "report it with the output of bsmamba2 --version; set BSMAMBA2_DEBUG=1 for the "
+                "traceback",
                 err=True,
             )
             sys.exit(1)
         sys.exit(status if isinstance(status, int) else 0)
 
 
-def _missing(name: str, extra: str, error: ModuleNotFoundError) -> click.Command:
-    """Stands in for a subcommand that cannot be imported, and says what installs it."""
-    line = f'pip install "bsmamba2[{extra}]"'
+def _unavailable(name: str, extra: str, error: ImportError | MissingExtra) -> click.Command:
+    """Stands in for a subcommand whose extra is missing: it prints the install command."""
+    command = install_command(extra)
+    missing = getattr(error, "name", None) or f"the extra [{extra}]"
 
     def refuse() -> None:
-        raise MissingExtra(f"{name} needs {error.name}, which is not installed: {line}")
+        raise MissingExtra(f"{name} needs {missing}, which is not installed: {command}")
 
     return click.Command(
         name,
         callback=refuse,
-        short_help=f"Not installed: {line}",
+        short_help=f"Not installed: {command}",
         add_help_option=False,
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
     )
 
 
-@click.command(cls=Commands)
-@click.version_option(bsmamba2.__version__)
+def _print_report(context: click.Context, option: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        click.echo(report())
+        context.exit()
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_report,
+    help="Show the versions of everything that a bug report needs, and exit.",
+)
 def main() -> None:
     """Separate vocals from music with BSMamba2."""

@@ -1,4 +1,4 @@
-"""Separation as people call it: arrays to arrays, a file to files."""
+"""Separation of arrays into arrays, of files into files, and of streams."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bsmamba2.files.stem_files import StemFiles
 from bsmamba2.files.tags import read_tags
 from bsmamba2.formats.stem_names import wanted_stems
 from bsmamba2.models.check import check_input
-from bsmamba2.models.loaded import Loaded
+from bsmamba2.models.loaded_model import LoadedModel
 from bsmamba2.pipeline.progress import Progress
 from bsmamba2.pipeline.song_pipeline import SongPipeline
 from bsmamba2.pipeline.step_stream import StepStream
@@ -34,27 +34,28 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from bsmamba2.batch.plan import FilePlan
+    from bsmamba2.engines.protocols import Engine
     from bsmamba2.formats.manifest import Manifest
-    from bsmamba2.formats.protocols import Engine
 
 
 class Separator:
     """A model on a device, ready to separate.
 
-    It may be shared between threads: it keeps nothing between calls but the model, and each call
-    returns what it would alone. Whether calls at once are faster than one after the other depends
-    on the device; on a CPU one call takes all cores already. A stream belongs to one thread.
+    Threads may share it: it keeps only the model between calls, and concurrent calls return the
+    same results as sequential ones. Whether they are faster depends on the device; on a CPU one
+    call already uses all cores. Use each stream from one thread at a time.
 
     Args:
-        model: the path of an .onnx, .ckpt, .safetensors or .engine; an
-            :class:`~bsmamba2.formats.protocols.Engine` is used as it is. None: the shipped model.
+        model: a name from ``bsmamba2 models``, or the path of an .onnx, .ckpt, .safetensors or
+            .engine file. An :class:`~bsmamba2.engines.protocols.Engine` is used as it is. None: the
+            shipped model.
         device: ``auto``, ``cpu``, ``cuda[:N]`` or ``tensorrt[:N]``; an engine has its own.
         trust_engine: loads a TensorRT engine that this user did not build; it can run any code.
 
     Raises:
         ModelError: the model cannot be found or used.
         DeviceError: the device is not there, or cannot run the model.
-        MissingExtra: what runs such a model is not installed.
+        MissingExtra: the software that runs the model is not installed.
     """
 
     def __init__(
@@ -64,21 +65,21 @@ class Separator:
         *,
         trust_engine: bool = False,
     ) -> None:
-        self._loaded = Loaded(model, device, trust_engine)
-        self._engine = self._loaded.engine
+        self._model = LoadedModel(model, device, trust_engine)
+        self._engine = self._model.engine
 
     @property
     def manifest(self) -> Manifest:
-        """What the model makes, and at which rate it works."""
+        """The model's stems, sample rate and other properties."""
         return self._engine.manifest
 
     @property
     def device(self) -> str:
         """Where it runs: ``cpu``, ``cuda:0``."""
-        return self._engine.device
+        return str(self._engine.device)
 
     def prewarm(self) -> None:
-        """Runs a chunk of noise, so that the first song does not wait for what first runs do.
+        """Runs a chunk of noise, so that the first song does not pay for first-run allocations.
 
         Raises:
             ModelError: the model cannot run.
@@ -101,18 +102,18 @@ class Separator:
 
         Args:
             audio: float32 or float64, (samples,), (channels, samples) or (samples, channels), full
-                scale ±1. More than two channels: see :mod:`bsmamba2.channels`.
+                scale ±1. For more than two channels see :mod:`bsmamba2.audio.channels`.
             sample_rate: Hz, 8000 to 384000.
-            stems: which to return; the others take no memory. Default: all.
+            stems: the stems to return; the others take no memory. Default: all.
             overlap: of neighbouring chunks, a fraction in [0, 1). Default: the model's.
-            channels_first: which way an array of two dimensions lies. Default: the smaller
-                dimension is the channels.
+            channels_first: whether a two-dimensional array is (channels, samples). Default: the
+                smaller dimension is the channels.
             progress: see :data:`Progress`.
-            cancel: set from any thread, it stops the work before the next run of the model,
-                with :class:`bsmamba2.Cancelled` and nothing half-written.
+            cancel: set it from any thread to stop before the next run of the model, with
+                :class:`bsmamba2.Cancelled`.
 
         Returns:
-            The stems and the residual, float32, at the rate and in the layout of ``audio``.
+            The stems and the residual, float32, with the rate and layout of ``audio``.
 
         Raises:
             AudioError: the audio or an argument is out of range.
@@ -146,44 +147,44 @@ class Separator:
         progress: Progress | None = None,
         cancel: Event | None = None,
     ) -> dict[str, Path]:
-        """Separates a file into files, in memory that does not grow with its length.
+        """Separates a file into files. Memory does not grow with the file's length.
 
         Args:
-            path: of the song, in any format that libsndfile reads, or FFmpeg with the extra ``av``.
-            directory: for ``song_vocals.flac`` and so on; made where it does not exist. Default:
-                the song's own folder.
-            stems: which to write. Default: all.
+            path: the song, in any format that libsndfile or, with the extra ``av``, FFmpeg reads.
+            directory: folder for ``song_vocals.flac`` and so on; created if it does not exist.
+                Default: the song's own folder.
+            stems: the stems to write. Default: all.
             overlap: of neighbouring chunks, a fraction in [0, 1). Default: the model's.
-            format: a container of libsndfile's, e.g. ``flac``, ``wav``. Default: the song's own
-                where it is lossless, else FLAC.
-            subtype: a sample format of it, e.g. ``PCM_16``, ``float``. Default: the song's own
-                where the container has it, else 24 bits.
-            clip: what becomes of a file that leaves ±1 where the format ends there: ``float``
-                writes it as 32-bit float, ``clip`` clips it, ``error`` refuses.
-            template: what the files are called, see :class:`bsmamba2.files.naming.Template`.
-            overwrite: whether existing files may be replaced; the song itself never is.
-            record: whether a small JSON beside the stems says what they were made of, for a later
-                call with ``resume``.
-            resume: whether to leave stems as they are that such a record says are of this song,
-                model and options; and to make those again that are missing. Records as well.
+            format: a container of libsndfile, e.g. ``flac``, ``wav``. Default: the song's own if
+                it is lossless, else FLAC.
+            subtype: a sample format of it, e.g. ``PCM_16``, ``float``. Default: the song's own if
+                the container has it, else 24 bits.
+            clip: what to do with a stem that exceeds ±1 in an integer format: ``float`` writes
+                that file as 32-bit float, ``clip`` clips it, ``error`` raises.
+            template: names of the files, see :class:`bsmamba2.files.naming.Template`.
+            overwrite: whether existing files may be replaced. The song itself never is.
+            record: whether to write a small JSON file next to the stems, for a later call with
+                ``resume``.
+            resume: whether to keep stems whose record matches this song, model and options, and
+                write only missing ones. Writes records too.
             progress: see :data:`Progress`.
-            cancel: set from any thread, it stops the work before the next run of the model,
-                with :class:`bsmamba2.Cancelled` and nothing half-written.
+            cancel: set it from any thread to stop before the next run of the model, with
+                :class:`bsmamba2.Cancelled` and no partial file left.
 
         Returns:
-            The path of each stem that was written. The files of all stems sum to the song: to the
-            bit where all are in integers, to 1e-6 where one left ±1 and became 32-bit float. What
-            ``clip`` cut off is missing from the sum.
+            The path of each written stem. The files of all stems sum to the song: to the bit if all
+            are integers, to 1e-6 if one exceeded ±1 and became 32-bit float. Samples that ``clip``
+            clipped are missing from the sum.
 
         Raises:
             AudioError: the song cannot be read, an argument is out of range, or a file exists or
                 cannot be written.
             ModelError: the model's output is not finite, or it has no such stem.
         """
-        wanted = (stems,) if isinstance(stems, str) else None if stems is None else tuple(stems)
-        asked = OutputOptions(wanted, overlap, format, subtype, clip, template)
+        selected = (stems,) if isinstance(stems, str) else None if stems is None else tuple(stems)
+        options = OutputOptions(selected, overlap, format, subtype, clip, template)
         folder = None if directory is None else Path(directory)
-        plan = asked.plan(Path(path), folder, self.manifest)
+        plan = options.plan(Path(path), folder, self.manifest)
         return self.separate_planned(
             plan,
             overwrite=overwrite,
@@ -203,12 +204,12 @@ class Separator:
         progress: Progress | None = None,
         cancel: Event | None = None,
     ) -> dict[str, Path]:
-        """As :meth:`separate_file`, of a song that was planned before with this model."""
-        made = plan.record.found() if resume else None
-        if made and made.all_there:
-            return dict(made.outputs)
-        with SongFile(plan.song) as song, _ahead(1 if self.device == "cpu" else 2) as pool:
-            separation = self._by_chunks(
+        """As :meth:`separate_file`, for a song that was already planned with this model."""
+        recorded = plan.record.read() if resume else None
+        if recorded and recorded.is_complete:
+            return dict(recorded.outputs)
+        with SongFile(plan.song) as song, _engine_threads(1 if self.device == "cpu" else 2) as pool:
+            pipeline = self._chunk_pipeline(
                 song.sample_rate, song.channels, plan.overlap, plan.encoding.step, pool, cancel
             )
             files = StemFiles(
@@ -218,13 +219,13 @@ class Separator:
                 song.sample_rate,
                 song.channels,
                 clip=plan.clip,
-                overwrite=overwrite or made is not None,
+                overwrite=overwrite or recorded is not None,
                 song=song.path,
                 tags=read_tags(song.path),
             )
             with files:
                 blocks, length = song.blocks(), song.samples
-                for outputs in separation.run(blocks, length, progress, cancel):
+                for outputs in pipeline.run(blocks, length, progress, cancel):
                     files.write(outputs)
                 known = self.manifest.outputs
                 sizes = {known[row]: file for row, file in files.finish().items()}
@@ -242,23 +243,24 @@ class Separator:
         overlap: float | None = None,
         cancel: Event | None = None,
     ) -> Stream:
-        """A stream, to push audio into as it comes.
+        """Opens a stream that separates audio as it arrives.
 
-        Without ``lookahead_ms`` it runs the chunks of a separation: the same output to the bit as
-        all at once, the best quality, and a chunk of latency. With it, a streaming model carries
-        its memory from block to block for ever and hears so much of what comes next: the latency
-        is about block and lookahead together, the work 1 + lookahead / block times that of all at
-        once, and what it costs in quality depends on the model.
+        Without ``lookahead_ms`` it runs the same chunks as a whole song: the same output to the
+        bit, the best quality, and one chunk of latency. With it, a streaming model carries its
+        states from block to block and sees ``lookahead_ms`` beyond each block. The latency is about
+        block plus lookahead, the work is 1 + lookahead / block times that of a whole song, and the
+        cost in quality depends on the model.
 
         Args:
             sample_rate: Hz, 8000 to 384000.
-            channels: of every push.
-            block_ms: done at a time, rounded to whole frames. Default: as ``lookahead_ms``.
-            lookahead_ms: heard beyond the block, rounded to whole frames. The model must be a
-                checkpoint of a size that is shipped, or exported with ``--streaming``.
-            overlap: of neighbouring chunks, where there is no lookahead. Default: the model's.
-            cancel: set from any thread, it stops a push or flush before the next run of the model,
-                with :class:`bsmamba2.Cancelled`.
+            channels: channels of every push.
+            block_ms: audio finished by one step, rounded to whole frames. Default: as
+                ``lookahead_ms``.
+            lookahead_ms: audio seen beyond the block, rounded to whole frames. The model must be a
+                checkpoint of a shipped size, or exported with ``--streaming``.
+            overlap: of neighbouring chunks, without a lookahead. Default: the model's.
+            cancel: set it from any thread to stop a push or flush before the next run of the
+                model, with :class:`bsmamba2.Cancelled`.
 
         Raises:
             AudioError: an argument is out of range.
@@ -268,24 +270,24 @@ class Separator:
         if lookahead_ms is None:
             if block_ms is not None:
                 raise AudioError(
-                    f"block_ms must be given with lookahead_ms; {block_ms:g} came alone: without a "
-                    "lookahead the stream runs the model's whole chunks"
+                    f"block_ms must be None without lookahead_ms; got {block_ms:g}: without a "
+                    "lookahead the stream runs whole chunks"
                 )
             return Stream(
-                lambda: self._by_chunks(sample_rate, channels, overlap, cancel=cancel),
+                lambda: self._chunk_pipeline(sample_rate, channels, overlap, cancel=cancel),
                 manifest,
                 sample_rate,
                 channels,
             )
         if overlap is not None:
             raise AudioError(
-                f"overlap must be given without lookahead_ms; {overlap:g} came: the steps of a "
-                "stream do not overlap"
+                f"overlap must be None with lookahead_ms; got {overlap:g}: the steps of a stream "
+                "do not overlap"
             )
         frame_ms = 1000 * manifest.hop / manifest.sample_rate
         block_ms = lookahead_ms if block_ms is None else block_ms
         schedule = Schedule.of_ms(block_ms, lookahead_ms, frame_ms)
-        stepper = self._loaded.another_stepper()
+        stepper = self._model.new_stepper()
         return Stream(
             lambda: SongPipeline(
                 StepStream(stepper, schedule, channels, cancel), sample_rate, channels
@@ -295,7 +297,7 @@ class Separator:
             channels,
         )
 
-    def _by_chunks(
+    def _chunk_pipeline(
         self,
         sample_rate: float,
         channels: int,
@@ -328,10 +330,12 @@ class Separator:
         outputs = np.empty((len(names), channels, samples), np.float32)
         blocks = (mixture[:, at : at + BLOCK] for at in range(0, samples, BLOCK))
         done = 0
-        # On a CPU the engine has every core already.
-        with _ahead(0 if self.device == "cpu" else 2) as pool:
-            separation = self._by_chunks(sample_rate, channels, overlap, pool=pool, cancel=cancel)
-            for block in separation.run(blocks, samples, progress, cancel):
+        # On a CPU the engine already uses every core.
+        with _engine_threads(0 if self.device == "cpu" else 2) as pool:
+            pipeline = self._chunk_pipeline(
+                sample_rate, channels, overlap, pool=pool, cancel=cancel
+            )
+            for block in pipeline.run(blocks, samples, progress, cancel):
                 outputs[..., done : done + block.shape[-1]] = block[rows]
                 done += block.shape[-1]
         residual = self.manifest.residual if names == known else None
@@ -339,11 +343,11 @@ class Separator:
 
 
 @contextmanager
-def _ahead(threads: int) -> Iterator[Executor | None]:
-    """Threads that run the engine while what came out is resampled, added and written, or none.
+def _engine_threads(threads: int) -> Iterator[Executor | None]:
+    """A pool that runs the engine while earlier output is resampled, added and written.
 
-    On a card there are two, so that an engine that has two runs in flight is given them. What was
-    not begun is dropped where an exception ends the work.
+    On a GPU there are two threads, to keep two runs in flight. Runs that have not started are
+    dropped when an exception ends the work. None without threads.
     """
     if not threads:
         yield None
@@ -364,14 +368,14 @@ def separate(
 ) -> Stems:
     """Separates a file into arrays, (channels, samples) float32 at the song's rate.
 
-    Loads the model anew; for many songs make one :class:`Separator`. For a long song
-    :meth:`Separator.separate_file` needs less memory.
+    This loads the model on every call; for several songs create one :class:`Separator`. For long
+    songs :meth:`Separator.separate_file` needs less memory.
 
     Args:
-        path: of the song, in any format that libsndfile reads.
+        path: the song, in any format that libsndfile or, with the extra ``av``, FFmpeg reads.
         model, device: see :class:`Separator`.
         overlap: of neighbouring chunks, a fraction in [0, 1). Default: the model's.
-        stems: which to return. Default: all.
+        stems: the stems to return. Default: all.
 
     Raises:
         AudioError, ModelError, DeviceError, MissingExtra: see :class:`Separator`.

@@ -1,4 +1,4 @@
-"""What a separation returns."""
+"""The result of a separation."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 
 class Stems(Mapping[str, Audio]):
-    """The separated sources of one song by name; their sum is the song.
+    """The stems of one song by name; their sum is the song.
 
-    ``stems["vocals"]`` is float32 in the layout of the song that was given. ``instrumental`` also
-    answers to ``other``, ``accompaniment`` and ``no_vocals``.
+    ``stems["vocals"]`` is float32 in the layout of the input. ``instrumental`` is also available as
+    ``other``, ``accompaniment`` and ``no_vocals``.
 
     Args:
         outputs: (outputs, channels, samples).
-        names: of the outputs, the residual last where there is one.
+        names: names of the outputs; the residual, if there is one, is last.
         sample_rate: Hz.
-        layout: of the arrays that are handed out.
-        residual: the output that is the mixture less the others; None where there is none.
-        song: the song's name, for files; None where it was an array.
+        layout: layout of the returned arrays.
+        residual: name of the output that is the mixture minus the others; None without one.
+        song: name of the song, for files; None for an array.
     """
 
     def __init__(
@@ -80,23 +80,23 @@ class Stems(Mapping[str, Audio]):
         clip: Clip = "float",
         overwrite: bool = False,
     ) -> dict[str, Path]:
-        """Writes ``directory/name_stem.format`` for each stem; all files or none.
+        """Writes ``directory/name_stem.format`` for each stem: all files or none.
 
         Args:
-            directory: made where it does not exist.
-            name: of the song. Default: the name of the file that it came from; without one the
-                files are called after the stems alone.
-            format: a container of libsndfile's, e.g. ``flac``, ``wav``.
+            directory: created if it does not exist.
+            name: name of the song. Default: the name of its file; for an array the files have the
+                names of the stems alone.
+            format: a container of libsndfile, e.g. ``flac``, ``wav``.
             subtype: a sample format of it, e.g. ``PCM_16``, ``float``. Default: 24 bits.
-            clip: what becomes of a stem that leaves ±1 where the format ends there: ``float``
-                writes that file as 32-bit float, ``clip`` clips it, ``error`` refuses.
+            clip: what to do with a stem that exceeds ±1 in an integer format: ``float`` writes
+                that file as 32-bit float, ``clip`` clips it, ``error`` raises.
             overwrite: whether existing files may be replaced.
 
         Returns:
             The path of each stem.
 
         Raises:
-            AudioError: the format is unknown, there is no sample, a file exists or cannot be
+            AudioError: the format is unknown, there are no samples, or a file exists or cannot be
                 written.
         """
         require_clip(clip)
@@ -105,7 +105,9 @@ class Stems(Mapping[str, Audio]):
         files = [f"{prefix}_{stem}" if prefix else stem for stem in self._names]
         _, channels, samples = self._outputs.shape
         if samples == 0:
-            raise AudioError("the stems have no samples to save: separate audio that is not empty")
+            raise AudioError(
+                "stems without samples cannot be saved: separate audio that is not empty"
+            )
         with StemFiles(
             Path(directory),
             files,
@@ -116,12 +118,12 @@ class Stems(Mapping[str, Audio]):
             overwrite=overwrite,
         ) as writer:
             for start in range(0, samples, BLOCK):
-                writer.write(self._rounded(start, start + BLOCK, encoding.step))
+                writer.write(self._quantise(start, start + BLOCK, encoding.step))
             writer.finish()
             return {self._names[row]: path for row, path in writer.publish().items()}
 
-    def _rounded(self, start: int, stop: int, step: float) -> Exact:
-        """A block of the outputs on the grid of an integer format, still summing to the song."""
+    def _quantise(self, start: int, stop: int, step: float) -> Exact:
+        """A block of the outputs, quantised to an integer format and still summing to the song."""
         outputs = self._outputs[..., start:stop].astype(np.float64)
         if not step or self._residual is None:
             return on_grid(outputs, step)

@@ -1,4 +1,4 @@
-"""Separation while the audio comes: push what there is, take what is certain."""
+"""Separation of audio as it arrives: push what there is, receive what is finished."""
 
 from __future__ import annotations
 
@@ -24,30 +24,31 @@ if TYPE_CHECKING:
 log = logging.getLogger("bsmamba2")
 
 SETTLED_SECONDS = 1.0
-"""Of computing, before a stream is called too slow: the first runs allocate."""
+"""Computing time before a stream may be reported as too slow: the first runs allocate."""
 
 
 class Stream:
-    """A stream of audio into streams of stems; :meth:`bsmamba2.Separator.stream` makes one.
+    """A stream of audio, separated as it arrives; :meth:`bsmamba2.Separator.stream` makes one.
 
         stream = separator.stream(48000, lookahead_ms=500)
         for block in microphone:
             play(stream.push(block)["vocals"])
         play(stream.flush()["vocals"])
 
-    As many samples come out as went in, the first for the first: there is no silence in front, but
-    a push may return fewer samples than it takes, or none, or more. All that is out, put together,
-    does not depend on how the input is cut into pushes, those of 0 and 1 sample included, and nor
-    does how much is out once n samples have come: never less than n − :attr:`latency_samples`.
+    The output has as many samples as the input, and sample k of the output belongs to sample k of
+    the input: no silence is added in front. A push may return fewer samples than it receives, none,
+    or more. The concatenated output does not depend on how the input is split into pushes, and
+    neither does the number of samples returned so far: after n samples of input it is at least
+    n − :attr:`latency_samples`.
 
-    A stream belongs to one thread at a time. Streams of one Separator are independent and may run
-    in threads of their own.
+    Use a stream from one thread at a time. Streams of one Separator are independent and may run in
+    different threads.
 
     Args:
-        start: makes the separation that the stream begins with, at first and after a reset.
-        manifest: of the model.
+        start: makes a fresh pipeline, at first and after every reset and flush.
+        manifest: the model's manifest.
         sample_rate: Hz.
-        channels: of every push.
+        channels: channels of every push.
     """
 
     def __init__(
@@ -62,68 +63,69 @@ class Stream:
         self.sample_rate = sample_rate
         self.channels = channels
         self._layout = Layout.CHANNELS_FIRST
-        self._separation: SongPipeline
+        self._pipeline: SongPipeline
         self.reset()
-        self.latency_samples = self._separation.latency_samples
-        """The most samples that can have come and not gone out: the smallest such number."""
+        self.latency_samples = self._pipeline.latency_samples
+        """The most samples that can be in the stream: pushed and not yet returned."""
 
     def push(self, samples: npt.ArrayLike) -> Stems:
-        """Takes the next samples, returns what is certain by now.
+        """Takes the next samples, and returns the stems that are finished.
 
         Args:
-            samples: (channels, n), or (n,) where the stream is mono; float32 or float64, any n.
+            samples: (channels, n), or (n,) for a mono stream; float32 or float64, any n.
 
         Returns:
-            The stems, each (channels, m) or (m,) as it was pushed.
+            The stems, each (channels, m) or (m,), like the input.
 
         Raises:
-            AudioError: another shape or type, or a sample that is not finite. The stream is as it
-                was.
-            ModelError: the model failed. Reset before the next push.
-            Cancelled: the caller asked to stop. Clear the event and reset before the next push.
+            AudioError: the shape or type is wrong, or a sample is not finite. The stream is
+                unchanged.
+            ModelError: the model failed. Call :meth:`reset` before the next push.
+            Cancelled: the caller stopped it. Clear the event and call :meth:`reset` before the
+                next push.
         """
-        audio = self._arranged(np.asarray(samples))
+        audio = self._arrange(np.asarray(samples))
         seconds = audio.shape[-1] / self.sample_rate
-        return self._out(lambda: self._separation.push(audio), seconds)
+        return self._run(lambda: self._pipeline.push(audio), seconds)
 
     def flush(self) -> Stems:
-        """Ends the stream: returns all samples that are left. The next push begins another.
+        """Ends the stream and returns all remaining samples. The next push starts a new stream.
 
         Raises:
             ModelError: the model failed.
-            Cancelled: the caller asked to stop; what was left is forgotten.
+            Cancelled: the caller stopped it; the remaining samples are lost.
         """
         try:
-            return self._out(self._separation.flush, 0.0)
+            return self._run(self._pipeline.flush, 0.0)
         finally:
-            self._separation = self._start()
+            self._pipeline = self._start()
 
     def reset(self) -> None:
-        """Forgets all that came: the next push begins another stream, measured anew."""
-        self._separation = self._start()
-        self._busy_seconds = self._went_seconds = 0.0
+        """Discards the stream and its measurements: the next push starts a new one."""
+        self._pipeline = self._start()
+        self._busy_seconds = self._output_seconds = 0.0
         self._backlog_seconds = self._late_seconds = 0.0
-        self._told = False
+        self._warned = False
 
     @property
     def load(self) -> float:
-        """Seconds of computing for a second of output, since the last reset; 0 before any output.
+        """Computing time per second of output since the last reset; 0 before any output.
 
-        Above 1 the stream is slower than real time, whatever is done about latency. It is said once
-        in the log.
+        Above 1 the stream is slower than real time at any latency, which is logged once.
         """
-        return self._busy_seconds / self._went_seconds if self._went_seconds else 0.0
+        return self._busy_seconds / self._output_seconds if self._output_seconds else 0.0
 
     @property
     def late_seconds(self) -> float:
-        """How late the latest output since the last reset was, had the input come in real time.
+        """The longest delay of any output since the last reset, if the input had arrived in real
+        time.
 
-        A push that runs the model returns later than it was called, and those after it wait. A live
-        consumer keeps as much output in store, beside :attr:`latency_samples`.
+        A push that runs the model takes time, and the pushes after it wait. A live consumer needs a
+        buffer of this length in addition to :attr:`latency_samples`.
         """
         return self._late_seconds
 
-    def _out(self, work: Callable[[], Exact], seconds: float) -> Stems:
+    def _run(self, work: Callable[[], Exact], seconds: float) -> Stems:
         started = time.perf_counter()
         outputs = work()
         self._measure(time.perf_counter() - started, seconds, outputs.shape[-1] / self.sample_rate)
@@ -135,30 +137,31 @@ class Stream:
             residual=self._manifest.residual,
         )
 
-    def _measure(self, busy: float, came: float, went: float) -> None:
+    def _measure(self, busy: float, received: float, emitted: float) -> None:
+        """Adds one push; all arguments in seconds."""
         self._busy_seconds += busy
-        self._went_seconds += went
-        # Work that was still to be done when these samples came, and the work that they made.
-        self._backlog_seconds = max(0.0, self._backlog_seconds - came) + busy
+        self._output_seconds += emitted
+        # The work left when these samples arrived, plus the work they caused.
+        self._backlog_seconds = max(0.0, self._backlog_seconds - received) + busy
         self._late_seconds = max(self._late_seconds, self._backlog_seconds)
-        if self.load > 1 and self._busy_seconds > SETTLED_SECONDS and not self._told:
-            self._told = True
+        if self.load > 1 and self._busy_seconds > SETTLED_SECONDS and not self._warned:
+            self._warned = True
             log.warning(
-                "the stream is slower than real time: a second of audio takes %.2f s; use a "
+                "the stream is slower than real time: one second of audio takes %.2f s; use a "
                 "smaller model, longer blocks, less lookahead, or a GPU",
                 self.load,
             )
 
-    def _arranged(self, array: npt.NDArray[np.generic]) -> Audio:
+    def _arrange(self, array: npt.NDArray[np.generic]) -> Audio:
         require_floats(array.dtype)
         if array.ndim == 1 and self.channels == 1:
             self._layout = Layout.MONO
             return to_float32(array[np.newaxis])
         if array.ndim != 2 or array.shape[0] != self.channels:
-            mend = ": give samples.T" if array.shape[1:] == (self.channels,) else ""
+            fix = ": use samples.T" if array.shape[1:] == (self.channels,) else ""
             raise AudioError(
                 f"samples must be (channels, n) with {self.channels} channels, since a stream "
-                f"cannot tell from a few samples which way they lie; {array.shape} came{mend}"
+                f"cannot infer the layout from a few samples; got {array.shape}{fix}"
             )
         self._layout = Layout.CHANNELS_FIRST
         return to_float32(array)

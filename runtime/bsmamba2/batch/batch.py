@@ -1,4 +1,4 @@
-"""Many songs, one after the other: planned first, and none stops the rest."""
+"""Many songs, one after the other: planned first, and no failure stops the rest."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SongSeparator(Protocol):
 
 
 class Watcher(Protocol):
-    """Who is told how a batch goes."""
+    """Receives the progress of a batch."""
 
     def begin(self, plans: Sequence[FilePlan]) -> None: ...
     def song(self, plan: FilePlan) -> None: ...
@@ -45,24 +45,24 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a song."""
+    """The result of one song."""
 
     song: Path
     outputs: Mapping[str, Path] = field(default_factory=dict)
-    """The files by stem; none where it failed."""
+    """The file of each stem; empty if it failed."""
     error: str = ""
-    """Why it failed, in a sentence that names it."""
+    """Why it failed, in a sentence that names the song."""
     is_bug: bool = False
-    """Whether it failed by our own fault."""
+    """Whether it failed because of a bug."""
     was_done: bool = False
-    """Whether an earlier run had made them."""
+    """Whether an earlier run had written the stems."""
     seconds: float = 0.0
-    """The time it took."""
+    """Time of the separation."""
     song_seconds: float = 0.0
-    """The length of the song."""
+    """Length of the song."""
 
-    def figures(self) -> dict[str, Any]:
-        """For a JSON object."""
+    def to_json(self) -> dict[str, Any]:
+        """The fields of a JSON object."""
         if self.error:
             return {"error": self.error}
         outputs = {"outputs": {stem: str(path) for stem, path in self.outputs.items()}}
@@ -76,82 +76,82 @@ class Batch:
     """A run over many songs.
 
     Args:
-        separator: makes the stems.
-        asked: what of.
-        watcher: is told how it goes.
-        overwrite, resume: as of :meth:`bsmamba2.Separator.separate_file`.
+        separator: writes the stems.
+        options: shared by all songs.
+        watcher: receives the progress.
+        overwrite, resume: as in :meth:`bsmamba2.Separator.separate_file`.
     """
 
     def __init__(
         self,
         separator: SongSeparator,
-        asked: OutputOptions,
+        options: OutputOptions,
         watcher: Watcher,
         *,
         overwrite: bool = False,
         resume: bool = False,
     ) -> None:
         self._separator = separator
-        self._asked = asked
+        self._options = options
         self._watcher = watcher
         self._overwrite = overwrite
         self._resume = resume
         self.plans: list[FilePlan] = []
-        """The songs to be separated."""
+        """The songs that will be separated."""
         self.outcomes: list[Outcome] = []
-        """Of the songs that are finished, one way or another."""
+        """The results of songs that are finished, successfully or not."""
 
     @property
     def done(self) -> list[Outcome]:
-        """The songs that an earlier run had finished."""
+        """The results of songs that an earlier run had finished."""
         return [outcome for outcome in self.outcomes if outcome.was_done]
 
     def plan(self, paths: Iterable[Path], directory: Path | None) -> None:
-        """Finds the songs, reads their headers, and keeps what is to be done.
+        """Finds the songs, reads their headers, and plans those that are not done.
 
-        What cannot be separated is an outcome already, and with ``resume`` what is done. A song
-        that is named twice is separated once.
+        Songs that cannot be separated get an outcome now; with ``resume`` so do those that are
+        done. A song that is named twice is separated once.
 
         Args:
             paths: songs and folders of songs.
-            directory: for the stems. Default: each song's own folder.
+            directory: folder for the stems. Default: the song's own.
 
         Raises:
-            AudioError, ModelError: what is asked for can be had of no song.
+            AudioError, ModelError: the options fit no song.
         """
-        self._asked.wanted(self._separator.manifest)
+        self._options.selected_stems(self._separator.manifest)
         paths, plans, named = list(paths), [], []
         for path in paths:
             try:
                 for song, folder, is_named in find_songs([path], directory):
                     named += [song] * is_named
-                    if plan := self._planned(song, folder):
+                    if plan := self._plan_song(song, folder):
                         plans.append(plan)
             except Error as error:
-                self._failed(path, error)
-        makers: dict[Path, Path] = {}
+                self._record_failure(path, error)
+        songs_by_name: dict[Path, Path] = {}
         for plan in without_own_outputs(plans, named):
-            rival = self._rival(plan, makers)
+            rival = self._rival(plan, songs_by_name)
             if rival is not None and rival.absolute() == plan.song.absolute():
                 continue
             if rival is not None:
-                self._failed(
+                self._record_failure(
                     plan.song,
                     AudioError(
-                        f"{plan.song} has the name of {rival}, whose stems are written to the same "
-                        "files: choose another folder for it with -o, or another --template"
+                        f"{plan.song} and {rival} would be written to the same files: choose "
+                        "another folder for one of them with -o, or another --template"
                     ),
                 )
-            elif self._resume and (made := plan.record.found()) and made.all_there:
-                self.outcomes.append(Outcome(plan.song, made.outputs, was_done=True))
+            elif self._resume and (stored := plan.record.read()) and stored.is_complete:
+                self.outcomes.append(Outcome(plan.song, stored.outputs, was_done=True))
             else:
                 self.plans.append(plan)
 
     def run(self) -> Iterator[Outcome]:
-        """Separates what was planned; yields the outcome of every song, the known ones first.
+        """Separates the planned songs; yields the outcome of every song, the known ones first.
 
         Raises:
-            Cancelled: the separator was told to stop.
+            Cancelled: the caller stopped it.
         """
         yield from list(self.outcomes)
         self._watcher.begin(self.plans)
@@ -175,22 +175,22 @@ class Batch:
         except Exception as error:
             if os.environ.get("BSMAMBA2_DEBUG") and not isinstance(error, Error):
                 raise
-            return self._failed(plan.song, error)
+            return self._record_failure(plan.song, error)
         outcome = Outcome(
             plan.song, outputs, seconds=clock.seconds(), song_seconds=clock.song_seconds
         )
         self.outcomes.append(outcome)
         return outcome
 
-    def _planned(self, song: Path, directory: Path | None) -> FilePlan | None:
+    def _plan_song(self, song: Path, directory: Path | None) -> FilePlan | None:
         try:
-            return self._asked.plan(song, directory, self._separator.manifest)
+            return self._options.plan(song, directory, self._separator.manifest)
         except AudioError as error:
-            self._failed(song, error)
+            self._record_failure(song, error)
             return None
 
-    def _failed(self, song: Path, error: Exception) -> Outcome:
-        if isinstance(error, AudioError):  # names its file
+    def _record_failure(self, song: Path, error: Exception) -> Outcome:
+        if isinstance(error, AudioError):  # its text names the file
             text = str(error)
         elif isinstance(error, Error):
             text = f"{song}: {error}"
@@ -203,21 +203,21 @@ class Batch:
         self.outcomes.append(outcome)
         return outcome
 
-    def _rival(self, plan: FilePlan, makers: dict[Path, Path]) -> Path | None:
-        """A song before this one whose stems have the same names, whatever their suffixes."""
+    def _rival(self, plan: FilePlan, songs: dict[Path, Path]) -> Path | None:
+        """An earlier song whose stems have the same names, ignoring their suffixes."""
         bases = [(plan.directory / name).absolute() for name in plan.names if name is not None]
-        rivals = [makers[base] for base in bases if base in makers]
+        rivals = [songs[base] for base in bases if base in songs]
         if rivals:
             return rivals[0]
-        makers.update(dict.fromkeys(bases, plan.song))
+        songs.update(dict.fromkeys(bases, plan.song))
         return None
 
 
 class _Clock:
     """Times one song."""
 
-    def __init__(self, tell: Callable[[float, float, float], None]) -> None:
-        self._tell = tell
+    def __init__(self, report: Callable[[float, float, float], None]) -> None:
+        self._report = report
         self._start = time.perf_counter()
         self.song_seconds = 0.0
 
@@ -226,4 +226,4 @@ class _Clock:
 
     def report(self, done_seconds: float, total_seconds: float) -> None:
         self.song_seconds = total_seconds
-        self._tell(done_seconds, total_seconds, done_seconds / self.seconds())
+        self._report(done_seconds, total_seconds, done_seconds / self.seconds())

@@ -1,4 +1,4 @@
-"""What a separation of files will make, known before it starts."""
+"""Plans: which files a separation will write, known before it starts."""
 
 from __future__ import annotations
 
@@ -25,32 +25,33 @@ _SUFFIXES = """
 .webm .wma
 """
 SUFFIXES = frozenset(_SUFFIXES.split())
-"""What is taken for a song in a folder."""
+"""Suffixes of the files in a folder that count as songs."""
 
 
 @dataclass(frozen=True)
 class FilePlan:
-    """A song, and the files that its stems become."""
+    """A song, and the files that its stems will be written to."""
 
     song: Path
     directory: Path
-    """Of the stems; templates may make folders in it."""
+    """Folder of the stems; a template may add subfolders."""
     seconds: float
-    """The length of the song, as its header states it."""
+    """Length of the song, as its header states it."""
     overlap: float
     clip: Clip
     encoding: Encoding
-    """Of the files; one that leaves full scale may become 32-bit float."""
+    """Encoding of the files; a stem that exceeds full scale may become 32-bit float."""
     names: tuple[str | None, ...]
-    """For each output of the model where it goes, below the directory and without a suffix."""
+    """For each output of the model its file, relative to the directory and without a suffix; None:
+    not written."""
     outputs: dict[str, Path]
-    """The files by stem."""
+    """The file of each stem."""
     record: Record
 
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """What is asked of all songs alike; the fields are those of ``Separator.separate_file``.
+    """The options that all songs share; the fields are those of ``Separator.separate_file``.
 
     Raises:
         AudioError: overlap, format, clip or template is out of range.
@@ -70,31 +71,31 @@ class OutputOptions:
         require_clip(self.clip)
         Template(self.template)
 
-    def wanted(self, model: Manifest) -> tuple[str, ...]:
-        """The stems that are to be written of the model's.
+    def selected_stems(self, model: Manifest) -> tuple[str, ...]:
+        """The stems to write.
 
         Raises:
             ModelError: the model has no such stem.
-            AudioError: the template gives several of them one name.
+            AudioError: the template gives several of them the same name.
         """
-        wanted = wanted_stems(self.stems, model.outputs)
-        Template(self.template).require_stems(len(wanted))
-        return wanted
+        selected = wanted_stems(self.stems, model.outputs)
+        Template(self.template).require_stems(len(selected))
+        return selected
 
     def plan(self, song: Path, directory: Path | None, model: Manifest) -> FilePlan:
-        """One song's plan, from its header.
+        """Plans one song from its header.
 
         Raises:
             AudioError: the song cannot be opened, or has no such subtype.
             ModelError: the model has no such stem.
         """
-        wanted, template = self.wanted(model), Template(self.template)
+        selected, template = self.selected_stems(model), Template(self.template)
         with SongFile(song) as opened:
             encoding = choose(opened.encoding, self.format, self.subtype)
             encoding = encoding.for_length(opened.samples, opened.channels)
             seconds = opened.samples / opened.sample_rate
         folder = song.parent if directory is None else directory
-        names = {stem: template.base(song.stem, stem, model.name) for stem in wanted}
+        names = {stem: template.base(song.stem, stem, model.name) for stem in selected}
         overlap = model.overlap if self.overlap is None else self.overlap
         options = {
             "overlap": overlap,
@@ -119,24 +120,25 @@ class OutputOptions:
 def find_songs(
     paths: Iterable[Path], directory: Path | None
 ) -> Iterator[tuple[Path, Path | None, bool]]:
-    """Each song that is meant, the folder for its stems (None: its own), and whether it was named.
+    """Yields each song, the folder for its stems (None: the song's), and whether it was named.
 
-    A folder means every song in it and in its folders, in the order of their names, hidden ones
-    left out; where there is a folder for stems, the same folders are made in it.
+    A folder stands for all songs in it and in its subfolders, sorted by name, without hidden ones.
+    The folder for stems gets the same subfolders.
 
     Raises:
-        AudioError: a folder that cannot be read, or has no song.
+        AudioError: a folder cannot be read, or contains no song.
     """
     for path in paths:
         with audio_errors(f"{path} cannot be opened", "check its name"):
-            is_folder = path.is_dir()  # no error where nothing is, but where none can be
+            is_folder = path.is_dir()  # a missing path is no error, an impossible one is
         if not is_folder:
             yield path, directory, True
             continue
         songs = list(_walk(path))
         if not songs:
             raise AudioError(
-                f"the folder {path} has no songs: give a folder of {', '.join(sorted(SUFFIXES))}"
+                f"the folder {path} contains no songs: choose one with files in "
+                f"{', '.join(sorted(SUFFIXES))}"
             )
         for song in songs:
             inside = song.parent.relative_to(path)
@@ -144,13 +146,13 @@ def find_songs(
 
 
 def without_own_outputs(plans: Sequence[FilePlan], named: Iterable[Path]) -> list[FilePlan]:
-    """The plans less those of songs found in a folder that are the stems of another plan."""
-    made = {base for plan in plans for base in _bases(plan)}
+    """The plans without songs that were found in a folder and are stems of another plan."""
+    written = {base for plan in plans for base in _bases(plan)}
     kept = {path.absolute() for path in named}
     return [
         plan
         for plan in plans
-        if plan.song.absolute() in kept or plan.song.with_suffix("").absolute() not in made
+        if plan.song.absolute() in kept or plan.song.with_suffix("").absolute() not in written
     ]
 
 

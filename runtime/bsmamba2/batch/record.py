@@ -1,10 +1,10 @@
-"""What a song's stems were made of: a small JSON beside them, so that a batch can be resumed.
+"""Records: what a song's stems were made from, in a small JSON file next to them, for ``--resume``.
 
     .song.flac.bsmamba2.json  {"song": …, "model": …, "options": …, "outputs": …}
 
-It is written when all stems are whole on the disk, just before they get their names. So where it
-stands and fits, its outputs are this run's own work: all there, or left to be made again by a run
-that was killed between two names.
+A record is written when all stems are complete on the disk, just before they get their names. So
+if a matching record exists, its outputs belong to this separation: either all are there, or a run
+was killed before it had named all of them, and they can be written again.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ MAX_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class RecordedStems:
-    """What a run has made of a song, or was about to."""
+    """The stems that a run wrote for a song, or was about to name."""
 
     outputs: Mapping[str, Path]
-    all_there: bool
-    """False where the run was killed before all had their names."""
+    is_complete: bool
+    """False if the run was killed before all had their names."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One song and what is asked of it.
+    """One song, with the model and options that separate it.
 
     Args:
         song: the file.
-        directory: of the stems, and of the record.
-        model: what the model is.
-        options: all that changes the stems' bytes or names.
+        directory: folder of the stems and of the record.
+        model: the model's manifest.
+        options: everything that changes the stems' bytes or names.
     """
 
     song: Path
@@ -57,77 +57,77 @@ class Record:
     def path(self) -> Path:
         return self.directory / f".{self.song.name}.bsmamba2.json"
 
-    def found(self) -> RecordedStems | None:
-        """The stems that the record on the disk lists, if it is of this song, model and options.
+    def read(self) -> RecordedStems | None:
+        """The stems listed by the record on the disk, if it is for this song, model and options.
 
-        None as well where one of them has become another file since.
+        None also if one of the files has changed since.
         """
-        found = self._read()
-        if found is None or any(found.get(k) != v for k, v in self._asked().items()):
+        stored = self._read_json()
+        if stored is None or any(stored.get(k) != v for k, v in self._key().items()):
             return None
         try:
-            if not self._is_same_song(found["song"]):
+            if not self._is_same_song(stored["song"]):
                 return None
-            outputs = {str(s): self._place(out["file"]) for s, out in found["outputs"].items()}
-            sizes = {str(s): out["bytes"] for s, out in found["outputs"].items()}
+            outputs = {str(s): self._inside(out["file"]) for s, out in stored["outputs"].items()}
+            sizes = {str(s): out["bytes"] for s, out in stored["outputs"].items()}
         except (KeyError, TypeError, AttributeError, ValueError):
             return None
-        there = {stem for stem, path in outputs.items() if os.path.lexists(path)}
-        if any(outputs[stem].lstat().st_size != sizes[stem] for stem in there):
+        existing = {stem for stem, path in outputs.items() if os.path.lexists(path)}
+        if any(outputs[stem].lstat().st_size != sizes[stem] for stem in existing):
             return None
-        return RecordedStems(outputs, all_there=len(there) == len(outputs) > 0)
+        return RecordedStems(outputs, is_complete=len(existing) == len(outputs) > 0)
 
     def write(self, sizes: Mapping[str, tuple[Path, int]]) -> None:
-        """Keeps that these stems, with their lengths in bytes, are this song's.
+        """Writes that these stems, with their sizes in bytes, belong to this song.
 
         Raises:
-            AudioError: the folder does not take it.
+            AudioError: the folder cannot be written.
         """
         outputs = {
             stem: {"file": path.relative_to(self.directory).as_posix(), "bytes": size}
             for stem, (path, size) in sizes.items()
         }
-        content = {**self._asked(), "song": self._song(), "outputs": outputs}
+        content = {**self._key(), "song": self._identity(), "outputs": outputs}
         text = json.dumps(content, indent=1)
         with audio_errors(f"{self.path} cannot be written", "give another directory (-o)"):
             write_atomically(self.path, text.encode("ascii"))
 
-    def _asked(self) -> dict[str, Any]:
-        # A checkpoint's check may be made later, and its hash tells what it is without.
+    def _key(self) -> dict[str, Any]:
+        # The check of a checkpoint may be computed later; its hash identifies it without.
         known = self.model.checkpoint_sha256 is not None
         manifest = self.model.replace(check=None) if known else self.model
         about = hashlib.sha256(manifest.to_json().encode()).hexdigest()
         model = {"name": self.model.name, "manifest_sha256": about}
         return {"bsmamba2": FORMAT, "model": model, "options": dict(self.options)}
 
-    def _song(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, Any]:
         with audio_errors(f"{self.song} cannot be read", "check its name"):
             stat = self.song.stat()
             with self.song.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns, "sha256": digest}
 
-    def _is_same_song(self, was: Mapping[str, Any]) -> bool:
-        """By length and time of change; by its bytes where only the time differs."""
+    def _is_same_song(self, recorded: Mapping[str, Any]) -> bool:
+        """Compares size and time of change; if only the time differs, the SHA-256."""
         try:
             stat = self.song.stat()
         except OSError:
             return False
-        if stat.st_size != was["bytes"]:
+        if stat.st_size != recorded["bytes"]:
             return False
         try:
-            touched = {**was, "modified_ns": stat.st_mtime_ns}
-            return touched == was or touched == self._song()
+            touched = {**recorded, "modified_ns": stat.st_mtime_ns}
+            return touched == recorded or touched == self._identity()
         except AudioError:
             return False
 
-    def _place(self, name: str) -> Path:
+    def _inside(self, name: str) -> Path:
         path = self.directory / name
         if not path.is_relative_to(self.directory) or ".." in path.parts:
             raise ValueError(name)
         return path
 
-    def _read(self) -> dict[str, Any] | None:
+    def _read_json(self) -> dict[str, Any] | None:
         try:
             if self.path.stat().st_size > MAX_BYTES:
                 return None

@@ -1,4 +1,4 @@
-"""The progress of a batch on a terminal: one display, all songs above, the present one below."""
+"""The progress of a batch on a terminal: all songs above, the current song below."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def length(seconds: float) -> str:
 
 
 class Display:
-    """What :class:`bsmamba2.batch.batch.Batch` tells; silent where there is no terminal."""
+    """Shows what a :class:`~bsmamba2.batch.batch.Batch` reports; silent without a terminal."""
 
     def __init__(self) -> None:
         console = Console(stderr=True)
         self._progress = Progress(
-            # No markup: a song may be called "[red] x".
+            # No markup: a song's name may be "[red] x".
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.fields[speed]}"),
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            # Else what is piped would be shown on the terminal instead.
+            # Otherwise piped output would appear on the terminal.
             redirect_stdout=sys.stdout.isatty(),
             disable=not console.is_terminal,
         )
@@ -51,14 +51,14 @@ class Display:
         self._progress.stop()
 
     def begin(self, plans: Sequence[FilePlan]) -> None:
-        """All songs that are going to be separated."""
+        """Starts the display for all songs that will be separated."""
         self._total = len(plans)
         if len(plans) > 1:
             seconds = sum(plan.seconds for plan in plans)
             self._all = self._progress.add_task("", total=seconds, speed="")
 
     def song(self, plan: FilePlan) -> None:
-        """The next song begins."""
+        """Starts the bar of the next song."""
         if self._song is not None:
             self._progress.remove_task(self._song)
         self._count += 1
@@ -67,7 +67,7 @@ class Display:
         self._song = self._progress.add_task(plan.song.name, total=None, speed="")
 
     def report(self, done_seconds: float, total_seconds: float, speed: float) -> None:
-        """So much of the song is done."""
+        """Updates the bars."""
         if self._song is not None:
             self._progress.update(
                 self._song,
@@ -79,7 +79,7 @@ class Display:
             self._progress.update(self._all, completed=self._before + done_seconds)
 
     def ended(self, plan: FilePlan) -> None:
-        """The song is done, or failed."""
+        """Counts a song as done, whether it succeeded or failed."""
         self._before += plan.seconds
         if self._all is not None:
             self._progress.update(self._all, completed=self._before)

@@ -1,4 +1,4 @@
-"""``bsmamba2 doctor``: what works here, and which line installs the rest."""
+"""``bsmamba2 doctor``: what works on this machine, and which command installs the rest."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from bsmamba2.commands.diagnosis import ABSENT, BROKEN, WORKS, Finding, examine
 COLOURS = {WORKS: "green", ABSENT: "yellow", BROKEN: "red"}
 
 
-@click.command(short_help="Tell what works here, and what installs the rest.")
+@click.command(short_help="Show what works on this machine and how to install the rest.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(as_json: bool) -> None:
     """Try every part on this machine: devices, kernel, audio files, extras, cache.
 
-    Exit status 0 where songs can be separated, 2 where something is broken.
+    Exit status: 0 if songs can be separated, 2 if something is broken.
     """
     with Console(stderr=True).status("examining"):
         findings = list(examine())
@@ -40,8 +40,8 @@ def _table(findings: list[Finding]) -> Table:
     table.add_column()
     table.add_column(overflow="fold")
     for finding in findings:
-        text = f"{finding.found}\n→ {finding.mend}" if finding.mend else finding.found
-        # No markup: names and paths may hold brackets.
+        text = f"{finding.found}\n→ {finding.fix}" if finding.fix else finding.found
+        # No markup: names and paths may contain brackets.
         state = Text(finding.state, COLOURS[finding.state])
         table.add_row(Text(finding.part), state, Text(text))
     return table

@@ -1,36 +1,36 @@
-"""``bsmamba2 info``: what a model file is, without running it."""
+"""``bsmamba2 info``: describes a model file without running it."""
 
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 import click
 
-from bsmamba2.devices.device import NAMES
+from bsmamba2.commands.parameters import DEVICE_HELP, DeviceName, ModelName
 from bsmamba2.formats.manifest import Manifest
-from bsmamba2.models import model as models
 from bsmamba2.models.check import reproduce
+from bsmamba2.models.open_model import open_model
 
 
-@click.command(short_help="Tell what a model or checkpoint is.")
-@click.argument("model", type=click.Path(path_type=Path), required=False)
-@click.option("--check", is_flag=True, help="Run the model's own check on --device as well.")
-@click.option("--device", default="auto", show_default=True, help=f"{NAMES}.")
+@click.command(short_help="Describe a model or checkpoint.")
+@click.argument("model", type=ModelName(), required=False)
+@click.option("--check", is_flag=True, help="Also run the model's check on --device.")
+@click.option("--device", type=DeviceName(), default="auto", show_default=True, help=DEVICE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON.")
-def info(model: Path | None, check: bool, device: str, as_json: bool) -> None:
-    """Print what MODEL (.onnx, .ckpt, .safetensors) separates, its form, and its proof.
+def info(model: str | None, check: bool, device: str, as_json: bool) -> None:
+    """Print the stems, format, licence and verification of MODEL.
 
-    Without MODEL it is the one that separate takes by itself.
+    MODEL is a name from bsmamba2 models, or an .onnx, .engine, .ckpt or .safetensors file. Without
+    it, the model that separate uses by default.
     """
-    manifest = models.describe(model)
-    click.echo(manifest.to_json() if as_json else _page(manifest))
+    opened = open_model(model)
+    click.echo(opened.manifest.to_json() if as_json else _page(opened.manifest))
     if check:
-        models.add_checks(model, partial(click.echo, err=True))
-        for form, engine in models.checkable(model, device):
-            found = reproduce(engine)
-            said = f"reproduced on {engine.device} with {found:.1f} dB, {form}"
-            click.echo(f"check       {said}", err=as_json)
+        opened.add_checks(partial(click.echo, err=True))
+        for form, engine in opened.checkable_engines(opened.choose_device(device)):
+            agreement = reproduce(engine)
+            result = f"reproduced on {engine.device} with {agreement:.1f} dB, {form}"
+            click.echo(f"check       {result}", err=as_json)
 
 
 def _page(manifest: Manifest) -> str:
@@ -45,9 +45,9 @@ def _page(manifest: Manifest) -> str:
         "graph": f"{form}, target {manifest.target}, {manifest.precision}, "
         f"weights in {manifest.weights}",
         "parameters": f"{manifest.parameters:,}",
-        "checkpoint": f"SHA-256 {manifest.checkpoint_sha256 or 'of no file'}",
+        "checkpoint": f"SHA-256 {manifest.checkpoint_sha256 or 'unknown (not from a file)'}",
         "licence": manifest.licence,
         "verified": ", ".join(f"{k} {v:.1f} dB" for k, v in manifest.verification.items())
-        or "not by an export: a checkpoint poured into a shipped graph",
+        or "not exported: a checkpoint in a shipped graph",
     }
     return "\n".join(f"{name:<11} {value}" for name, value in rows.items())

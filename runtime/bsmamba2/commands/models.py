@@ -1,4 +1,4 @@
-"""``bsmamba2 models``: the models that have a name, and how to get them."""
+"""``bsmamba2 models``: lists the models that have a name, and downloads them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from bsmamba2.engines.ort_session import import_onnxruntime
+from bsmamba2.engines.ort_package import import_onnxruntime
 from bsmamba2.models import registry
-from bsmamba2.models.model import add_checks, describe
+from bsmamba2.models.open_model import open_model
 
 
-@click.group(invoke_without_command=True, short_help="List models by name, or fetch one.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a model.")
+@click.group(invoke_without_command=True, short_help="List named models, or download one.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per model.")
 @click.pass_context
 def models(context: click.Context, as_json: bool) -> None:
-    """List the models that separate -m takes by name."""
+    """List the models that -m accepts by name."""
     if context.invoked_subcommand:
         return
     rows = [_shipped(name, path) for name, path in registry.shipped().items()]
@@ -45,19 +45,19 @@ def models(context: click.Context, as_json: bool) -> None:
         table.add_row(row["name"], size, row["licence"], state, row["about"])
     Console(markup=False, highlight=False).print(table)
     if not all(row["path"] for row in rows):
-        click.echo("To fetch one: bsmamba2 models fetch NAME")
+        click.echo("To download one: bsmamba2 models fetch NAME")
 
 
-@models.command(short_help="Download a model, verify it, and make its checks.")
+@models.command(short_help="Download and verify a model.")
 @click.argument("name")
 def fetch(name: str) -> None:
     """Download the published model NAME into the cache (BSMAMBA2_CACHE), and print its path.
 
-    A download that was cut off goes on where it stopped. The file is verified by its SHA-256, and
-    its checks are made, which every device has to reproduce.
+    An interrupted download resumes where it stopped. The file is verified by its SHA-256. Then its
+    checks are computed, which every device has to reproduce before it is used.
     """
     model = registry.find_published(name)
-    import_onnxruntime()  # before the download: its check wants one
+    import_onnxruntime()  # fails before the download: computing the checks needs it
     click.echo(
         f"{model.name}: {model.about}\n{model.size / 1e6:.1f} MB from {model.url}\n"
         f"licence of the weights: {model.licence}",
@@ -76,19 +76,19 @@ def fetch(name: str) -> None:
     ) as bar:
         task = bar.add_task(model.name, total=model.size)
         path = model.fetch(lambda arrived: bar.update(task, completed=arrived))
-    click.echo("verified by its SHA-256; making its checks", err=True)
-    with console.status("running a second of noise by plain operators"):
-        add_checks(path)
+    click.echo("SHA-256 verified; computing the checks", err=True)
+    with console.status("running a second of noise through plain operators"):
+        open_model(path).add_checks()
     click.echo(path)
 
 
 def _shipped(name: str, path: Path) -> dict[str, Any]:
-    manifest = describe(path)
+    manifest = open_model(path).manifest
     return {
         "name": name,
         "bytes": path.stat().st_size,
         "licence": manifest.licence,
-        "about": f"{registry.ABOUT.get(name, ', '.join(manifest.stems))}; comes with bsmamba2",
+        "about": f"{registry.ABOUT.get(name, ', '.join(manifest.stems))}; included",
         "path": str(path),
     }
 

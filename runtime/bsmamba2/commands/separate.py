@@ -1,4 +1,4 @@
-"""``bsmamba2 separate``: songs to stems."""
+"""``bsmamba2 separate``: separates songs into stems."""
 
 from __future__ import annotations
 
@@ -13,23 +13,19 @@ import click
 from bsmamba2.batch.batch import Batch, Outcome
 from bsmamba2.batch.plan import OutputOptions
 from bsmamba2.commands.display import Display, length
-from bsmamba2.devices.device import NAMES
+from bsmamba2.commands.parameters import (
+    DEVICE_HELP,
+    MODEL_HELP,
+    DeviceName,
+    ModelName,
+    SongPath,
+)
 from bsmamba2.files.encoding import Clip
 from bsmamba2.files.naming import DEFAULT_TEMPLATE
 from bsmamba2.models import registry
 from bsmamba2.separator import Separator
 
-
-class _Path(click.Path):
-    """A path; an empty one would be the present folder, with all of its songs."""
-
-    def convert(self, value: Any, *where: Any) -> Any:
-        if value == "":
-            self.fail("must be a path; an empty one came", *where)
-        return super().convert(value, *where)
-
-
-PATH = _Path(path_type=Path)
+PATH = SongPath()
 
 
 @click.command(short_help="Write the vocals and instrumental of songs.")
@@ -37,33 +33,33 @@ PATH = _Path(path_type=Path)
 @click.option(
     "-o", "--output", metavar="DIR", type=PATH, help="Folder for the stems. Default: the song's."
 )
+@click.option("-m", "--model", type=ModelName(), help=f"{MODEL_HELP} Default: the shipped model.")
+@click.option("--stem", "stems", multiple=True, help="Write only this stem; can be repeated.")
+@click.option("--device", type=DeviceName(), default="auto", show_default=True, help=DEVICE_HELP)
 @click.option(
-    "-m", "--model", help="A name of bsmamba2 models, an .onnx, .engine, .ckpt or .safetensors."
+    "--overlap",
+    type=float,
+    help="Overlap of neighbouring chunks, a fraction in [0, 1). Default: the model's.",
 )
-@click.option("--stem", "stems", multiple=True, help="Write this stem only; may repeat.")
-@click.option("--device", default="auto", show_default=True, help=f"{NAMES}.")
-@click.option(
-    "--overlap", type=float, help="Overlap of chunks, 0 to below 1. Default: the model's."
-)
-@click.option("--format", help="flac, wav, aiff ... Default: the song's, flac where that is lossy.")
+@click.option("--format", help="flac, wav, aiff ... Default: the song's, or flac for a lossy song.")
 @click.option("--subtype", help="pcm_16, pcm_24, float ... Default: the song's.")
 @click.option(
     "--clip",
     type=click.Choice(get_args(Clip)),
     default="float",
     show_default=True,
-    help="What becomes of a stem beyond full scale.",
+    help="What to do with a stem that exceeds full scale: write 32-bit float, clip, or fail.",
 )
 @click.option(
     "--template",
     default=DEFAULT_TEMPLATE,
     show_default=True,
-    help="Names of the files, of {name}, {stem}, {model}, with .{ext} last; a / makes folders.",
+    help="File names, built from {name}, {stem}, {model} and .{ext} at the end; / makes folders.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace stems that exist.")
-@click.option("--resume", is_flag=True, help="Go on after a run that was stopped or killed.")
-@click.option("--plan", "only_plan", is_flag=True, help="Say what would be made, and stop.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a song.")
+@click.option("--overwrite", is_flag=True, help="Replace existing files.")
+@click.option("--resume", is_flag=True, help="Continue after a run that was stopped or killed.")
+@click.option("--plan", "only_plan", is_flag=True, help="Show what would be written, and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per song.")
 def separate(
     songs: tuple[Path, ...],
     output: Path | None,
@@ -74,16 +70,16 @@ def separate(
     resume: bool,
     only_plan: bool,
     as_json: bool,
-    **asked: Any,
+    **options: Any,
 ) -> None:
     """Write the stems of each SONG as DIR/SONG_vocals.flac and so on, and print their paths.
 
-    A SONG may be a folder: then all songs in it and in its folders, which are made in DIR too. All
-    songs are tried; those that failed are listed at the end, with exit status 2. A small hidden
-    file beside the stems lets --resume skip songs whose stems are made and whose file, model and
-    options are the same.
+    A SONG may be a folder: then all songs in it and in its subfolders are separated, and DIR gets
+    the same subfolders. All songs are tried. Those that failed are listed at the end, and the exit
+    status is 2. A small hidden file next to the stems lets --resume skip songs that are done and
+    whose file, model and options have not changed.
     """
-    wanted = OutputOptions(stems=stems or None, **asked)
+    output_options = OutputOptions(stems=stems or None, **options)
     separator = Separator(model, device)
     about = {"model": separator.manifest.name, "device": separator.device}
     if model is None and about["model"] in registry.ABOUT:
@@ -92,10 +88,10 @@ def separate(
     if device == "auto":
         click.echo("{model} on {device}".format(**about), err=True)
     with Display() as display:
-        batch = Batch(separator, wanted, display, overwrite=overwrite, resume=resume)
+        batch = Batch(separator, output_options, display, overwrite=overwrite, resume=resume)
         batch.plan(songs, output)
         if only_plan or batch.done or len(batch.plans) + len(batch.outcomes) > 1:
-            click.echo(_said(batch), err=True)
+            click.echo(_summary(batch), err=True)
         if only_plan:
             _print_plan(batch, as_json)
         for outcome in batch.outcomes if only_plan else batch.run():
@@ -107,15 +103,15 @@ def separate(
         click.get_current_context().exit(1 if any(f.is_bug for f in failures) else 2)
 
 
-def _said(batch: Batch) -> str:
-    """The plan, in a line."""
+def _summary(batch: Batch) -> str:
+    """The plan in one line."""
     to_do, done, failed = batch.plans, batch.done, len(batch.outcomes) - len(batch.done)
     files = [path for plan in to_do for path in plan.outputs.values()]
     folders = {path.parent for path in files}
     where = str(next(iter(folders))) if len(folders) == 1 else _count(folders, "folder")
     parts = [f"{_count(to_do, 'song')}, {length(sum(plan.seconds for plan in to_do))} of audio"]
     parts += [f"{_count(files, 'file')} into {where}"] if files else []
-    parts += [f"{len(done)} done already"] if done else []
+    parts += [f"{len(done)} already done"] if done else []
     parts += [f"{failed} cannot be separated"] if failed else []
     return "; ".join(parts)
 
@@ -137,6 +133,6 @@ def _print_plan(batch: Batch, as_json: bool) -> None:
 
 def _print(outcome: Outcome, about: dict[str, str], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"song": str(outcome.song), **outcome.figures(), **about}))
+        click.echo(json.dumps({"song": str(outcome.song), **outcome.to_json(), **about}))
     elif outcome.outputs and not outcome.was_done:
         click.echo("\n".join(os.fspath(path) for path in outcome.outputs.values()))

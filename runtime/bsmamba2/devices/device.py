@@ -1,13 +1,13 @@
-"""Devices by the names that users give them, and which of them a model gets.
+"""Devices: their names, and the choice of the one that a model runs on.
 
-    auto            the best that is here and runs the model; the choice is named
+    auto            the best device here that runs the model; the log names it
     cpu             ONNX Runtime, with the native kernel where it is installed
-    cuda[:N]        ONNX Runtime on NVIDIA card N, the first where N is left out
+    cuda[:N]        ONNX Runtime on NVIDIA card N; the first card without N
     tensorrt[:N]    TensorRT on that card
 
-Whoever can run models on a kind of device is a :class:`Backend`: it says whether it can, and if it
-cannot, which line mends that. What was asked for and cannot be had is an error; nothing is ever
-replaced by something slower.
+Users give names. :func:`choose` turns a name into a :class:`Device` once, and from there on only
+the object travels. A device that was requested and cannot be used is an error; nothing is replaced
+by something slower.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class Device:
     kind: str
     """``cpu``, ``cuda`` or ``tensorrt``."""
     index: int = 0
-    """Of the card; 0 for the CPU."""
+    """Number of the card; 0 for the CPU."""
 
     def __str__(self) -> str:
         return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"
 
     @property
     def hardware(self) -> str:
-        """What answers may depend on: the processor, or the card and its driver."""
+        """Everything that results may depend on: the processor, or the card and its driver."""
         driver = None if self.kind == "cpu" else nvidia.driver()
         if driver is None or self.index >= len(driver.cards):
             return processor()
@@ -53,81 +53,90 @@ class Device:
         return f"{card.name}, compute {card.compute[0]}.{card.compute[1]}, driver {driver.release}"
 
 
+CPU = Device("cpu")
+
 Backend: TypeAlias = Callable[[Device], str | None]
-"""What runs models on a kind of device. Called with a device, it returns None if it can run
-there, or else what is missing, and the line that mends it."""
+"""Reports whether a device can be used: None, or what is missing and the command that fixes it."""
 
 
 def parse(name: str) -> Device | None:
     """The device of that name; None for ``auto``.
 
     Raises:
-        DeviceError: no device has such a name.
+        DeviceError: there is no such name.
     """
-    found = _PATTERN.fullmatch(name) if isinstance(name, str) else None
-    if found is None:
+    match = _PATTERN.fullmatch(name) if isinstance(name, str) else None
+    if match is None:
         raise DeviceError(f"device must be {NAMES}; got {printable(repr(name))}")
     if name == "auto":
         return None
-    return Device(found["kind"] or "cpu", int(found["index"] or 0))
+    return Device(match["kind"] or "cpu", int(match["index"] or 0))
 
 
 def choose(name: str, backends: Sequence[tuple[str, Backend]]) -> Device:
-    """The device that was asked for, or with ``auto`` the first that can be had.
+    """The device of that name, or for ``auto`` the first one that can be used.
 
     Args:
         name: as users give it.
         backends: kinds of device with what runs the model there, best first.
 
     Raises:
-        DeviceError: it has no such name, it cannot run this model, or something is missing.
+        DeviceError: there is no such name, the device does not run this model, or something is
+            missing.
     """
-    asked = parse(name)
-    if asked is None:
-        lacking: dict[str, str] = {}
-        for kind, backend in backends:
-            missing = backend(Device(kind))
-            if missing is None:
-                _tell_of_idle_cards(kind, lacking)
-                return Device(kind)
-            lacking[kind] = missing
-        raise DeviceError("; ".join(f"{kind}: {missing}" for kind, missing in lacking.items()))
+    requested = parse(name)
+    if requested is None:
+        return _choose_best(backends)
     known = dict(backends)
-    if asked.kind not in known:
-        raise DeviceError(f"device {name!r} does not run this model: give auto or {_kinds(known)}")
-    missing = known[asked.kind](asked)
+    if requested.kind not in known:
+        raise DeviceError(f"device must be auto or {_kinds(known)} for this model; got {name!r}")
+    missing = known[requested.kind](requested)
     if missing is not None:
         raise DeviceError(f"device {name!r} cannot be used: {missing}")
-    return asked
+    return requested
 
 
-def _tell_of_idle_cards(kind: str, lacking: Mapping[str, str]) -> None:
-    """Whoever has a card means to use it, and should know what keeps it idle."""
+def _choose_best(backends: Sequence[tuple[str, Backend]]) -> Device:
+    unusable: dict[str, str] = {}
+    for kind, backend in backends:
+        missing = backend(Device(kind))
+        if missing is None:
+            _warn_about_idle_cards(kind, unusable)
+            return Device(kind)
+        unusable[kind] = missing
+    raise DeviceError("; ".join(f"{kind}: {missing}" for kind, missing in unusable.items()))
+
+
+def _warn_about_idle_cards(kind: str, unusable: Mapping[str, str]) -> None:
+    """Anyone who has a card means to use it, and should know why it is idle."""
     driver = nvidia.driver()
-    if kind == "cpu" and driver and driver.cards and "cuda" in lacking:
-        log.warning("device auto is cpu, and %s is idle: %s", driver.cards[0].name, lacking["cuda"])
+    if kind == "cpu" and driver and driver.cards and "cuda" in unusable:
+        reason = unusable["cuda"]
+        log.warning("device auto is cpu, and %s is idle: %s", driver.cards[0].name, reason)
 
 
-def lacking_card(device: Device, cuda: str = "", otherwise: str = "use --device cpu") -> str | None:
-    """What is missing of a card and its driver, as a :class:`Backend` answers.
+def missing_card(
+    device: Device, cuda: str = "", alternative: str = "use --device cpu"
+) -> str | None:
+    """What is missing of a card and its driver, as a :data:`Backend` reports it.
 
     Args:
-        cuda: the CUDA that the software on it was built with, e.g. ``13.0``; empty if unknown.
-        otherwise: what to do on a machine that has no card.
+        cuda: version of CUDA that the software was built with, such as ``13.0``; empty if unknown.
+        alternative: what to do on a machine without a card.
     """
     driver = nvidia.driver()
     if driver is None:
-        return f"there is no NVIDIA driver: install one, or {otherwise}"
+        return f"there is no NVIDIA driver: install one, or {alternative}"
     if not driver.cards:
         why = f" ({driver.fault})" if driver.fault else ""
-        return f"the NVIDIA driver shows no card{why}: see nvidia-smi, or {otherwise}"
+        return f"the NVIDIA driver shows no card{why}: see nvidia-smi, or {alternative}"
     if device.index >= len(driver.cards):
         listed = ", ".join(f"{device.kind}:{n} {c.name}" for n, c in enumerate(driver.cards))
-        return f"there is no card {device.index}: there is {listed}"
+        return f"there is no card {device.index}: choose from {listed}"
     if cuda and driver.cuda[0] < int(cuda.partition(".")[0]):
         return (
-            f"driver {driver.release} runs up to CUDA {driver.cuda[0]}.{driver.cuda[1]}, CUDA "
-            f"{cuda} is wanted: update the driver, or {otherwise}"
+            f"CUDA {cuda} is needed, and driver {driver.release} runs up to CUDA "
+            f"{driver.cuda[0]}.{driver.cuda[1]}: update the driver, or {alternative}"
         )
     return None
 
@@ -143,5 +152,5 @@ def processor() -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
-def _kinds(known: dict[str, Backend]) -> str:
+def _kinds(known: Mapping[str, Backend]) -> str:
     return ", ".join(kind if kind == "cpu" else f"{kind}[:N]" for kind in known)

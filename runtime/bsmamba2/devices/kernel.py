@@ -1,6 +1,6 @@
-"""The native kernels: where their library is, if this installation has one.
+"""The native kernels: finds their library, if this installation has one.
 
-Without it a model runs by plain operators, several times slower and to the same numbers.
+Without it a model runs with plain operators: the same results, several times slower.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ __all__ = ["instruction_set", "library"]
 
 
 def library() -> Path | None:
-    """The custom-op library that ``SessionOptions.register_custom_ops_library`` takes, or None.
+    """The path for ``SessionOptions.register_custom_ops_library``.
 
-    None where the package was installed without a compiler, and where the environment says
-    ``BSMAMBA2_KERNEL=off``.
+    None if the package was installed without a compiler, or if ``BSMAMBA2_KERNEL=off`` is set.
     """
     if os.environ.get("BSMAMBA2_KERNEL") == "off":
         return None
     spec = find_spec("bsmamba2")
-    # An editable install keeps what was built apart from the sources: the package has two folders.
+    # An editable install has two folders: one for the sources, one for what was built.
     folders = spec.submodule_search_locations if spec else None
     for folder in folders or ():
         for name in ("libbsmamba2_ort.so", "libbsmamba2_ort.dylib"):
@@ -34,9 +33,10 @@ def library() -> Path | None:
 
 
 def instruction_set() -> str | None:
-    """Which of the processor's instructions the kernels use, e.g. ``avx2``.
+    """The instruction set that the kernels use, e.g. ``avx2``.
 
-    None where their library cannot be loaded, or ``BSMAMBA2_ISA`` names what is not here.
+    None if the library cannot be loaded, or if ``BSMAMBA2_ISA`` names one that this processor
+    lacks.
     """
     path = library()
     native = open_library(str(path)) if path else None

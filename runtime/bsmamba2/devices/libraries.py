@@ -19,9 +19,9 @@ def open_library(*names: str) -> ctypes.CDLL | None:
 
 
 def missing_library(path: Path) -> str | None:
-    """The name of a library that this one needs and that is not found; None where all are.
+    """The name of a library that this one needs and that cannot be found; None if all are there.
 
-    Told on Linux alone: elsewhere the loader does not say which.
+    Works only on Linux: elsewhere the loader does not report the name.
     """
     try:
         ctypes.CDLL(str(path))

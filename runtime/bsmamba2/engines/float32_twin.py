@@ -1,8 +1,8 @@
-"""A model of reduced precision, and its twin in float32 for the chunks that overflow.
+"""A model of reduced precision, and its twin in float32 for chunks that overflow.
 
-An export in fp16 or bf16 narrows products and rounds what they multiply with; names and shapes stay
-the checkpoint's. So the weights of the file, widened, fit the shipped graph of their size, and that
-computes in float32 what the file computes with fewer digits.
+An export in fp16 or bf16 rounds weights and the inputs of products, but keeps the checkpoint's
+names and shapes. So the file's weights, widened to float32, fit the shipped graph of their size,
+which computes the same with more digits.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from bsmamba2.audio.array import Audio
+    from bsmamba2.devices.device import Device
+    from bsmamba2.engines.protocols import Engine
     from bsmamba2.formats.manifest import Manifest
     from bsmamba2.formats.onnx_file import OnnxFile
-    from bsmamba2.formats.protocols import Engine
 
 
 class ReducedPrecisionOrtEngine(OrtEngine):
     """A model of reduced precision in ONNX Runtime, as a
-    :class:`~bsmamba2.formats.protocols.ReducedPrecisionEngine`.
+    :class:`~bsmamba2.engines.protocols.ReducedPrecisionEngine`.
 
     Args:
-        load: makes the twin in float32 from widened weights.
+        load: loads the twin in float32 from widened weights.
     """
 
     def __init__(
         self,
         file: OnnxFile,
-        device: str,
-        manifest: Manifest,
+        device: Device,
         load: Callable[[Mapping[str, Audio]], Engine],
     ) -> None:
-        super().__init__(file, device, None, manifest)
+        super().__init__(file, device)
         self._file = file
         self._load = load
         self._twin: Engine | None = None
         self._lock = Lock()
 
     def in_float32(self) -> Engine:
-        """See :meth:`bsmamba2.formats.protocols.ReducedPrecisionEngine.in_float32`.
+        """See :meth:`bsmamba2.engines.protocols.ReducedPrecisionEngine.in_float32`.
 
         Raises:
-            ModelError: the weights lie beside the file, or are of a size without a shipped graph.
+            ModelError: the weights are not inside the file, or their size has no shipped graph.
         """
         with self._lock:
             if self._twin is None:
@@ -63,29 +63,29 @@ def widened(file: OnnxFile) -> dict[str, Audio]:
     """The weights of a file in float32, by their names in the checkpoint.
 
     Raises:
-        ModelError: they do not lie in the file, or not with the lengths that its manifest states.
+        ModelError: they are not inside the file, or their lengths contradict its manifest.
     """
     shapes, read_only = file.manifest.initialisers, mmap.ACCESS_READ
     with file.path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=read_only) as data:
         found = {
-            name: _wide(data[place.start : place.stop], file.manifest, shapes[name])
+            name: _widen(data[place.start : place.stop], file.manifest, shapes[name])
             for name, place in initialisers(data)
             if name in shapes
         }
     if missing := shapes.keys() - found.keys():
         raise ModelError(
-            f"{file.path.name} does not hold {min(missing)}, so it cannot be run in float32: "
+            f"{file.path.name} does not contain {min(missing)}, so it cannot run in float32: "
             "export it again"
         )
     return found
 
 
-def _wide(stored: bytes, manifest: Manifest, shape: tuple[int, ...]) -> Audio:
+def _widen(stored: bytes, manifest: Manifest, shape: tuple[int, ...]) -> Audio:
     count = int(np.prod(shape))
     if len(stored) == 4 * count:
         values = np.frombuffer(stored, "<f4")
     elif len(stored) != 2 * count:
-        raise ModelError("a weight has not the length that the manifest states: export it again")
+        raise ModelError("a weight has another length than the manifest states: export it again")
     elif manifest.precision == "bf16":  # the upper half of a float32
         values = (np.frombuffer(stored, "<u2").astype(np.uint32) << 16).view(np.float32)
     else:

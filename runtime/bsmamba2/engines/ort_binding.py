@@ -1,8 +1,8 @@
-"""Runs an ONNX Runtime session with its input and output bound to memory of the device.
+"""Runs an ONNX Runtime session with its input and output bound to memory on the device.
 
-Only audio or spectra cross the bus, into buffers that stay where they are. So a shape that keeps
-coming can be recorded once as a CUDA graph and replayed, which spares the launches of some thousand
-kernels a chunk.
+Only audio or spectra cross the bus, into buffers that keep their addresses. So a run of a repeated
+shape can be recorded once as a CUDA graph and replayed, which saves about a thousand kernel
+launches per chunk.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from bsmamba2.audio.snr import snr_db
 log = logging.getLogger("bsmamba2")
 
 REPEATS = 3
-"""A shape that came so often will come more often: then it is recorded."""
+"""Runs of one shape before it is recorded."""
 REPLAY_DB = 90.0
-"""What a replay must agree with a plain run to."""
+"""The SNR that a replay must reach against a plain run."""
 
 _GRAPH, _NO_GRAPH = "1", "-1"  # ONNX Runtime's gpu_graph_id
 
 Calls: TypeAlias = "SimpleQueue[tuple[Future[Audio], Callable[[Audio], Audio], Audio] | None]"
-"""Where an answer goes, what makes it, and of what; None is the end."""
+"""For each call: the future for its result, the function, and its argument. None ends the thread."""
 
 
 class BoundSession:
-    """A session of one input and one output of the same sizes behind the stems' axis.
+    """A session with one input and one output, whose sizes are equal apart from the stems' axis.
 
-    May be shared between threads, which take turns: the buffers are one set. All runs are made by
-    one thread, as ONNX Runtime keeps handles of CUDA's libraries and recorded graphs for each
-    thread, and as long as the session: every thread of a caller's would record anew, and leave its
-    share of the card's memory taken.
+    Threads may share it and take turns, since there is one set of buffers. All runs happen in one
+    thread: ONNX Runtime keeps handles of CUDA's libraries and recorded graphs per thread, for as
+    long as the session lives. Otherwise every calling thread would record its own graph and keep
+    its share of the card's memory.
 
     Args:
         ort: the onnxruntime package.
         session: an ``onnxruntime.InferenceSession``.
-        memory: ONNX Runtime's name of the device's memory, and its index: ``("cuda", 0)``.
-        stems: the second size of the output.
+        memory: ONNX Runtime's name for the device's memory, and its index: ``("cuda", 0)``.
+        stems: number of stems, the second size of the output.
     """
 
     def __init__(self, ort: Any, session: Any, memory: tuple[str, int], stems: int) -> None:
@@ -54,14 +54,14 @@ class BoundSession:
         self._may_record = any(given.get("enable_cuda_graph") == "1" for given in options)
         self._recorded: _Buffers | None = None
         self._plain: _Buffers | None = None
-        self._runs = 0  # of the plain buffers
+        self._runs = 0  # with the plain buffers
         self._calls: Calls = SimpleQueue()
-        # No pool of the library's: it takes no call once the main thread has ended.
+        # Not a ThreadPoolExecutor, which accepts no call once the main thread has ended.
         threading.Thread(target=_serve, args=(self._calls,), daemon=True).start()
         weakref.finalize(self, self._calls.put, None)
 
     def run(self, values: Audio) -> Audio:
-        """(batch, …) to (batch, stems, …); raises what ONNX Runtime raises."""
+        """Runs (batch, …) to (batch, stems, …). Errors of ONNX Runtime are passed on."""
         stems: Future[Audio] = Future()
         self._calls.put((stems, self._run, values))
         return stems.result()
@@ -70,7 +70,10 @@ class BoundSession:
         if self._recorded is not None and self._recorded.shape == values.shape:
             return self._recorded.run(values, _GRAPH)
         if self._plain is None or self._plain.shape != values.shape:
-            self._plain, self._runs = None, 0  # the old buffers go before the new ones come
+            self._plain, self._runs = (
+                None,
+                0,
+            )  # frees the old buffers before the new ones are allocated
             self._plain = _Buffers(self, values.shape)
         stems = self._plain.run(values, _NO_GRAPH)
         self._runs += 1
@@ -79,30 +82,33 @@ class BoundSession:
         return stems
 
     def _record(self, buffers: _Buffers, values: Audio, wanted: Audio) -> None:
-        """Records these buffers' run, and trusts the record if it gives what a plain run gave."""
-        self._may_record = False  # one shape, one try
+        """Records a run of these buffers, and keeps the record if a replay agrees with a plain run."""
+        self._may_record = False  # only one shape is recorded, in one attempt
         try:
             buffers.run(values, _GRAPH)
             replayed = snr_db(wanted, buffers.run(values, _GRAPH))
         except Exception as error:  # the binding raises bare exceptions of many classes
-            log.warning("CUDA graphs are not used, recording one failed: %s", error)
+            log.warning("CUDA graphs are not used, because recording one failed: %s", error)
             self._plain = None
             return
         if replayed >= REPLAY_DB:
             self._recorded, self._plain = buffers, None
         else:
-            log.warning("CUDA graphs are not used: a replay is %.0f dB from a run", replayed)
+            log.warning(
+                "CUDA graphs are not used: a replay agrees with a plain run only to %.0f dB",
+                replayed,
+            )
 
 
 def _serve(calls: Calls) -> None:
-    """Makes calls one after the other, until a session that nobody has any more ends them."""
+    """Makes calls one after the other, until the session is garbage-collected."""
     while (call := calls.get()) is not None:
-        answer, run, values = call
+        result, run, values = call
         try:
-            answer.set_result(run(values))
-        except BaseException as error:  # it belongs to whoever waits for the answer
-            answer.set_exception(error)
-        del call, answer, run, values  # or this thread would keep its session
+            result.set_result(run(values))
+        except BaseException as error:  # the caller who waits for the result gets it
+            result.set_exception(error)
+        del call, result, run, values  # otherwise this thread would keep the session alive
 
 
 class _Buffers:
@@ -125,5 +131,5 @@ class _Buffers:
         self._input.update_inplace(np.ascontiguousarray(values))
         self._session.run_with_iobinding(self._binding, options)
         stems: Audio = self._output.numpy()
-        # On the CPU this is the buffer itself, which the next run writes over.
+        # On the CPU this is the buffer itself, which the next run overwrites.
         return stems.copy() if self._output.device_name() == "cpu" else stems

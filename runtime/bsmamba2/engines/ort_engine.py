@@ -8,9 +8,10 @@ import numpy as np
 
 from bsmamba2.audio import stft
 from bsmamba2.audio.array import Audio
-from bsmamba2.devices.device import parse
+from bsmamba2.devices.device import CPU, Device
 from bsmamba2.engines.ort_binding import BoundSession
-from bsmamba2.engines.ort_session import first_line, import_onnxruntime, open_session
+from bsmamba2.engines.ort_package import import_onnxruntime
+from bsmamba2.engines.ort_session import first_line, open_session
 from bsmamba2.errors import ModelError
 from bsmamba2.formats.manifest import Manifest
 from bsmamba2.formats.onnx_file import OnnxFile
@@ -20,15 +21,16 @@ class OrtEngine:
     """A model loaded into an ONNX Runtime session; may be shared between threads.
 
     Args:
-        manifest: in place of the file's own, where a checkpoint was poured in.
+        manifest: replaces the file's own where a checkpoint is poured into it.
 
-    The other arguments, and what is raised: :func:`bsmamba2.engines.ort_session.open_session`.
+    The other arguments and the errors are those of
+    :func:`bsmamba2.engines.ort_session.open_session`.
     """
 
     def __init__(
         self,
         file: OnnxFile,
-        device: str = "auto",
+        device: Device = CPU,
         weights: Mapping[str, Audio] | None = None,
         manifest: Manifest | None = None,
         threads: int | None = None,
@@ -40,28 +42,27 @@ class OrtEngine:
                 "without --streaming"
             )
         self.manifest = manifest or file.manifest
-        self._session, self.device = open_session(
-            file, device, weights, threads, kernel, graphs=True
-        )
+        self.device = device
+        self._session = open_session(file, device, weights, threads, kernel, graphs=True)
         self._input = self._session.get_inputs()[0].name
         self._bound: BoundSession | None = None
-        place = parse(self.device)
-        if place is not None and place.kind != "cpu":  # there is no bus to spare on a CPU
+        if device.kind != "cpu":  # a CPU has no bus to keep audio off
+            memory = "cuda", device.index
             self._bound = BoundSession(
-                import_onnxruntime(), self._session, ("cuda", place.index), len(self.manifest.stems)
+                import_onnxruntime(), self._session, memory, len(self.manifest.stems)
             )
 
     def run(self, chunk: Audio) -> Audio:
-        """See :meth:`bsmamba2.formats.protocols.Engine.run`."""
+        """See :meth:`bsmamba2.engines.protocols.Engine.run`."""
         manifest, samples = self.manifest, chunk.shape[-1]
         if manifest.io == "waveform":
-            short = max(0, manifest.n_fft // 2 + 1 - samples)  # the graph reflects, and needs these
+            short = max(0, manifest.n_fft // 2 + 1 - samples)  # the graph's reflection needs these
             return self._call(np.pad(chunk, [(0, 0), (0, short)]))[..., :samples]
         mixture = stft.stft(chunk, manifest.n_fft, manifest.hop)
         return stft.istft(self._call(mixture), manifest.n_fft, manifest.hop, samples)
 
     def run_spectrum(self, mixture: Audio) -> Audio:
-        """The graph itself: (batch, channels, frames, bins, 2) to (batch, stems, …)."""
+        """Runs the graph itself: (batch, channels, frames, bins, 2) to (batch, stems, …)."""
         return self._run(mixture)
 
     def _call(self, values: Audio) -> Audio:

@@ -1,174 +1,104 @@
-"""Loads a model into ONNX Runtime: the one place that knows its packages, devices and errors."""
+"""Loads a model into ONNX Runtime: the one place that knows its providers, options and errors."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import io
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bsmamba2.audio.array import Audio
 from bsmamba2.devices import cuda, nvidia
-from bsmamba2.devices.device import Device, choose, lacking_card
+from bsmamba2.devices.device import CPU, Device, missing_card
 from bsmamba2.devices.kernel import instruction_set, library
 from bsmamba2.devices.libraries import missing_library, open_library
+from bsmamba2.engines.ort_package import gpu_install_command, import_onnxruntime
 from bsmamba2.engines.placement import RECORD, require_placement
-from bsmamba2.errors import DeviceError, MissingExtra, ModelError
+from bsmamba2.errors import DeviceError, ModelError
 from bsmamba2.files.hashing import file_sha256
 from bsmamba2.formats.manifest import Manifest
 from bsmamba2.formats.onnx_file import OnnxFile
+from bsmamba2.installation import install_command, version
 
 log = logging.getLogger("bsmamba2")
-
-DISTRIBUTIONS = {"onnxruntime": "cpu", "onnxruntime-gpu": "gpu"}
-"""The packages that hold an ONNX Runtime, and the extras that install them."""
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-"""What ONNX Runtime calls what runs each kind of device."""
+"""ONNX Runtime's name for what runs each kind of device."""
 
 
 def open_session(
     file: OnnxFile,
-    device: str = "auto",
+    device: Device = CPU,
     weights: Mapping[str, Audio] | None = None,
     threads: int | None = None,
     kernel: bool = True,
     graphs: bool = False,
-) -> tuple[Any, str]:
-    """An ``onnxruntime.InferenceSession`` of the model, and the device that it runs on.
+) -> Any:
+    """Loads the model into an ``onnxruntime.InferenceSession``.
 
     Args:
         file: the model, already read and checked.
-        device: ``auto``, ``cpu``, ``cuda[:N]`` or ``tensorrt[:N]``. ``auto`` takes a GPU where
-            there is one and ONNX Runtime is made for it.
-        weights: for a graph without weights, every initialiser by name.
-        threads: of one run; None leaves the number to ONNX Runtime (all cores).
-        kernel: whether the native kernel may take the scans, where it is there.
-        graphs: whether runs may be recorded as CUDA graphs, by whoever binds their memory
-            (:mod:`bsmamba2.ort_binding`); ``BSMAMBA2_CUDA_GRAPH=off`` says no.
+        device: where it runs; nothing but shape arithmetic may run elsewhere.
+        weights: every initialiser by name, for a graph without weights. On the CPU the session
+            computes with these arrays and holds no copy, so several sessions can share them.
+        threads: threads of one run. None: ONNX Runtime decides (all cores).
+        kernel: whether the native kernel may run the scans, where it is installed.
+        graphs: whether runs may be recorded as CUDA graphs by a caller who binds their memory
+            (:mod:`bsmamba2.engines.ort_binding`); ``BSMAMBA2_CUDA_GRAPH=off`` forbids it.
 
     Raises:
-        MissingExtra: no ONNX Runtime is installed, or two that overwrite each other are.
+        MissingExtra: no usable ONNX Runtime is installed.
         DeviceError: the device is not there, or part of the model would run elsewhere.
         ModelError: ONNX Runtime refuses the model.
     """
     ort = import_onnxruntime()
-    place = choose(device, BACKENDS)
-    if place.kind == "cpu" and file.manifest.precision == "bf16":
+    if device.kind == "cpu" and file.manifest.precision == "bf16":
         raise DeviceError(
-            f"{file.path.name} computes in bf16, which CPUs have no products for: use a GPU, or "
-            "export it with --precision fp32"
+            f"{file.path.name} computes in bf16, which ONNX Runtime cannot do on a CPU: use a GPU, "
+            "or export the model with --precision fp32"
         )
+    if device.kind != "cpu":
+        _preload(ort)
     options = ort.SessionOptions()
     options.log_severity_level = 4  # errors are raised, and shown once
     options.use_deterministic_compute = True
     options.enable_mem_pattern = False
     options.intra_op_num_threads = threads or 0
     options.add_session_config_entry(RECORD, "1")
-    native = library() if kernel and _has_kernels(place, file.manifest) else None
-    if native:
-        # It takes the scans' nodes; without it their bodies of plain operators run.
-        if place.kind == "cuda":
-            options.add_session_config_entry(cuda.SETTING, str(cuda.kernels()))
-        try:
-            options.register_custom_ops_library(str(native))
-        except Exception as error:  # the binding raises bare exceptions of many classes
-            raise DeviceError(
-                f"the kernel cannot be loaded ({first_line(error)}): see bsmamba2 doctor, or set "
-                "BSMAMBA2_KERNEL=off, which runs plain operators in its place, slower"
-            ) from None
-    if file.wanting:
-        if weights is None or any(name not in weights for name in file.wanting):
-            raise ModelError(f"{file.path.name} has no weights: give a checkpoint in its place")
-        values = [ort.OrtValue.ortvalue_from_numpy(weights[name]) for name in file.wanting]
-        options.add_external_initializers(list(file.wanting), values)
-    graphs = graphs and place.kind == "cuda" and os.environ.get("BSMAMBA2_CUDA_GRAPH") != "off"
-    session = _create(ort, file, options, place, graphs)
-    provider = PROVIDERS[place.kind]
+    if kernel:
+        _register_kernel(options, device, file.manifest)
+    poured = _pour(ort, options, file, weights)
+    graphs = graphs and device.kind == "cuda" and os.environ.get("BSMAMBA2_CUDA_GRAPH") != "off"
+    shares = bool(poured) and device.kind == "cpu"
+    if shares:
+        _share(options, file.wanting, poured)
+    session = _create(ort, file, options, device, graphs, shares)
+    provider = PROVIDERS[device.kind]
     if session.get_providers()[0] != provider:
         raise DeviceError(
-            f"device {place} was chosen, but ONNX Runtime could not load its {provider}: run "
-            'pip install -U "bsmamba2[gpu]", which brings CUDA and cuDNN, or use --device cpu'
+            f"device {device} was chosen, but ONNX Runtime could not load its {provider}: run "
+            f"{install_command('gpu')}, which installs CUDA and cuDNN, or use --device cpu"
         )
-    require_placement(session, place, provider)
-    return session, str(place)
-
-
-def _create(ort: Any, file: OnnxFile, options: Any, place: Device, graphs: bool) -> Any:
-    """The session; without CUDA graphs where ONNX Runtime refuses the model for their sake."""
-    try:
-        with _quiet(ort, place):
-            return ort.InferenceSession(
-                str(file.path), options, providers=_providers(place, graphs), enable_fallback=0
-            )
-    except Exception as error:  # the binding raises bare exceptions of many classes
-        reason = first_line(error)
-    if not graphs:
-        raise ModelError(f"ONNX Runtime refuses {file.path.name}: {reason}")
-    session = _create(ort, file, options, place, graphs=False)
-    log.warning("CUDA graphs are not used, ONNX Runtime refuses them: %s", reason)
+    require_placement(session, device, provider)
+    if shares:
+        weakref.finalize(session, poured.clear)  # keeps them as long as the session
     return session
-
-
-def import_onnxruntime() -> Any:
-    """The one ONNX Runtime that is installed.
-
-    Raises:
-        MissingExtra: none is, or two are, which leaves a mixture of both on the disk.
-    """
-    found = [name for name in DISTRIBUTIONS if _installed(name)]
-    if len(found) == 2:
-        raise MissingExtra(
-            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; run: "
-            f"{_install_anew()}"
-        )
-    # Since 1.29 it reports what it runs to its makers, model names included, unless it is told not
-    # to before it is loaded. Nobody is asked here, so nobody is reported on.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
-        import onnxruntime
-    except ImportError as error:
-        reason = f" ({error})" if found else ""
-        raise MissingExtra(f"no ONNX Runtime can be loaded{reason}; run: {_install()}") from None
-    if not hasattr(onnxruntime, "InferenceSession"):
-        # What pip leaves where two lay over each other and one was taken away.
-        raise MissingExtra(
-            f"the ONNX Runtime is damaged, its files are missing; run: {_install_anew()}"
-        )
-    if not hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"):
-        package = found[0] if found else "onnxruntime"
-        raise MissingExtra(
-            f"ONNX Runtime {onnxruntime.__version__} is too old; run: pip install -U "
-            f'"{package}>=1.30"'
-        )
-    onnxruntime.disable_telemetry_events()  # in case somebody else loaded it before
-    return onnxruntime
-
-
-def _install() -> str:
-    """The line that installs the ONNX Runtime for this machine."""
-    driver = nvidia.driver()
-    return f'pip install "bsmamba2[{"gpu" if driver and driver.cards else "cpu"}]"'
-
-
-def _install_anew() -> str:
-    return f"pip uninstall -y {' '.join(DISTRIBUTIONS)} && {_install()}"
 
 
 def software() -> dict[str, str]:
     """Every version that a model's output may depend on, by name."""
     native = library()
     return {
-        "bsmamba2": importlib.metadata.version("bsmamba2") if _installed("bsmamba2") else "",
+        "bsmamba2": version(),
         "onnxruntime": import_onnxruntime().__version__,
         "kernel": file_sha256(native) if native else "plain operators",
         "cuda_kernels": cuda.kernels_version(),
@@ -176,64 +106,124 @@ def software() -> dict[str, str]:
     }
 
 
-def _installed(distribution: str) -> bool:
+def first_line(error: Exception) -> str:
+    """The first line of an error of ONNX Runtime, without its code."""
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)[:300].rstrip(".")
+
+
+def _register_kernel(options: Any, device: Device, manifest: Manifest) -> None:
+    """Lets the native library run the scans; without it their bodies of plain operators run."""
+    native = library() if _has_kernels(device, manifest) else None
+    if native is None:
+        return
+    if device.kind == "cuda":
+        options.add_session_config_entry(cuda.SETTING, str(cuda.kernels()))
     try:
-        importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+        options.register_custom_ops_library(str(native))
+    except Exception as error:  # the binding raises bare exceptions of many classes
+        raise DeviceError(
+            f"the kernel cannot be loaded ({first_line(error)}): see bsmamba2 doctor, or set "
+            "BSMAMBA2_KERNEL=off, which runs plain operators instead and is slower"
+        ) from None
 
 
 def _has_kernels(device: Device, manifest: Manifest) -> bool:
-    """Whether the native library has kernels for this model there."""
+    """Whether the native library has kernels for this model on this device."""
     if device.kind == "cuda":
         return cuda.has_kernels(manifest) and nvidia.compute_capability(device.index) >= (8, 0)
     return device.kind == "cpu"
 
 
-def _lacking_cpu(device: Device) -> str | None:
+def _pour(ort: Any, options: Any, file: OnnxFile, weights: Mapping[str, Audio] | None) -> list[Any]:
+    """Gives a graph its missing initialisers; returns them as values of ONNX Runtime."""
+    if not file.wanting:
+        return []
+    if weights is None or any(name not in weights for name in file.wanting):
+        raise ModelError(f"{file.path.name} has no weights: use a checkpoint instead")
+    values = [ort.OrtValue.ortvalue_from_numpy(weights[name]) for name in file.wanting]
+    options.add_external_initializers(list(file.wanting), values)
+    return values
+
+
+def _share(options: Any, names: Sequence[str], values: Sequence[Any]) -> None:
+    """Lets the session compute with the caller's arrays, where it would copy them twice over.
+
+    It copies an initialiser that it folds through a transpose, as before most products here, and
+    one that it packs for a product. Without folding, the transpose becomes an attribute of the
+    product, which then reads the array as it is.
+    """
+    for name, value in zip(names, values, strict=True):
+        options.add_initializer(name, value)
+    options.add_session_config_entry("session.disable_prepacking", "1")
+
+
+def _create(
+    ort: Any, file: OnnxFile, options: Any, device: Device, graphs: bool, shares: bool
+) -> Any:
+    """The session; without CUDA graphs where ONNX Runtime refuses the model because of them."""
+    try:
+        with _quiet(ort, device):
+            return ort.InferenceSession(
+                str(file.path),
+                options,
+                providers=_providers(device, graphs),
+                disabled_optimizers=["ConstantFolding"] if shares else [],
+                enable_fallback=0,
+            )
+    except Exception as error:  # the binding raises bare exceptions of many classes
+        reason = first_line(error)
+    if not graphs:
+        raise ModelError(f"ONNX Runtime refuses {file.path.name}: {reason}")
+    session = _create(ort, file, options, device, False, shares)
+    log.warning("CUDA graphs are not used, ONNX Runtime refuses them: %s", reason)
+    return session
+
+
+def _missing_for_cpu(device: Device) -> str | None:
     return None
 
 
-def _lacking_cuda(device: Device) -> str | None:
+def _missing_for_cuda(device: Device) -> str | None:
     """See :data:`bsmamba2.devices.device.Backend`."""
     ort = import_onnxruntime()
-    lacking = lacking_card(device, getattr(ort, "cuda_version", None) or "")
-    if lacking is not None:
-        return lacking
+    missing = missing_card(device, getattr(ort, "cuda_version", None) or "")
+    if missing is not None:
+        return missing
     if PROVIDERS["cuda"] not in ort.get_available_providers():
-        return (
-            "the ONNX Runtime for NVIDIA cards is not installed; run: "
-            'pip uninstall -y onnxruntime && pip install "bsmamba2[gpu]"'
-        )
+        return f"ONNX Runtime for NVIDIA cards is not installed; run: {gpu_install_command()}"
     _preload(ort)
-    missing = missing_library(Path(*ort.__path__, "capi", "libonnxruntime_providers_cuda.so"))
-    if missing:
-        return f'{missing} of CUDA or cuDNN is not found; run: pip install "bsmamba2[gpu]"'
+    name = missing_library(Path(*ort.__path__, "capi", "libonnxruntime_providers_cuda.so"))
+    if name:
+        return f"{name} of CUDA or cuDNN is not found; run: {install_command('gpu')}"
     return None
 
 
-def _lacking_tensorrt(device: Device) -> str | None:
+def _missing_for_tensorrt(device: Device) -> str | None:
     """See :data:`bsmamba2.devices.device.Backend`."""
-    lacking = _lacking_cuda(device)
-    if lacking is None and not open_library("libnvinfer.so.10", "nvinfer_10.dll"):
+    missing = _missing_for_cuda(device)
+    if missing is None and not open_library("libnvinfer.so.10", "nvinfer_10.dll"):
         return (
             "ONNX Runtime's TensorRT provider needs TensorRT 10, which is not installed; run: "
             'pip install "tensorrt-cu13>=10,<11"'
         )
-    return lacking
+    return missing
 
 
-# Best first. TensorRT is never chosen unasked: it takes minutes to build an engine.
-BACKENDS = (("cuda", _lacking_cuda), ("cpu", _lacking_cpu), ("tensorrt", _lacking_tensorrt))
+# Best first. TensorRT is only used on request: it takes minutes to build an engine.
+BACKENDS = (
+    ("cuda", _missing_for_cuda),
+    ("cpu", _missing_for_cpu),
+    ("tensorrt", _missing_for_tensorrt),
+)
 
 
 def _providers(device: Device, graphs: bool) -> list[Any]:
-    """The device's provider, and behind it what shape arithmetic may fall to."""
+    """The device's provider, then those that shape arithmetic may fall back to."""
     kinds = {"cpu": (), "cuda": ("cuda",), "tensorrt": ("tensorrt", "cuda")}[device.kind]
     options = {"device_id": str(device.index)} | ({"enable_cuda_graph": "1"} if graphs else {})
-    # Float32 means float32: TF32 has three digits. Who wants speed exports bf16 or fp16. The
-    # provider of TensorRT has no such option: docs/deploy.md says what switches TF32 off there.
+    # Float32 means float32: TF32 has three digits. For speed there are bf16 and fp16 exports. The
+    # TensorRT provider has no such option; docs/deploy.md explains how to switch TF32 off there.
     exact = {"cuda": {"use_tf32": "0"}}
     return [
         *((PROVIDERS[kind], options | exact.get(kind, {})) for kind in kinds),
@@ -243,7 +233,7 @@ def _providers(device: Device, graphs: bool) -> list[Any]:
 
 @contextlib.contextmanager
 def _quiet(ort: Any, device: Device) -> Iterator[None]:
-    """Keeps what ONNX Runtime logs of a provider off the terminal: it is asked and told instead."""
+    """Keeps ONNX Runtime's log about a provider off the terminal: our own checks report it."""
     if device.kind == "cpu":
         yield
         return
@@ -251,16 +241,10 @@ def _quiet(ort: Any, device: Device) -> Iterator[None]:
     try:
         yield
     finally:
-        ort.set_default_logger_severity(2)  # as it was; there is no way to ask
+        ort.set_default_logger_severity(2)  # the default; there is no way to read the old value
 
 
 def _preload(ort: Any) -> None:
-    """Loads CUDA and cuDNN from the packages of [gpu]; what it prints comes as our own sentence."""
+    """Loads CUDA and cuDNN from the packages of [gpu], and drops what ONNX Runtime prints."""
     with contextlib.redirect_stdout(io.StringIO()):
         ort.preload_dlls()
-
-
-def first_line(error: Exception) -> str:
-    """Of what ONNX Runtime raised, for a sentence of ours."""
-    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)[:300].rstrip(".")

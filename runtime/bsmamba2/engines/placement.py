@@ -1,7 +1,7 @@
-"""Where ONNX Runtime put a model's nodes: on the device that was asked for, or there is an error.
+"""Checks that ONNX Runtime placed a model's nodes on the requested device.
 
-A node without a kernel on the device would run on the CPU, with copies both ways: many times
-slower, and nothing would tell. ONNX Runtime's own record of the assignment is asked, not its log.
+A node without a kernel there would silently run on the CPU, with copies both ways, and be many
+times slower. ONNX Runtime's own record of the assignment is read, not its log.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["RECORD", "SHAPE_ARITHMETIC", "require_placement"]
 
 RECORD = "session.record_ep_graph_assignment_info"
-"""The session's setting without which there is no record."""
+"""The session option that turns the record on."""
 
 CPU = "CPUExecutionProvider"
 
-# Lengths are a few integers, which ONNX Runtime keeps on the CPU on purpose. The record holds
-# operators and no types; but all of these have kernels for floats on every GPU provider, so one
-# that lands on the CPU computes a length.
+# ONNX Runtime keeps lengths, a few integers, on the CPU on purpose. The record has no types. But
+# these operators have float kernels on every GPU provider, so one on the CPU computes a length.
 SHAPE_ARITHMETIC = {
     "Add", "And", "Cast", "Concat", "Constant", "ConstantOfShape", "Div", "Equal", "Expand",
     "Flatten", "Gather", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Max",
@@ -33,14 +32,14 @@ SHAPE_ARITHMETIC = {
 
 
 def require_placement(session: Any, device: Device, provider: str) -> None:
-    """Refuses a session of which anything but shape arithmetic runs on another provider.
+    """Refuses a session that runs anything but shape arithmetic on another provider.
 
     Args:
-        session: an ``onnxruntime.InferenceSession`` that was made with :data:`RECORD`.
-        provider: ONNX Runtime's name of what runs the device.
+        session: an ``onnxruntime.InferenceSession`` with the option :data:`RECORD`.
+        provider: the provider of the device.
 
     Raises:
-        DeviceError: naming the operators and where they are.
+        DeviceError: names the operators and where they run.
     """
     elsewhere: Counter[tuple[str, str]] = Counter()
     for part in session.get_provider_graph_assignment_info():
@@ -52,7 +51,7 @@ def require_placement(session: Any, device: Device, provider: str) -> None:
         found = ", ".join(f"{n} {op} on {where}" for (op, where), n in elsewhere.most_common(4))
         more = " and more" if len(elsewhere) > 4 else ""
         raise DeviceError(
-            f"device {device} was asked for, but it has no kernels for part of this model ({found}"
+            f"device {device} was requested, but it has no kernels for part of this model ({found}"
             f"{more}): upgrade ONNX Runtime, export the model with --target ort, or use --device "
             "cpu"
         )

@@ -1,4 +1,4 @@
-"""Runs the steps of a stream: spectra in and out, the states kept where the model runs."""
+"""Runs the steps of a stream: spectra in and out, with the states kept on the device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import numpy as np
 from bsmamba2.audio import stft
 from bsmamba2.audio.array import Audio
 from bsmamba2.audio.schedule import Schedule
-from bsmamba2.engines.ort_session import first_line, import_onnxruntime, open_session
+from bsmamba2.devices.device import CPU, Device
+from bsmamba2.engines.ort_package import import_onnxruntime
+from bsmamba2.engines.ort_session import first_line, open_session
 from bsmamba2.errors import AudioError, ModelError
 from bsmamba2.formats.manifest import Manifest
 from bsmamba2.formats.onnx_file import OnnxFile
@@ -21,19 +23,20 @@ class StepEngine:
     """A streaming model in an ONNX Runtime session, and the states of one stream.
 
     States are large (195 MB at the paper's size) and change with every step, so they never pass
-    through NumPy: two sets of buffers lie on the session's device, a step reads one and writes the
-    other, and they change places. Not to be shared between threads.
+    through NumPy. There are two sets of buffers on the session's device: a step reads one and
+    writes the other, then they swap. A StepEngine must not be shared between threads.
 
     Args:
-        manifest: in place of the file's own, where a checkpoint was poured in.
+        manifest: replaces the file's own where a checkpoint is poured into it.
 
-    The other arguments, and what is raised: :func:`bsmamba2.engines.ort_session.open_session`.
+    The other arguments and the errors are those of
+    :func:`bsmamba2.engines.ort_session.open_session`.
     """
 
     def __init__(
         self,
         file: OnnxFile,
-        device: str = "auto",
+        device: Device = CPU,
         weights: Mapping[str, Audio] | None = None,
         manifest: Manifest | None = None,
         threads: int | None = None,
@@ -45,7 +48,8 @@ class StepEngine:
                 "--streaming"
             )
         self.manifest = manifest or file.manifest
-        self._session, self.device = open_session(file, device, weights, threads, kernel)
+        self.device = device
+        self._session = open_session(file, device, weights, threads, kernel)
         states = self.manifest.states
         expected = {"block", "lookahead", *(state.name for state in states)}
         if {value.name for value in self._session.get_inputs()} != expected:
@@ -54,52 +58,51 @@ class StepEngine:
                 f"({', '.join(sorted(expected))}): export it again"
             )
         self._make = import_onnxruntime().OrtValue
-        kind, _, index = self.device.partition(":")
-        self._place = "cpu" if kind == "cpu" else "cuda", int(index or 0)
-        # A state of one sequence is every sequence's, so the start is the same for any batch.
+        self._memory = "cpu" if device.kind == "cpu" else "cuda", device.index
+        # A state of batch 1 broadcasts, so one start serves any batch.
         zeros = [np.zeros((1, *state.shape[1:]), np.float32) for state in states]
-        self._start = [self._make.ortvalue_from_numpy(zero, *self._place) for zero in zeros]
+        self._start = [self._make.ortvalue_from_numpy(zero, *self._memory) for zero in zeros]
         self._carried, self._batch = self._start, 0
         self._buffers: list[list[Any]] = []
 
     def another(self) -> StepEngine:
         """The same model for another stream: the session is shared, the states are not.
 
-        Each may run in a thread of its own.
+        Each stream may run in its own thread.
         """
-        twin = copy.copy(self)
-        twin._carried, twin._batch, twin._buffers = self._start, 0, []
-        return twin
+        other = copy.copy(self)
+        other._carried, other._batch, other._buffers = self._start, 0, []
+        return other
 
     def reset(self) -> None:
-        """Forgets the stream: the next step is the first of another."""
+        """Discards the stream: the next step starts a new one."""
         self._carried = self._start
 
     def step(self, block: Audio, lookahead: Audio) -> tuple[Audio, Audio]:
-        """The next block of the stream, with a look at what follows it.
+        """Separates the next block of the stream; the lookahead is what follows it.
 
         :class:`~bsmamba2.audio.schedule.Schedule` says which frames belong in a step. A step that
         raises leaves the stream where it was.
 
         Args:
-            block: (batch, channels, frames, bins, 2), float32; a batch is as many streams at once.
+            block: (batch, channels, frames, bins, 2), float32; one stream for each of the batch.
             lookahead: the frames after the block, at least one.
 
         Returns:
             The stems of both, (batch, stems, channels, frames, bins, 2).
 
         Raises:
-            AudioError: a spectrum of another shape or type, or another batch than the step before.
+            AudioError: a spectrum has a wrong shape or type, or the batch changed.
             ModelError: ONNX Runtime failed to run the model.
         """
         self._check(block, lookahead)
-        written = self._written(block.shape[0])
+        written = self._free_buffers(block.shape[0])
         stems = self._run(block, lookahead, self._carried, written)
         self._carried = written
         return stems
 
     def whole(self, spectrum: Audio) -> Audio:
-        """A spectrum by itself, as if the network saw it all at once; no stream is touched.
+        """Separates a whole spectrum in one run, without touching the stream.
 
         Args:
             spectrum: (batch, channels, frames, bins, 2), float32, at least one frame.
@@ -110,14 +113,14 @@ class StepEngine:
         Raises:
             ModelError: ONNX Runtime failed to run the model.
         """
-        # The last step of a stream has one frame as its lookahead, and here it is the first too.
+        # As in the last step of a stream, the last frame is the lookahead.
         stems = self._run(spectrum[:, :, :-1], spectrum[:, :, -1:], self._start, [])
         return np.concatenate(stems, axis=3)
 
     def _run(
         self, block: Audio, lookahead: Audio, before: list[Any], after: list[Any]
     ) -> tuple[Audio, Audio]:
-        """One run of the session, from the states ``before`` to ``after``, which none may want."""
+        """One run of the session, from the states ``before`` to ``after``; empty: not computed."""
         binding = self._session.io_binding()
         for name in ("block_stems", "lookahead_stems"):
             binding.bind_output(name, "cpu")
@@ -135,10 +138,10 @@ class StepEngine:
         stems = binding.get_outputs()
         return stems[0].numpy(), stems[1].numpy()
 
-    def _written(self, batch: int) -> list[Any]:
-        """The set of buffers that is not carried, of this batch."""
+    def _free_buffers(self, batch: int) -> list[Any]:
+        """The set of buffers that the next step writes to."""
         if batch != self._batch:
-            self._buffers = []  # the old ones go before the new ones come
+            self._buffers = []  # frees the old buffers before the new ones are allocated
             self._buffers = [self._allocate(batch) for _ in range(2)]
             self._batch = batch
         one, other = self._buffers
@@ -147,14 +150,14 @@ class StepEngine:
     def _allocate(self, batch: int) -> list[Any]:
         make = self._make.ortvalue_from_shape_and_type
         shapes = [state.shape for state in self.manifest.states]
-        return [make((batch * n, *sizes), np.float32, *self._place) for n, *sizes in shapes]
+        return [make((batch * n, *sizes), np.float32, *self._memory) for n, *sizes in shapes]
 
     def _check(self, block: Audio, lookahead: Audio) -> None:
         manifest = self.manifest
         for name, spectrum, least in (("block", block, 0), ("lookahead", lookahead, 1)):
             batch, frames = (*spectrum.shape[::2], 0, 0)[:2]
-            wanted = (batch, manifest.channels, frames, manifest.bins, 2)
-            if spectrum.shape != wanted or spectrum.dtype != np.float32 or frames < least:
+            expected = (batch, manifest.channels, frames, manifest.bins, 2)
+            if spectrum.shape != expected or spectrum.dtype != np.float32 or frames < least:
                 raise AudioError(
                     f"{name} must be float32 of (batch, {manifest.channels}, frames ≥ {least}, "
                     f"{manifest.bins}, 2); got {spectrum.dtype} of {spectrum.shape}"
@@ -163,16 +166,13 @@ class StepEngine:
         for name, spectrum in (("block", block), ("lookahead", lookahead)):
             if spectrum.shape[0] != streams:
                 raise AudioError(
-                    f"{name} must be a batch of {streams}, as the stream is; got "
-                    f"{spectrum.shape[0]}: reset before another stream"
+                    f"{name} must have the stream's batch, {streams}; got {spectrum.shape[0]}: "
+                    "reset before another stream"
                 )
 
 
 class StepsAsEngine:
-    """A streaming model as an engine of whole chunks: the same network, without a lookahead's end.
-
-    May be shared between threads, as every :class:`bsmamba2.formats.protocols.Engine`.
-    """
+    """A streaming model as an engine for whole chunks; may be shared between threads."""
 
     def __init__(self, steps: StepEngine) -> None:
         self.steps = steps
@@ -180,7 +180,7 @@ class StepsAsEngine:
         self.device = steps.device
 
     def run(self, chunk: Audio) -> Audio:
-        """See :meth:`bsmamba2.formats.protocols.Engine.run`."""
+        """See :meth:`bsmamba2.engines.protocols.Engine.run`."""
         n_fft, hop, samples = self.manifest.n_fft, self.manifest.hop, chunk.shape[-1]
         stems = self._separate(stft.stft(chunk, n_fft, hop)[np.newaxis])[0]
         return stft.istft(stems, n_fft, hop, samples)
@@ -190,7 +190,7 @@ class StepsAsEngine:
 
 
 class SteppedEngine(StepsAsEngine):
-    """A streaming model as an engine for which every chunk is a stream of its own, in steps.
+    """A streaming model as an engine that runs every chunk as a stream of its own, in steps.
 
     Args:
         schedule: the frames of a step.

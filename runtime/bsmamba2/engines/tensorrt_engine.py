@@ -1,4 +1,4 @@
-"""Runs a TensorRT engine, of TensorRT or TensorRT-RTX, behind the protocol of every engine."""
+"""Runs an engine of TensorRT or TensorRT-RTX, behind the protocol that all engines have."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bsmamba2.audio import stft
 from bsmamba2.audio.array import Audio
 from bsmamba2.devices import nvidia
 from bsmamba2.devices.cuda_memory import CudaBuffer, CudaStream
-from bsmamba2.devices.device import Device, choose, lacking_card
+from bsmamba2.devices.device import Device, missing_card
 from bsmamba2.engines import tensorrt_plugin
 from bsmamba2.engines.tensorrt_package import import_tensorrt
 from bsmamba2.errors import AudioError, DeviceError, ModelError
@@ -21,34 +21,33 @@ from bsmamba2.files.cache import cache_folder, write_bytes
 from bsmamba2.formats.engine_file import EngineFile
 
 SLOTS = 2
-"""Runs in flight: while one is computed, the next is on its way to the card."""
+"""Runs in flight: while one is computed, the next is uploaded."""
 
 
 class TensorRtEngine:
     """An engine on a card; may be shared between threads.
 
-    A run has a slot of its own, a stream with pinned memory, so copies go on while another run is
-    computed. All are computed one after the other, on one stream:
+    Each run has its own slot, a stream with pinned memory, so copies overlap with the computation of
+    another run. All runs are computed one after the other, on one stream:
 
         slot 0    │ upload ─┐                ┌─ download │
         compute             └─ run ─┬─ run ──┼───┐
         slot 1          │ upload ───┘        │   └─ download │
 
     Args:
-        file: the engine with its description.
-        device: ``auto`` or ``tensorrt[:N]``.
-        trust_engine: loads an engine that was not built here; it can run any code.
+        file: the engine and its description.
+        device: the card, of kind ``tensorrt``.
+        trust_engine: loads an engine that this user did not build; it can run any code.
 
     Raises:
-        ModelError: damaged, not trusted, or of another version of TensorRT.
-        DeviceError: no card, or one that the engine was not built for.
+        ModelError: damaged, not trusted, or built by another version of TensorRT.
+        DeviceError: the engine was not built for this card.
         MissingExtra: the TensorRT that built it is not installed.
     """
 
-    def __init__(self, file: EngineFile, device: str = "auto", trust_engine: bool = False) -> None:
+    def __init__(self, file: EngineFile, device: Device, trust_engine: bool = False) -> None:
         file.require_trust(trust_engine)
-        place = choose(device, [("tensorrt", _lacking)])
-        _require_card(file, place)
+        _require_card(file, device)
         key = file.key
         trt = import_tensorrt(key.backend)
         if trt.__version__ != key.version:
@@ -58,11 +57,11 @@ class TensorRtEngine:
             )
         if key.target == "tensorrt-plugin":
             tensorrt_plugin.register()
-        self.manifest, self.device = file.manifest, str(place)
+        self.manifest, self.device = file.manifest, device
         self._key, self._name = key, file.path.name
         self._lock = threading.Lock()
-        self._compute = CudaStream(place.index)
-        # What made the engine must live as long as it does.
+        self._compute = CudaStream(device.index)
+        # The runtime must live as long as the engine.
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         self._engine = self._runtime.deserialize_cuda_engine(file.path.read_bytes())
         if self._engine is None:
@@ -70,34 +69,34 @@ class TensorRtEngine:
                 f"{key.backend} refuses {self._name}: update the driver, or build it again with "
                 "bsmamba2 build-engine"
             )
-        self._compiled = CompiledKernels(file, place)
+        self._compiled = CompiledKernels(file, device)
         self._context = self._compiled.create_context(self._engine)
         self._slots: LifoQueue[_Slot] = LifoQueue()
         for _ in range(SLOTS):
-            self._slots.put(_Slot(place.index))
+            self._slots.put(_Slot(device.index))
 
     def run(self, chunk: Audio) -> Audio:
-        """See :meth:`bsmamba2.formats.protocols.Engine.run`."""
+        """See :meth:`bsmamba2.engines.protocols.Engine.run`."""
         manifest = self.manifest
         mixture = stft.stft(chunk, manifest.n_fft, manifest.hop)
         stems = self.run_spectrum(mixture[None])[0]
         return stft.istft(stems, manifest.n_fft, manifest.hop, chunk.shape[-1])
 
     def run_spectrum(self, mixture: Audio) -> Audio:
-        """The engine itself: (batch, channels, frames, bins, 2) to (batch, stems, …).
+        """Runs the engine itself: (batch, channels, frames, bins, 2) to (batch, stems, …).
 
         Raises:
-            AudioError: more sequences or frames than it was built for.
+            AudioError: the batch or the number of frames is larger than it was built for.
             ModelError: it failed to run.
         """
         batch, frames = mixture.shape[0], mixture.shape[2]
         if batch > self._key.batch or frames > self._key.frames:
             raise AudioError(
-                f"{self._name} takes up to {self._key.batch} x {self._key.frames} frames, and "
-                f"{batch} x {frames} came: build it for longer chunks with --seconds"
+                f"chunks for {self._name} must have up to {self._key.batch} x {self._key.frames} "
+                f"frames; got {batch} x {frames}: build it for longer chunks with --seconds"
             )
         shape = (batch, len(self.manifest.stems), *mixture.shape[1:])
-        slot = self._slots.get()  # waits for one
+        slot = self._slots.get()  # waits for a free one
         try:
             slot.stream.enter()
             slot.output.reserve(shape)
@@ -114,7 +113,7 @@ class TensorRtEngine:
             self._slots.put(slot)
 
     def _execute(self, slot: _Slot, shape: tuple[int, ...]) -> None:
-        """Puts the engine's run on the stream that computes."""
+        """Enqueues a run on the computing stream."""
         self._context.set_input_shape("spectrum", shape)
         self._context.set_tensor_address("spectrum", slot.input.address)
         self._context.set_tensor_address("stems", slot.output.address)
@@ -123,60 +122,66 @@ class TensorRtEngine:
 
 
 class CompiledKernels:
-    """What TensorRT-RTX compiles on the card when an engine is loaded and run, kept for the next
-    process. By the engine, the card and its driver; losing it costs seconds and nothing else.
+    """The kernels that TensorRT-RTX compiles for the card, cached for the next process.
+
+    The cache is keyed by engine, card and driver. Losing it costs only seconds.
     """
 
-    def __init__(self, file: EngineFile, place: Device) -> None:
-        about = json.dumps([file.sha256, file.key.version, place.hardware]).encode()
+    def __init__(self, file: EngineFile, device: Device) -> None:
+        about = json.dumps([file.sha256, file.key.version, device.hardware]).encode()
         name = hashlib.sha256(about).hexdigest()[:32]
         self.path = cache_folder() / "compiled" / f"{name}.cache"
         self._cache: Any = None
-        self._runs = self._kept = 0
+        self._runs = self._stored_bytes = 0
 
     def create_context(self, engine: Any) -> Any:
-        """The engine's execution context. TensorRT compiles nothing then and has no such cache."""
+        """The engine's execution context. TensorRT itself compiles nothing here and has no cache."""
         config: Any = getattr(engine, "create_runtime_config", lambda: None)()
         if not hasattr(config, "create_runtime_cache"):
             return engine.create_execution_context()
         self._cache = config.create_runtime_cache()
         with contextlib.suppress(OSError):
             known = self.path.read_bytes()
-            if self._cache.deserialize(known):  # it refuses what is damaged or of elsewhere
-                self._kept = len(known)
+            if self._cache.deserialize(known):  # it refuses damaged and foreign data
+                self._stored_bytes = len(known)
         config.set_runtime_cache(self._cache)
         return engine.create_execution_context(config)
 
     def keep(self) -> None:
-        """Writes the cache where it has grown; called after each run, it looks ever less often."""
+        """Writes the cache if it has grown. Called after each run, it checks less and less often."""
         self._runs += 1
         if self._cache is None or self._runs & (self._runs - 1):
             return
         found = bytes(self._cache.serialize())
-        if len(found) != self._kept and write_bytes(self.path, found):
-            self._kept = len(found)
+        if len(found) != self._stored_bytes and write_bytes(self.path, found):
+            self._stored_bytes = len(found)
 
 
 class _Slot:
-    """Input and output of one run, on the card and in pinned memory, with a stream of its own."""
+    """Input and output of one run, on the card and in pinned memory, with their own stream."""
 
     def __init__(self, index: int) -> None:
         self.stream = CudaStream(index)
         self.input, self.output = CudaBuffer(self.stream), CudaBuffer(self.stream)
 
 
-def _lacking(device: Device) -> str | None:
+def _missing(device: Device) -> str | None:
     """See :data:`bsmamba2.devices.device.Backend`."""
-    return lacking_card(device, otherwise="give the model that the engine was built of (-m)")
+    return missing_card(device, alternative="use the model that the engine was built from (-m)")
 
 
-def _require_card(file: EngineFile, place: Device) -> None:
+BACKENDS = (("tensorrt", _missing),)
+"""The only kind of device that runs an engine."""
+
+
+def _require_card(file: EngineFile, device: Device) -> None:
     """Refuses a card that the engine was not built for."""
     driver = nvidia.driver()
-    card = driver.cards[place.index] if driver else None
+    card = driver.cards[device.index] if driver else None
     known = () if card is None else (card.name, "sm{}{}".format(*card.compute))
     if not set(known) & set(file.key.gpus):
         raise DeviceError(
-            f"{file.path.name} was built for {', '.join(file.key.gpus)}, and {place} is "
-            f"{' or '.join(known)}: build it for that with bsmamba2 build-engine"
+            f"the card must be one that {file.path.name} was built for, "
+            f"{', '.join(file.key.gpus)}; got {' or '.join(known)} as {device}: build it again "
+            "with bsmamba2 build-engine"
         )

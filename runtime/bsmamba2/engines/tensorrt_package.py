@@ -1,5 +1,4 @@
-"""The two TensorRTs, which have the same interface as far as it is used here: one place that
-imports them."""
+"""The TensorRT packages: imports TensorRT or TensorRT-RTX, whose interfaces are alike."""
 
 from __future__ import annotations
 
@@ -7,10 +6,11 @@ import importlib
 from typing import Any
 
 from bsmamba2.errors import MissingExtra
+from bsmamba2.installation import install_command
 
 _MODULES = {
     "tensorrt": ("tensorrt",),
-    # The package of the second name is the bindings that the first one re-exports.
+    # The second package holds the bindings that the first one re-exports.
     "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
 }
 
@@ -27,7 +27,6 @@ def import_tensorrt(backend: str) -> Any:
             return importlib.import_module(name)
         except ImportError as error:
             reason = str(error)
-    line = 'pip install "bsmamba2[tensorrt-rtx]"'
-    if backend == "tensorrt":
-        line = "pip install tensorrt-cu13"
-    raise MissingExtra(f"{backend} cannot be loaded ({reason}); run: {line}")
+    rtx = backend == "tensorrt-rtx"
+    command = install_command("tensorrt-rtx") if rtx else "pip install tensorrt-cu13"
+    raise MissingExtra(f"{backend} cannot be loaded ({reason}); run: {command}")

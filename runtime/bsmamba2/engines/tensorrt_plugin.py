@@ -1,8 +1,8 @@
-"""The scan as a plugin of TensorRT: the compiled CUDA kernels, put on TensorRT's own stream.
+"""The scan as a TensorRT plugin: the compiled CUDA kernels, launched on TensorRT's own stream.
 
-TensorRT asks Python for each scan, and the native library launches the kernels of ``cuda_kernels``
-as it does for ONNX Runtime. A plugin whose code is baked into the engine (``aot_impl``) may be one
-launch of one kernel on bare pointers; a scan is three, with memory between them.
+TensorRT calls Python for each scan, and the native library launches the kernels of
+``cuda_kernels``, as it does for ONNX Runtime. A plugin compiled into the engine (``aot_impl``) can
+only be one launch of one kernel on bare pointers; a scan is three launches with memory between.
 
 Source: ``tensorrt.plugin`` of TensorRT 10.7 and later. TensorRT-RTX has no plugins in Python.
 """
@@ -18,7 +18,7 @@ from bsmamba2.devices import cuda, kernel
 from bsmamba2.errors import DeviceError
 
 PLUGIN = "bsmamba2::mamba2_scan"
-VERSION = "1"  # which TensorRT gives to every such plugin
+VERSION = "1"  # TensorRT gives it to every such plugin
 TENSORS = (
     "zxbcdt", "conv_weight", "conv_bias", "dt_bias", "A_log", "D", "norm_weight", "conv_state",
     "ssm_state",
@@ -29,16 +29,17 @@ ATTRIBUTES = {
     "reverse": NDArray[np.int64],
     "epsilon": NDArray[np.float32],
 }
-"""Arrays of one number: plain numbers fail in TensorRT's own code with NumPy 2.4."""
+"""Arrays of one number: plain numbers fail in TensorRT's code with NumPy 2.4."""
 
 
 @cache
 def register() -> None:
-    """Makes the plugin known to TensorRT, once a process: before a network with scans is parsed and
-    before an engine with them is loaded.
+    """Registers the plugin with TensorRT, once per process.
+
+    Call it before a network with scans is parsed and before an engine with scans is loaded.
 
     Raises:
-        DeviceError: this TensorRT has no such plugins, or the native library is not installed.
+        DeviceError: this TensorRT has no Python plugins, or the native library is not installed.
     """
     try:
         plugin = importlib.import_module("tensorrt.plugin")
@@ -48,13 +49,13 @@ def register() -> None:
             f"this TensorRT has no plugins in Python ({error}): build the engine without --plugin, "
             "or run: pip install -U tensorrt-cu13"
         ) from None
-    where = kernel.library()
-    if where is None:
+    path = kernel.library()
+    if path is None:
         raise DeviceError(
             "the plugin needs the native library, which is not installed: build the engine without "
             "--plugin, or see bsmamba2 doctor"
         )
-    library = cuda.load(where)
+    library = cuda.load(path)
     kinds = {types.FLOAT: "fp32", types.HALF: "fp16", types.BF16: "bf16"}
 
     def describe(  # the parameters' names are the node's
@@ -84,7 +85,7 @@ def register() -> None:
         )  # fmt: skip
         cuda.scan(library, call, kinds[zxbcdt.dtype], int(state_size.flat[0]), stream)
 
-    # TensorRT reads the types of what it describes, and takes no strings for them.
+    # TensorRT reads the types from annotations, and accepts no strings for them.
     known: dict[str, Any] = dict.fromkeys(TENSORS, plugin.TensorDesc)
     describe.__annotations__ = known | ATTRIBUTES | {"return": plugin.TensorDesc}
     plugin.register(PLUGIN)(describe)

@@ -1,4 +1,4 @@
-"""One second of noise through a model: the test that any device must pass before it is trusted."""
+"""The check: one second of noise through a model, which every device must reproduce."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ import numpy as np
 from bsmamba2.audio.array import Audio
 from bsmamba2.audio.schedule import Schedule
 from bsmamba2.audio.snr import snr_db
+from bsmamba2.engines.protocols import Engine
 from bsmamba2.errors import DeviceError
 from bsmamba2.formats.manifest import Check
-from bsmamba2.formats.protocols import Engine
 
 SNR_DB = 60.0
-"""What another device or version must reach: no fault does, and float32's own differences do."""
+"""The SNR that another device or version must reach. Rounding in float32 passes, faults do not."""
 
 CHECK_STEPS = Schedule(block=66, lookahead=9)
-"""How a streaming model takes the second: its first block is longer than what scans compute at
-once (64 steps), and what follows needs the states that it leaves."""
+"""How a streaming model runs the second of noise: the first block is longer than a segment of the
+scan (64 steps), and the rest needs the states that it leaves."""
 
 
 def check_input(seed: int, channels: int, samples: int) -> Audio:
-    """Uniform noise in [−0.5, 0.5), (channels, samples), the same on every machine for ever.
+    """Uniform noise in [−0.5, 0.5), (channels, samples), the same on every machine and version.
 
-    Drawn from the raw bits of a Philox generator, which NumPy keeps stable; its distributions are
-    not.
+    It uses the raw bits of a Philox generator, which NumPy keeps stable, unlike its distributions.
     """
     bits = np.random.Philox(seed).random_raw(channels * samples)
     top = (bits >> np.uint64(40)).astype(np.float32)  # 24 bits: exact in float32
@@ -31,7 +30,7 @@ def check_input(seed: int, channels: int, samples: int) -> Audio:
 
 
 def make_check(engine: Engine, snr_db: float = SNR_DB, seed: int = 0, stride: int = 20) -> Check:
-    """Runs a second of noise and keeps every ``stride``-th sample of what comes out."""
+    """Runs a second of noise and keeps every ``stride``-th sample of the output."""
     manifest = engine.manifest
     samples = manifest.sample_rate
     expected = engine.run(check_input(seed, manifest.channels, samples)).reshape(-1)[::stride]
@@ -39,11 +38,10 @@ def make_check(engine: Engine, snr_db: float = SNR_DB, seed: int = 0, stride: in
 
 
 def reproduce(engine: Engine) -> float:
-    """Runs the model's own check on this engine and returns its SNR in dB.
+    """Runs the model's check on this engine and returns the SNR in dB.
 
     Raises:
-        DeviceError: the engine does not reproduce what the model gave where it was exported, or
-            the model carries no check.
+        DeviceError: the output differs from that of the export, or the model carries no check.
     """
     check = engine.manifest.check
     if check is None:
@@ -52,8 +50,8 @@ def reproduce(engine: Engine) -> float:
     found = snr_db(check.expected, engine.run(noise).reshape(-1)[:: check.stride])
     if not found >= check.snr_db:
         raise DeviceError(
-            f"{engine.manifest.name} on {engine.device} does not reproduce its check: SNR "
-            f"{found:.1f} dB, at least {check.snr_db:.0f} dB wanted; use another device, or report "
-            "this one"
+            f"{engine.manifest.name} on {engine.device} does not reproduce its check: the SNR must "
+            f"be at least {check.snr_db:.0f} dB; got {found:.1f} dB: use another device, and "
+            "report this one"
         )
     return found

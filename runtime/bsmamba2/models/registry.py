@@ -1,4 +1,4 @@
-"""The models that have a name: those that come with the package, and published checkpoints."""
+"""The models that have a name: those in the package, and published checkpoints."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from bsmamba2.errors import ModelError, printable
 from bsmamba2.files.cache import cache_folder
 
 DEFAULT = "small"
-"""What runs where no model is named."""
+"""The model that runs where none is named."""
 
-ABOUT = {DEFAULT: "vocals, learnt from speech turned into singing over free game music"}
-"""What the shipped weights are."""
+ABOUT = {DEFAULT: "vocals; trained on speech turned into singing over free game music"}
+"""Descriptions of the shipped weights."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A checkpoint that somebody published, to be fetched when it is asked for."""
+    """A checkpoint published elsewhere, downloaded on request."""
 
     name: str
-    """The file's stem, as everywhere."""
+    """The stem of the file's name."""
     url: str
     size: int
     """Bytes."""
     sha256: str
     licence: str
-    """Of the weights, as their publisher states it."""
+    """Licence of the weights, as their publisher states it."""
     about: str
 
     @property
     def path(self) -> Path:
-        """Where it lies once it is fetched."""
+        """Where the file is once it is downloaded."""
         return cache_folder() / "models" / self.url.rpartition("/")[2]
 
     @property
     def is_fetched(self) -> bool:
         try:
             return self.path.stat().st_size == self.size
-        except OSError:  # it is not there, or nobody may look
+        except OSError:  # missing or unreadable
             return False
 
     @property
     def how_to_fetch(self) -> str:
-        """The line that fetches it, with what there is to know before."""
+        """The command that downloads it, with its size and licence."""
         return (
             f"bsmamba2 models fetch {self.name} ({self.size / 1e6:.0f} MB, licence of the weights "
             f"{self.licence})"
@@ -53,7 +53,7 @@ class Published:
 
     def fetch(self, arrived: Callable[[int], None] = lambda _: None) -> Path:
         """Downloads and verifies it; see :func:`bsmamba2.models.download.download`."""
-        # Here, since nothing but this needs the network.
+        # Imported here, because nothing else needs the network.
         from bsmamba2.models.download import download
 
         download(self.url, self.path, self.size, self.sha256, arrived)
@@ -83,47 +83,47 @@ def find_published(name: str) -> Published:
     """The published checkpoint of that name.
 
     Raises:
-        ModelError: none is; the message says which are.
+        ModelError: there is none; the message lists the names.
     """
-    found = {model.name: model for model in PUBLISHED}
-    if name in found:
-        return found[name]
-    known = hint(name) or f"there is {', '.join(found)}"
-    raise ModelError(f"no published model is called {printable(repr(name))}: {known}")
+    known = {model.name: model for model in PUBLISHED}
+    if name in known:
+        return known[name]
+    fix = hint(name) or f"choose from {', '.join(known)}"
+    raise ModelError(f"no published model is called {printable(repr(name))}: {fix}")
 
 
 def hint(name: str) -> str:
-    """``did you mean …?`` where a name is nearly one of the registry's; else nothing."""
+    """``did you mean …?`` for a name close to one of the registry; otherwise empty."""
     known = [*shipped(), *(model.name for model in PUBLISHED)]
     near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {near[0]}?" if near else ""
 
 
 def find_path(name: str) -> Path | None:
-    """The file of the model of that name; None where the registry has none.
+    """The file of the model with that name; None if the registry has none.
 
     Raises:
-        ModelError: it has to be fetched first; the message has the line.
+        ModelError: it has to be downloaded first; the message has the command.
     """
     if name in (here := shipped()):
         return here[name]
     for model in PUBLISHED:
         if model.name == name:
             if not model.is_fetched:
-                raise ModelError(f"{name} has to be fetched first: run {model.how_to_fetch}")
+                raise ModelError(f"{name} is not downloaded yet: run {model.how_to_fetch}")
             return model.path
     return None
 
 
 def require_published(path: Path, sha256: str) -> None:
-    """Refuses a file in the registry's folder that is not, any more, what was fetched to it.
+    """Refuses a downloaded file that has changed since.
 
     Raises:
-        ModelError: its SHA-256 is another; the message has the line that fetches it again.
+        ModelError: its SHA-256 differs; the message has the command that downloads it again.
     """
     for model in PUBLISHED:
         if model.path == path and model.sha256 != sha256:
             raise ModelError(
-                f"{path} is not what was published (its SHA-256 differs): run bsmamba2 models "
-                f"fetch {model.name}, which gets it again"
+                f"{path} is not the published file (its SHA-256 differs): run bsmamba2 models "
+                f"fetch {model.name}, which downloads it again"
             )

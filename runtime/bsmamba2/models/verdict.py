@@ -1,9 +1,9 @@
-"""Whether a model may be trusted on a device: it must reproduce its check there, once.
+"""Verdicts: a model must reproduce its check on a device once before it is trusted there.
 
-The check is one run of the engine on a second of noise, or of a streaming model a stream of it. A
-device that passes is remembered in the user's cache by everything that the answer may depend on:
-the model's bytes, the versions of what computes, and the hardware. One that fails is tried again
-next time, since a new driver mends it.
+The check is one run of the engine on a second of noise; a streaming model runs it as a stream. A
+device that passes is remembered in the user's cache, by everything that the output may depend on:
+the model's bytes, the software's versions, and the hardware. A device that fails is tried again
+next time, because a new driver may have fixed it.
 """
 
 from __future__ import annotations
@@ -15,29 +15,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bsmamba2.devices.device import parse
+from bsmamba2.engines.protocols import Engine
 from bsmamba2.errors import ModelError
 from bsmamba2.files.cache import cache_folder, read_record, write_record
 from bsmamba2.formats.manifest import Check, Manifest
-from bsmamba2.formats.protocols import Engine
 from bsmamba2.models.check import reproduce
 
 SHIPPED = Path(__file__).parent / "weights" / "checks"
-"""The checks of the weights that come with the package."""
+"""The checks of the shipped weights."""
 
 
 def require_verdict(engine: Engine, about: Mapping[str, str]) -> None:
-    """Runs the engine's check, unless it has been reproduced here before; a model without one goes.
+    """Runs the engine's check, unless it has passed here before. A model without a check passes.
 
     Args:
-        about: what the answer depends on beside device and hardware: the SHA-256 of the model, the
-            versions of what runs it.
+        about: what the output depends on besides device and hardware: the SHA-256 of the model and
+            the versions of the software.
 
     Raises:
         DeviceError: the engine does not reproduce its check.
     """
-    check, device = engine.manifest.check, parse(engine.device)
-    if check is None or device is None:
+    check, device = engine.manifest.check, engine.device
+    if check is None:
         return
     known = {**about, "device": device.kind, "hardware": device.hardware}
     path = cache_folder() / "verdicts" / _name(json.dumps(known, sort_keys=True))
@@ -49,7 +48,7 @@ def require_verdict(engine: Engine, about: Mapping[str, str]) -> None:
 
 
 def find_check(manifest: Manifest) -> Check | None:
-    """The check that was made for this checkpoint here before, or that came with its weights."""
+    """The check that was computed here for this checkpoint, or that ships with its weights."""
     name = _check_name(manifest)
     kept = read_record(cache_folder() / "checks" / name) or read_record(SHIPPED / name)
     try:
@@ -63,10 +62,10 @@ def find_check(manifest: Manifest) -> Check | None:
 
 
 def keep_check(manifest: Manifest, check: Check, folder: Path | None = None) -> bool:
-    """Keeps a check for :func:`find_check`, by the checkpoint's SHA-256; False if it cannot.
+    """Stores a check for :func:`find_check`; False if it cannot be written.
 
     Args:
-        folder: the user's cache where none is named.
+        folder: where to store it. Default: the user's cache.
     """
     path = (folder or cache_folder() / "checks") / _check_name(manifest)
     return write_record(path, check.to_json())
@@ -78,7 +77,7 @@ def _passed(kept: Mapping[str, Any], check: Check) -> bool:
 
 
 def _check_name(manifest: Manifest) -> str:
-    # The sizes that a checkpoint may state beside its weights are in the name as well.
+    # The name includes the sizes that a checkpoint may state next to its weights.
     sizes = manifest.sample_rate, manifest.hop, manifest.stems
     form = " a stream" if manifest.streaming else ""
     return _name(f"{manifest.checkpoint_sha256} {sizes}{form}")

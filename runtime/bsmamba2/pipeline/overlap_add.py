@@ -1,24 +1,24 @@
-"""Overlapping chunks, faded into one another: a song through an engine in constant memory.
+"""Overlap-add: a song through an engine in chunks that fade into one another, in constant memory.
 
-The grid. Chunk k starts at k · hop, hop = round(chunk · (1 − overlap)); the last is the first one
-that reaches the end. Where it would run past the end it is moved back to end there, so that it has
-a whole chunk of context, but its output counts from its place on the grid only:
+The grid. Chunk k starts at k · hop, hop = round(chunk · (1 − overlap)); the last chunk is the first
+one that reaches the end. If it would run past the end, it is moved back to end there, so that it
+has a whole chunk of context. Its output still counts only from its place on the grid:
 
     k = 0   |‾‾‾‾‾‾‾‾‾‾‾‾‾‾‾\\
     k = 1             /‾‾‾‾‾‾‾‾‾‾‾‾‾‾‾\\
     k = 2               .........../‾‾‾‾‾‾‾|     moved back; the dots are context
             0         hop       2·hop      end
 
-The weights. Neighbours share chunk − hop samples. Over the first samples that it shares (at most
-half a chunk) a chunk fades in linearly, over the last it fades out; the start of the first and the
-end of the last do not fade. The sum of the weighted outputs is divided by the sum of the weights,
-so the weights sum to one whatever the overlap, and since no weight is 0 nothing is divided by 0.
+The weights. Neighbours share chunk − hop samples. A chunk fades in linearly over the samples it
+shares with the previous chunk (at most half a chunk), and fades out over those it shares with the
+next; the start of the first chunk and the end of the last do not fade. The sum of the weighted
+outputs is divided by the sum of the weights, so the weights sum to one at any overlap. No weight is
+0, so nothing is divided by 0.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -26,8 +26,8 @@ import numpy as np
 from bsmamba2.audio.channels import ChannelGroups
 from bsmamba2.audio.fifo import Fifo
 from bsmamba2.audio.latency import Jumps
+from bsmamba2.engines.protocols import ReducedPrecisionEngine
 from bsmamba2.errors import AudioError, ModelError
-from bsmamba2.formats.protocols import ReducedPrecisionEngine
 from bsmamba2.pipeline.progress import require_not_cancelled
 
 if TYPE_CHECKING:
@@ -36,36 +36,36 @@ if TYPE_CHECKING:
     from threading import Event
 
     from bsmamba2.audio.array import Audio, Exact
-    from bsmamba2.formats.protocols import Engine
+    from bsmamba2.engines.protocols import Engine
 
 log = logging.getLogger("bsmamba2")
 
 
 def hop_samples(chunk: int, overlap: float) -> int:
-    """From the start of one chunk to the next, in samples.
+    """Samples from the start of one chunk to the start of the next.
 
     Raises:
-        AudioError: overlap is no fraction in [0, 1).
+        AudioError: overlap is not a fraction in [0, 1).
     """
     require_overlap(overlap)
     return max(1, round(chunk * (1 - overlap)))
 
 
 def require_overlap(overlap: float) -> None:
-    """Refuses what is no overlap.
+    """Checks an overlap.
 
     Raises:
-        AudioError: overlap is no fraction in [0, 1).
+        AudioError: overlap is not a fraction in [0, 1).
     """
     if not 0 <= overlap < 1:
         raise AudioError(
-            f"overlap must be a fraction of the chunk in [0, 1); {overlap:g} came: MSST's "
+            f"overlap must be a fraction of the chunk in [0, 1); got {overlap:g}: MSST's "
             "num_overlap 2 is 0.5, its 4 is 0.75"
         )
 
 
 def linear_window(chunk: int, hop: int) -> Exact:
-    """The default weights of a chunk, (chunk,): linear fades of mirrored halves that sum to one."""
+    """The weights of a chunk, (chunk,): linear fades, mirrored so that neighbours sum to one."""
     fade = min(chunk - hop, chunk // 2)
     window = np.ones(chunk)
     ramp = (np.arange(fade) + 0.5) / max(fade, 1)
@@ -75,38 +75,37 @@ def linear_window(chunk: int, hop: int) -> Exact:
 
 
 class _Run(NamedTuple):
-    """One run of the engine, which may not have ended yet."""
+    """One run of the engine, which may still be in progress."""
 
     stems: Callable[[], Audio]
     weights: Exact
 
 
 class OverlapAdd:
-    """A stream through an engine, at the engine's rate; its memory is a few chunks, for ever.
+    """A stream through an engine, at the engine's rate, in the memory of a few chunks.
 
-    A sample comes out as soon as no later chunk can touch it. A chunk of digital silence is silence
-    without asking the engine.
+    A sample is returned as soon as no later chunk can change it. For a chunk of digital silence the
+    output is silence, and the engine does not run.
 
     Args:
         engine: runs the chunks, of ``engine.manifest.chunk`` samples.
         overlap: of neighbouring chunks, a fraction of the chunk in [0, 1).
-        window: (chunk,) weights instead of the linear fades, all above 0. Its first half counts as
-            1 in the first chunk, its second half in the last.
-        channels: of the audio. Default: the engine's; for others see :mod:`bsmamba2.channels`.
-        pool: threads that run the engine while the caller goes on: then a chunk's output comes
-            with the push that starts the next. The same samples, and memory for a chunk more.
-        cancel: looked at before every run of the engine; where it is set, that push or flush raises
+        channels: of the audio. Default: the engine's; for others see
+            :mod:`bsmamba2.audio.channels`.
+        pool: threads that run the engine while the caller continues. Then a chunk's output is
+            returned by the push that starts the next chunk: the same samples, and one chunk more
+            of memory.
+        cancel: checked before every run of the engine; if it is set, the push or flush raises
             :class:`bsmamba2.Cancelled`.
 
     Raises:
-        AudioError: overlap, window or channels is out of range.
+        AudioError: overlap or channels is out of range.
     """
 
     def __init__(
         self,
         engine: Engine,
         overlap: float,
-        window: Exact | None = None,
         channels: int | None = None,
         pool: Executor | None = None,
         cancel: Event | None = None,
@@ -122,44 +121,39 @@ class OverlapAdd:
         self._shape = (len(manifest.stems), channels)
         self._chunk = manifest.chunk
         self._hop = hop_samples(self._chunk, overlap)
-        self._window = linear_window(self._chunk, self._hop) if window is None else window
-        if self._window.shape != (self._chunk,) or not (self._window > 0).all():
-            raise AudioError(
-                f"window must be ({self._chunk},) weights above 0; shape {self._window.shape} with "
-                f"minimum {np.min(self._window, initial=math.inf):g} came"
-            )
-        # Held: the input from the previous chunk's start on, since the last chunk may be moved
-        # back as far as that. The sums begin at the next chunk's start.
+        self._window = linear_window(self._chunk, self._hop)
+        # Kept: the input since the start of the previous chunk, because the last chunk may be moved
+        # back that far. The sums start at the next chunk.
         self._input = Fifo(channels, np.float32)
         self._lead = 0
         self._start = 0
         self.float32_chunks = 0
-        """How many came out non-finite and were run again in float32."""
+        """Number of chunks whose output was not finite and that ran again in float32."""
         self._sum = np.zeros((*self._shape, self._chunk))
         self._weight = np.zeros(self._chunk)
 
     @property
     def jumps(self) -> Jumps:
-        """When samples come out: a hop of them, once a chunk and one sample more are there; with
-        a pool a hop later."""
+        """When samples are emitted: one hop at a time, once a chunk plus one sample was received;
+        with a pool one hop later."""
         return Jumps(self._chunk + 1, self._hop, self._hop)
 
     def push(self, audio: Audio) -> Audio:
-        """Takes (channels, n); returns (stems, channels, m), the output that is certain by now.
+        """Takes (channels, n); returns (stems, channels, m), the output finished so far.
 
         Raises:
             ModelError: the engine returned another shape, or samples that are not finite.
-            Cancelled: the caller asked to stop.
+            Cancelled: the caller stopped it.
         """
         self._input.append(audio)
         parts = [np.zeros((*self._shape, 0), np.float32)]
-        # More than a chunk: then the song goes on behind it, and it is not the last.
+        # With more than one chunk of input, this chunk is not the last.
         while len(self._input) - self._lead > self._chunk:
             parts += self._inner_chunk()
         return np.concatenate(parts, axis=-1)
 
     def flush(self) -> Audio:
-        """Ends the stream; returns (stems, channels, m), the rest of the output.
+        """Ends the stream; returns (stems, channels, m), the remaining output.
 
         Raises:
             ModelError, Cancelled: as :meth:`push`.
@@ -184,18 +178,18 @@ class OverlapAdd:
         return [self._end(ended, self._hop)] if ended else []
 
     def _begin(self, start: int, count: int, last: bool) -> _Run:
-        """Starts the engine on what is held from ``start`` on; the last ``count`` outputs count."""
+        """Starts a run on the input from ``start``; only its last ``count`` outputs are used."""
         stop = min(start + self._chunk, len(self._input))
         parts, seconds = self._groups.split(self._input.peek(start, stop)), self._seconds()
         weights = self._weights(last)[:count]
 
         def stems() -> Audio:
-            return self._groups.join(np.stack([self._heard(part, seconds) for part in parts]))
+            return self._groups.join(np.stack([self._run_engine(part, seconds) for part in parts]))
 
         return _Run(self._pool.submit(stems).result if self._pool else stems, weights)
 
     def _end(self, run: _Run, done: int) -> Audio:
-        """Adds up what a run of the engine gives; returns the samples that are done by it."""
+        """Adds the output of a run to the sums; returns the samples that it finishes."""
         count = len(run.weights)
         self._sum[..., :count] += run.stems()[..., -count:] * run.weights
         self._weight[:count] += run.weights
@@ -217,8 +211,8 @@ class OverlapAdd:
             window[half:] = 1
         return window
 
-    def _heard(self, chunk: Audio, seconds: float) -> Audio:
-        """One run of the engine."""
+    def _run_engine(self, chunk: Audio, seconds: float) -> Audio:
+        """Runs the engine once."""
         require_not_cancelled(self._cancel)
         expected = (len(self.manifest.stems), *chunk.shape)
         if not chunk.any():
@@ -226,26 +220,26 @@ class OverlapAdd:
         stems = self._engine.run(chunk)
         if stems.shape != expected:
             raise ModelError(
-                f"the engine must return (stems, channels, samples) {expected}; it returned "
+                f"the engine must return (stems, channels, samples) {expected}; got "
                 f"{stems.shape}: export the model again"
             )
         return stems if np.isfinite(stems).all() else self._in_float32(chunk, seconds)
 
     def _in_float32(self, chunk: Audio, seconds: float) -> Audio:
-        """A chunk once more, where it came out non-finite."""
+        """Runs a chunk again whose output was not finite."""
         engine = self._engine
         stems = (
             engine.in_float32().run(chunk) if isinstance(engine, ReducedPrecisionEngine) else None
         )
         if stems is None or not np.isfinite(stems).all():
             raise ModelError(
-                f"the model's output is not finite near {seconds:.1f} s: use a model of float32 "
-                "precision"
+                f"the model's output is not finite near {seconds:.1f} s: use a model with "
+                "precision fp32"
             )
         self.float32_chunks += 1
         log.warning(
-            "the chunk at %.1f s came out non-finite in %s and was run again in float32 (%d so "
-            "far)",
+            "the output of the chunk at %.1f s was not finite in %s, so it ran again in float32 "
+            "(%d so far)",
             seconds,
             self.manifest.precision,
             self.float32_chunks,

@@ -1,10 +1,10 @@
-"""The whole way of a song through a model, as a stream at the song's own rate.
+"""The complete path of a song through a model, as a stream at the song's own rate.
 
     mixture ─┬─ resample ─ chunks or steps ─ resample back ─ stems
-             └─ wait ────────────────────────────────────── − ── residual
+             └─ delay ───────────────────────────────────── − ── residual
 
-The residual is the mixture less the stems at the song's own rate, so all outputs sum to the
-mixture, and what resampling loses is in the residual.
+The residual is the mixture minus the stems, at the song's own rate. So all outputs sum to the
+mixture, and whatever resampling loses is in the residual.
 """
 
 from __future__ import annotations
@@ -26,58 +26,58 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from threading import Event
 
+    from bsmamba2.engines.protocols import Engine
     from bsmamba2.formats.manifest import Manifest
-    from bsmamba2.formats.protocols import Engine
     from bsmamba2.pipeline.progress import Progress
 
 
 class Core(Protocol):
-    """What turns a mixture into stems at the model's rate: a push and flush of its own."""
+    """Turns a mixture into stems at the model's rate, by push and flush."""
 
     @property
     def manifest(self) -> Manifest: ...
 
     @property
     def jumps(self) -> Jumps:
-        """When its output comes."""
+        """When its output appears."""
         ...
 
     def push(self, audio: Audio) -> Audio:
-        """Takes (channels, n); returns (stems, channels, m), the output that is certain by now."""
+        """Takes (channels, n); returns (stems, channels, m), the output finished so far."""
         ...
 
     def flush(self) -> Audio:
-        """Ends the stream; returns (stems, channels, m), the rest of the output."""
+        """Ends the stream; returns (stems, channels, m), the remaining output."""
         ...
 
 
 def on_grid(samples: Exact, step: float) -> Exact:
-    """The samples rounded to multiples of step, a power of two; untouched where step is 0."""
+    """The samples rounded to multiples of step, a power of two; unchanged if step is 0."""
     return np.round(samples / step) * step if step else samples
 
 
 def subtract(mixture: Exact, stems: Exact, step: float) -> Exact:
     """The residual (channels, n) of a mixture (channels, n) and stems (stems, channels, n).
 
-    With stems on a grid of step the mixture is put on it too, and since float64 holds the
-    difference of two integers of 32 bits, the sum is exact to the bit.
+    If the stems are on a grid of step, the mixture is rounded to it too. Float64 represents the
+    difference of two 32-bit integers exactly, so the outputs sum to the mixture to the bit.
     """
     residual: Exact = on_grid(mixture, step) - stems.sum(axis=0)
     return residual
 
 
 class SongPipeline:
-    """A stream of a song through a model: push what there is, flush at the end.
+    """Streams a song through a model: push the samples, flush at the end.
 
-    As many samples come out as went in. The output does not depend on how the input is cut into
+    The output has as many samples as the input, and does not depend on how the input is split into
     pushes. Stems and residual sum to the mixture.
 
     Args:
-        core: what turns the mixture into stems at the model's rate; fresh.
-        sample_rate: of input and output, Hz.
-        channels: of input and output, as the core's.
-        step: the distance of neighbouring sample values in an integer format (2^-15 for 16 bits).
-            The stems are rounded to it before the residual is taken. 0: no rounding.
+        core: turns the mixture into stems at the model's rate; it must be fresh.
+        sample_rate: rate of input and output, Hz.
+        channels: channels of input and output, and of the core.
+        step: distance between neighbouring sample values of an integer format (2^-15 for 16 bits).
+            The stems are rounded to it before the residual is computed. 0: no rounding.
 
     Raises:
         AudioError: an argument is out of range.
@@ -93,8 +93,8 @@ class SongPipeline:
         self._to_model = Resampler(sample_rate, manifest.sample_rate, channels)
         self._core = core
         self._from_model = Resampler(manifest.sample_rate, sample_rate, stems * channels)
-        self._waiting = Fifo(channels, np.float64)
-        self._came = 0
+        self._delayed = Fifo(channels, np.float64)
+        self._received = 0
 
     @classmethod
     def by_chunks(
@@ -107,7 +107,7 @@ class SongPipeline:
         pool: Executor | None = None,
         cancel: Event | None = None,
     ) -> SongPipeline:
-        """Through an engine, by overlapping chunks.
+        """A pipeline that runs overlapping chunks through an engine.
 
         Args:
             overlap: of neighbouring chunks, a fraction of the chunk in [0, 1).
@@ -118,41 +118,43 @@ class SongPipeline:
 
     @property
     def latency_samples(self) -> int:
-        """The most that can have come and not gone out: as many samples later than they came, all
-        are there. The smallest such number."""
+        """The most samples that can be inside: pushed and not yet returned. No smaller number is
+        enough."""
         return latency_samples(self._to_model.delay, self._core.jumps, self._from_model.delay)
 
     def push(self, mixture: npt.NDArray[Any]) -> Exact:
-        """Takes the next samples, returns what is certain by now.
+        """Takes the next samples and returns the output that is finished.
 
         Args:
             mixture: (channels, n), float32 or float64.
 
         Returns:
-            (outputs, channels, m) in float64: the manifest's ``outputs`` in its order.
+            (outputs, channels, m) in float64, in the order of the manifest's ``outputs``.
 
         Raises:
             AudioError: a sample is not finite.
-            ModelError: the engine's output is not finite or of a wrong shape.
-            Cancelled: the caller asked to stop.
+            ModelError: the engine's output is not finite or has a wrong shape.
+            Cancelled: the caller stopped it.
         """
         audio = to_float32(mixture)
-        require_finite(audio, self._sample_rate, self._came)
-        self._came += mixture.shape[-1]
-        self._waiting.append(mixture)
+        require_finite(audio, self._sample_rate, self._received)
+        self._received += mixture.shape[-1]
+        self._delayed.append(mixture)
         stems = self._core.push(self._to_model.push(audio))
-        return self._finish(self._from_model.push(self._flat(stems)))
+        return self._with_residual(self._from_model.push(self._flatten(stems)))
 
     def flush(self) -> Exact:
-        """Ends the stream; returns (outputs, channels, m), the rest of the output.
+        """Ends the stream; returns (outputs, channels, m), the remaining output.
 
         Raises:
             ModelError, Cancelled: as :meth:`push`.
         """
         pushed = self._core.push(self._to_model.flush())
         stems = np.concatenate([pushed, self._core.flush()], axis=-1)
-        back = self._from_model.push(self._flat(stems))
-        return self._finish(np.concatenate([back, self._from_model.flush(self._came)], axis=-1))
+        back = self._from_model.push(self._flatten(stems))
+        return self._with_residual(
+            np.concatenate([back, self._from_model.flush(self._received)], axis=-1)
+        )
 
     def run(
         self,
@@ -187,14 +189,14 @@ class SongPipeline:
         if progress:
             progress(done / self._sample_rate, done / self._sample_rate)
 
-    def _flat(self, stems: Audio) -> Audio:
+    def _flatten(self, stems: Audio) -> Audio:
         outputs, channels, samples = stems.shape
         return stems.reshape(outputs * channels, samples)
 
-    def _finish(self, flat: Audio) -> Exact:
+    def _with_residual(self, flat: Audio) -> Exact:
         stems = flat.reshape(*self._stems_shape, flat.shape[-1]).astype(np.float64)
         stems = on_grid(stems, self._step)
-        mixture = self._waiting.take(stems.shape[-1])
+        mixture = self._delayed.take(stems.shape[-1])
         if not self._has_residual:
             return stems
         return np.concatenate([stems, subtract(mixture, stems, self._step)[np.newaxis]])

@@ -1,10 +1,10 @@
-"""A stream through a graph of steps: frames in the schedule's grid, in constant memory.
+"""A stream through a graph of steps, frame by frame on the schedule's grid, in constant memory.
 
     samples ─ frames ─│ block │ lookahead │─ STEP ─ frames of the block ─ samples
-                      ╰── held till all of both are there
+                      ╰── held until both are complete
 
-A step has to wait for its block, its lookahead and half a window. So of the samples that came, at
-most (block + lookahead − 1) · hop + n_fft − 1 are held back.
+A step waits for its block, its lookahead and half a window. So at most
+(block + lookahead − 1) · hop + n_fft − 1 samples are inside the stream.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from bsmamba2.audio.array import Audio
     from bsmamba2.audio.schedule import Schedule, Step
-    from bsmamba2.formats.protocols import Stepper
+    from bsmamba2.engines.protocols import Stepper
 
 PIECE = 1 << 16
-"""Samples transformed at once: a frame takes several times the memory of its samples."""
+"""Samples transformed together: frames need several times the memory of their samples."""
 
 
 class StepStream:
@@ -58,37 +58,39 @@ class StepStream:
         self.manifest = manifest
         self._stepper = stepper
         self._schedule = schedule
-        heard = manifest.channels
-        self._groups = ChannelGroups(heard if channels is None else channels, heard)
-        self._heard = (len(self._groups), heard)
-        self._made = (len(self._groups), len(manifest.stems), heard)
-        self._stft = StftStream(math.prod(self._heard), manifest.n_fft, manifest.hop)
-        self._istft = IstftStream(math.prod(self._made), manifest.n_fft, manifest.hop)
-        self._frames = np.zeros((*self._heard, 0, manifest.bins, 2), np.float32)
-        self._came = self._went = 0
+        model_channels = manifest.channels
+        self._groups = ChannelGroups(
+            model_channels if channels is None else channels, model_channels
+        )
+        self._input_shape = (len(self._groups), model_channels)
+        self._output_shape = (len(self._groups), len(manifest.stems), model_channels)
+        self._stft = StftStream(math.prod(self._input_shape), manifest.n_fft, manifest.hop)
+        self._istft = IstftStream(math.prod(self._output_shape), manifest.n_fft, manifest.hop)
+        self._frames = np.zeros((*self._input_shape, 0, manifest.bins, 2), np.float32)
+        self._received = self._emitted = 0
         stepper.reset()
 
     @property
     def jumps(self) -> Jumps:
-        """When samples come out: a block of them, once its lookahead is there."""
+        """When samples are emitted: one block at a time, once its lookahead is complete."""
         half, hop = self.manifest.n_fft // 2, self.manifest.hop
         block, lookahead = self._schedule.block, self._schedule.lookahead
         return Jumps((block + lookahead - 1) * hop + half, block * hop - half, block * hop)
 
     def push(self, audio: Audio) -> Audio:
-        """Takes (channels, n); returns (stems, channels, m), the output that is certain by now.
+        """Takes (channels, n); returns (stems, channels, m), the output finished so far.
 
         Raises:
-            ModelError: the model failed to run, or returned what is not finite.
-            Cancelled: the caller asked to stop.
+            ModelError: the model failed to run, or its output is not finite.
+            Cancelled: the caller stopped it.
         """
-        parts = [self._out(np.zeros((math.prod(self._made), 0), np.float32))]
+        parts = [self._emit(np.zeros((math.prod(self._output_shape), 0), np.float32))]
         for at in range(0, audio.shape[-1], PIECE):
-            parts += self._piece(audio[:, at : at + PIECE])
+            parts += self._push_piece(audio[:, at : at + PIECE])
         return np.concatenate(parts, axis=-1)
 
     def flush(self) -> Audio:
-        """Ends the stream; returns (stems, channels, m), the rest of the output.
+        """Ends the stream; returns (stems, channels, m), the remaining output.
 
         Raises:
             ModelError, Cancelled: as :meth:`push`.
@@ -97,23 +99,23 @@ class StepStream:
         parts = list(self._steps())
         if left := self._frames.shape[2]:
             parts.append(self._step(self._schedule.last(0, left)))
-        rest = self._came - self._went
+        rest = self._received - self._emitted
         parts.append(self._istft.flush(max(0, rest - sum(part.shape[-1] for part in parts))))
-        # A song shorter than a frame was transformed with silence behind it.
-        return self._out(np.concatenate(parts, axis=-1)[:, :rest])
+        # A song shorter than a frame was padded with silence before its transform.
+        return self._emit(np.concatenate(parts, axis=-1)[:, :rest])
 
-    def _piece(self, audio: Audio) -> list[Audio]:
-        self._came += audio.shape[-1]
-        heard = self._groups.split(audio)
-        self._hold(self._stft.push(heard.reshape(-1, heard.shape[-1])))
-        return [self._out(samples) for samples in self._steps()]
+    def _push_piece(self, audio: Audio) -> list[Audio]:
+        self._received += audio.shape[-1]
+        groups = self._groups.split(audio)
+        self._hold(self._stft.push(groups.reshape(-1, groups.shape[-1])))
+        return [self._emit(samples) for samples in self._steps()]
 
     def _hold(self, frames: Audio) -> None:
-        came = frames.reshape(*self._heard, *frames.shape[1:])
-        self._frames = np.concatenate([self._frames, came], axis=2)
+        added = frames.reshape(*self._input_shape, *frames.shape[1:])
+        self._frames = np.concatenate([self._frames, added], axis=2)
 
     def _steps(self) -> Iterator[Audio]:
-        """Runs what steps there are; yields the samples, (rows, n), that each brings."""
+        """Runs the steps that are complete; yields the samples of each, (rows, n)."""
         while step := self._schedule.next(0, self._frames.shape[2]):
             yield self._step(step)
 
@@ -123,14 +125,14 @@ class StepStream:
         stems = self._stepper.step(held[:, :, step.block], held[:, :, step.lookahead])
         done = np.concatenate(stems, axis=3) if step.last else stems[0]
         if not np.isfinite(done).all():
-            seconds = self._went / self.manifest.sample_rate
+            seconds = self._emitted / self.manifest.sample_rate
             raise ModelError(
-                f"the model's output is not finite near {seconds:.1f} s: use a model of float32 "
-                "precision"
+                f"the model's output is not finite near {seconds:.1f} s: use a model with "
+                "precision fp32"
             )
         self._frames = held[:, :, done.shape[3] :]
-        return self._istft.push(done.reshape(math.prod(self._made), *done.shape[3:]))
+        return self._istft.push(done.reshape(math.prod(self._output_shape), *done.shape[3:]))
 
-    def _out(self, rows: Audio) -> Audio:
-        self._went += rows.shape[-1]
-        return self._groups.join(rows.reshape(*self._made, rows.shape[-1]))
+    def _emit(self, rows: Audio) -> Audio:
+        self._emitted += rows.shape[-1]
+        return self._groups.join(rows.reshape(*self._output_shape, rows.shape[-1]))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bsmamba2 import DeviceError
 from bsmamba2.devices import nvidia
-from bsmamba2.devices.device import Device, choose, lacking_card, parse
+from bsmamba2.devices.device import Device, choose, missing_card, parse
 from bsmamba2.devices.nvidia import Card, Driver
 from bsmamba2.engines import ort_session
 from bsmamba2.engines.ort_session import BACKENDS, import_onnxruntime
@@ -121,7 +121,7 @@ def test_auto_of_what_runs_nowhere_here_says_what_is_missing():
 
 def test_an_unknown_version_of_cuda_is_not_held_against_a_driver(machine):
     machine(cuda=(12, 0))
-    assert lacking_card(Device("cuda"), cuda="") is None
+    assert missing_card(Device("cuda"), cuda="") is None
 
 
 def test_hardware_is_the_card_with_its_driver_or_the_processor(machine):

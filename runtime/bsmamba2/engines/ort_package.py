@@ -1,0 +1,67 @@
+"""The ONNX Runtime package: imports the one that is installed, or gives the command that fixes it.
+
+``onnxruntime`` and ``onnxruntime-gpu`` hold the same files and overwrite each other.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from bsmamba2.devices import nvidia
+from bsmamba2.errors import MissingExtra
+from bsmamba2.installation import install_command, installed_version
+
+DISTRIBUTIONS = {"onnxruntime": "cpu", "onnxruntime-gpu": "gpu"}
+"""The packages that hold an ONNX Runtime, and the extras that install them."""
+
+
+def import_onnxruntime() -> Any:
+    """The one ONNX Runtime that is installed.
+
+    Raises:
+        MissingExtra: there is none, it is too old or damaged, or there are two, whose files are
+            mixed.
+    """
+    installed = [name for name in DISTRIBUTIONS if installed_version(name)]
+    if len(installed) == 2:
+        raise MissingExtra(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; run: "
+            f"{_reinstall_command()}"
+        )
+    # Since 1.29 it sends telemetry, model names included, unless this is set before it is loaded.
+    # Our users were never asked, so nothing is sent.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        reason = f" ({error})" if installed else ""
+        command = _install_command()
+        raise MissingExtra(f"no ONNX Runtime can be loaded{reason}; run: {command}") from None
+    if not hasattr(onnxruntime, "InferenceSession"):
+        # pip leaves this behind where both were installed and one was removed.
+        raise MissingExtra(
+            f"ONNX Runtime is damaged, its files are missing; run: {_reinstall_command()}"
+        )
+    if not hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"):
+        package = installed[0] if installed else "onnxruntime"
+        raise MissingExtra(
+            f"ONNX Runtime {onnxruntime.__version__} is too old; run: pip install -U "
+            f'"{package}>=1.30"'
+        )
+    onnxruntime.disable_telemetry_events()  # for when other code loaded it first
+    return onnxruntime
+
+
+def gpu_install_command() -> str:
+    """The command that replaces the CPU's ONNX Runtime with the one for NVIDIA cards."""
+    return f"pip uninstall -y onnxruntime && {install_command('gpu')}"
+
+
+def _install_command() -> str:
+    driver = nvidia.driver()
+    return install_command("gpu" if driver and driver.cards else "cpu")
+
+
+def _reinstall_command() -> str:
+    return f"pip uninstall -y {' '.join(DISTRIBUTIONS)} && {_install_command()}"

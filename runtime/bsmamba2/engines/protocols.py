@@ -1,0 +1,79 @@
+"""Protocols: what runs a chunk, and what runs the steps of a stream."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from bsmamba2.audio.array import Audio
+from bsmamba2.devices.device import Device
+from bsmamba2.formats.manifest import Manifest
+
+
+class Engine(Protocol):
+    """Something that separates one chunk: an ONNX Runtime session, a TensorRT engine, a stub.
+
+    An engine keeps no state between chunks and may be shared between threads. It runs one chunk per
+    call; docs/architecture.md has the measurements for more.
+    """
+
+    @property
+    def manifest(self) -> Manifest:
+        """The model's manifest: stems, sample rate, lengths."""
+        ...
+
+    @property
+    def device(self) -> Device:
+        """Where it runs."""
+        ...
+
+    def run(self, chunk: Audio) -> Audio:
+        """Separates one chunk.
+
+        Args:
+            chunk: (channels, samples) at the manifest's rate and channels; any number of samples.
+
+        Returns:
+            (stems, channels, samples), in the order of the manifest's stems.
+        """
+        ...
+
+
+@runtime_checkable
+class ReducedPrecisionEngine(Engine, Protocol):
+    """An engine that computes in less than float32, where numbers may overflow."""
+
+    def in_float32(self) -> Engine:
+        """The same model in float32, loaded on first use, for chunks whose output is not finite."""
+        ...
+
+
+class Stepper(Protocol):
+    """Something that separates a stream step by step and keeps states between steps.
+
+    A stepper runs one stream at a time, in one thread at a time.
+    """
+
+    @property
+    def manifest(self) -> Manifest:
+        """The model's manifest: stems, sample rate, grid of the spectra."""
+        ...
+
+    @property
+    def device(self) -> Device:
+        """Where it runs."""
+        ...
+
+    def reset(self) -> None:
+        """Discards the stream: the next step starts a new one."""
+        ...
+
+    def step(self, block: Audio, lookahead: Audio) -> tuple[Audio, Audio]:
+        """Separates the next block of the stream; the lookahead is what follows it.
+
+        Args:
+            block, lookahead: (batch, channels, frames, bins, 2), consecutive frames.
+
+        Returns:
+            Stems of both, each (batch, stems, channels, frames, bins, 2).
+        """
+        ...

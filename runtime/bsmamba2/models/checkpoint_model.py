@@ -1,0 +1,103 @@
+"""A checkpoint, poured into the shipped graphs of its size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bsmamba2.devices.device import CPU
+from bsmamba2.engines.ort_engine import OrtEngine
+from bsmamba2.engines.step_engine import StepEngine, SteppedEngine
+from bsmamba2.errors import ModelError
+from bsmamba2.files.cache import cache_folder
+from bsmamba2.formats.checkpoint import read_checkpoint
+from bsmamba2.models import registry
+from bsmamba2.models.check import CHECK_STEPS, make_check
+from bsmamba2.models.graph import Graph, pour
+from bsmamba2.models.model import Model, verify_chunks, verify_steps
+from bsmamba2.models.verdict import find_check, keep_check
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from bsmamba2.devices.device import Device
+    from bsmamba2.engines.protocols import Engine
+    from bsmamba2.formats.manifest import Check, Manifest
+
+
+class CheckpointModel(Model):
+    """A ``.ckpt``, ``.pt``, ``.pth`` or ``.safetensors`` file.
+
+    Raises:
+        ModelError: not a checkpoint of a BSMamba2, damaged, of a size without a shipped graph, or
+            no longer the published file.
+    """
+
+    can_stream = True
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._checkpoint = read_checkpoint(path)
+        registry.require_published(path, self._checkpoint.sha256)
+        pour(self._checkpoint)  # refuses an unknown size
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.graph().manifest
+
+    def graph(self) -> Graph:
+        return self._pour()
+
+    def chunk_engine(self, device: Device, *, verify: bool = True) -> Engine:
+        # On a GPU the Fourier transforms are products too, and only audio crosses the bus.
+        graph = self._pour(io="spectrum" if device.kind == "cpu" else "waveform")
+        engine = OrtEngine(graph.file, device, graph.weights, graph.manifest)
+        if verify:
+            verify_chunks(engine, graph)
+        return engine
+
+    def step_engine(self, device: Device, *, verify: bool = True) -> StepEngine:
+        graph = self._pour(streaming=True)
+        engine = StepEngine(graph.file, device, graph.weights, graph.manifest)
+        if verify:
+            verify_steps(engine, graph)
+        return engine
+
+    def add_checks(
+        self, report: Callable[[str], None] = lambda _: None, folder: Path | None = None
+    ) -> None:
+        """Makes one check for whole chunks and one for a stream, with plain operators on the CPU.
+
+        From then on every device has to reproduce them.
+        """
+        for streaming in (False, True):
+            graph = self._pour(streaming=streaming)
+            if graph.manifest.check is not None and folder is None:
+                continue
+            report(f"making the check for {'a stream' if streaming else 'whole chunks'}")
+            self._keep(graph, make_check(_plain_engine(graph)), folder)
+
+    def _keep(self, graph: Graph, check: Check, folder: Path | None) -> None:
+        name = graph.manifest.name
+        if not np.isfinite(check.expected).all():
+            raise ModelError(f"the output of {name} is not finite: download the checkpoint again")
+        if not keep_check(graph.manifest, check, folder):
+            fix = "make it writable" if folder else "set BSMAMBA2_CACHE to a folder that is"
+            raise ModelError(
+                f"the check for {name} cannot be written to {folder or cache_folder()}: {fix}"
+            )
+
+    def _pour(self, *, streaming: bool = False, io: str = "spectrum") -> Graph:
+        graph = pour(self._checkpoint, streaming=streaming, io=io)
+        checked = graph.manifest.replace(check=find_check(graph.manifest))
+        return Graph(graph.file, checked, graph.weights)
+
+
+def _plain_engine(graph: Graph) -> Engine:
+    """The graph by plain operators, without the native kernel."""
+    arguments = graph.file, CPU, graph.weights, graph.manifest
+    if graph.manifest.streaming:
+        return SteppedEngine(StepEngine(*arguments, kernel=False), CHECK_STEPS)
+    return OrtEngine(*arguments, kernel=False)

@@ -1,0 +1,151 @@
+"""The graphs that ship without weights, and how a checkpoint is poured into one of them.
+
+A graph's initialisers have the checkpoint's names and shapes, so the checkpoint's tensors alone
+decide which graph is theirs. There are three for each size: for chunks as spectra, for chunks as
+audio, and for the steps of a stream.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import as_file, files
+from typing import Any
+
+from bsmamba2.audio import fourier
+from bsmamba2.audio.array import Audio
+from bsmamba2.errors import ModelError, printable
+from bsmamba2.files.hashing import file_sha256
+from bsmamba2.formats.checkpoint import CONFIG_KEY, LICENCE_KEY, MARK, Checkpoint, match
+from bsmamba2.formats.manifest import Manifest, default_overlap, residual_of
+from bsmamba2.formats.onnx_file import OnnxFile, read_onnx
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An ONNX file, and the weights to pour into it: what ONNX Runtime loads."""
+
+    file: OnnxFile
+    manifest: Manifest
+    weights: Mapping[str, Audio] | None = None
+    """Every missing initialiser by name; None where the file holds its weights."""
+
+    @property
+    def sha256(self) -> str:
+        """Identifies the model: the SHA-256 of each of its files, then of its checkpoint."""
+        parts = [file_sha256(path) for path in (self.file.path, *self.file.data)]
+        return " ".join([*parts, self.manifest.checkpoint_sha256 or ""])
+
+
+@cache
+def shipped_graphs() -> tuple[OnnxFile, ...]:
+    """The graphs without weights that are in the package, three for each size."""
+    folder = files("bsmamba2.models") / "graphs"
+    found = []
+    for entry in sorted(folder.iterdir(), key=lambda item: item.name):
+        if entry.name.endswith(".onnx"):
+            with as_file(entry) as path:
+                found.append(read_onnx(path))
+    return tuple(found)
+
+
+def find_graph(
+    checkpoint: Checkpoint, *, streaming: bool = False, io: str = "spectrum"
+) -> OnnxFile:
+    """The shipped graph whose initialisers are this checkpoint's tensors.
+
+    Args:
+        streaming: the graph for the steps of a stream instead of the one for whole chunks.
+        io: input of the graph for whole chunks, ``spectrum`` or ``waveform``.
+
+    Raises:
+        ModelError: no graph matches; the message names the differences from the nearest one.
+    """
+    shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+
+    def differences(graph: OnnxFile) -> int:
+        expected = graph.manifest.initialisers
+        return sum(shapes.get(key) != shape for key, shape in expected.items()) + len(
+            shapes.keys() - expected.keys()
+        )
+
+    graphs = [
+        graph
+        for graph in shipped_graphs()
+        if graph.manifest.streaming == streaming and graph.manifest.io == io
+    ]
+    nearest = min(graphs, key=differences)
+    if differences(nearest) * 2 > len(nearest.manifest.initialisers) and MARK in shapes:
+        sizes = ", ".join(graph.path.stem for graph in graphs)
+        raise ModelError(
+            f"{checkpoint.name} has a size without a shipped graph (there are {sizes}): export it "
+            "first with bsmamba2 export CHECKPOINT -o model.onnx, which needs the extra [export]"
+        )
+    match(checkpoint.tensors, nearest.manifest.initialisers, checkpoint.name)
+    return nearest
+
+
+def pour(checkpoint: Checkpoint, *, streaming: bool = False, io: str = "spectrum") -> Graph:
+    """A checkpoint in its shipped graph; the tensors are shared, not copied.
+
+    A graph of audio has the Fourier transform inside, for one hop. A checkpoint that states
+    another hop gets the graph of spectra instead.
+
+    Args:
+        streaming, io: as for :func:`find_graph`.
+
+    Raises:
+        ModelError: as :func:`find_graph`; or the sizes that the checkpoint states are damaged.
+    """
+    file = find_graph(checkpoint, streaming=streaming, io=io)
+    manifest = poured_manifest(file.manifest, checkpoint)
+    if io != "waveform":
+        return Graph(file, manifest, checkpoint.tensors)
+    if manifest.hop != file.manifest.hop:
+        return pour(checkpoint)
+    matrices = fourier.matrices(manifest.n_fft, manifest.hop)
+    return Graph(file, manifest, {**checkpoint.tensors, **matrices})
+
+
+def poured_manifest(graph: Manifest, checkpoint: Checkpoint) -> Manifest:
+    """The graph's manifest with the checkpoint's name, hash, licence and stated lengths."""
+    changes: dict[str, Any] = {
+        "name": printable(checkpoint.name),
+        "checkpoint_sha256": checkpoint.sha256,
+    }
+    if LICENCE_KEY in checkpoint.metadata:
+        changes["licence"] = printable(checkpoint.metadata[LICENCE_KEY])
+    if CONFIG_KEY in checkpoint.metadata:
+        try:
+            stored = json.loads(checkpoint.metadata[CONFIG_KEY])
+            changes |= _lengths(stored)
+        except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError, AttributeError):
+            raise ModelError(f"the sizes stored in {checkpoint.name} are damaged") from None
+        if len(changes["stems"]) != len(graph.stems):
+            raise ModelError(
+                f"{checkpoint.name} names {len(changes['stems'])} stems, but its weights are for "
+                f"{len(graph.stems)}: it is damaged"
+            )
+    return graph.replace(**changes)
+
+
+def widened_manifest(manifest: Manifest, graph: Manifest) -> Manifest:
+    """The manifest of a reduced-precision model whose weights were poured into a shipped graph."""
+    kept = {"precision": "fp32", "weights": "fp32", "check": None}
+    return manifest.replace(io=graph.io, target=graph.target, **kept)
+
+
+def _lengths(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """What the shapes of the weights do not show: a graph of spectra fits any of these."""
+    stems = tuple(str(stem) for stem in stored["stems"])
+    chunk, sample_rate = int(stored["chunk"]), int(stored["sample_rate"])
+    return {
+        "stems": stems,
+        "residual": residual_of(stems),
+        "sample_rate": sample_rate,
+        "hop": int(stored["hop"]),
+        "chunk": chunk,
+        "overlap": default_overlap(chunk, sample_rate),
+    }

@@ -1,0 +1,64 @@
+"""A model on a device: an engine for chunks, and steps for as many streams as are opened."""
+
+from __future__ import annotations
+
+import os
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from bsmamba2.engines.step_engine import StepEngine, StepsAsEngine
+from bsmamba2.errors import DeviceError, ModelError
+from bsmamba2.models.open_model import open_model
+
+if TYPE_CHECKING:
+    from bsmamba2.engines.protocols import Engine
+    from bsmamba2.models.model import Model
+
+
+class LoadedModel:
+    """The engine for chunks is loaded now, the steps with the first stream that needs them.
+
+    Both share the model's weights. Arguments and errors are those of
+    :class:`bsmamba2.Separator`.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | Engine | None = None,
+        device: str = "auto",
+        trust_engine: bool = False,
+    ) -> None:
+        self.engine: Engine
+        self._model: Model | None = None
+        self._steps: StepEngine | None = None
+        self._lock = Lock()
+        if model is None or isinstance(model, (str, os.PathLike)):
+            self._model = open_model(model, trust_engine=trust_engine)
+            self.engine = self._model.chunk_engine(self._model.choose_device(device))
+        elif device == "auto":
+            self.engine = model
+        else:
+            raise DeviceError(
+                f"device must be 'auto' with an engine, which has its own; got {device!r}"
+            )
+
+    def new_stepper(self) -> StepEngine:
+        """The steps for one more stream: the session is shared, the states are its own.
+
+        Raises:
+            ModelError: the model has no graph for streams.
+        """
+        with self._lock:
+            if self._steps is None:
+                self._steps = self._load_steps()
+            return self._steps.another()
+
+    def _load_steps(self) -> StepEngine:
+        if isinstance(self.engine, StepsAsEngine):
+            return self.engine.steps
+        if self._model is None:
+            raise ModelError(
+                "lookahead_ms must be None with an engine, which runs whole chunks: make the "
+                "Separator from a checkpoint, or from an .onnx exported with --streaming"
+            )
+        return self._model.step_engine(self.engine.device)

@@ -1,0 +1,71 @@
+"""An exported ``.onnx`` file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bsmamba2.engines.float32_twin import ReducedPrecisionOrtEngine
+from bsmamba2.engines.ort_engine import OrtEngine
+from bsmamba2.engines.step_engine import StepEngine, StepsAsEngine
+from bsmamba2.formats.checkpoint import Checkpoint
+from bsmamba2.formats.onnx_file import read_onnx
+from bsmamba2.models.graph import Graph, find_graph, widened_manifest
+from bsmamba2.models.model import Model, verify_chunks, verify_steps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from bsmamba2.audio.array import Audio
+    from bsmamba2.devices.device import Device
+    from bsmamba2.engines.protocols import Engine
+    from bsmamba2.formats.manifest import Manifest
+
+
+class OnnxModel(Model):
+    """A file that ``bsmamba2 export`` wrote, for whole chunks or for the steps of a stream.
+
+    Raises:
+        ModelError: not such a file, damaged, or reading data from outside its folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._file = read_onnx(path)
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._file.manifest
+
+    def graph(self) -> Graph:
+        return Graph(self._file, self._file.manifest)
+
+    def chunk_engine(self, device: Device, *, verify: bool = True) -> Engine:
+        if self.manifest.streaming:
+            return StepsAsEngine(self.step_engine(device, verify=verify))
+        engine = self._engine(device)
+        if verify:
+            verify_chunks(engine, self.graph())
+        return engine
+
+    def step_engine(self, device: Device, *, verify: bool = True) -> StepEngine:
+        engine = StepEngine(self._file, device)
+        if verify:
+            verify_steps(engine, self.graph())
+        return engine
+
+    def add_checks(
+        self, report: Callable[[str], None] = lambda _: None, folder: Path | None = None
+    ) -> None:
+        """Nothing to do: the file carries its own check."""
+
+    def _engine(self, device: Device) -> OrtEngine:
+        if self.manifest.precision == "fp32":
+            return OrtEngine(self._file, device)
+
+        def in_float32(weights: Mapping[str, Audio]) -> Engine:
+            sha256, name = self.manifest.checkpoint_sha256 or "", self.manifest.name
+            file = find_graph(Checkpoint(weights, {}, sha256, name))
+            return OrtEngine(file, device, weights, widened_manifest(self.manifest, file.manifest))
+
+        return ReducedPrecisionOrtEngine(self._file, device, in_float32)

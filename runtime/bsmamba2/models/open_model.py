@@ -1,0 +1,72 @@
+"""From the name or path of a model to a :class:`~bsmamba2.models.model.Model`: the one place that
+decides what kind of model a file is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bsmamba2.errors import ModelError, printable
+from bsmamba2.models import registry
+from bsmamba2.models.checkpoint_model import CheckpointModel
+from bsmamba2.models.onnx_model import OnnxModel
+
+if TYPE_CHECKING:
+    from bsmamba2.models.model import Model
+
+CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
+SUFFIXES = (".onnx", ".engine", *CHECKPOINT_SUFFIXES)
+
+
+def open_model(model: str | os.PathLike[str] | None = None, *, trust_engine: bool = False) -> Model:
+    """Reads a model once, without loading it into an engine.
+
+    Args:
+        model: a name from the registry, or the path of an ``.onnx``, ``.engine``, ``.ckpt``,
+            ``.pt``, ``.pth`` or ``.safetensors`` file. None or empty: the shipped model.
+        trust_engine: loads an ``.engine`` that this user did not build; it can run any code.
+
+    Raises:
+        ModelError: there is no such model; it is damaged, of another network, or of a size that
+            has to be exported first.
+    """
+    path = find_model_path(model)
+    if path.suffix == ".onnx":
+        return OnnxModel(path)
+    if path.suffix == ".engine":
+        # Imported here, because nothing else needs TensorRT.
+        from bsmamba2.models.tensorrt_model import TensorRtModel
+
+        return TensorRtModel(path, trust_engine)
+    return CheckpointModel(path)
+
+
+def find_model_path(model: str | os.PathLike[str] | None) -> Path:
+    """The file of a model.
+
+    Raises:
+        ModelError: there is none, or its suffix is unknown.
+    """
+    named = registry.find_path(os.fspath(model) if model else registry.DEFAULT)
+    if named is not None:
+        return named
+    if not model:
+        raise ModelError(f"model must be given, since this copy ships none: {_how_to_get_one()}")
+    path = Path(model)
+    if not os.path.exists(path):  # noqa: PTH110 - Path's raises where a name is too long
+        shown = printable(repr(str(model)))
+        if path.suffix in SUFFIXES or len(path.parts) > 1:
+            raise ModelError(f"there is no model file {shown}: check its name and folder")
+        near = registry.hint(path.name) or _how_to_get_one()
+        raise ModelError(f"there is no model called {shown}: {near}")
+    if path.suffix not in SUFFIXES:
+        raise ModelError(f"model must be a file in {', '.join(SUFFIXES)}; got {str(path)!r}")
+    return path
+
+
+def _how_to_get_one() -> str:
+    names = " or ".join(
+        f"{model.name} (once: bsmamba2 models fetch {model.name})" for model in registry.PUBLISHED
+    )
+    return f"use --model (model=) with {names}, a checkpoint, or an .onnx from bsmamba2 export"

@@ -1,0 +1,68 @@
+"""A TensorRT engine file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bsmamba2.devices import cuda
+from bsmamba2.engines.tensorrt_engine import BACKENDS, TensorRtEngine
+from bsmamba2.errors import ModelError
+from bsmamba2.formats.engine_file import read_engine
+from bsmamba2.models.model import Model
+from bsmamba2.models.verdict import require_verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from bsmamba2.devices.device import Device
+    from bsmamba2.engines.protocols import Engine
+    from bsmamba2.engines.step_engine import StepEngine
+    from bsmamba2.formats.manifest import Manifest
+    from bsmamba2.models.graph import Graph
+
+
+class TensorRtModel(Model):
+    """An ``.engine`` file that ``bsmamba2 build-engine`` wrote.
+
+    Args:
+        trust_engine: loads an engine that this user did not build; it can run any code.
+
+    Raises:
+        ModelError: its description is missing or damaged.
+    """
+
+    backends = BACKENDS
+
+    def __init__(self, path: Path, trust_engine: bool = False) -> None:
+        super().__init__(path)
+        self._file = read_engine(path)
+        self._trust_engine = trust_engine
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._file.manifest
+
+    def graph(self) -> Graph:
+        raise ModelError(f"{self.path} is an engine already: give the model it was built from")
+
+    def chunk_engine(self, device: Device, *, verify: bool = True) -> Engine:
+        file = self._file
+        engine = TensorRtEngine(file, device, self._trust_engine)
+        if verify:
+            about = {"model": file.sha256, file.key.backend: file.key.version}
+            if file.key.target == "tensorrt-plugin":  # it runs kernels that are not in the file
+                about["cuda_kernels"] = cuda.kernels_version()
+            require_verdict(engine, about)
+        return engine
+
+    def step_engine(self, device: Device, *, verify: bool = True) -> StepEngine:
+        raise ModelError(
+            f"lookahead_ms must be None with {self.path.name}, since an engine runs whole chunks: "
+            "use a checkpoint, or an .onnx exported with --streaming"
+        )
+
+    def add_checks(
+        self, report: Callable[[str], None] = lambda _: None, folder: Path | None = None
+    ) -> None:
+        """Nothing to do: the file carries its own check."""
