@@ -16,6 +16,7 @@ from click.testing import CliRunner
 import bsmamba2
 import bsmamba2.commands.info  # loaded before anything in its place is replaced
 from bsmamba2 import Cancelled, ModelError, cli
+from support.engines import StubModel
 
 
 @pytest.fixture
@@ -24,16 +25,17 @@ def run(stub, monkeypatch):
 
     def invoke(*args):
         monkeypatch.setattr(
-            "bsmamba2.models.model.open_engine", lambda *how, **more: invoke.open(*how)
+            "bsmamba2.models.loaded_model.open_model",
+            lambda model, **_: StubModel(invoke.open(model)),
         )
         return CliRunner().invoke(cli.main, [str(arg) for arg in args])
 
-    invoke.open = lambda model, device: stub.lower_half_band()
+    invoke.open = lambda model: stub.lower_half_band()
     return invoke
 
 
 def raising(error):
-    def open_engine(model, device):
+    def open_engine(model):
         raise error
 
     return open_engine
@@ -132,7 +134,7 @@ def test_stopping_is_status_130_and_leaves_no_file(run, stub, song, error):
     def stop(chunk):
         raise error
 
-    run.open = lambda model, device: stub.of(stop)
+    run.open = lambda model: stub.of(stop)
     path = song()
     result = run("separate", path)
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (130, "stopped")
@@ -165,13 +167,11 @@ def python(*args):
 
 STUBBED = """
 import numpy as np
-import bsmamba2.models.model
-from bsmamba2 import Manifest, cli
-class Engine:
-    device, manifest = "cpu", Manifest(name="stub")
-    def run(self, chunk):
-        return chunk[np.newaxis]
-bsmamba2.models.model.open_engine = lambda *how, **more: Engine()
+import bsmamba2.models.loaded_model
+from bsmamba2 import cli
+from support.engines import StubEngine, StubModel
+model = StubModel(StubEngine(lambda chunk: chunk[np.newaxis]))
+bsmamba2.models.loaded_model.open_model = lambda *_, **__: model
 cli.main(prog_name="bsmamba2")
 """
 

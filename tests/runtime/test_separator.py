@@ -12,7 +12,8 @@ from safetensors.numpy import save_file
 
 import bsmamba2
 from bsmamba2 import AudioError, Cancelled, DeviceError, ModelError, Separator
-from bsmamba2.models.model import shipped_graphs
+from bsmamba2.models.graph import shipped_graphs
+from support.engines import StubModel
 
 
 @pytest.mark.parametrize("shape", [(500,), (1, 500), (500, 1), (2, 500), (500, 2), (1, 1)])
@@ -137,11 +138,12 @@ def test_an_engine_has_its_own_device(stub):
 
 
 def test_a_name_or_path_is_opened_by_the_models(stub, monkeypatch):
-    def open_engine(model, device, **_):
-        return stub.half(name=f"{model}-on-{device}")
+    def open_model(model, **_):
+        return StubModel(stub.half(name=model))
 
-    monkeypatch.setattr("bsmamba2.models.model.open_engine", open_engine)
-    assert Separator("voice", device="cpu").manifest.name == "voice-on-cpu"
+    monkeypatch.setattr("bsmamba2.models.loaded_model.open_model", open_model)
+    separator = Separator("voice", device="cpu")
+    assert (separator.manifest.name, separator.device) == ("voice", "cpu")
 
 
 def test_separate_reads_a_file(stub, song):

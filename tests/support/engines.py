@@ -10,12 +10,13 @@ import zlib
 import numpy as np
 
 from bsmamba2 import Manifest
+from bsmamba2.devices.device import CPU, parse
 
 
 class StubEngine:
     """Runs a plain function on each chunk and counts the runs."""
 
-    device = "cpu"
+    device = CPU
 
     def __init__(self, separate, **changes):
         sizes = {"name": "stub", "n_fft": 16, "hop": 4, "chunk": 64, "overlap": 0.25}
@@ -33,7 +34,7 @@ class StubEngine:
 class StubStepper:
     """Runs a plain function on the frames of each step, and on a memory of the steps before."""
 
-    device = "cpu"
+    device = CPU
 
     def __init__(self, separate, **changes):
         sizes = {"name": "stub", "n_fft": 16, "hop": 4, "chunk": 64, "overlap": 0.25}
@@ -88,3 +89,17 @@ def restless(chunk):
 def left_and_right(chunk):
     """Two stems: the left channel alone and the right channel alone."""
     return chunk * np.eye(2, dtype=np.float32)[:, :, np.newaxis]
+
+
+class StubModel:
+    """A model that opens as the given engine on any device."""
+
+    def __init__(self, engine):
+        self.engine = engine
+        self.manifest = engine.manifest
+
+    def choose_device(self, requested):
+        return parse(requested) or CPU
+
+    def chunk_engine(self, device, *, verify=True):
+        return self.engine

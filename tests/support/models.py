@@ -7,7 +7,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bsmamba2 import Manifest
 from bsmamba2.formats.manifest import METADATA_KEY
-from bsmamba2.models.model import shipped_graphs
+from bsmamba2.models.graph import shipped_graphs
+from bsmamba2.models.open_model import open_model
 
 MANIFEST = Manifest("gain", n_fft=16, hop=4, chunk=64)
 
@@ -43,3 +44,15 @@ def random_weights(size="tiny", seed=0):
         name: random.normal(0, 0.3 / max(shape[-1:], default=1) ** 0.5, shape).astype(np.float32)
         for name, shape in graph.manifest.initialisers.items()
     }
+
+
+def open_engine(model=None, device="auto", **options):
+    """An engine for whole chunks, from the name or path of a model."""
+    opened = open_model(model)
+    return opened.chunk_engine(opened.choose_device(device), **options)
+
+
+def open_step_engine(model=None, device="auto", **options):
+    """An engine for the steps of a stream."""
+    opened = open_model(model)
+    return opened.step_engine(opened.choose_device(device), **options)

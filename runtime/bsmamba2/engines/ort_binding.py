@@ -30,7 +30,7 @@ REPLAY_DB = 90.0
 _GRAPH, _NO_GRAPH = "1", "-1"  # ONNX Runtime's gpu_graph_id
 
 Calls: TypeAlias = "SimpleQueue[tuple[Future[Audio], Callable[[Audio], Audio], Audio] | None]"
-"""For each call: the future for its result, the function, and its argument. None ends the thread."""
+"""Each call: the future for its result, the function, and its argument. None ends the thread."""
 
 
 class BoundSession:
@@ -82,7 +82,7 @@ class BoundSession:
         return stems
 
     def _record(self, buffers: _Buffers, values: Audio, wanted: Audio) -> None:
-        """Records a run of these buffers, and keeps the record if a replay agrees with a plain run."""
+        """Records a run of these buffers, and keeps it if a replay agrees with a plain run."""
         self._may_record = False  # only one shape is recorded, in one attempt
         try:
             buffers.run(values, _GRAPH)

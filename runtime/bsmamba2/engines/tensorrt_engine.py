@@ -27,8 +27,8 @@ SLOTS = 2
 class TensorRtEngine:
     """An engine on a card; may be shared between threads.
 
-    Each run has its own slot, a stream with pinned memory, so copies overlap with the computation of
-    another run. All runs are computed one after the other, on one stream:
+    Each run has its own slot, a stream with pinned memory, so its copies overlap with the
+    computation of another run. All runs are computed one after the other, on one stream:
 
         slot 0    │ upload ─┐                ┌─ download │
         compute             └─ run ─┬─ run ──┼───┐
@@ -135,7 +135,7 @@ class CompiledKernels:
         self._runs = self._stored_bytes = 0
 
     def create_context(self, engine: Any) -> Any:
-        """The engine's execution context. TensorRT itself compiles nothing here and has no cache."""
+        """The engine's execution context, with the cache where the backend has one (RTX)."""
         config: Any = getattr(engine, "create_runtime_config", lambda: None)()
         if not hasattr(config, "create_runtime_cache"):
             return engine.create_execution_context()
@@ -148,7 +148,7 @@ class CompiledKernels:
         return engine.create_execution_context(config)
 
     def keep(self) -> None:
-        """Writes the cache if it has grown. Called after each run, it checks less and less often."""
+        """Writes the cache if it has grown. Call it after each run; it checks ever less often."""
         self._runs += 1
         if self._cache is None or self._runs & (self._runs - 1):
             return

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from bsmamba2 import AudioError, Separator, cli
 from bsmamba2.batch.plan import find_songs
 from bsmamba2.files.naming import Template
+from support.engines import StubModel
 
 
 @pytest.fixture
@@ -21,7 +22,9 @@ def separate(stub, monkeypatch):
     """``separate(...)``: the command with a stub in place of a model; ``separate.engine``."""
 
     def invoke(*args):
-        monkeypatch.setattr("bsmamba2.models.model.open_engine", lambda *how, **more: invoke.engine)
+        monkeypatch.setattr(
+            "bsmamba2.models.loaded_model.open_model", lambda *_, **__: StubModel(invoke.engine)
+        )
         return CliRunner().invoke(cli.main, ["separate", *map(str, args)])
 
     invoke.engine = stub.lower_half_band()

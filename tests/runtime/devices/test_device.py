@@ -12,8 +12,7 @@ from bsmamba2.devices.device import Device, choose, missing_card, parse
 from bsmamba2.devices.nvidia import Card, Driver
 from bsmamba2.engines import ort_session
 from bsmamba2.engines.ort_session import BACKENDS, import_onnxruntime
-from bsmamba2.models.model import open_engine
-from support.models import gain_model
+from support.models import gain_model, open_engine
 
 CARDS = (Card("Fast Card", (9, 0), 80 << 30), Card("Slow Card", (8, 6), 8 << 30))
 

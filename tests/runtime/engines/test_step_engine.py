@@ -14,7 +14,7 @@ from bsmamba2.audio.snr import snr_db
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.engines.step_engine import StepEngine, StepsAsEngine
 from bsmamba2.formats.manifest import State
-from bsmamba2.models.model import shipped_graphs
+from bsmamba2.models.graph import shipped_graphs
 from support.streams import run_steps
 
 GRAPHS = {graph.path.stem: graph for graph in shipped_graphs()}

@@ -11,8 +11,7 @@ from bsmamba2.devices import nvidia
 from bsmamba2.devices.nvidia import Driver
 from bsmamba2.files.hashing import file_sha256
 from bsmamba2.formats.engine_file import BuildKey, EngineFile, description_path, read_engine
-from bsmamba2.models.model import open_engine
-from support.models import MANIFEST
+from support.models import MANIFEST, open_engine
 
 KEY = BuildKey("0" * 64, "tensorrt-rtx", "1.0", ("sm89",), batch=1, frames=100)
 

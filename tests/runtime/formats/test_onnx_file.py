@@ -15,11 +15,11 @@ from onnx import TensorProto, helper
 from bsmamba2 import MissingExtra, ModelError, Separator
 from bsmamba2.devices import nvidia
 from bsmamba2.engines.ort_engine import OrtEngine
-from bsmamba2.engines.ort_session import import_onnxruntime
+from bsmamba2.engines.ort_package import import_onnxruntime
 from bsmamba2.formats.onnx_file import read_onnx
 from bsmamba2.models import registry
-from bsmamba2.models.model import open_engine, shipped_graphs
-from support.models import MANIFEST, gain_model
+from bsmamba2.models.graph import shipped_graphs
+from support.models import MANIFEST, gain_model, open_engine
 
 
 @pytest.fixture
@@ -116,7 +116,9 @@ def test_a_model_is_named_or_told_how_to_get_one(tmp_path, monkeypatch):
     [([], "no ONNX Runtime"), (["onnxruntime", "onnxruntime-gpu"], "overwrite each other")],
 )
 def test_no_onnxruntime_or_two_of_them_is_told_with_the_mend(monkeypatch, installed, message):
-    monkeypatch.setattr("bsmamba2.engines.ort_session._installed", lambda name: name in installed)
+    monkeypatch.setattr(
+        "bsmamba2.engines.ort_package.installed_version", lambda name: name in installed
+    )
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtra, match=message) as caught:
         import_onnxruntime()
@@ -157,7 +159,7 @@ def test_a_damaged_or_old_onnxruntime_is_told_with_the_mend(monkeypatch, leftove
 @pytest.mark.parametrize(("cards", "extra"), [((), "cpu"), ((None,), "gpu")])
 def test_the_line_that_mends_is_the_one_for_this_machine(monkeypatch, cards, extra):
     monkeypatch.setattr(nvidia, "driver", lambda: nvidia.Driver(cards))
-    monkeypatch.setattr("bsmamba2.engines.ort_session._installed", lambda name: False)
+    monkeypatch.setattr("bsmamba2.engines.ort_package.installed_version", lambda name: None)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtra, match=f'run: pip install "bsmamba2.{extra}."$'):
         import_onnxruntime()

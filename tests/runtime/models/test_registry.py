@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from bsmamba2 import ModelError, Separator, cli
 from bsmamba2.files.cache import cache_folder
 from bsmamba2.models import registry
-from bsmamba2.models.model import describe
+from bsmamba2.models.open_model import open_model
 from bsmamba2.models.registry import PUBLISHED, Published
 from support.models import random_weights
 from support.server import Server, corrupting, truncating
@@ -92,7 +92,7 @@ def test_a_fetched_model_separates_by_its_name_and_has_a_check(published):
 def test_a_check_goes_with_the_checkpoint_wherever_it_lies(published, content, tmp_path):
     published()
     (tmp_path / "copy.safetensors").write_bytes(content)
-    assert describe(tmp_path / "copy.safetensors").check is not None
+    assert open_model(tmp_path / "copy.safetensors").manifest.check is not None
 
 
 def test_fetching_again_keeps_what_is_right_and_mends_what_is_not(published, content):
@@ -120,7 +120,7 @@ def test_info_makes_the_check_of_a_checkpoint_that_was_not_fetched(content, tmp_
     for form in ("whole chunks", "a stream"):
         assert re.search(f"check       reproduced on cpu with .* dB, {form}", result.stdout)
         assert result.stderr.count(f"making the check of {form}") == 1
-    assert describe(tmp_path / "mine.safetensors").check is not None
+    assert open_model(tmp_path / "mine.safetensors").manifest.check is not None
 
 
 def test_a_check_that_cannot_be_kept_is_told(content, tmp_path, monkeypatch):

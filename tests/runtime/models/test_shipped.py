@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from bsmamba2 import Separator
-from bsmamba2.models.model import describe, open_engine, open_step_engine
+from bsmamba2.models.open_model import open_model
 from bsmamba2.models.registry import ABOUT, DEFAULT, shipped
+from support.models import open_engine, open_step_engine
 
 
 @pytest.fixture
@@ -19,8 +20,8 @@ def fresh(tmp_path, monkeypatch):
 def test_they_are_small_have_a_page_of_their_own_and_say_what_they_learnt_from():
     path = shipped()[DEFAULT]
     assert path.stat().st_size < 12e6
-    assert "copyleft" in describe(path).licence
-    assert describe(path).licence in path.with_suffix(".md").read_text()
+    assert "copyleft" in open_model(path).manifest.licence
+    assert open_model(path).manifest.licence in path.with_suffix(".md").read_text()
     assert set(shipped()) == set(ABOUT)
 
 

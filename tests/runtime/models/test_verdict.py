@@ -12,8 +12,7 @@ from bsmamba2.devices.device import Device
 from bsmamba2.files.cache import cache_folder
 from bsmamba2.models import verdict
 from bsmamba2.models.check import make_check
-from bsmamba2.models.model import open_engine
-from support.models import MANIFEST, gain_model
+from support.models import MANIFEST, gain_model, open_engine
 
 ABOUT = {"model": "0" * 64, "onnxruntime": "1.32.0"}
 
