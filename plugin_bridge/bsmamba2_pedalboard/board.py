@@ -4,40 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, MutableSequence
 from itertools import groupby
-from typing import Any, Protocol, Self, TypeAlias, overload
+from typing import Any, Self, TypeAlias, overload
 
-import numpy.typing as npt
 import pedalboard
 from pedalboard import Plugin
 
 from bsmamba2_pedalboard.contract import Effect
 from bsmamba2_pedalboard.errors import ArgumentTypeError, ArgumentValueError
+from bsmamba2_pedalboard.native_streams import NativeStream, WholeNativeStream
 from bsmamba2_pedalboard.separate import Separate
+from bsmamba2_pedalboard.shared_separations import SharedSeparations
 from bsmamba2_pedalboard.streams import (
-    Foreign,
-    NativeStream,
-    Parallel,
-    Series,
-    SharedRuns,
-    Stream,
-    WholeNative,
+    EffectStream,
+    ParallelStream,
+    Processor,
+    ProcessorStream,
+    SeriesStream,
 )
-
-
-class Processor(Protocol):
-    """Anything with Pedalboard's ``process``; it is given (channels, samples) float32.
-
-    In a stream it is called with ``reset=False``, and ``flush()`` at the end where it has one.
-    """
-
-    def process(
-        self,
-        input_array: npt.NDArray[Any],
-        sample_rate: float,
-        buffer_size: int = 8192,
-        reset: bool = True,
-    ) -> npt.NDArray[Any]: ...
-
 
 Member: TypeAlias = Plugin | Processor
 
@@ -144,8 +127,8 @@ class Board(Members):
     """
 
     def _open(
-        self, rate: float, channels: int, size: int, shared: SharedRuns, whole: bool
-    ) -> Stream:
+        self, rate: float, channels: int, size: int, shared: SharedSeparations, whole: bool
+    ) -> EffectStream:
         return _series(_leaves(self, whole), rate, channels, size, shared, whole)
 
 
@@ -161,13 +144,13 @@ class Mix(Members):
     """
 
     def _open(
-        self, rate: float, channels: int, size: int, shared: SharedRuns, whole: bool
-    ) -> Stream:
+        self, rate: float, channels: int, size: int, shared: SharedSeparations, whole: bool
+    ) -> EffectStream:
         branches = [
             _series(_leaves([member], whole), rate, channels, size, shared, whole)
             for member in self._members
         ]
-        return Parallel(branches, channels)
+        return ParallelStream(branches, channels)
 
 
 def _leaves(members: Iterable[Any], whole: bool) -> Iterable[Any]:
@@ -189,22 +172,27 @@ def _leaves(members: Iterable[Any], whole: bool) -> Iterable[Any]:
 
 
 def _series(
-    leaves: Iterable[Any], rate: float, channels: int, size: int, shared: SharedRuns, whole: bool
-) -> Stream:
-    streams: list[Stream] = []
-    native = WholeNative if whole else NativeStream
+    leaves: Iterable[Any],
+    rate: float,
+    channels: int,
+    size: int,
+    shared: SharedSeparations,
+    whole: bool,
+) -> EffectStream:
+    streams: list[EffectStream] = []
+    native = WholeNativeStream if whole else NativeStream
     for is_native, run in groupby(leaves, lambda leaf: isinstance(leaf, Plugin)):
         if is_native:
             streams.append(native(list(run), rate, channels, size))
             continue
         for effect in run:
             # What stands behind another effect has an input of its own.
-            runs = SharedRuns() if streams else shared
+            runs = SharedSeparations() if streams else shared
             if _is_ours(effect):
                 streams.append(effect._open(rate, channels, size, runs, whole))
             else:
-                streams.append(Foreign(effect, rate, size, whole))
-    return Series(streams, channels)
+                streams.append(ProcessorStream(effect, rate, size, whole))
+    return SeriesStream(streams, channels)
 
 
 def _is_ours(member: Any) -> bool:

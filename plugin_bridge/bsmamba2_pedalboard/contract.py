@@ -17,7 +17,8 @@ import numpy.typing as npt
 from bsmamba2 import AudioError
 from bsmamba2.audio.array import Audio, Layout, arrange, to_float32
 from bsmamba2_pedalboard.errors import ArgumentTypeError, ArgumentValueError, ArrayShapeError
-from bsmamba2_pedalboard.streams import SharedRuns, Stream
+from bsmamba2_pedalboard.shared_separations import SharedSeparations
+from bsmamba2_pedalboard.streams import EffectStream
 
 
 class Effect(ABC):
@@ -29,7 +30,7 @@ class Effect(ABC):
     _channels = 0
 
     def __init__(self) -> None:
-        self._stream: Stream | None = None
+        self._stream: EffectStream | None = None
         self._form = (0.0, 0)
         self._lock = RLock()
 
@@ -104,8 +105,8 @@ class Effect(ABC):
 
     @abstractmethod
     def _open(
-        self, rate: float, channels: int, size: int, shared: SharedRuns, whole: bool
-    ) -> Stream:
+        self, rate: float, channels: int, size: int, shared: SharedSeparations, whole: bool
+    ) -> EffectStream:
         """A new signal.
 
         Args:
@@ -139,8 +140,8 @@ class Effect(ABC):
                 self._stream = None  # half a step taken: nothing that followed would be in place
                 raise
 
-    def _new_stream(self, audio: Audio, rate: float, size: int, whole: bool) -> Stream:
-        return self._open(rate, len(audio), size, SharedRuns(), whole)
+    def _new_stream(self, audio: Audio, rate: float, size: int, whole: bool) -> EffectStream:
+        return self._open(rate, len(audio), size, SharedSeparations(), whole)
 
     def _arrange(self, array: npt.NDArray[Any]) -> tuple[Audio, Layout]:
         if not isinstance(array, np.ndarray):

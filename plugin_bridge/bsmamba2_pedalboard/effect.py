@@ -15,10 +15,11 @@ from bsmamba2.audio.fifo import Fifo
 from bsmamba2.formats.stem_names import find_stem
 from bsmamba2_pedalboard.contract import Effect, require_number
 from bsmamba2_pedalboard.errors import ArgumentTypeError, ArgumentValueError
-from bsmamba2_pedalboard.streams import SharedRuns, Stream, Tap
+from bsmamba2_pedalboard.shared_separations import SharedSeparations, StemStream
+from bsmamba2_pedalboard.streams import EffectStream
 
 if TYPE_CHECKING:
-    from bsmamba2 import stream as separation
+    from bsmamba2 import Stream
     from bsmamba2.audio.array import Audio
     from bsmamba2.formats.protocols import Engine
     from bsmamba2.stems import Stems
@@ -169,7 +170,7 @@ class SeparationEffect(Effect):
     def latency_samples(self) -> int:
         """How far a stream's output is behind its input: of the stream that runs, else of one at
         the model's own rate."""
-        running = cast("Separating | None", self._stream)
+        running = cast("SeparationStream | None", self._stream)
         if running is not None:
             return running.latency_samples
         return self.latency_at(self._separator.manifest.sample_rate)
@@ -183,8 +184,8 @@ class SeparationEffect(Effect):
         return self._latencies[key]
 
     def open_stream(
-        self, sample_rate: float, channels: int, shared: SharedRuns | None = None
-    ) -> Separating:
+        self, sample_rate: float, channels: int, shared: SharedSeparations | None = None
+    ) -> SeparationStream:
         """A signal of its own through this effect, beside others that may run.
 
         Args:
@@ -192,13 +193,13 @@ class SeparationEffect(Effect):
             channels: of every push.
             shared: what other effects have made of the same input.
         """
-        tap = (shared or SharedRuns()).tap(
+        stems = (shared or SharedSeparations()).open(
             (id(self._separator), self._overlap, self._lookahead_ms),
             lambda: self._separation(sample_rate, channels),
         )
-        return Separating(self, tap, sample_rate, channels)
+        return SeparationStream(self, stems, sample_rate, channels)
 
-    def _separation(self, sample_rate: float, channels: int) -> separation.Stream:
+    def _separation(self, sample_rate: float, channels: int) -> Stream:
         chunks = self._lookahead_ms is None
         return self._separator.stream(
             sample_rate,
@@ -208,8 +209,8 @@ class SeparationEffect(Effect):
         )
 
     def _open(
-        self, rate: float, channels: int, size: int, shared: SharedRuns, whole: bool
-    ) -> Stream:
+        self, rate: float, channels: int, size: int, shared: SharedSeparations, whole: bool
+    ) -> EffectStream:
         return self.open_stream(rate, channels, shared)
 
     def __repr__(self) -> str:
@@ -237,17 +238,17 @@ class SeparationEffect(Effect):
         return partial(type(self), self._source, **settings), ()
 
 
-class Separating:
+class SeparationStream:
     """One signal through a separation, its output a constant number of samples late."""
 
     def __init__(
-        self, effect: SeparationEffect, tap: Tap, sample_rate: float, channels: int
+        self, effect: SeparationEffect, stems: StemStream, sample_rate: float, channels: int
     ) -> None:
         self.latency_samples = effect.latency_at(sample_rate)
         self._effect = effect
         self._rate = sample_rate
         self._came = 0
-        self._tap = tap
+        self._stems = stems
         self._dry = Fifo(channels, np.float32)
         self._waiting = Fifo(channels, np.float32)  # for the separation
         self._ready = Fifo(channels, np.float32)
@@ -274,11 +275,11 @@ class Separating:
 
     def flush(self) -> Audio:
         self._advance()
-        self._mix(self._tap.flush())
+        self._mix(self._stems.flush())
         return self._ready.take(len(self._ready))
 
     def _advance(self) -> None:
-        self._mix(self._tap.push(self._waiting.take(len(self._waiting))))
+        self._mix(self._stems.push(self._waiting.take(len(self._waiting))))
 
     def _mix(self, stems: Stems) -> None:
         effect = self._effect

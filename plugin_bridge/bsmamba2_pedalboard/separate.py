@@ -12,7 +12,7 @@ from pedalboard import VST3Plugin
 
 from bsmamba2 import Separator
 from bsmamba2_pedalboard import vst3
-from bsmamba2_pedalboard.effect import Separating, SeparationEffect
+from bsmamba2_pedalboard.effect import SeparationEffect, SeparationStream
 from bsmamba2_pedalboard.errors import ArgumentValueError
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class _Live:
 
     def __init__(self, effect: SeparationEffect) -> None:
         self._effect = effect
-        self._stream: Separating | None = None
+        self._stream: SeparationStream | None = None
         self._error: BaseException | None = None
 
     def latency_samples(self, sample_rate: float) -> int:

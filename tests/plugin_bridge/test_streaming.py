@@ -15,7 +15,7 @@ from pedalboard.io import AudioFile
 from pedalboard_native._internal import AddLatency
 
 from bsmamba2 import AudioError, Separator
-from bsmamba2_pedalboard import Board, Mix, Separate, SeparationEffect, plugin_path, streams
+from bsmamba2_pedalboard import Board, Mix, Separate, SeparationEffect, native_streams, plugin_path
 from support.engines import StubEngine, half, identity, lower_half_band, restless
 
 NOT_ALONE = ("Plugin", "PluginContainer", "Chain", "Mix", "Pedalboard", "Convolution", "IIRFilter")
@@ -24,7 +24,7 @@ NATIVE = [
     for name, plugin in inspect.getmembers(pedalboard, inspect.isclass)
     if issubclass(plugin, pedalboard.Plugin)
     and name not in NOT_ALONE
-    and not issubclass(plugin, (pedalboard.ExternalPlugin, *streams.CANNOT_STREAM))
+    and not issubclass(plugin, (pedalboard.ExternalPlugin, *native_streams.CANNOT_STREAM))
 ]
 cuts = st.lists(st.sampled_from([0, 1, 2, 63, 64, 65, 500, 9000]), min_size=1, max_size=12)
 
@@ -239,7 +239,7 @@ def test_a_reset_on_the_first_part_alone_inserts_the_latency_but_not_in_a_board(
 
 
 @pytest.mark.parametrize("wrap", [lambda p: p, lambda p: Chain([p]), lambda p: Mix([p])])
-@pytest.mark.parametrize("kind", streams.CANNOT_STREAM)
+@pytest.mark.parametrize("kind", native_streams.CANNOT_STREAM)
 def test_what_pedalboard_cannot_stream_is_refused_by_name_with_its_mend(noise, wrap, kind):
     with pytest.raises(ValueError, match=f"True with <pedalboard.{kind.__name__}.*in one call"):
         Board([wrap(kind())])(noise(2, 900), 44100, reset=False)
