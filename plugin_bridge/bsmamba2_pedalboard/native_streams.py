@@ -36,8 +36,10 @@ class WholeNativeStream:
         self._rate = rate
         self._size = size
         self._parts = [np.zeros((channels, 0), np.float32)]
+        self.latency_samples = 0
 
     def push(self, audio: Audio) -> Audio:
+        self.latency_samples += audio.shape[1]
         self._parts.append(audio)
         return self._parts[0]
 
@@ -76,9 +78,14 @@ class NativeStream:
         self._chain.reset()
         self._process(np.empty((channels, 0), np.float32))  # the reset forgot the layout
         self._waiting = Fifo(channels, np.float32)
-        self._missing = 0
+        self._missing = self.latency_samples = 0
 
     def push(self, audio: Audio) -> Audio:
+        output = self._advance(audio)
+        self.latency_samples = max(self.latency_samples, self._missing)
+        return output
+
+    def _advance(self, audio: Audio) -> Audio:
         self._missing += audio.shape[1]
         self._waiting.append(audio)
         ready = len(self._waiting) // self._quantum * self._quantum
@@ -100,7 +107,7 @@ class NativeStream:
                 )
             # Completes the block that the pushes before it left incomplete.
             fill = self._size - len(self._waiting) % self._quantum
-            parts.append(self.push(silence[:, :fill]))
+            parts.append(self._advance(silence[:, :fill]))
             self._missing -= fill
             fed += fill
         return np.concatenate(parts, axis=1)[:, :missing]

@@ -13,6 +13,11 @@ from bsmamba2.audio.array import Audio
 class StemStream(Protocol):
     """A stream of a mixture into its stems: a :class:`bsmamba2.Stream`, or a share of one."""
 
+    @property
+    def latency_samples(self) -> int:
+        """The most samples that have gone in and not come out."""
+        ...
+
     def push(self, audio: Audio) -> Stems:
         """Takes (channels, n), returns stems of (channels, m)."""
         ...
@@ -63,6 +68,11 @@ class _SharedStreamReader:
     def __init__(self, shared: _SharedStream, queue: deque[Stems]) -> None:
         self._shared = shared
         self._queue = queue
+
+    @property
+    def latency_samples(self) -> int:
+        latency: int = self._shared.stream.latency_samples
+        return latency
 
     def push(self, audio: Audio) -> Stems:
         return self._shared.take(self._queue, lambda: self._shared.stream.push(audio))

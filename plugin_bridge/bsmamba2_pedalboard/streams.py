@@ -20,6 +20,14 @@ from bsmamba2.audio.fifo import Fifo
 class EffectStream(Protocol):
     """One signal on its way through an effect."""
 
+    @property
+    def latency_samples(self) -> int:
+        """The most samples that have gone in and not come out.
+
+        Native plugins and other processors do not report it: for them it is the most so far.
+        """
+        ...
+
     def push(self, audio: Audio) -> Audio:
         """Takes (channels, n), returns (channels, m)."""
         ...
@@ -51,6 +59,10 @@ class SeriesStream:
         self._streams = streams
         self._channels = channels
 
+    @property
+    def latency_samples(self) -> int:
+        return sum(stream.latency_samples for stream in self._streams)
+
     def push(self, audio: Audio) -> Audio:
         for stream in self._streams:
             audio = stream.push(audio)
@@ -71,6 +83,10 @@ class ParallelStream:
         self._streams = streams
         self._waiting = [Fifo(channels, np.float32) for _ in streams]
         self._channels = channels
+
+    @property
+    def latency_samples(self) -> int:
+        return max((stream.latency_samples for stream in self._streams), default=0)
 
     def push(self, audio: Audio) -> Audio:
         if not self._streams:
@@ -99,7 +115,7 @@ class ProcessorStream:
         self._processor = processor
         self._arguments = (rate, size)
         self._whole = whole
-        self._received = self._emitted = 0
+        self.latency_samples = self._received = self._emitted = 0
         self._channels = 1
         if not whole and hasattr(processor, "reset"):
             processor.reset()
@@ -129,4 +145,5 @@ class ProcessorStream:
                 "length of its input"
             )
         self._emitted += array.shape[1]
+        self.latency_samples = max(self.latency_samples, self._received - self._emitted)
         return to_float32(array)

@@ -97,13 +97,13 @@ def test_a_stem_is_known_by_its_other_names_and_shown_by_its_own(effect, name):
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        ("stem", "drums", "stem must be one of vocals, instrumental; 'drums' came"),
-        ("mix", 1.01, "mix must be 0 (dry) to 1 (wet); 1.01 came: half of each is 0.5"),
+        ("stem", "drums", "stem must be one of vocals, instrumental"),
+        ("mix", 1.01, "mix must be 0 (dry) to 1 (wet); got 1.01: half of each is 0.5"),
         ("mix", -0.1, "mix must be"),
         ("mix", float("nan"), "mix must be"),
-        ("gain_db", 101, "gain_db must be -inf to 100 dB; 101 came: 20 dB is a factor of 10"),
+        ("gain_db", 101, "gain_db must be -inf to 100 dB; got 101: 20 dB is a factor of 10"),
         ("gain_db", float("nan"), "gain_db must be"),
-        ("overlap", 2, "overlap must be a fraction in [0, 1); 2 came: MSST's num_overlap 2 is 0.5"),
+        ("overlap", 2, "overlap must be in [0, 1); got 2: MSST's num_overlap 2 is 0.5"),
         ("overlap", 1.0, "overlap must be"),
     ],
 )

@@ -250,6 +250,33 @@ def test_a_state_of_another_model_is_refused_and_changes_nothing():
     assert (plugin.stem, plugin.mix) == ("vocals", 1)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda state: state[:20],
+        lambda state: state.replace(b'"overlap": 0.5', b'"overlap": 7.5'),
+        lambda state: state.replace(b'"lookahead_ms"', b'"look_ahead_ms"'),
+        lambda state: b"[]",
+        lambda state: b"\xff",
+    ],
+)
+def test_a_damaged_state_is_refused_and_changes_nothing(damage):
+    plugin, other = Separate(StubEngine(half)), Separate(StubEngine(half), mix=0.5, overlap=0.5)
+    settings, state = plugin.settings, vst3.get_state(plugin._slot)
+    vst3.set_state(plugin._slot, damage(vst3.get_state(other._slot)))
+    with pytest.raises(ValueError, match="must be one that a Separate of this model saved"):
+        plugin._restore()
+    assert (plugin.settings, vst3.get_state(plugin._slot)) == (settings, state)
+
+
+def test_the_saved_state_keeps_its_format():
+    plugin = Separate(StubEngine(half), gain_db=float("-inf"))
+    assert vst3.get_state(plugin._slot) == (
+        b'{"stem": "vocals", "gain_db": -Infinity, "mix": 1.0, "overlap": 0.25, '
+        b'"lookahead_ms": null}'
+    )
+
+
 @pytest.mark.parametrize("duplicate", [copy.copy, lambda p: pickle.loads(pickle.dumps(p))])
 def test_a_copy_loads_its_model_anew_and_keeps_every_setting(opened, noise, duplicate):
     original = Separate("half.onnx", stem="other", gain_db=3, mix=0.5, overlap=0.25)
