@@ -93,7 +93,7 @@ def test_an_exception_in_the_model_reaches_the_caller(noise, container):
         with pytest.raises(ZeroDivisionError) as caught:
             board(noise(2, 9000), 44100, 256)
         assert caught.value is error
-    assert not vst3._kept
+    assert not vst3._pending
     close(whole(noise(2, 900), 44100), 0.5 * noise(2, 900))
 
 
@@ -106,7 +106,7 @@ def test_of_two_failing_plugins_the_first_is_told(noise):
 
     with pytest.raises(ValueError, match="first"):
         Pedalboard([failing("first"), failing("second")])(noise(2, 900), 44100)
-    assert not vst3._kept
+    assert not vst3._pending
 
 
 @pytest.mark.parametrize("rate", [4000, 400000])

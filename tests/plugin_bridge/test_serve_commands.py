@@ -47,9 +47,9 @@ def test_serve_serves_a_model_until_it_is_told_to_stop(plugin, tiny):
     try:
         # On a busy machine a warning that the model is slow may come first.
         told = next(line for line in server.stderr if line.startswith("serving "))
-        assert told.startswith("serving tiny on cpu, ")
+        assert told.startswith("serving tiny on cpu with ")
         latency = plugin.start()
-        assert f", {latency / 44100:.3f} s behind" in told
+        assert f" with a latency of {latency / 44100:.3f} s;" in told
         assert play(plugin, lambda sample: not is_dry(sample))
     finally:
         server.send_signal(signal.SIGTERM)

@@ -17,7 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bsmamba2 import Separator
-from bsmamba2_pedalboard.server import BACK, HELLO, TO_MODEL, WELCOME, Server, ServerError
+from bsmamba2_pedalboard.server import (
+    HELLO,
+    REQUEST_HEADER,
+    RESPONSE_HEADER,
+    WELCOME,
+    Server,
+    ServerError,
+)
 from support.engines import StubEngine, half
 from support.serving import is_wet, play, serving
 
@@ -37,7 +44,7 @@ def test_a_folder_that_others_can_open_is_refused(folder):
 
 
 def test_a_second_server_is_refused(folder):
-    with serving(), pytest.raises(ServerError, match="runs already"):
+    with serving(), pytest.raises(ServerError, match="already running"):
         Server(Separator(StubEngine(half)), headroom_ms=0)
 
 
@@ -83,13 +90,13 @@ def test_a_hello_that_makes_no_sense_is_refused(folder, changes):
 @pytest.mark.parametrize("head", [(0, 0), (0, 8193), (0, 2**32 - 1)])
 def test_a_message_out_of_bounds_ends_the_connection(folder, head):
     with serving():
-        answer = knock(folder, hello(folder), TO_MODEL.pack(*head), bytes(1 << 16))
+        answer = knock(folder, hello(folder), REQUEST_HEADER.pack(*head), bytes(1 << 16))
         assert len(answer) in (0, WELCOME.size)
 
 
 def test_samples_that_are_not_finite_end_their_connection_alone(folder, plugin):
     with serving():
-        knock(folder, hello(folder), TO_MODEL.pack(0, 4), b"\xff" * 32)
+        knock(folder, hello(folder), REQUEST_HEADER.pack(0, 4), b"\xff" * 32)
         plugin.start()
         assert play(plugin, is_wet)
 
@@ -188,9 +195,9 @@ def false_server(folder, answer):
         b"HTTP/1.1 200 OK\r\n\r\n" * 100,
         WELCOME.pack(b"bsm2", 1, 441, 2),
         WELCOME.pack(b"bsm2", 0, 2**31, 2),
-        WELCOME.pack(b"bsm2", 0, 441, 2) + BACK.pack(2**32 - 1) + bytes(100_000),
+        WELCOME.pack(b"bsm2", 0, 441, 2) + RESPONSE_HEADER.pack(2**32 - 1) + bytes(100_000),
         WELCOME.pack(b"bsm2", 0, 441, 2) + os.urandom(100_000),
-        WELCOME.pack(b"bsm2", 0, 441, 2) + BACK.pack(1) + b"\xff" * 8,
+        WELCOME.pack(b"bsm2", 0, 441, 2) + RESPONSE_HEADER.pack(1) + b"\xff" * 8,
     ],
     ids=["silence", "another protocol", "refusal", "latency", "length", "garbage", "NaN"],
 )
