@@ -1,20 +1,20 @@
-// The plugin in a DAW: samples go to 'bsmamba2 serve' and come back as a stem.
+// The plugin in a DAW: it sends samples to 'bsmamba2 serve' and receives a stem.
 //
-//     audio thread ── input ring ──► this thread ── socket ──► server
-//     audio thread ◄── wet ring ──── this thread ◄── socket ── server
+//     audio thread ── input ring ──► socket thread ── socket ──► server
+//     audio thread ◄── wet ring ──── socket thread ◄── socket ── server
 //
-// The rings hold samples by their place in time, so an answer is used if it is there when its time
-// has come, and else the input, delayed by the same latency, passes dry. The level of the stem
-// follows the supply: it falls as the answer runs dry, and rises as it comes back, without a step.
-// The audio thread neither locks, allocates nor asks the operating system for anything, but where
-// the user has told it to wait for the answer in offline processing.
+// The rings are addressed by time. A sample of the stem is used if it has arrived by the time it is
+// due; otherwise the input passes through unprocessed, with the same latency. The level of the stem
+// follows the number of samples in store, so it fades out when they run out and fades in when they
+// return. The audio thread takes no lock, allocates nothing and makes no system call, except when
+// the user has switched on waiting for the stem in offline processing.
 //
-// On the socket, little-endian, audio planar float32:
+// The protocol of the socket, little-endian, audio planar float32:
 //
-//     hello     "bsm2", version u32, sample rate f64, channels u32, 0 u32, token 32 bytes
-//     welcome   "bsm2", refused u32, latency in samples u32, outputs u32
-//     to        output u32, samples u32, audio …
-//     back      samples u32, audio …                          as many in all, in their order
+//     hello      "bsm2", version u32, sample rate f64, channels u32, 0 u32, token 32 bytes
+//     welcome    "bsm2", refused u32, latency in samples u32, outputs u32
+//     request    output u32, samples u32, audio …
+//     response   samples u32, audio …        in total as many samples as requested, in order
 
 #include <algorithm>
 #include <chrono>
@@ -34,11 +34,11 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 constexpr uint32_t version = 1;
-constexpr int fade = 256;             // samples in which the stem comes and goes
+constexpr int fade = 256;             // samples in which the stem fades in or out
 constexpr uint32_t max_latency = 1 << 24;
-constexpr int max_block = 8192;       // samples of one message
-// In offline processing: with a chunk of a slow machine's, with a server that loads its model, and
-// with nobody.
+constexpr int max_block = 8192;       // the most samples in one message
+// How long offline processing waits: for a chunk on a slow machine, for a server that is loading its
+// model, and without a server.
 constexpr auto patience = std::chrono::minutes(5), patience_of_a_start = std::chrono::minutes(2);
 constexpr auto no_patience = std::chrono::minutes(0);
 
@@ -69,7 +69,7 @@ class ServerBackend : public Backend {
   void start(int channels, int max_samples) override {
     stop();
     channels_ = channels;
-    // A server that runs answers at once; any other takes a while to come.
+    // A running server answers immediately; otherwise one is launched, which takes a while.
     if (!connect(milliseconds(1000))) starting_ = launch_server();
     const int64_t least = int64_t(latency_) + 4 * int64_t(max_samples) + 4 * max_block;
     input_.resize(channels, least);
@@ -82,7 +82,7 @@ class ServerBackend : public Backend {
     thread_ = std::thread([this] {
       try {
         run();
-      } catch (...) {  // out of memory, or of threads: the input passes dry until the next start
+      } catch (...) {  // out of memory or threads: the input passes through until the next start
         drop();
       }
     });
@@ -92,7 +92,7 @@ class ServerBackend : public Backend {
     running_ = false;
     if (thread_.joinable()) thread_.join();
     if (teller_.get_id() == std::this_thread::get_id())
-      teller_.detach();  // the host restarts the plugin from within the notice
+      teller_.detach();  // the host is calling stop from within on_latency_changed
     else if (teller_.joinable())
       teller_.join();
     socket_.close();
@@ -115,7 +115,7 @@ class ServerBackend : public Backend {
              const Settings& settings, bool waits) {
     for (int c = 0; c < channels; ++c)
       for (int i = 0; i < samples; ++i) input_.put(c, position_ + i, in[c][start + i]);
-    const int64_t time = position_ - int64_t(latency_);  // of the first sample of the output
+    const int64_t time = position_ - int64_t(latency_);  // of the first output sample
     position_ += samples;
     came_.store(position_, std::memory_order_release);
     if (waits) wait_for(time + samples + fade);
@@ -126,7 +126,7 @@ class ServerBackend : public Backend {
     const float gain_step = (gain - gain_) / samples, mix_step = (mix - mix_) / samples;
     for (int i = 0; i < samples; ++i) {
       const int64_t now = time + i;
-      // Before the signal has begun the level rises already, for what is there of its start.
+      // Before time 0 the level already rises if the start of the stem has arrived.
       const int64_t supply = std::max<int64_t>(now, 0) >= from ? std::max<int64_t>(0, upto - now) : 0;
       level_ = std::min(level_ + 1.0f / fade, std::min(1.0f, float(supply) / fade));
       gain_ += gain_step;
@@ -142,9 +142,9 @@ class ServerBackend : public Backend {
     done_.store(time + samples, std::memory_order_release);
   }
 
-  // Only where the user asked for it, and the host does not play.
+  // Called only in offline processing, and only if the user has switched it on.
   void wait_for(int64_t time) {
-    // What has not been sent yet cannot be asked for.
+    // It cannot wait for samples that have not been sent yet.
     const int64_t least = std::min(time, came_ - int64_t(promised_) + 2 * fade);
     auto since = Clock::now();
     int64_t seen = upto_;
@@ -155,10 +155,10 @@ class ServerBackend : public Backend {
       if (upto_ != seen) since = Clock::now();
       seen = upto_;
     }
-    gave_up_ = upto_ < least;  // once, not at every block
+    gave_up_ = upto_ < least;  // so that later blocks do not wait again
   }
 
-  // What follows runs on the thread of the socket.
+  // The functions below run on the socket thread.
 
   void run() {
     auto next_try = Clock::now();
@@ -177,8 +177,8 @@ class ServerBackend : public Backend {
     }
   }
 
-  // False where the answers would come later than the host was told: they are of no use until it
-  // has started this anew.
+  // Returns false if responses would be later than the latency that the host knows. They are useless
+  // until the host has restarted the plugin.
   bool take_up() {
     starting_ = false;
     tell_host();
@@ -217,8 +217,8 @@ class ServerBackend : public Backend {
     return true;
   }
 
-  // The answer begins with what comes from now on; or, where the host waits, with what it still
-  // has to put out.
+  // The responses start with the input from now on or, if the host waits, with the samples that it
+  // has not output yet.
   void begin() {
     const int64_t now = came_.load(std::memory_order_acquire);
     sent_ = waits_ ? std::max<int64_t>(0, done_) : now;
@@ -230,8 +230,9 @@ class ServerBackend : public Backend {
     gone_ = 0;
   }
 
-  // A thread of its own, since the host may stop this one in answer. For the same reason this one
-  // does not wait for a notice that the host is still at: the next try tells.
+  // Notifies the host on a separate thread, because the host may stop the socket thread in response.
+  // For the same reason the socket thread does not wait for a notification that is still running:
+  // the next attempt notifies.
   void tell_host() {
     if (promised_ == latency_ || told_ == promised_ || !on_latency_changed || *telling_) return;
     told_ = promised_;
@@ -248,7 +249,7 @@ class ServerBackend : public Backend {
     connected_ = false;
   }
 
-  // One turn of sending and receiving; false where the connection is of no more use.
+  // Sends and receives once; returns false if the connection is no longer usable.
   bool exchange() {
     if (gone_ == outgoing_.size() && !next_message()) return false;
     const bool to_write = gone_ < outgoing_.size();
@@ -265,7 +266,7 @@ class ServerBackend : public Backend {
     return take_answers();
   }
 
-  // False where the server is too slow: then there is no use in what it still has to do.
+  // Returns false if the server is too slow: then its pending responses are useless.
   bool next_message() {
     const int64_t came = came_.load(std::memory_order_acquire);
     const int64_t late = done_.load(std::memory_order_acquire) - upto_ - int64_t(sample_rate_);
@@ -280,7 +281,7 @@ class ServerBackend : public Backend {
     for (int c = 0; c < channels_; ++c)
       for (int i = 0; i < samples; ++i, place += sizeof(float)) {
         const float sample = input_.get(c, sent_ + i);
-        // One bad sample of another plugin's must not end the stream.
+        // One bad sample from another plugin must not end the stream.
         const float finite = std::isfinite(sample) ? sample : 0.0f;
         std::memcpy(place, &finite, sizeof finite);
       }
@@ -289,12 +290,12 @@ class ServerBackend : public Backend {
     return true;
   }
 
-  // False where what came is no answer.
+  // Returns false if the received bytes are not a response.
   bool take_answers() {
     size_t at = 0;
     for (uint32_t samples; incoming_.size() - at >= sizeof samples;) {
       std::memcpy(&samples, incoming_.data() + at, sizeof samples);
-      if (int64_t(samples) > sent_ - received_) return false;  // bounds what is kept here, too
+      if (int64_t(samples) > sent_ - received_) return false;  // this also bounds incoming_
       const size_t size = sizeof samples + sizeof(float) * channels_ * samples;
       if (incoming_.size() - at < size) break;
       const char* place = incoming_.data() + at + sizeof samples;
@@ -312,7 +313,7 @@ class ServerBackend : public Backend {
     return true;
   }
 
-  // It says how long its answers take in a file, which stays when it ends.
+  // A server writes its latency to a file, which it leaves in place when it stops.
   uint32_t latency_of_the_last_server() const {
     const std::string text = read_own_file(server_folder() + "/latency_ms", 40);
     const double samples = std::ceil(std::atof(text.c_str()) * sample_rate_ / 1000);
@@ -321,24 +322,24 @@ class ServerBackend : public Backend {
 
   double sample_rate_ = 44100;
   int channels_ = 2;
-  uint32_t latency_ = 0;                // told to the host
-  std::atomic<uint32_t> promised_{0};   // by the server
+  uint32_t latency_ = 0;                // reported to the host
+  std::atomic<uint32_t> promised_{0};   // reported by the server
 
   Ring input_, wet_;
   // Times, in samples since start.
   std::atomic<int64_t> came_{0};   // end of the input
   std::atomic<int64_t> done_{0};   // end of the output
-  std::atomic<int64_t> from_{0}, upto_{0};  // of the answers
+  std::atomic<int64_t> from_{0}, upto_{0};  // start and end of the responses
 
-  int64_t position_ = 0;  // the audio thread's own
+  int64_t position_ = 0;  // used only by the audio thread, as are the next two lines
   float level_ = 0, gain_ = 1, mix_ = 1;
   bool gave_up_ = false;
 
   std::atomic<uint32_t> stem_{0};
   std::atomic<bool> running_{false}, connected_{false}, waits_{false};
-  std::atomic<bool> starting_{false};  // a server that we have launched
+  std::atomic<bool> starting_{false};  // a server that this plugin has launched
   std::thread thread_, teller_;
-  // Whether a notice is under way; it may outlive this.
+  // Whether a notification is running; it may outlive this object.
   const std::shared_ptr<std::atomic<bool>> telling_ = std::make_shared<std::atomic<bool>>(false);
   uint32_t told_ = 0;
   Socket socket_;

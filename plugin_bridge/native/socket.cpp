@@ -88,7 +88,7 @@ bool run_start_command() {
                                  environ);
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&files);
-  // The command goes to the background by itself, so this wait is short.
+  // The command detaches itself, so this wait is short.
   if (!failed) waitpid(child, nullptr, 0);
   return !failed;
 }
@@ -162,7 +162,7 @@ long Socket::send(const void* bytes, size_t size) {
 long Socket::receive(void* bytes, size_t size) {
   const ssize_t came = recv(handle_, bytes, size, 0);
   if (came > 0) return came;
-  if (came == 0) return -1;  // the server has closed
+  if (came == 0) return -1;  // the server closed the connection
   return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -1;
 }
 

@@ -344,7 +344,7 @@ def test_an_audio_stream_opens_and_closes_without_a_deadlock(tmp_path):
         pytest.skip("this Pedalboard knows no ALSA")
     assert done.stdout.strip() == "closed", done.stderr
     # Said only where the live thread came to prepare the plugin before the stream was closed.
-    assert done.stderr == "" or "passes audio dry on threads that Python did not" in done.stderr
+    assert done.stderr == "" or "on threads that Python did not start" in done.stderr
 
 
 ENDS = """
