@@ -18,7 +18,7 @@ from pedalboard import Chain, Compressor, Delay, Gain, Phaser, PitchShift, Rever
 from pedalboard.io import AudioFile
 from pedalboard_native._internal import AddLatency
 
-from bsmamba2 import AudioError, Separator
+from bsmamba2 import AudioError, Separator, Stream
 from bsmamba2.audio.array import Audio
 from bsmamba2_pedalboard import Board, Mix, Separate, SeparationEffect, native_streams, plugin_path
 from support.engines import StubEngine, half, identity, lower_half_band, restless
@@ -88,6 +88,20 @@ def test_output_does_not_depend_on_how_input_is_split(
 ) -> None:
     effect, audio = lists()[kind], noise(2, 400)
     close(streamed(effect, audio, sizes=sizes), effect(audio, 44100))
+
+
+@pytest.mark.parametrize("kind", lists())
+@settings(max_examples=20)
+@given(sizes=cuts)
+def test_no_stream_is_further_behind_than_its_latency(
+    kind: str, sizes: Sequence[int], noise: Callable[..., Audio]
+) -> None:
+    stream = lists()[kind]._open(44100.0, 2, 8192, None, whole=False)
+    received = emitted = 0
+    for part in parts(noise(2, 400), sizes):
+        received += part.shape[1]
+        emitted += stream.push(part).shape[1]
+        assert received - emitted <= stream.latency_samples
 
 
 @pytest.mark.parametrize("rate", [8000, 22050, 48000, 96000, 384000])
@@ -192,6 +206,11 @@ def test_branches_of_a_mix_share_every_run_of_the_model(
     alone = len(engine.lengths)
     run(Mix([singer, Board([band, Gain(-6)]), nested]), noise(2, 700))
     assert len(engine.lengths) == 2 * alone
+
+
+def test_separation_without_another_consumer_is_not_shared() -> None:
+    stream = SeparationEffect(StubEngine(half)).open_stream(44100, 2)
+    assert isinstance(stream._separation, Stream)
 
 
 def test_stems_of_one_mix_sum_to_the_input(noise: Callable[..., Audio]) -> None:
