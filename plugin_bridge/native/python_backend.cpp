@@ -56,16 +56,16 @@ class PythonCall {
   bool possible_;
 };
 
-void keep(void* exception) {
+void raise_in_python(void* exception) {
   raising = true;
   const int lock = python.acquire();
   python.raise_later(python.thread(), exception);
   python.release(lock);
 }
 
-void tell_once_that_live_audio_is_dry() {
-  static std::once_flag told;
-  std::call_once(told, [] {
+void warn_once_about_live_audio() {
+  static std::once_flag once;
+  std::call_once(once, [] {
     std::fputs(
         "bsmamba2: Separate passes audio through unprocessed on threads that Python did not start, "
         "such as AudioStream's; for live audio load the plugin itself, whose model runs in "
@@ -74,15 +74,15 @@ void tell_once_that_live_audio_is_dry() {
   });
 }
 
-int tell_closed(void*) {
+int report_closed(void*) {
   if (raising) return 0;  // bsmamba2_raised calls this again
-  std::vector<int32_t> gone;
+  std::vector<int32_t> reported;
   {
     std::lock_guard lock(slots_mutex);
-    gone.swap(closed);
+    reported.swap(closed);
   }
   if (attached)
-    for (const int32_t slot : gone) python.closed(slot);
+    for (const int32_t slot : reported) python.closed(slot);
   return 0;
 }
 
@@ -91,16 +91,16 @@ class PythonBackend : public Backend {
   explicit PythonBackend(int32_t slot) : slot_(slot) {}
 
   ~PythonBackend() override {
-    bool tell = false;
+    bool report = false;
     {
       std::lock_guard lock(slots_mutex);
-      tell = slots[slot_].open && attached;
+      report = slots[slot_].open && attached;
       slots.erase(slot_);
-      if (tell) closed.push_back(slot_);
+      if (report) closed.push_back(slot_);
     }
     // Python is called later, because the host holds locks that the thread with Python's lock may
     // be waiting for. If Python's queue is full, the next instance to be destroyed reports this one.
-    if (tell) python.call_later(tell_closed, nullptr);
+    if (report) python.call_later(report_closed, nullptr);
   }
 
   void set_rate(double sample_rate) override {
@@ -108,7 +108,7 @@ class PythonBackend : public Backend {
     latency_ = 0;
     if (!is_open()) return;
     const PythonCall call;
-    if (!call) return tell_once_that_live_audio_is_dry();
+    if (!call) return warn_once_about_live_audio();
     if (!raising) latency_ = python.latency_samples(slot_, sample_rate);
   }
 
@@ -142,7 +142,7 @@ class PythonBackend : public Backend {
     float* const block = started_ ? block_.data() : nullptr;
     if (void* exception = python.process(slot_, block, channels, samples)) {
       failed_ = true;
-      keep(exception);
+      raise_in_python(exception);
       return silence(out, channels, samples);
     }
     for (int c = 0; c < channels; ++c)
@@ -163,11 +163,11 @@ class PythonBackend : public Backend {
 
  private:
   bool is_open() {
-    if (!was_open_) {
+    if (!known_open_) {
       std::lock_guard lock(slots_mutex);
-      was_open_ = slots[slot_].open;
+      known_open_ = slots[slot_].open;
     }
-    return was_open_;
+    return known_open_;
   }
 
   static void silence(float* const* out, int channels, int samples) {
@@ -175,7 +175,7 @@ class PythonBackend : public Backend {
   }
 
   const int32_t slot_;
-  bool was_open_ = false, started_ = false, failed_ = false;
+  bool known_open_ = false, started_ = false, failed_ = false;
   double sample_rate_ = 0;
   uint32_t latency_ = 0;
   std::vector<float> block_;
@@ -217,7 +217,7 @@ EXPORT void bsmamba2_open(int32_t slot) {
 
 EXPORT void bsmamba2_raised() {
   raising = false;
-  python.call_later(tell_closed, nullptr);
+  python.call_later(report_closed, nullptr);
 }
 
 EXPORT int32_t bsmamba2_instances() { return instances; }

@@ -37,10 +37,11 @@ constexpr uint32_t version = 1;
 constexpr int fade = 256;             // samples in which the stem fades in or out
 constexpr uint32_t max_latency = 1 << 24;
 constexpr int max_block = 8192;       // the most samples in one message
-// How long offline processing waits: for a chunk on a slow machine, for a server that is loading its
-// model, and without a server.
-constexpr auto patience = std::chrono::minutes(5), patience_of_a_start = std::chrono::minutes(2);
-constexpr auto no_patience = std::chrono::minutes(0);
+// How long offline processing waits: for a chunk on a slow machine, for a server that is loading
+// its model, and without a server.
+constexpr auto response_timeout = std::chrono::minutes(5);
+constexpr auto startup_timeout = std::chrono::minutes(2);
+constexpr auto no_server_timeout = std::chrono::minutes(0);
 
 struct Hello {
   char magic[4];
@@ -63,7 +64,7 @@ class ServerBackend : public Backend {
 
   void set_rate(double sample_rate) override {
     sample_rate_ = sample_rate;
-    latency_ = latency_of_the_last_server();
+    latency_ = last_server_latency();
   }
 
   void start(int channels, int max_samples) override {
@@ -74,7 +75,7 @@ class ServerBackend : public Backend {
     const int64_t least = int64_t(latency_) + 4 * int64_t(max_samples) + 4 * max_block;
     input_.resize(channels, least);
     wet_.resize(channels, least);
-    position_ = came_ = done_ = from_ = upto_ = 0;
+    position_ = input_end_ = output_end_ = stem_begin_ = stem_end_ = 0;
     level_ = 0;
     gave_up_ = false;
     sent_ = 0;
@@ -91,10 +92,10 @@ class ServerBackend : public Backend {
   void stop() override {
     running_ = false;
     if (thread_.joinable()) thread_.join();
-    if (teller_.get_id() == std::this_thread::get_id())
-      teller_.detach();  // the host is calling stop from within on_latency_changed
-    else if (teller_.joinable())
-      teller_.join();
+    if (notifier_.get_id() == std::this_thread::get_id())
+      notifier_.detach();  // the host is calling stop from within on_latency_changed
+    else if (notifier_.joinable())
+      notifier_.join();
     socket_.close();
     connected_ = false;
   }
@@ -117,17 +118,17 @@ class ServerBackend : public Backend {
       for (int i = 0; i < samples; ++i) input_.put(c, position_ + i, in[c][start + i]);
     const int64_t time = position_ - int64_t(latency_);  // of the first output sample
     position_ += samples;
-    came_.store(position_, std::memory_order_release);
+    input_end_.store(position_, std::memory_order_release);
     if (waits) wait_for(time + samples + fade);
 
-    const int64_t from = from_.load(std::memory_order_acquire);
-    const int64_t upto = upto_.load(std::memory_order_acquire);
+    const int64_t begin = stem_begin_.load(std::memory_order_acquire);
+    const int64_t end = stem_end_.load(std::memory_order_acquire);
     const float gain = float(std::pow(10.0, settings.gain_db / 20)), mix = float(settings.mix);
     const float gain_step = (gain - gain_) / samples, mix_step = (mix - mix_) / samples;
     for (int i = 0; i < samples; ++i) {
       const int64_t now = time + i;
       // Before time 0 the level already rises if the start of the stem has arrived.
-      const int64_t supply = std::max<int64_t>(now, 0) >= from ? std::max<int64_t>(0, upto - now) : 0;
+      const int64_t supply = std::max<int64_t>(now, 0) >= begin ? std::max<int64_t>(0, end - now) : 0;
       level_ = std::min(level_ + 1.0f / fade, std::min(1.0f, float(supply) / fade));
       gain_ += gain_step;
       mix_ += mix_step;
@@ -139,37 +140,39 @@ class ServerBackend : public Backend {
     }
     gain_ = gain;
     mix_ = mix;
-    done_.store(time + samples, std::memory_order_release);
+    output_end_.store(time + samples, std::memory_order_release);
   }
 
   // Called only in offline processing, and only if the user has switched it on.
   void wait_for(int64_t time) {
     // It cannot wait for samples that have not been sent yet.
-    const int64_t least = std::min(time, came_ - int64_t(promised_) + 2 * fade);
+    const int64_t least = std::min(time, input_end_ - int64_t(server_latency_) + 2 * fade);
     auto since = Clock::now();
-    int64_t seen = upto_;
-    while (!gave_up_ && upto_.load(std::memory_order_acquire) < least) {
-      const auto limit = connected_ ? patience : starting_ ? patience_of_a_start : no_patience;
+    int64_t seen = stem_end_;
+    while (!gave_up_ && stem_end_.load(std::memory_order_acquire) < least) {
+      const auto limit = connected_  ? response_timeout
+                         : starting_ ? startup_timeout
+                                     : no_server_timeout;
       if (Clock::now() - since > limit) break;
       std::this_thread::sleep_for(milliseconds(1));
-      if (upto_ != seen) since = Clock::now();
-      seen = upto_;
+      if (stem_end_ != seen) since = Clock::now();
+      seen = stem_end_;
     }
-    gave_up_ = upto_ < least;  // so that later blocks do not wait again
+    gave_up_ = stem_end_ < least;  // so that later blocks do not wait again
   }
 
   // The functions below run on the socket thread.
 
   void run() {
     auto next_try = Clock::now();
-    if (connected_) take_up();
+    if (connected_) accept_server();
     while (running_) {
       if (connected_) {
         if (!exchange()) drop();
       } else if (Clock::now() < next_try) {
         std::this_thread::sleep_for(milliseconds(5));
       } else if (connect(milliseconds(2000))) {
-        next_try = Clock::now() + milliseconds(take_up() ? 500 : 5000);
+        next_try = Clock::now() + milliseconds(accept_server() ? 500 : 5000);
       } else {
         starting_ = launch_server();
         next_try = Clock::now() + milliseconds(500);
@@ -177,12 +180,12 @@ class ServerBackend : public Backend {
     }
   }
 
-  // Returns false if responses would be later than the latency that the host knows. They are useless
-  // until the host has restarted the plugin.
-  bool take_up() {
+  // Returns false if responses would be later than the latency that the host knows. They are
+  // useless until the host has restarted the plugin.
+  bool accept_server() {
     starting_ = false;
-    tell_host();
-    if (promised_ > latency_) {
+    notify_host();
+    if (server_latency_ > latency_) {
       drop();
       return false;
     }
@@ -190,17 +193,17 @@ class ServerBackend : public Backend {
     return true;
   }
 
-  bool connect(milliseconds patience) {
+  bool connect(milliseconds timeout) {
     Hello hello{{'b', 's', 'm', '2'}, version, sample_rate_, uint32_t(channels_), 0, {}};
     Welcome welcome;
     if (!socket_.open(hello.token)) return false;
-    const auto deadline = Clock::now() + patience;
+    const auto deadline = Clock::now() + timeout;
     connected_ = socket_.send(&hello, sizeof hello) == sizeof hello &&
                  receive_all(&welcome, sizeof welcome, deadline) &&
                  !std::memcmp(welcome.magic, hello.magic, sizeof hello.magic) &&
                  welcome.refused == 0 && welcome.latency <= max_latency;
     if (connected_)
-      promised_ = welcome.latency;
+      server_latency_ = welcome.latency;
     else
       socket_.close();
     return connected_;
@@ -210,9 +213,9 @@ class ServerBackend : public Backend {
     for (size_t got = 0; got < size;) {
       if (Clock::now() >= deadline) return false;
       socket_.wait(false, 5);
-      const long came = socket_.receive(static_cast<char*>(bytes) + got, size - got);
-      if (came < 0) return false;
-      got += came;
+      const long count = socket_.receive(static_cast<char*>(bytes) + got, size - got);
+      if (count < 0) return false;
+      got += count;
     }
     return true;
   }
@@ -220,27 +223,28 @@ class ServerBackend : public Backend {
   // The responses start with the input from now on or, if the host waits, with the samples that it
   // has not output yet.
   void begin() {
-    const int64_t now = came_.load(std::memory_order_acquire);
-    sent_ = waits_ ? std::max<int64_t>(0, done_) : now;
+    const int64_t now = input_end_.load(std::memory_order_acquire);
+    sent_ = waits_ ? std::max<int64_t>(0, output_end_) : now;
     received_ = sent_;
-    from_.store(sent_, std::memory_order_release);
-    upto_.store(sent_, std::memory_order_release);
+    stem_begin_.store(sent_, std::memory_order_release);
+    stem_end_.store(sent_, std::memory_order_release);
     outgoing_.clear();
     incoming_.clear();
-    gone_ = 0;
+    outgoing_sent_ = 0;
   }
 
-  // Notifies the host on a separate thread, because the host may stop the socket thread in response.
-  // For the same reason the socket thread does not wait for a notification that is still running:
-  // the next attempt notifies.
-  void tell_host() {
-    if (promised_ == latency_ || told_ == promised_ || !on_latency_changed || *telling_) return;
-    told_ = promised_;
-    if (teller_.joinable()) teller_.join();
-    *telling_ = true;
-    teller_ = std::thread([tell = on_latency_changed, telling = telling_] {
-      tell();
-      *telling = false;
+  // Notifies the host on a separate thread, because the host may stop the socket thread in
+  // response. For the same reason the socket thread does not wait for a notification that is still
+  // running: the next attempt notifies.
+  void notify_host() {
+    if (server_latency_ == latency_ || notified_latency_ == server_latency_) return;
+    if (!on_latency_changed || *notifying_) return;
+    notified_latency_ = server_latency_;
+    if (notifier_.joinable()) notifier_.join();
+    *notifying_ = true;
+    notifier_ = std::thread([notify = on_latency_changed, notifying = notifying_] {
+      notify();
+      *notifying = false;
     });
   }
 
@@ -251,28 +255,30 @@ class ServerBackend : public Backend {
 
   // Sends and receives once; returns false if the connection is no longer usable.
   bool exchange() {
-    if (gone_ == outgoing_.size() && !next_message()) return false;
-    const bool to_write = gone_ < outgoing_.size();
+    if (outgoing_sent_ == outgoing_.size() && !next_message()) return false;
+    const bool to_write = outgoing_sent_ < outgoing_.size();
     socket_.wait(to_write, 2);
     if (to_write) {
-      const long went = socket_.send(outgoing_.data() + gone_, outgoing_.size() - gone_);
-      if (went < 0) return false;
-      gone_ += went;
+      const size_t left = outgoing_.size() - outgoing_sent_;
+      const long sent = socket_.send(outgoing_.data() + outgoing_sent_, left);
+      if (sent < 0) return false;
+      outgoing_sent_ += sent;
     }
     char buffer[16384];
-    const long came = socket_.receive(buffer, sizeof buffer);
-    if (came < 0) return false;
-    incoming_.insert(incoming_.end(), buffer, buffer + came);
-    return take_answers();
+    const long received = socket_.receive(buffer, sizeof buffer);
+    if (received < 0) return false;
+    incoming_.insert(incoming_.end(), buffer, buffer + received);
+    return take_responses();
   }
 
   // Returns false if the server is too slow: then its pending responses are useless.
   bool next_message() {
-    const int64_t came = came_.load(std::memory_order_acquire);
-    const int64_t late = done_.load(std::memory_order_acquire) - upto_ - int64_t(sample_rate_);
-    if (came - sent_ > input_.capacity() - 2 * max_block || (late > 0 && sent_ > from_))
+    const int64_t end = input_end_.load(std::memory_order_acquire);
+    const int64_t output_end = output_end_.load(std::memory_order_acquire);
+    const int64_t late = output_end - stem_end_ - int64_t(sample_rate_);
+    if (end - sent_ > input_.capacity() - 2 * max_block || (late > 0 && sent_ > stem_begin_))
       return false;
-    const int samples = int(std::min<int64_t>(max_block, came - sent_));
+    const int samples = int(std::min<int64_t>(max_block, end - sent_));
     if (!samples) return true;
     const uint32_t head[2] = {stem_.load(std::memory_order_relaxed), uint32_t(samples)};
     outgoing_.resize(sizeof head + sizeof(float) * channels_ * samples);
@@ -286,12 +292,12 @@ class ServerBackend : public Backend {
         std::memcpy(place, &finite, sizeof finite);
       }
     sent_ += samples;
-    gone_ = 0;
+    outgoing_sent_ = 0;
     return true;
   }
 
   // Returns false if the received bytes are not a response.
-  bool take_answers() {
+  bool take_responses() {
     size_t at = 0;
     for (uint32_t samples; incoming_.size() - at >= sizeof samples;) {
       std::memcpy(&samples, incoming_.data() + at, sizeof samples);
@@ -306,7 +312,7 @@ class ServerBackend : public Backend {
           wet_.put(c, received_ + i, std::isfinite(sample) ? sample : 0.0f);
         }
       received_ += samples;
-      upto_.store(received_, std::memory_order_release);
+      stem_end_.store(received_, std::memory_order_release);
       at += size;
     }
     incoming_.erase(incoming_.begin(), incoming_.begin() + at);
@@ -314,7 +320,7 @@ class ServerBackend : public Backend {
   }
 
   // A server writes its latency to a file, which it leaves in place when it stops.
-  uint32_t latency_of_the_last_server() const {
+  uint32_t last_server_latency() const {
     const std::string text = read_own_file(server_folder() + "/latency_ms", 40);
     const double samples = std::ceil(std::atof(text.c_str()) * sample_rate_ / 1000);
     return samples > 0 && samples <= max_latency ? uint32_t(samples) : 0;
@@ -323,13 +329,13 @@ class ServerBackend : public Backend {
   double sample_rate_ = 44100;
   int channels_ = 2;
   uint32_t latency_ = 0;                // reported to the host
-  std::atomic<uint32_t> promised_{0};   // reported by the server
+  std::atomic<uint32_t> server_latency_{0};   // reported by the server
 
   Ring input_, wet_;
   // Times, in samples since start.
-  std::atomic<int64_t> came_{0};   // end of the input
-  std::atomic<int64_t> done_{0};   // end of the output
-  std::atomic<int64_t> from_{0}, upto_{0};  // start and end of the responses
+  std::atomic<int64_t> input_end_{0};   // end of the input
+  std::atomic<int64_t> output_end_{0};   // end of the output
+  std::atomic<int64_t> stem_begin_{0}, stem_end_{0};  // start and end of the responses
 
   int64_t position_ = 0;  // used only by the audio thread, as are the next two lines
   float level_ = 0, gain_ = 1, mix_ = 1;
@@ -338,14 +344,14 @@ class ServerBackend : public Backend {
   std::atomic<uint32_t> stem_{0};
   std::atomic<bool> running_{false}, connected_{false}, waits_{false};
   std::atomic<bool> starting_{false};  // a server that this plugin has launched
-  std::thread thread_, teller_;
+  std::thread thread_, notifier_;
   // Whether a notification is running; it may outlive this object.
-  const std::shared_ptr<std::atomic<bool>> telling_ = std::make_shared<std::atomic<bool>>(false);
-  uint32_t told_ = 0;
+  const std::shared_ptr<std::atomic<bool>> notifying_ = std::make_shared<std::atomic<bool>>(false);
+  uint32_t notified_latency_ = 0;
   Socket socket_;
   int64_t sent_ = 0, received_ = 0;
   std::vector<char> outgoing_, incoming_;
-  size_t gone_ = 0;
+  size_t outgoing_sent_ = 0;
 };
 
 }  // namespace

@@ -151,18 +151,18 @@ void Socket::wait(bool to_write, int milliseconds) {
 
 long Socket::send(const void* bytes, size_t size) {
 #ifdef MSG_NOSIGNAL
-  const ssize_t went = ::send(handle_, bytes, size, MSG_NOSIGNAL);
+  const ssize_t sent = ::send(handle_, bytes, size, MSG_NOSIGNAL);
 #else
-  const ssize_t went = ::send(handle_, bytes, size, 0);
+  const ssize_t sent = ::send(handle_, bytes, size, 0);
 #endif
-  if (went >= 0) return went;
+  if (sent >= 0) return sent;
   return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -1;
 }
 
 long Socket::receive(void* bytes, size_t size) {
-  const ssize_t came = recv(handle_, bytes, size, 0);
-  if (came > 0) return came;
-  if (came == 0) return -1;  // the server closed the connection
+  const ssize_t received = recv(handle_, bytes, size, 0);
+  if (received > 0) return received;
+  if (received == 0) return -1;  // the server closed the connection
   return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -1;
 }
 
