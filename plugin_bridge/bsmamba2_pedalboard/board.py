@@ -109,7 +109,8 @@ class EffectList(Effect, MutableSequence[Member]):
                 f"would run forever; got {type(member).__name__} at {id(member):#x}: give a copy, "
                 "board[:]"
             )
-        return member  # type: ignore[no-any-return]
+        checked: Member = member
+        return checked
 
     def _contains(self, other: EffectList) -> bool:
         nested = (member for member in self._members if isinstance(member, EffectList))

@@ -343,7 +343,7 @@ def test_progress_shows_the_song_and_the_number_of_songs(project: Reaper) -> Non
     assert shown[-1].startswith("2 of 2: b.wav, ")
 
 
-def test_failed_song_is_reported_and_the_others_are_placements(project: Reaper) -> None:
+def test_failed_song_is_reported_and_the_others_are_placed(project: Reaper) -> None:
     for name in ("/broken.wav", "/a.wav"):
         project.item(project.track(), name)
     run(project)
