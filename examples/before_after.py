@@ -1,7 +1,9 @@
-"""Separates a song and draws it before and after: python before_after.py SONG FOLDER [-m MODEL].
+"""Separates a song and plots its spectrograms before and after.
 
-FOLDER gets SONG_vocals.flac, SONG_instrumental.flac and spectrograms.png. Needs the extra cpu and
-matplotlib.
+    python examples/before_after.py SONG FOLDER [-m MODEL]
+
+It writes SONG_vocals.flac, SONG_instrumental.flac and spectrograms.png to FOLDER. It needs the
+extra cpu and matplotlib.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import numpy.typing as npt
 
 import bsmamba2
 
@@ -22,33 +25,41 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("song", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("-m", "--model", help="Default: the shipped one.")
-    parser.add_argument("--seconds", type=float, nargs=2, default=(0, 30), help="What is drawn.")
-    asked = parser.parse_args(arguments)
+    parser.add_argument("-m", "--model", help="default: the shipped model")
+    parser.add_argument(
+        "--seconds", type=float, nargs=2, default=(0, 30), help="first and last second of the plot"
+    )
+    options = parser.parse_args(arguments)
     try:
-        stems = bsmamba2.separate(asked.song, model=asked.model)
-        stems.save(asked.folder, overwrite=True)
+        stems = bsmamba2.separate(options.song, model=options.model)
+        stems.save(options.folder, overwrite=True)
     except bsmamba2.Error as error:
         parser.exit(2, f"error: {error}\n")
     # The stems sum to the song.
     song = np.sum([stems[name] for name in stems], axis=0)
-    first, last = asked.seconds[0], min(asked.seconds[1], song.shape[1] / stems.sample_rate)
+    first, last = options.seconds[0], min(options.seconds[1], song.shape[1] / stems.sample_rate)
     if not 0 <= first < last:
         parser.error(
-            f"--seconds must lie within the song's {last:.1f} s, the first before the last"
+            f"--seconds must be within the song's {last:.1f} s, the first before the last; got "
+            f"{options.seconds[0]:g} and {options.seconds[1]:g}"
         )
-    picture = asked.folder / "spectrograms.png"
+    picture = options.folder / "spectrograms.png"
     draw({"song": song, **stems}, stems.sample_rate, (first, last), picture)
     print(picture)
 
 
-def draw(audio: dict[str, np.ndarray], rate: int, seconds: tuple[float, float], path: Path) -> None:
-    """A spectrogram a row, up to 8 kHz, on one scale of 80 dB below the loudest of the song."""
+def draw(
+    audio: dict[str, npt.NDArray[np.float32]],
+    rate: float,
+    seconds: tuple[float, float],
+    path: Path,
+) -> None:
+    """Plots one spectrogram per row, up to 8 kHz, all from the song's maximum to 80 dB below it."""
     first, last = (int(at * rate) for at in seconds)
     figure, axes = plt.subplots(len(audio), sharex=True, figsize=(10, 7), layout="constrained")
     loudest = None
-    for axis, (name, sound) in zip(axes, audio.items(), strict=True):
-        mono = sound[:, first:last].mean(axis=0)
+    for axis, (name, samples) in zip(axes, audio.items(), strict=True):
+        mono = samples[:, first:last].mean(axis=0)
         loudest = loudest or 20 * np.log10(np.abs(mono).max() + 1e-9) - 20
         axis.specgram(
             mono, NFFT=4096, Fs=rate, noverlap=3072, scale="dB", mode="magnitude",

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Installs bsmamba2 into .venv, and separates a song: the one you name, or a free one. The model is
-# the small one that comes with bsmamba2.
+# Installs bsmamba2 into .venv and separates a song, yours or a free one, with the shipped model.
 set -euo pipefail
 song=${1:+$(realpath "$1")}
 cd "$(dirname "$0")/.."

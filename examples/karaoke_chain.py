@@ -1,8 +1,8 @@
-"""A karaoke track in one chain: the singer leaves, the room stays.
+"""Makes a karaoke track in one chain: without the singer, with a little reverb.
 
     python examples/karaoke_chain.py SONG OUTPUT --model bs_mamba2_vocals.ckpt
 
-OUTPUT may be any file that Pedalboard writes, e.g. karaoke.wav or karaoke.flac.
+OUTPUT can have any format that Pedalboard writes, e.g. karaoke.wav or karaoke.flac.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from bsmamba2_pedalboard import Board, SeparationEffect
 
 
 def karaoke_board(separator: bsmamba2.Separator) -> Board:
-    """The song without its singer, who stays far away: 14 dB down, for the tune to be followed."""
+    """The song with its singer 14 dB quieter, enough to follow the melody."""
     return Board(
         [
             SeparationEffect(separator, stem="instrumental", mix=0.8),
-            Reverb(room_size=0.3, wet_level=0.1, dry_level=0.5),  # whose dry level 0.5 is unity
-            Gain(gain_db=-3),  # room for what the reverb adds
+            Reverb(room_size=0.3, wet_level=0.1, dry_level=0.5),  # a dry level of 0.5 is unity gain
+            Gain(gain_db=-3),  # headroom for the reverb
         ]
     )
 
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("song")
     parser.add_argument("output")
-    parser.add_argument("--model", help="a name, or the path of a checkpoint or an .onnx")
+    parser.add_argument("--model", help="name of a model, or path of a checkpoint or an .onnx")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda[:N]")
     options = parser.parse_args(arguments)
     try:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Unpacks a real song into a folder and prints its path. Nothing is installed.
 #   feelings  "Feelings" by Carlos Viola Iborra, instrumental, free to use, copy and sell
-#   farewell  "Farewell" of the game M.A.R.S., with a voice, CC-BY-SA-3.0 (68 MB)
+#   farewell  "Farewell" from the game M.A.R.S., with vocals, CC-BY-SA-3.0 (68 MB)
 set -euo pipefail
 folder=${1:?usage: real_song.sh FOLDER [feelings|farewell]}
 name=${2:-feelings}

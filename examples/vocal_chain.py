@@ -1,8 +1,8 @@
-"""The voice through a compressor and a reverb, mixed back with its band.
+"""Adds compression and reverb to the voice in a song.
 
     python examples/vocal_chain.py SONG OUTPUT --model bs_mamba2_vocals.ckpt
 
-The song passes in parts, so its length does not matter; one run of the model serves both branches.
+The song is processed in parts, so it can have any length. Both branches share one run of the model.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bsmamba2_pedalboard import Board, Mix, SeparationEffect
 
 
 def vocal_mix(separator: bsmamba2.Separator) -> Mix:
-    """The band as it was, and the voice brought forward."""
+    """The unchanged band, plus the voice with compression and reverb."""
     return Mix(
         [
             SeparationEffect(separator, stem="instrumental"),
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("song")
     parser.add_argument("output", help="a .wav or .flac")
-    parser.add_argument("--model", help="a name, or the path of a checkpoint or an .onnx")
+    parser.add_argument("--model", help="name of a model, or path of a checkpoint or an .onnx")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda[:N]")
     options = parser.parse_args(arguments)
     try:

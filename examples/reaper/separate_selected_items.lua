@@ -1,18 +1,18 @@
 -- @description Separate the selected items into vocals and instrumental with bsmamba2
 -- @about
---   Each selected item is separated into its stems, which come onto tracks of their own below it,
---   in its place, with its trim, speed, fades and volume; the item itself is muted. One undo step.
---   The sources are separated by `bsmamba2 separate`, each once, into the folder "stems" of the
---   project. Linux and macOS.
+--   Separates each selected item. The stems go onto new tracks below it, at its position, with its
+--   trim, speed, fades and volume; the item itself is muted. All of this is one undo step.
+--   `bsmamba2 separate` separates each source once, into the project's folder "stems".
+--   Linux and macOS.
 
 local TITLE = "Separate selected items"
 local SECTION = "bsmamba2"
 local COLOURS = { vocals = { 233, 120, 90 }, instrumental = { 90, 140, 200 } }
 local OTHER_COLOUR = { 150, 150, 150 }
 
--- What is to be done
+-- The selection
 
---- The item as stems must lie: where in which file, and on which track; or nil and why not.
+--- Returns the item's take, source file and offset in it; or nil and the reason.
 local function describe(item)
   local take = reaper.GetActiveTake(item)
   if not take or reaper.TakeIsMIDI(take) then return nil, "an item has no audio" end
@@ -20,7 +20,7 @@ local function describe(item)
   local offset = reaper.GetMediaItemTakeInfo_Value(take, "D_STARTOFFS")
   local is_section, start, _, is_reversed = reaper.PCM_Source_GetSectionInfo(source)
   if is_section then
-    if is_reversed then return nil, "a reversed item must be glued first" end
+    if is_reversed then return nil, "a reversed item cannot be separated: glue it first" end
     offset = offset + start
     source = reaper.GetMediaSourceParent(source)
   end
@@ -38,11 +38,11 @@ local function selected()
   return jobs, problems
 end
 
---- Model and device, as the user gives them; nil if the dialogue was closed.
+--- Asks the user for model and device; returns nil if the dialog was closed.
 local function ask()
   local before = reaper.GetExtState(SECTION, "model") .. "," .. reaper.GetExtState(SECTION, "device")
   local ok, answer = reaper.GetUserInputs(
-    TITLE, 2, "Model (empty: the shipped one),Device (empty: auto),extrawidth=200", before)
+    TITLE, 2, "Model (empty: the shipped model),Device (empty: auto),extrawidth=200", before)
   if not ok then return nil end
   local model, device = answer:match("^(.-),([^,]*)$")
   reaper.SetExtState(SECTION, "model", model, true)
@@ -50,7 +50,7 @@ local function ask()
   return model, device
 end
 
--- Separating, behind Reaper's back
+-- Separating, in the background
 
 local function quoted(word) return "'" .. word:gsub("'", "'\\''") .. "'" end
 
@@ -68,8 +68,8 @@ local function write(path, text)
   file:close()
 end
 
---- Starts bsmamba2 on a file; returns a function that is called until it returns something:
---- { stem = path, … }, or nil and what it said.
+--- Starts bsmamba2 on a file and returns a function to poll. That function returns nil while
+--- bsmamba2 runs, then { stems = { { name = …, path = … }, … } } or { error = message }.
 local function separate(file, folder, model, device)
   local prefix = os.tmpname()
   local words = { reaper.GetExtState(SECTION, "command"), "separate", file, "-o", folder }
@@ -86,9 +86,9 @@ local function separate(file, folder, model, device)
   return function()
     local status = read(prefix .. ".done")
     if not status then return nil end
-    local paths, said = read(prefix .. ".out") or "", read(prefix .. ".err") or ""
+    local paths, message = read(prefix .. ".out") or "", read(prefix .. ".err") or ""
     for _, ending in ipairs({ "", ".out", ".err", ".done" }) do os.remove(prefix .. ending) end
-    if tonumber(status) ~= 0 then return { error = said } end
+    if tonumber(status) ~= 0 then return { error = message } end
     local stems, song = {}, file:match("([^/\\]+)%.[^.]*$") or file:match("[^/\\]+$")
     for path in paths:gmatch("[^\n]+") do
       local name = path:match("([^/\\]+)%.[^.]*$")
@@ -100,14 +100,14 @@ local function separate(file, folder, model, device)
   end
 end
 
--- Into the project
+-- Placing the stems
 
 local function track_below(track, place, name)
   local index = reaper.GetMediaTrackInfo_Value(track, "IP_TRACKNUMBER") + place - 1
   reaper.InsertTrackAtIndex(index, true)
   local below = reaper.GetTrack(0, index)
-  local _, of = reaper.GetSetMediaTrackInfo_String(track, "P_NAME", "", false)
-  reaper.GetSetMediaTrackInfo_String(below, "P_NAME", (of ~= "" and of .. " – " or "") .. name, true)
+  local _, track_name = reaper.GetSetMediaTrackInfo_String(track, "P_NAME", "", false)
+  reaper.GetSetMediaTrackInfo_String(below, "P_NAME", (track_name ~= "" and track_name .. " – " or "") .. name, true)
   local colour = COLOURS[name] or OTHER_COLOUR
   reaper.SetTrackColor(below, reaper.ColorToNative(table.unpack(colour)) | 0x1000000)
   return below
@@ -133,7 +133,7 @@ end
 local function place_all(jobs, results)
   reaper.Undo_BeginBlock()
   reaper.PreventUIRefresh(1)
-  local tracks = {}  -- of a track, by the stem's name
+  local tracks = {}  -- the new tracks, by track and name of the stem
   for _, job in ipairs(jobs) do
     local track = reaper.GetMediaItemTrack(job.item)
     tracks[track] = tracks[track] or {}
@@ -188,20 +188,20 @@ local function main()
 
   gfx.init(TITLE, 400, 64)
   local current, poll, started = 0, nil, 0
-  local function turn()
-    if gfx.getchar() < 0 then return end  -- the window was closed: what runs is left to end
+  local function step()
+    if gfx.getchar() < 0 then return end  -- the window was closed; bsmamba2 finishes by itself
     if not poll then
       current, started = current + 1, reaper.time_precise()
-      -- A folder of its own: songs of one name, and what earlier runs made, must not be replaced.
+      -- One folder per run and song, so that no stems are overwritten.
       poll = separate(files[current], ("%s/%s_%d"):format(folder, run, current), model, device)
     end
     show(current - 1, #files, files[current], reaper.time_precise() - started)
     local result = poll()
     if result then results[files[current]], poll = result, nil end
     if result and current == #files then return finish() end
-    reaper.defer(turn)
+    reaper.defer(step)
   end
-  turn()
+  step()
 end
 
 main()

@@ -7,11 +7,11 @@
     output = board(audio, sample_rate)
 
 :class:`Board` and :class:`Mix` need no native code, flush their streams and share runs of the
-model; they take a :class:`SeparationEffect` or a :class:`Separate`.
+model; they accept a :class:`SeparationEffect` or a :class:`Separate`.
 """
 
 try:
-    import pedalboard as _pedalboard  # noqa: F401 - asked for here, to say what installs it
+    import pedalboard as _pedalboard  # noqa: F401 - imported here to print what installs it
 except ImportError as _error:
     from bsmamba2 import MissingExtra
 

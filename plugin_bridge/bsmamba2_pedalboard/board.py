@@ -1,63 +1,45 @@
-"""Lists of effects, native and ours, that are effects themselves: in series and side by side."""
+"""Lists of native and Python effects, in series or in parallel, that are effects themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableSequence
+from collections.abc import Iterable, Iterator, MutableSequence
 from itertools import groupby
-from typing import Any, Protocol, Self, TypeAlias, overload
+from typing import Any, Self, TypeAlias, overload
 
-import numpy.typing as npt
 import pedalboard
 from pedalboard import Plugin
 
 from bsmamba2_pedalboard.contract import Effect
 from bsmamba2_pedalboard.errors import ArgumentTypeError, ArgumentValueError
+from bsmamba2_pedalboard.native_streams import NativeStream, WholeNativeStream
 from bsmamba2_pedalboard.separate import Separate
+from bsmamba2_pedalboard.shared_separations import SharedSeparations
 from bsmamba2_pedalboard.streams import (
-    Foreign,
-    NativeStream,
-    Parallel,
-    Series,
-    SharedRuns,
-    Stream,
-    WholeNative,
+    EffectStream,
+    ParallelStream,
+    Processor,
+    ProcessorStream,
+    SeriesStream,
 )
-
-
-class Processor(Protocol):
-    """Anything with Pedalboard's ``process``; it is given (channels, samples) float32.
-
-    In a stream it is called with ``reset=False``, and ``flush()`` at the end where it has one.
-    """
-
-    def process(
-        self,
-        input_array: npt.NDArray[Any],
-        sample_rate: float,
-        buffer_size: int = 8192,
-        reset: bool = True,
-    ) -> npt.NDArray[Any]: ...
-
 
 Member: TypeAlias = Plugin | Processor
 
 
-class Members(Effect, MutableSequence[Member]):
+class EffectList(Effect, MutableSequence[Member]):
     """A list of effects that is an effect itself.
 
     Args:
         plugins: Pedalboard's plugins, :class:`Separate`, :class:`SeparationEffect`, Boards, Mixes,
-            or any object with Pedalboard's ``process``, which must return the shape that it is
-            given.
+            or any object with Pedalboard's ``process`` that returns an array of its input's shape.
 
     Raises:
         TypeError: a member is none of these.
-        ValueError: a member is an instrument, or holds this list.
+        ValueError: a member is an instrument, or contains this list.
     """
 
     def __init__(self, plugins: Iterable[Member] | None = None) -> None:
         super().__init__()
-        self._members = [self._admit(member) for member in plugins or ()]
+        self._members = [self._checked(member) for member in plugins or ()]
 
     @overload
     def __getitem__(self, index: int) -> Member: ...
@@ -74,9 +56,9 @@ class Members(Effect, MutableSequence[Member]):
     def __setitem__(self, index: slice, value: Iterable[Member]) -> None: ...
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(index, slice):
-            self._members[index] = [self._admit(member) for member in value]
+            self._members[index] = [self._checked(member) for member in value]
         else:
-            self._members[index] = self._admit(value)
+            self._members[index] = self._checked(value)
 
     def __delitem__(self, index: int | slice) -> None:
         del self._members[index]
@@ -85,11 +67,11 @@ class Members(Effect, MutableSequence[Member]):
         return len(self._members)
 
     def insert(self, index: int, value: Member) -> None:
-        """Puts a plugin before the one at the index, as a list does."""
-        self._members.insert(index, self._admit(value))
+        """Inserts a plugin before the one at the index, as a list does."""
+        self._members.insert(index, self._checked(value))
 
     def reset(self) -> None:
-        """Ends the stream, and resets the members that can be reset."""
+        """Discards the stream, and resets the members that have a ``reset``."""
         super().reset()
         for member in self._members:
             if hasattr(member, "reset"):
@@ -99,7 +81,7 @@ class Members(Effect, MutableSequence[Member]):
         return type(self)(self._members)
 
     def __reduce__(self) -> tuple[type[Self], tuple[list[Member]]]:
-        """Copies deeply and pickles by its members: those that are native refuse."""
+        """Deep-copies and pickles by the members; native plugins refuse it."""
         return type(self), (self._members,)
 
     def __repr__(self) -> str:
@@ -109,104 +91,114 @@ class Members(Effect, MutableSequence[Member]):
             f"{self._members} at {id(self):#x}>"
         )
 
-    def _admit(self, member: Any) -> Member:
+    def _checked(self, member: Any) -> Member:
         if isinstance(member, type) or not callable(getattr(member, "process", None)):
-            mend = f": give {member.__name__}()" if isinstance(member, type) else ""
+            instance = f"{member.__name__}()" if isinstance(member, type) else "e.g. Gain()"
             raise ArgumentTypeError(
                 "plugins must be Pedalboard plugins, SeparationEffects, Boards or objects with "
-                f"Pedalboard's process(); {member!r} came{mend}"
+                f"Pedalboard's process(); got {member!r}: give {instance}"
             )
         if getattr(member, "is_instrument", False):
             raise ArgumentValueError(
-                f"plugins must take audio; {member!r} is an instrument: render it first, and give "
-                "its audio to the board"
+                f"plugins must process audio; got {member!r}, which is an instrument: render it "
+                "first, and give its audio to the board"
             )
-        if isinstance(member, Members) and (member is self or member._holds(self)):
+        if isinstance(member, EffectList) and (member is self or member._contains(self)):
             raise ArgumentValueError(
-                f"plugins must not hold the {type(self).__name__} that they are put into, which "
-                "would run for ever: give a copy, board[:]"
+                f"plugins must not contain the {type(self).__name__} that they are put into, which "
+                f"would run forever; got {type(member).__name__} at {id(member):#x}: give a copy, "
+                "board[:]"
             )
-        return member  # type: ignore[no-any-return]
+        checked: Member = member
+        return checked
 
-    def _holds(self, other: Members) -> bool:
-        nested = (member for member in self._members if isinstance(member, Members))
-        return any(member is other or member._holds(other) for member in nested)
+    def _contains(self, other: EffectList) -> bool:
+        nested = (member for member in self._members if isinstance(member, EffectList))
+        return any(member is other or member._contains(other) for member in nested)
 
 
-class Board(Members):
-    """Effects in series: Pedalboard's list, which also takes what is written in Python.
+class Board(EffectList):
+    """Effects in series: like Pedalboard's list, but it also takes effects written in Python.
 
         board = Board([Compressor(), SeparationEffect(stem="vocals"), Reverb()])
         board.append(Gain(3))
         output = board(audio, sample_rate)
 
-    Neighbouring native plugins run in one native call, those of nested Boards included.
+    Neighbouring native plugins run in one native call, also across nested Boards.
     """
 
     def _open(
-        self, rate: float, channels: int, size: int, shared: SharedRuns, whole: bool
-    ) -> Stream:
-        return _series(_leaves(self, whole), rate, channels, size, shared, whole)
+        self, rate: float, channels: int, size: int, shared: SharedSeparations | None, whole: bool
+    ) -> EffectStream:
+        return _open_series(self, rate, channels, size, shared, whole)
 
 
-class Mix(Members):
-    """Effects side by side, on the same input, summed: Pedalboard's Mix, aligned in streams too.
+class Mix(EffectList):
+    """The sum of effects on the same input: like Pedalboard's Mix, but also aligned in streams.
 
         karaoke_with_echo = Mix([
             SeparationEffect(separator, stem="instrumental"),
             Board([SeparationEffect(separator, stem="vocals", gain_db=-12), Delay()]),
         ])
 
-    Separations of one Separator at the head of its branches share every run of the model.
+    Branches that start with separations by one Separator share every run of the model.
     """
 
     def _open(
-        self, rate: float, channels: int, size: int, shared: SharedRuns, whole: bool
-    ) -> Stream:
+        self, rate: float, channels: int, size: int, shared: SharedSeparations | None, whole: bool
+    ) -> EffectStream:
+        if shared is None and len(self) > 1:
+            shared = SharedSeparations()
         branches = [
-            _series(_leaves([member], whole), rate, channels, size, shared, whole)
-            for member in self._members
+            _open_series([member], rate, channels, size, shared, whole) for member in self._members
         ]
-        return Parallel(branches, channels)
+        return ParallelStream(branches, channels)
 
 
-def _leaves(members: Iterable[Any], whole: bool) -> Iterable[Any]:
-    """The members with Boards opened; in parts, Pedalboard's own containers are opened as well.
+def _open_series(
+    members: Iterable[Any],
+    rate: float,
+    channels: int,
+    size: int,
+    shared: SharedSeparations | None,
+    whole: bool,
+) -> EffectStream:
+    streams: list[EffectStream] = []
+    native = WholeNativeStream if whole else NativeStream
+    flat = _flattened(members, whole)
+    for is_native, run in groupby(flat, lambda member: isinstance(member, Plugin)):
+        if is_native:
+            streams.append(native(list(run), rate, channels, size))
+            continue
+        for effect in run:
+            if _has_only_our_process(effect):
+                # Only the first effect gets the input that the separations are shared for.
+                separations = None if streams else shared
+                streams.append(effect._open(rate, channels, size, separations, whole))
+            else:
+                streams.append(ProcessorStream(effect, rate, size, whole))
+    return SeriesStream(streams, channels)
 
-    Its Chain would be no trouble, but its Mix loses what its branches hold back between two calls.
+
+def _flattened(members: Iterable[Any], whole: bool) -> Iterator[Any]:
+    """Replaces nested Boards by their members, and in streams Pedalboard's own containers too.
+
+    Pedalboard's Mix loses samples between two calls if its branches have a latency. Its Chain
+    streams correctly, but may contain a Mix.
     """
     for member in members:
+        is_board = isinstance(member, Board) and _has_only_our_process(member)
+        is_streamed_chain = isinstance(member, pedalboard.Chain) and not whole
         if isinstance(member, Separate):
             yield member.effect
-        elif isinstance(member, Board) and _is_ours(member):  # noqa: SIM114 - for another reason
-            yield from _leaves(member, whole)
-        elif isinstance(member, pedalboard.Chain) and not whole:
-            yield from _leaves(member, whole)
+        elif is_board or is_streamed_chain:
+            yield from _flattened(member, whole)
         elif isinstance(member, pedalboard.Mix) and not whole:
             yield Mix(member)
         else:
             yield member
 
 
-def _series(
-    leaves: Iterable[Any], rate: float, channels: int, size: int, shared: SharedRuns, whole: bool
-) -> Stream:
-    streams: list[Stream] = []
-    native = WholeNative if whole else NativeStream
-    for is_native, run in groupby(leaves, lambda leaf: isinstance(leaf, Plugin)):
-        if is_native:
-            streams.append(native(list(run), rate, channels, size))
-            continue
-        for effect in run:
-            # What stands behind another effect has an input of its own.
-            runs = SharedRuns() if streams else shared
-            if _is_ours(effect):
-                streams.append(effect._open(rate, channels, size, runs, whole))
-            else:
-                streams.append(Foreign(effect, rate, size, whole))
-    return Series(streams, channels)
-
-
-def _is_ours(member: Any) -> bool:
-    """Whether ``_open`` does all that the member's ``process`` does."""
+def _has_only_our_process(member: Any) -> bool:
+    """Returns whether ``_open`` does everything that the member's ``process`` does."""
     return isinstance(member, Effect) and type(member).process is Effect.process

@@ -23,11 +23,20 @@ FOLDER = Path("~/.vst3")
 """Where DAWs on Linux look for a user's plugins."""
 
 _OPTIONS = (
-    click.option("-m", "--model", help="A name, or the path of a model; default: the shipped one."),
+    click.option("-m", "--model", help="Name or path of a model; default: the shipped model."),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:N], …"),
-    click.option("--lookahead-ms", type=float, help="Stream with this lookahead, not by chunks."),
-    click.option("--headroom-ms", type=float, help="For the model to run in; default: measured."),
+    click.option(
+        "--lookahead-ms",
+        type=float,
+        help="Run a streaming model with this lookahead; default: whole chunks.",
+    ),
+    click.option(
+        "--headroom-ms",
+        type=float,
+        help="Extra latency reserved for inference, in ms; default: measured.",
+    ),
 )
+_BACKGROUND = "--background"
 
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -41,8 +50,8 @@ def _with_options(command: Command) -> Command:
 
 @click.command(short_help="Run the model for the plugin in DAWs.")
 @_with_options
-@click.option("--idle-exit", type=float, help="End after so many seconds without a plugin.")
-@click.option("--background", is_flag=True, help="Return at once, and serve behind.")
+@click.option("--idle-exit", type=float, help="Exit after this many seconds without a plugin.")
+@click.option(_BACKGROUND, is_flag=True, help="Detach and serve in the background.")
 def serve(
     model: str | None,
     device: str,
@@ -53,10 +62,10 @@ def serve(
 ) -> None:
     """Run one model for all instances of the plugin in this user's DAWs.
 
-    The plugin starts this by itself where 'bsmamba2 plugin install' was told the model.
+    A plugin that 'bsmamba2 plugin install' installed starts this command by itself.
     """
     if background:
-        words = [word for word in sys.argv[1:] if word != "--background"]
+        words = [word for word in sys.argv[1:] if word != _BACKGROUND]
         subprocess.Popen(
             [sys.executable, "-m", "bsmamba2", *words],
             stdin=subprocess.DEVNULL,
@@ -69,8 +78,8 @@ def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: server.stop())
     click.echo(
-        f"serving {separator.manifest.name} on {separator.device}, "
-        f"{server.latency_ms / 1000:g} s behind; stop with Ctrl+C",
+        f"serving {separator.manifest.name} on {separator.device} with a latency of "
+        f"{server.latency_ms / 1000:g} s; stop with Ctrl+C",
         err=True,
     )
     server.run(idle_exit)
@@ -81,7 +90,7 @@ def plugin() -> None:
     """The VST3 'bsmamba2 Separate' for DAWs."""
 
 
-@plugin.command(short_help="Put it where DAWs look.")
+@plugin.command(short_help="Copy the plugin to a folder where DAWs look.")
 @_with_options
 @click.option(
     "--folder",
@@ -97,35 +106,41 @@ def install(
     headroom_ms: float | None,
     folder: Path,
 ) -> None:
-    """Copy the VST3 to --folder, and tell it how to start 'bsmamba2 serve' with these options."""
-    words = [sys.executable, "-m", "bsmamba2", "serve", "--background", "--idle-exit", "600"]
+    """Copy the VST3 to --folder; it will start 'bsmamba2 serve' with the other options."""
+    words = [sys.executable, "-m", "bsmamba2", "serve", _BACKGROUND, "--idle-exit", "600"]
     if model is not None:
         path = Path(model).expanduser()
         model = str(path.resolve()) if path.exists() else model
         words += ["--model", model]
-    describe(model)  # here, since a server that the DAW starts could tell nobody what is wrong
+    describe(model)  # now, because a server that the DAW starts cannot show an error
     words += ["--device", device]
     for name, value in (("--lookahead-ms", lookahead_ms), ("--headroom-ms", headroom_ms)):
         if value is not None:
             words += [name, f"{value:g}"]
+    target = _install(words, folder.expanduser())
+    click.echo(f"{target}\nlet your DAW scan for new plugins; it is called bsmamba2 Separate")
+
+
+def _install(start_command: list[str], folder: Path) -> Path:
+    """Copies the bundle with the command that starts its server; replaces an earlier copy."""
     source = plugin_path()
-    target = folder.expanduser() / source.name
-    folder.expanduser().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.expanduser(), prefix=".bsmamba2-") as temporary:
-        whole = Path(temporary, source.name)
-        shutil.copytree(source, whole)
-        resources = whole / "Contents" / "Resources"
+    target = folder / source.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".bsmamba2-") as temporary:
+        copy = Path(temporary, source.name)
+        shutil.copytree(source, copy)
+        resources = copy / "Contents" / "Resources"
         resources.mkdir()
         start = resources / "serve"
-        start.write_text("\n".join(words) + "\n")
+        start.write_text("\n".join(start_command) + "\n")
         start.chmod(0o600)
         if target.exists():
             target.rename(Path(temporary, "old"))
-        whole.rename(target)
-    click.echo(f"{target}\nlet your DAW look for new plugins; it is called bsmamba2 Separate")
+        copy.rename(target)
+    return target
 
 
-@plugin.command(short_help="Print where it is in this installation.")
+@plugin.command(short_help="Print the plugin's path in this installation.")
 def path() -> None:
     """Print the path of the VST3 bundle."""
     click.echo(plugin_path())

@@ -1,6 +1,6 @@
-"""What Pedalboard's plugins promise of ``process``, kept here for effects written in Python.
+"""The contract of Pedalboard's ``process``, for effects written in Python.
 
-Measured against pedalboard 0.9.26; ``tests/plugin_bridge`` holds both to one grid.
+It was measured with pedalboard 0.9.26; ``tests/plugin_bridge`` tests both on the same inputs.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ import numpy.typing as npt
 from bsmamba2 import AudioError
 from bsmamba2.audio.array import Audio, Layout, arrange, to_float32
 from bsmamba2_pedalboard.errors import ArgumentTypeError, ArgumentValueError, ArrayShapeError
-from bsmamba2_pedalboard.streams import SharedRuns, Stream
+from bsmamba2_pedalboard.shared_separations import SharedSeparations
+from bsmamba2_pedalboard.streams import EffectStream
 
 
 class Effect(ABC):
-    """Pedalboard's contract around ``_open``, whose streams see (channels, samples) alone."""
+    """Implements ``process`` with ``_open``, whose streams only see (channels, samples)."""
 
-    # Pedalboard remembers both, and so tells two samples of mono from one of stereo, and which way
-    # a square array lies, once it has seen an array that reads one way only.
+    # Pedalboard remembers both from the last array that can be read in only one way. They tell two
+    # samples of mono from one of stereo, and give the orientation of a square array.
     _layout: Layout | None = None
     _channels = 0
 
     def __init__(self) -> None:
-        self._stream: Stream | None = None
-        self._form = (0.0, 0)
+        self._stream: EffectStream | None = None
+        self._format = (0.0, 0)
         self._lock = RLock()
 
     def process(
@@ -40,28 +41,27 @@ class Effect(ABC):
         buffer_size: int = 8192,
         reset: bool = True,
     ) -> Audio:
-        """Runs a whole signal through the effect, or the next part of one.
+        """Runs a whole signal, or the next part of one, through the effect.
 
         Args:
             input_array: float32 or float64, (samples,), (channels, samples) or (samples, channels),
                 the smaller dimension being the channels. It is not changed. A square array, or one
-                of fewer samples than channels, is read the way that earlier arrays lay, until
+                with fewer samples than channels, has the orientation of earlier arrays, until
                 :meth:`reset`.
             sample_rate: Hz.
-            buffer_size: of the blocks in which native plugins run, samples. It makes no difference
-                to a separation.
-            reset: true: the array is a whole signal, and what comes back is as long, and aligned
-                with it. False: it is the next part of a stream; what comes back is what is ready,
-                so later parts bring it, and :meth:`flush` the end.
+            buffer_size: samples in a block of native plugins. It does not affect a separation.
+            reset: True: the array is a whole signal, and the output has its length and is aligned
+                with it. False: it is the next part of a stream; the output is what is ready, later
+                calls return more, and :meth:`flush` returns the rest.
 
         Returns:
             float32, C-contiguous, a new array in the layout of ``input_array``.
 
         Raises:
-            TypeError: an argument of a wrong type, or samples that are no floats.
-            RuntimeError: a square array before any other, or not 1 or 2 dimensions.
-            ValueError: buffer_size is not positive, or a part has another rate or other channels
-                than the stream that it goes on with.
+            TypeError: an argument has a wrong type, or the samples are not floats.
+            RuntimeError: the array is square and the first one, or has not 1 or 2 dimensions.
+            ValueError: buffer_size is not positive, or a part differs from its stream in rate or
+                channels.
         """
         rate = _require_rate(sample_rate)
         size = _require_buffer_size(buffer_size)
@@ -72,7 +72,7 @@ class Effect(ABC):
                 audio = self._render(audio, rate, size)
         elif len(audio):
             audio = self._advance(audio, rate, size)
-        return _handed_out(audio, layout)
+        return _copy_in_layout(audio, layout)
 
     def __call__(
         self,
@@ -81,22 +81,22 @@ class Effect(ABC):
         buffer_size: int = 8192,
         reset: bool = True,
     ) -> Audio:
-        """The same as :meth:`process`."""
+        """Does the same as :meth:`process`."""
         return self.process(input_array, sample_rate, buffer_size, reset)
 
     def flush(self) -> Audio:
-        """Ends the stream; returns the rest of it, in the layout of its last part.
+        """Ends the stream; returns its remaining samples in the layout of its last part.
 
-        All parts that came back are together as long as all that were given.
+        With them, the output of the stream is as long as its input.
         """
         with self._lock:
             stream, self._stream = self._stream, None
             layout = self._layout or Layout.CHANNELS_FIRST
             rest = stream.flush() if stream else np.zeros((self._channels or 1, 0), np.float32)
-            return _handed_out(rest, layout)
+            return _copy_in_layout(rest, layout)
 
     def reset(self) -> None:
-        """Ends the stream without its rest, and forgets which way earlier arrays lay."""
+        """Discards the stream with its remaining samples, and forgets the orientation of arrays."""
         with self._lock:
             self._stream = None
             self._layout = None
@@ -104,48 +104,45 @@ class Effect(ABC):
 
     @abstractmethod
     def _open(
-        self, rate: float, channels: int, size: int, shared: SharedRuns, whole: bool
-    ) -> Stream:
-        """A new signal.
+        self, rate: float, channels: int, size: int, shared: SharedSeparations | None, whole: bool
+    ) -> EffectStream:
+        """Opens the stream of a new signal.
 
         Args:
             rate: Hz.
             channels: 1 or more.
-            size: of the blocks in which native plugins run, samples.
-            shared: what other effects have made of the same input.
-            whole: whether the signal comes in one push, so that nobody waits for its parts. The
-                stream must not write to what it is given.
+            size: samples in a block of native plugins.
+            shared: separations that effects with the same input share. None: no effect shares it.
+            whole: whether the whole signal arrives in one push. Then the stream may return it late,
+                and it must not write to its input.
         """
 
     def _render(self, audio: Audio, rate: float, size: int) -> Audio:
-        stream = self._new_stream(audio, rate, size, whole=True)
+        stream = self._open(rate, len(audio), size, None, whole=True)
         return np.concatenate([stream.push(audio), stream.flush()], axis=1)
 
     def _advance(self, audio: Audio, rate: float, size: int) -> Audio:
         with self._lock:
-            form = (rate, len(audio))
+            received = (rate, len(audio))
             if self._stream is None:
-                self._stream = self._new_stream(audio, rate, size, whole=False)
-                self._form = form
-            elif form != self._form:
+                self._stream = self._open(rate, len(audio), size, None, whole=False)
+                self._format = received
+            elif received != self._format:
                 raise ArgumentValueError(
-                    f"a stream must keep its sample_rate and channels, {self._form[0]:g} Hz and "
-                    f"{self._form[1]}; {rate:g} Hz and {len(audio)} came: call flush() or reset() "
+                    f"a stream must keep its sample_rate and channels, {self._format[0]:g} Hz and "
+                    f"{self._format[1]}; got {rate:g} Hz and {len(audio)}: call flush() or reset() "
                     "between two streams"
                 )
             try:
                 return self._stream.push(audio)
             except BaseException:
-                self._stream = None  # half a step taken: nothing that followed would be in place
+                self._stream = None  # it may have stopped half-way, so later output would shift
                 raise
-
-    def _new_stream(self, audio: Audio, rate: float, size: int, whole: bool) -> Stream:
-        return self._open(rate, len(audio), size, SharedRuns(), whole)
 
     def _arrange(self, array: npt.NDArray[Any]) -> tuple[Audio, Layout]:
         if not isinstance(array, np.ndarray):
             raise ArgumentTypeError(
-                f"input_array must be a numpy array; {type(array).__name__} came: give "
+                f"input_array must be a numpy array; got {type(array).__name__}: give "
                 "numpy.asarray(input_array, numpy.float32)"
             )
         _require_floats(array.dtype)
@@ -156,14 +153,13 @@ class Effect(ABC):
             except AudioError as error:
                 raise ArrayShapeError(str(error)) from None
         else:
-            # Turning an array over is its own inverse.
-            audio = layout.restore(to_float32(array))
+            audio = layout.restore(to_float32(array))  # a transposition is its own inverse
         self._layout = layout
-        self._channels = len(audio) or self._channels  # no channels say nothing of the next array
+        self._channels = len(audio) or self._channels  # an array without channels changes nothing
         return audio, layout
 
     def _recall(self, shape: tuple[int, ...]) -> Layout | None:
-        """How an array of this shape lies, as far as earlier ones tell; else None."""
+        """Returns the layout of an array of this shape if earlier arrays determine it."""
         if len(shape) != 2 or self._layout is None:
             return None
         rows, columns = shape
@@ -175,33 +171,16 @@ class Effect(ABC):
         return Layout.CHANNELS_LAST if columns == self._channels else None
 
 
-def _handed_out(audio: Audio, layout: Layout) -> Audio:
-    # A copy whatever comes, so that no caller's array is ever handed back as the output.
+def _copy_in_layout(audio: Audio, layout: Layout) -> Audio:
+    # Always a copy, so that the output never shares memory with the caller's input.
     return np.array(layout.restore(audio), np.float32, order="C")
 
 
-def require_number(
-    name: str, value: object, low: float, high: float, allowed: str, mend: str
-) -> float:
-    """The value as a float.
-
-    Raises:
-        ArgumentTypeError: it is no number.
-        ArgumentValueError: it is not within low and high.
-    """
-    if not isinstance(value, Real):
-        raise ArgumentTypeError(f"{name} must be a number, {allowed}; {value!r} came: {mend}")
-    number = float(value)
-    if not low <= number <= high:
-        raise ArgumentValueError(f"{name} must be {allowed}; {value!r} came: {mend}")
-    return number
-
-
 def _require_rate(sample_rate: object) -> float:
-    # Which rates there are is for each effect to say: most of Pedalboard's take any.
+    # The range is checked by each effect: most of Pedalboard's accept any rate.
     if not isinstance(sample_rate, Real):
         raise ArgumentTypeError(
-            f"sample_rate must be a number of Hz; {sample_rate!r} came: give e.g. 44100"
+            f"sample_rate must be a number of Hz; got {sample_rate!r}: give e.g. 44100"
         )
     return float(sample_rate)
 
@@ -211,17 +190,17 @@ def _require_buffer_size(buffer_size: SupportsIndex) -> int:
         size = operator.index(buffer_size)
     except TypeError:
         raise ArgumentTypeError(
-            f"buffer_size must be an integer of samples; {buffer_size!r} came: give e.g. 8192"
+            f"buffer_size must be an integer; got {buffer_size!r}: give e.g. 8192"
         ) from None
     if size < 1:  # with 0 a native plugin never returns
         raise ArgumentValueError(
-            f"buffer_size must be 1 sample or more; {buffer_size!r} came: leave it out for 8192"
+            f"buffer_size must be 1 sample or more; got {buffer_size!r}: leave it out for 8192"
         )
     return size
 
 
 def _require_floats(dtype: np.dtype[Any]) -> None:
     try:
-        arrange(np.empty(0, dtype))  # the runtime's words, before any question of shape
+        arrange(np.empty(0, dtype))  # the runtime's message, before the shape is checked
     except AudioError as error:
         raise ArgumentTypeError(str(error)) from None

@@ -1,4 +1,4 @@
-"""Pedalboard's types of errors, which are ours as well."""
+"""Errors that are both ours and of the type that Pedalboard raises."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from bsmamba2 import AudioError, Error
 
 
 class ArgumentTypeError(Error, TypeError):
-    """An argument of a type that is not taken; a TypeError, as Pedalboard raises."""
+    """An argument of a wrong type; a TypeError, as in Pedalboard."""
 
 
 class ArgumentValueError(Error, ValueError):
-    """An argument out of its range; a ValueError, as Pedalboard raises."""
+    """An argument that is out of range; a ValueError, as in Pedalboard."""
 
 
 class ArrayShapeError(AudioError, RuntimeError):
-    """An array that reads as no audio or as two; a RuntimeError, as Pedalboard raises."""
+    """An array that is not audio, or is ambiguous; a RuntimeError, as in Pedalboard."""

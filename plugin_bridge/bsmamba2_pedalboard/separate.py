@@ -1,128 +1,98 @@
-"""Separation as a native plugin: what Pedalboard's own containers take."""
+"""Separation as a native plugin, for Pedalboard's own containers."""
 
 from __future__ import annotations
 
-import json
-import os
-from functools import partial
+from collections.abc import Callable
+from functools import partial, wraps
 from inspect import getattr_static
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Any, Concatenate, ParamSpec
 
 from pedalboard import VST3Plugin
 
-from bsmamba2 import Separator
+from bsmamba2.audio.array import Audio
 from bsmamba2_pedalboard import vst3
-from bsmamba2_pedalboard.effect import Separating, SeparationEffect
+from bsmamba2_pedalboard.effect import SeparationEffect
 from bsmamba2_pedalboard.errors import ArgumentValueError
+from bsmamba2_pedalboard.separation_stream import SeparationStream
+from bsmamba2_pedalboard.settings import STREAM_SETTINGS, EffectSettings, HasSettings
 
-if TYPE_CHECKING:
-    from bsmamba2.audio.array import Audio
-    from bsmamba2.engines.protocols import Engine
-
-T = TypeVar("T")
+P = ParamSpec("P")
+Constructor = Callable[Concatenate[Any, P], None]
 _RAW_STATE = getattr_static(VST3Plugin, "raw_state")
 _PRESET_DATA = getattr_static(VST3Plugin, "preset_data")
-SETTINGS = ("stem", "gain_db", "mix", "overlap", "lookahead_ms")
 
 
-class _Setting(Generic[T]):
-    """A setting of the effect's, which a host saves as well."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self.__doc__ = getattr(SeparationEffect, name).__doc__
-
-    def __get__(self, plugin: Separate, owner: type[Separate]) -> T:
-        value: T = getattr(plugin.effect, self._name)
-        return value
-
-    def __set__(self, plugin: Separate, value: T) -> None:
-        setattr(plugin.effect, self._name, value)
-        plugin._save()
-        if self._name in ("overlap", "lookahead_ms"):
-            plugin.reset()  # the next signal has another latency, which the host asks for anew
+def _with_arguments_of(original: Constructor[P]) -> Callable[[Constructor[...]], Constructor[P]]:
+    """Gives a constructor the signature of another, for type checkers and ``help``."""
+    return wraps(original)
 
 
-class Separate(VST3Plugin):
-    """A :class:`SeparationEffect` that stands in Pedalboard, Chain and Mix.
+class Separate(HasSettings, VST3Plugin):
+    """A :class:`SeparationEffect` for Pedalboard, Chain and Mix.
 
         board = Pedalboard([Compressor(), Separate("vocals.ckpt", stem="vocals"), Reverb()])
 
     Arguments, settings and errors are those of :class:`SeparationEffect`. An error in the model is
-    raised where the container was called. Where a signal ends a native container goes on with
-    silence, so its last chunk is separated beside silence.
+    raised by the call of the container. Native containers continue a signal with silence, so its
+    last chunk is separated together with silence.
 
-    It must be made on the main thread, as every VST3. On threads that Python did not start, which
-    is where AudioStream calls its plugins, the audio passes dry; for live sound load the plugin
-    itself, ``pedalboard.load_plugin(str(plugin_path()))``, which has the model in another process.
+    Like every VST3, it must be made on the main thread. On threads that Python did not start, such
+    as AudioStream's, it passes audio through unprocessed. For live audio load the plugin itself,
+    ``pedalboard.load_plugin(str(plugin_path()))``, whose model runs in another process.
 
     Raises:
         MissingExtra: the native library was not built.
     """
 
-    stem = _Setting[str]("stem")
-    gain_db = _Setting[float]("gain_db")
-    mix = _Setting[float]("mix")
-    overlap = _Setting["float | None"]("overlap")
-    lookahead_ms = _Setting["float | None"]("lookahead_ms")
-
-    def __init__(
-        self,
-        model: str | os.PathLike[str] | Separator | Engine | None = None,
-        *,
-        stem: str = "vocals",
-        device: str = "auto",
-        gain_db: float = 0.0,
-        mix: float = 1.0,
-        overlap: float | None = None,
-        lookahead_ms: float | None = None,
-        trust_engine: bool = False,
-    ) -> None:
+    @_with_arguments_of(SeparationEffect.__init__)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
         bundle = vst3.plugin_path()
-        effect = SeparationEffect(
-            model,
-            stem=stem,
-            device=device,
-            gain_db=gain_db,
-            mix=mix,
-            overlap=overlap,
-            lookahead_ms=lookahead_ms,
-            trust_engine=trust_engine,
-        )
-        with vst3.loading(_Live(effect)) as slot:
+        effect = SeparationEffect(*arguments, **options)
+        with vst3.loading(_SeparationCallbacks(effect)) as slot:
             super().__init__(str(bundle))
         self._effect = effect
         self._slot = slot
         self._save()
-        # Loading has left it prepared, with the latency of a plugin that is not there yet.
+        # Loading prepared the plugin while its effect was not connected, so without its latency.
         self.reset()
 
     @property
     def effect(self) -> SeparationEffect:
-        """What does the work; a Board runs it without the native plugin around it."""
+        """The effect that does the work; a Board runs it without the native plugin."""
         return self._effect
 
     @property
     def model(self) -> str:
-        """What the model is called."""
+        """The name of the model."""
         return self._effect.model
 
     @property
     def device(self) -> str:
-        """Where it runs: ``cpu``, ``cuda:0``."""
+        """The device that runs the model: ``cpu``, ``cuda:0``."""
         return self._effect.device
 
     @property
-    def latency_samples(self) -> int:
-        """How far a stream's output is behind its input, at the model's own rate.
+    def settings(self) -> EffectSettings:
+        """All settings, with the overlap that is in effect."""
+        return self._effect.settings
 
-        ``reported_latency_samples`` is that of the signal that ran last.
+    def _change_settings(self, **changes: Any) -> None:
+        self._effect._change_settings(**changes)
+        self._save()
+        if any(name in changes for name in STREAM_SETTINGS):
+            self.reset()  # the next signal has another latency, which the host must ask for again
+
+    @property
+    def latency_samples(self) -> int:
+        """Samples by which a stream's output is behind its input, at the model's rate.
+
+        ``reported_latency_samples`` is that of the last signal.
         """
         return self._effect.latency_samples
 
     @property
     def raw_state(self) -> bytes:
-        """The settings as a host saves them; the model is not among them."""
+        """The settings as a host saves them, without the model."""
         state: bytes = _RAW_STATE.__get__(self)
         return state
 
@@ -133,7 +103,7 @@ class Separate(VST3Plugin):
 
     @property
     def preset_data(self) -> bytes:
-        """The settings in the form of a .vstpreset file."""
+        """The settings in the format of a .vstpreset file."""
         data: bytes = _PRESET_DATA.__get__(self)
         return data
 
@@ -143,24 +113,21 @@ class Separate(VST3Plugin):
         self._restore()
 
     def load_preset(self, preset_file_path: str) -> None:
-        """Takes the settings from a .vstpreset file."""
+        """Reads the settings from a .vstpreset file."""
         super().load_preset(preset_file_path)
         self._restore()
 
     def _save(self) -> None:
-        settings = {name: getattr(self._effect, name) for name in SETTINGS}
-        vst3.set_state(self._slot, json.dumps(settings).encode())
+        vst3.set_state(self._slot, self.settings.to_state())
 
     def _restore(self) -> None:
+        """Takes over the state that a host has set; if it is invalid, puts the old state back."""
         try:
-            settings = json.loads(vst3.get_state(self._slot))
-            for name in SETTINGS:
-                setattr(self, name, settings[name])
-        except (ValueError, TypeError, KeyError) as error:
+            restored = EffectSettings.from_state(vst3.get_state(self._slot), self._effect._outputs)
+            self._change_settings(**vars(restored))
+        except ArgumentValueError:
             self._save()
-            raise ArgumentValueError(
-                f"the state must be one that a Separate of this model saved; {error!r}"
-            ) from None
+            raise
 
     def __repr__(self) -> str:
         return (
@@ -170,30 +137,30 @@ class Separate(VST3Plugin):
         )
 
     def __reduce__(self) -> tuple[partial[Separate], tuple[()]]:
-        """Copies and pickles by what was typed: the copy loads its model anew."""
+        """Copies and pickles by the arguments: the copy loads its model again."""
         make, _ = self._effect.__reduce__()
         return partial(type(self), *make.args, **make.keywords), ()
 
 
-class _Live:
-    """The effect as its slot of the native plugin sees it."""
+class _SeparationCallbacks:
+    """Connects an instance of the native plugin with its effect."""
 
     def __init__(self, effect: SeparationEffect) -> None:
         self._effect = effect
-        self._stream: Separating | None = None
+        self._stream: SeparationStream | None = None
         self._error: BaseException | None = None
 
     def latency_samples(self, sample_rate: float) -> int:
         try:
             return self._effect.latency_at(sample_rate)
-        except BaseException:  # the start that follows fails of the same, and keeps it
+        except BaseException:  # start() is called next, fails with the same error and keeps it
             return 0
 
     def start(self, sample_rate: float, channels: int) -> None:
         self._stream = self._error = None
         try:
             self._stream = self._effect.open_stream(sample_rate, channels)
-        except BaseException as error:  # it cannot pass through the host that starts
+        except BaseException as error:  # it cannot pass through the host
             self._error = error
 
     def process(self, block: Audio | None) -> None:
@@ -201,8 +168,8 @@ class _Live:
             raise self._error
         if block is None or self._stream is None:
             raise ArgumentValueError(
-                "a Separate that an AudioStream has prepared must be reset before other use: call "
-                "its reset(), or give reset=True"
+                "a Separate that an AudioStream has used must be reset before other use; got a "
+                "block without a signal: call its reset(), or give reset=True"
             )
         ready = self._stream.push(block)
         missing = block.shape[1] - ready.shape[1]

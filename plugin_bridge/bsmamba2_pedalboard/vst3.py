@@ -1,9 +1,9 @@
-"""Our VST3 in this process: where it is, and how its instances reach their effects.
+"""Our VST3 in this process: its path, and the connection of its instances to their effects.
 
 Pedalboard loads the library; ctypes opens the same file, so both see the same globals. An instance
-belongs to the slot that is named while it is made, and its slot knows the effect. Callbacks run on
-the thread that called Pedalboard. An exception cannot pass through the host, so it is handed over
-as one that Python raises on that thread as soon as it is back.
+belongs to the slot that is set while it is created, and ``_slots`` has the effect of each slot.
+Callbacks run on the thread that called Pedalboard. An exception cannot pass through the host, so
+Python raises it on that thread as soon as the thread is back in Python.
 """
 
 from __future__ import annotations
@@ -27,51 +27,51 @@ from bsmamba2.audio.array import Audio
 BUNDLE = "bsmamba2_pedalboard/native/bsmamba2.vst3"
 
 
-class Live(Protocol):
-    """What a slot asks of its effect."""
+class PluginCallbacks(Protocol):
+    """What an instance of the plugin calls."""
 
     def latency_samples(self, sample_rate: float) -> int:
-        """Of signals at this rate."""
+        """Returns the latency of signals with this rate."""
         ...
 
     def start(self, sample_rate: float, channels: int) -> None:
-        """A new signal. Does not raise; process tells."""
+        """Starts a new signal. It never raises: the next ``process`` raises the error instead."""
         ...
 
     def process(self, block: Audio | None) -> None:
-        """Replaces (channels, samples) by the effect's output; None where no signal was begun."""
+        """Overwrites (channels, samples) with the output; None if no signal was started."""
         ...
 
 
 def plugin_path() -> Path:
-    """The VST3 bundle of this installation, for any host.
+    """Returns the path of this installation's VST3 bundle, for any host.
 
     Raises:
         MissingExtra: it was not built.
     """
-    # By the installation, since an editable one keeps what was built apart from the sources.
+    # From the metadata, because an editable installation builds outside the source folder.
     with suppress(metadata.PackageNotFoundError):
-        installed = metadata.distribution("bsmamba2").locate_file(BUNDLE)
-        if _library(found := Path(str(installed))).is_file():
-            return found
+        bundle = Path(str(metadata.distribution("bsmamba2").locate_file(BUNDLE)))
+        if _library(bundle).is_file():
+            return bundle
     raise MissingExtra(
-        "the VST3 was not built with this installation, so nothing of bsmamba2 can stand in "
-        "Pedalboard's own containers: put a SeparationEffect into a bsmamba2_pedalboard.Board, "
-        "which needs none, or install again on Linux with a C++17 compiler"
+        "the VST3 was not built with this installation, and Pedalboard's own containers need it: "
+        "put a SeparationEffect into a bsmamba2_pedalboard.Board, which does not, or install "
+        "again on Linux with a C++17 compiler"
     )
 
 
 def instances() -> int:
-    """Instances of the VST3 alive in this process."""
+    """Returns how many instances of the VST3 are alive in this process."""
     return int(_open().bsmamba2_instances())
 
 
 @contextmanager
-def loading(effect: Live) -> Iterator[int]:
-    """Instances that this thread makes within belong to the effect, whose slot is yielded."""
+def loading(callbacks: PluginCallbacks) -> Iterator[int]:
+    """Connects the instance that this thread creates inside to the callbacks; yields its slot."""
     library = _open()
     slot = next(_numbers)
-    _slots[slot] = effect
+    _slots[slot] = callbacks
     library.bsmamba2_load(slot)
     try:
         yield slot
@@ -84,12 +84,12 @@ def loading(effect: Live) -> Iterator[int]:
 
 
 def set_state(slot: int, state: bytes) -> None:
-    """What hosts save for the instance of this slot."""
+    """Sets the state that hosts save for the slot's instance."""
     _open().bsmamba2_set_state(slot, state, len(state))
 
 
 def get_state(slot: int) -> bytes:
-    """What a host has given back for it, or what was set."""
+    """Returns the state of the slot's instance that a host restored or :func:`set_state` set."""
     library = _open()
     buffer = ctypes.create_string_buffer(library.bsmamba2_get_state(slot, None, 0))
     library.bsmamba2_get_state(slot, buffer, len(buffer))
@@ -97,8 +97,9 @@ def get_state(slot: int) -> bytes:
 
 
 _numbers = itertools.count(1)
-_slots: dict[int, Live] = {}
-_kept: list[type] = []
+_slots: dict[int, PluginCallbacks] = {}
+_pending: list[type] = []
+"""Exception classes that Python has yet to raise; the list keeps them alive."""
 
 
 def _latency_samples(slot: int, sample_rate: float) -> int:
@@ -110,7 +111,7 @@ def _start(slot: int, sample_rate: float, channels: int) -> None:
 
 
 def _process(slot: int, address: int | None, channels: int, samples: int) -> int | None:
-    """None, or the address of a class that raises what went wrong."""
+    """Returns None, or the address of an exception class for the plugin to raise in Python."""
     try:
         block = None
         if address is not None:
@@ -118,26 +119,29 @@ def _process(slot: int, address: int | None, channels: int, samples: int) -> int
             block = np.ctypeslib.as_array(memory).reshape(channels, samples)
         _slots[slot].process(block)
     except BaseException as error:
-        # Without this frame, whose arguments are the host's memory.
-        return _keep(error.with_traceback(error.__traceback__ and error.__traceback__.tb_next))
+        # The traceback leaves out this frame, whose arguments point into the host's memory.
+        return _raise_later(
+            error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
+        )
     return None
 
 
 def _closed(slot: int) -> None:
-    """On the main thread, some time after the instance of the slot has gone."""
+    """Called on the main thread, some time after the slot's instance was destroyed."""
     _slots.pop(slot, None)
 
 
-def _keep(error: BaseException) -> int:
-    # Python takes a class to raise on a thread, and calls it; what it calls is this.
+def _raise_later(error: BaseException) -> int:
+    # To raise on another thread, Python takes an exception class and instantiates it there. This
+    # class returns the error instead of an instance of its own.
     def raised(cls: type) -> BaseException:
         _open().bsmamba2_raised()
-        _kept.remove(cls)
+        _pending.remove(cls)
         return error
 
-    kept = type(type(error).__name__, (BaseException,), {"__new__": raised})
-    _kept.append(kept)
-    return id(kept)
+    pending = type(type(error).__name__, (BaseException,), {"__new__": raised})
+    _pending.append(pending)
+    return id(pending)
 
 
 _LATENCY = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_int32, ctypes.c_double)
@@ -149,7 +153,7 @@ _CLOSED = ctypes.CFUNCTYPE(None, ctypes.c_int32)
 
 
 class _Python(ctypes.Structure):
-    """As Bsmamba2Python in native/python.h."""
+    """``Bsmamba2Python`` of native/python.h."""
 
     _fields_ = (
         ("latency_samples", _LATENCY),

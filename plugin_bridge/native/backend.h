@@ -1,4 +1,4 @@
-// What stands behind the plugin: Python in the same process, or the server that DAWs share.
+// What processes the plugin's audio: Python in the same process, or the server that DAWs share.
 #pragma once
 
 #include <cstdint>
@@ -7,36 +7,36 @@
 #include <string>
 
 struct Settings {
-  double gain_db = 0, mix = 1;  // of the stem; 0 is dry, 1 is the stem alone
-  uint32_t stem = 0;            // by its place among the model's outputs
-  bool wait = false;            // block for the answer in offline processing
+  double gain_db = 0, mix = 1;  // gain of the stem; mix 0 is the input, 1 the stem
+  uint32_t stem = 0;            // index into the model's outputs
+  bool wait = false;            // in offline processing, block until the stem arrives
 };
 
 class Backend {
  public:
   virtual ~Backend() = default;
 
-  // None of these three is called on the audio thread, nor while a signal runs but for stop.
-  // The rate of the signals to come, which settles the latency: hosts ask for it before they start.
+  // These three are not called on the audio thread. Only stop is called while a signal runs.
+  // Sets the rate of later signals, which determines the latency: hosts ask for it before start.
   virtual void set_rate(double sample_rate) = 0;
   virtual void start(int channels, int max_samples) = 0;
   virtual void stop() = 0;
 
   virtual uint32_t latency_samples() const = 0;
-  // Fills out with as many samples as came; in and out may be the same.
+  // Writes as many samples as it reads; in and out may be the same.
   virtual void process(const float* const* in, float* const* out, int channels, int samples,
                        const Settings& settings, bool offline) = 0;
-  // What a host keeps in its project; the plugin's own settings are kept beside it.
+  // The backend's part of the state in a host's project; the plugin adds its own settings.
   virtual std::string state() { return {}; }
   virtual void set_state(const std::string&) {}
-  // Whether the host is offered parameters.
+  // Whether the host sees parameters.
   virtual bool has_parameters() const { return true; }
 
-  // Called on a thread of the backend's when the latency will be another after the next start.
+  // Called on one of the backend's threads when the latency will change at the next start.
   std::function<void()> on_latency_changed;
 };
 
-// Python's, if this thread is loading a plugin for Python's Separate; else null.
+// The Python backend, if this thread is loading a plugin for Python's Separate; else null.
 std::unique_ptr<Backend> python_backend();
-// The server's.
+// The server backend.
 std::unique_ptr<Backend> server_backend();

@@ -1,4 +1,4 @@
-// What the library exports: the factory of its one class.
+// The exported functions: a factory with one class.
 
 #include <cstdio>
 
@@ -29,7 +29,7 @@ class TheFactory final : public Factory2 {
     return known ? ok : no_interface;
   }
 
-  // It lives as long as the library.
+  // It is static, so it needs no reference count.
   uint32_t add_ref() override { return 1; }
   uint32_t release() override { return 1; }
 

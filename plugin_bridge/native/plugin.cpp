@@ -1,6 +1,6 @@
 // The effect as a host sees it: one audio bus in, one out, both mono or both stereo.
 //
-// Component and controller are one object. What it does with the audio is its backend's affair.
+// Component and controller are one object. Its backend processes the audio.
 
 #include <algorithm>
 #include <atomic>
@@ -33,13 +33,13 @@ enum { gain_db, mix, stem, wait, parameters_in_all };
 constexpr Parameter parameters[parameters_in_all] = {
     {"Gain", "dB", -60, 20, 0, 0, can_automate},
     {"Mix", "%", 0, 100, 100, 0, can_automate},
-    {"Stem", "", 1, 17, 1, 16, is_list},  // of the model, its residual the last
+    {"Stem", "", 1, 17, 1, 16, is_list},  // the model's outputs; the residual is last
     {"Wait when rendering", "", 0, 1, 0, 1, 0},
 };
 
 double to_plain(int p, double normalised) {
   const Parameter& parameter = parameters[p];
-  // A host's NaN is no number between 0 and 1 either.
+  // Also false for NaN, which a host may send.
   const double value = normalised >= 0 ? std::min(normalised, 1.0) : 0.0;
   const double steps = parameter.steps;
   const double placed = steps ? std::min(steps, std::floor(value * (steps + 1))) / steps : value;
@@ -51,13 +51,13 @@ double to_normalised(int p, double plain) {
   return value >= 0 ? std::min(value, 1.0) : 0.0;
 }
 
-void put(char16_t* place, const char* text) {  // room for 128, ASCII
+void put(char16_t* place, const char* text) {  // room for 128 characters; ASCII
   int i = 0;
   for (; text[i] && i < 127; ++i) place[i] = static_cast<unsigned char>(text[i]);
   place[i] = 0;
 }
 
-// No exception may pass into the host; the only ones there are come of a want of memory.
+// No exception may reach the host. The only possible ones are out-of-memory errors.
 template <typename Work>
 Result guarded(Work work) {
   try {
@@ -156,12 +156,12 @@ class Effect final : public Component, public AudioProcessor, public EditControl
     });
   }
 
-  // The settings, and the backend's own; the controller's are the same.
+  // The parameters and the backend's state. The controller has the same state.
   Result get_state(Stream* stream) override {
     return guarded([&] {
       if (!stream) return invalid;
       std::ostringstream lines;
-      lines.imbue(std::locale::classic());  // hosts set the user's, whose numbers have commas
+      lines.imbue(std::locale::classic());  // hosts may set a locale with decimal commas
       lines.precision(17);
       lines << "bsmamba2 1\n";
       for (const auto& value : values_) lines << value.load() << '\n';
@@ -237,7 +237,7 @@ class Effect final : public Component, public AudioProcessor, public EditControl
       if (!out.samples || out.channels < channels_) return ok;
       const bool has_input = data->input_count > 0 && data->inputs && data->inputs[0].samples &&
                              data->inputs[0].channels >= channels_;
-      if (!has_input)  // a host that feeds nothing feeds silence
+      if (!has_input)  // no input means silence
         for (int c = 0; c < channels_; ++c) std::fill_n(out.samples[c], data->samples, 0.0f);
       float* const* in = has_input ? data->inputs[0].samples : out.samples;
       out.silence = 0;

@@ -2,6 +2,6 @@
 
 #include "vst3.h"
 
-// A new effect with one reference, or null without memory. Its backend is Python's where this thread
-// loads for it, else the server's.
+// Creates an effect with one reference; null if out of memory. It has the Python backend if this
+// thread is loading a plugin for Python's Separate, else the server backend.
 vst3::Component* make_effect();

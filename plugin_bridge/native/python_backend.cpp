@@ -1,8 +1,8 @@
-// The plugin inside Python: a block goes to the SeparationEffect of its slot and comes back.
+// The plugin inside Python: the SeparationEffect of its slot processes each block.
 //
-// Pedalboard calls on threads that Python started, with the lock on the interpreter released.
-// On any other thread (AudioStream's) taking that lock would wait for ever while AudioStream
-// waits for the thread, so there the audio passes dry, with no latency.
+// Pedalboard calls it on threads that Python started, with the interpreter lock released. On any
+// other thread (AudioStream's), taking that lock would deadlock, because AudioStream holds it while
+// it waits for the thread. There the audio passes through unprocessed, with no latency.
 
 #include "python.h"
 
@@ -25,8 +25,8 @@ std::atomic<bool> attached{false};
 Bsmamba2Python python;
 
 thread_local int32_t loading_slot = 0;
-// An exception waits for this thread to be back in Python. No callback runs until then, since it
-// would be interrupted by it.
+// An exception is pending until this thread is back in Python. Until then no callback runs, because
+// the exception would interrupt it.
 thread_local bool raising = false;
 
 struct Slot {
@@ -35,12 +35,12 @@ struct Slot {
 };
 std::mutex slots_mutex;  // never held while Python is called
 std::map<int32_t, Slot> slots;
-std::vector<int32_t> closed;  // that Python has not been told of
+std::vector<int32_t> closed;  // not yet reported to Python
 
-// Calls of Python under way: it does not end before they have.
+// Running calls into Python; Python waits for them before it exits.
 std::atomic<int> calls{0};
 
-// Whether Python can be called, and not end meanwhile.
+// Whether Python can be called. Python does not exit while this object exists.
 class PythonCall {
  public:
   PythonCall() {
@@ -56,33 +56,33 @@ class PythonCall {
   bool possible_;
 };
 
-void keep(void* exception) {
+void raise_in_python(void* exception) {
   raising = true;
   const int lock = python.acquire();
   python.raise_later(python.thread(), exception);
   python.release(lock);
 }
 
-void tell_once_that_live_audio_is_dry() {
-  static std::once_flag told;
-  std::call_once(told, [] {
+void warn_once_about_live_audio() {
+  static std::once_flag once;
+  std::call_once(once, [] {
     std::fputs(
-        "bsmamba2: Separate passes audio dry on threads that Python did not start, such as those "
-        "of AudioStream; run the model in 'bsmamba2 serve' through the plugin itself, "
-        "pedalboard.load_plugin(str(bsmamba2_pedalboard.plugin_path()))\n",
+        "bsmamba2: Separate passes audio through unprocessed on threads that Python did not start, "
+        "such as AudioStream's; for live audio load the plugin itself, whose model runs in "
+        "'bsmamba2 serve': pedalboard.load_plugin(str(bsmamba2_pedalboard.plugin_path()))\n",
         stderr);
   });
 }
 
-int tell_closed(void*) {
-  if (raising) return 0;  // bsmamba2_raised comes back to it
-  std::vector<int32_t> gone;
+int report_closed(void*) {
+  if (raising) return 0;  // bsmamba2_raised calls this again
+  std::vector<int32_t> reported;
   {
     std::lock_guard lock(slots_mutex);
-    gone.swap(closed);
+    reported.swap(closed);
   }
   if (attached)
-    for (const int32_t slot : gone) python.closed(slot);
+    for (const int32_t slot : reported) python.closed(slot);
   return 0;
 }
 
@@ -91,16 +91,16 @@ class PythonBackend : public Backend {
   explicit PythonBackend(int32_t slot) : slot_(slot) {}
 
   ~PythonBackend() override {
-    bool tell = false;
+    bool report = false;
     {
       std::lock_guard lock(slots_mutex);
-      tell = slots[slot_].open && attached;
+      report = slots[slot_].open && attached;
       slots.erase(slot_);
-      if (tell) closed.push_back(slot_);
+      if (report) closed.push_back(slot_);
     }
-    // Later, since the host holds locks for which the thread with Python's own may wait. Where too
-    // much is to be called already, the next instance that goes tells of this one too.
-    if (tell) python.call_later(tell_closed, nullptr);
+    // Python is called later, because the host holds locks that the thread with Python's lock may
+    // be waiting for. If Python's queue is full, the next instance to be destroyed reports this one.
+    if (report) python.call_later(report_closed, nullptr);
   }
 
   void set_rate(double sample_rate) override {
@@ -108,7 +108,7 @@ class PythonBackend : public Backend {
     latency_ = 0;
     if (!is_open()) return;
     const PythonCall call;
-    if (!call) return tell_once_that_live_audio_is_dry();
+    if (!call) return warn_once_about_live_audio();
     if (!raising) latency_ = python.latency_samples(slot_, sample_rate);
   }
 
@@ -127,7 +127,7 @@ class PythonBackend : public Backend {
 
   void process(const float* const* in, float* const* out, int channels, int samples,
                const Settings&, bool) override {
-    if (!is_open()) return silence(out, channels, samples);  // a host that probes
+    if (!is_open()) return silence(out, channels, samples);  // the host is probing the plugin
     const PythonCall call;
     if (!call) {
       for (int c = 0; c < channels; ++c)
@@ -142,7 +142,7 @@ class PythonBackend : public Backend {
     float* const block = started_ ? block_.data() : nullptr;
     if (void* exception = python.process(slot_, block, channels, samples)) {
       failed_ = true;
-      keep(exception);
+      raise_in_python(exception);
       return silence(out, channels, samples);
     }
     for (int c = 0; c < channels; ++c)
@@ -163,11 +163,11 @@ class PythonBackend : public Backend {
 
  private:
   bool is_open() {
-    if (!was_open_) {
+    if (!known_open_) {
       std::lock_guard lock(slots_mutex);
-      was_open_ = slots[slot_].open;
+      known_open_ = slots[slot_].open;
     }
-    return was_open_;
+    return known_open_;
   }
 
   static void silence(float* const* out, int channels, int samples) {
@@ -175,7 +175,7 @@ class PythonBackend : public Backend {
   }
 
   const int32_t slot_;
-  bool was_open_ = false, started_ = false, failed_ = false;
+  bool known_open_ = false, started_ = false, failed_ = false;
   double sample_rate_ = 0;
   uint32_t latency_ = 0;
   std::vector<float> block_;
@@ -201,8 +201,8 @@ EXPORT void bsmamba2_attach(const Bsmamba2Python* functions) {
 
 EXPORT void bsmamba2_detach() {
   attached = false;
-  // A thread that Python no longer lets in is ended where it stands, in the host's midst. So those
-  // that are in Python now come back first, unless one of them never does.
+  // Once Python is exiting, it kills a thread that asks for its lock, here in the middle of the
+  // host's code. Therefore this waits for the threads that are in Python now, for at most 5 s.
   for (int waited_ms = 0; calls && waited_ms < 5000; ++waited_ms)
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
 }
@@ -217,7 +217,7 @@ EXPORT void bsmamba2_open(int32_t slot) {
 
 EXPORT void bsmamba2_raised() {
   raising = false;
-  python.call_later(tell_closed, nullptr);
+  python.call_later(report_closed, nullptr);
 }
 
 EXPORT int32_t bsmamba2_instances() { return instances; }

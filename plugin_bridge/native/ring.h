@@ -1,12 +1,12 @@
-// Samples by their place in time, from one thread to another, without a lock.
+// A buffer that passes samples between two threads, addressed by time, without a lock.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <vector>
 
-// Holds the last capacity() samples of each channel. The sample at time t stands at t modulo the
-// capacity; who reads must know that it is still there.
+// Holds the last capacity() samples of each channel. The sample at time t is stored at t modulo the
+// capacity; the reader must make sure that it has not been overwritten.
 class Ring {
  public:
   void resize(int channels, int64_t least) {

@@ -1,20 +1,20 @@
-// The plugin in a DAW: samples go to 'bsmamba2 serve' and come back as a stem.
+// The plugin in a DAW: it sends samples to 'bsmamba2 serve' and receives a stem.
 //
-//     audio thread ── input ring ──► this thread ── socket ──► server
-//     audio thread ◄── wet ring ──── this thread ◄── socket ── server
+//     audio thread ── input ring ──► socket thread ── socket ──► server
+//     audio thread ◄── wet ring ──── socket thread ◄── socket ── server
 //
-// The rings hold samples by their place in time, so an answer is used if it is there when its time
-// has come, and else the input, delayed by the same latency, passes dry. The level of the stem
-// follows the supply: it falls as the answer runs dry, and rises as it comes back, without a step.
-// The audio thread neither locks, allocates nor asks the operating system for anything, but where
-// the user has told it to wait for the answer in offline processing.
+// The rings are addressed by time. A sample of the stem is used if it has arrived by the time it is
+// due; otherwise the input passes through unprocessed, with the same latency. The level of the stem
+// follows the number of samples in store, so it fades out when they run out and fades in when they
+// return. The audio thread takes no lock, allocates nothing and makes no system call, except when
+// the user has switched on waiting for the stem in offline processing.
 //
-// On the socket, little-endian, audio planar float32:
+// The protocol of the socket, little-endian, audio planar float32:
 //
-//     hello     "bsm2", version u32, sample rate f64, channels u32, 0 u32, token 32 bytes
-//     welcome   "bsm2", refused u32, latency in samples u32, outputs u32
-//     to        output u32, samples u32, audio …
-//     back      samples u32, audio …                          as many in all, in their order
+//     hello      "bsm2", version u32, sample rate f64, channels u32, 0 u32, token 32 bytes
+//     welcome    "bsm2", refused u32, latency in samples u32, outputs u32
+//     request    output u32, samples u32, audio …
+//     response   samples u32, audio …        in total as many samples as requested, in order
 
 #include <algorithm>
 #include <chrono>
@@ -34,13 +34,14 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 constexpr uint32_t version = 1;
-constexpr int fade = 256;             // samples in which the stem comes and goes
+constexpr int fade = 256;             // samples in which the stem fades in or out
 constexpr uint32_t max_latency = 1 << 24;
-constexpr int max_block = 8192;       // samples of one message
-// In offline processing: with a chunk of a slow machine's, with a server that loads its model, and
-// with nobody.
-constexpr auto patience = std::chrono::minutes(5), patience_of_a_start = std::chrono::minutes(2);
-constexpr auto no_patience = std::chrono::minutes(0);
+constexpr int max_block = 8192;       // the most samples in one message
+// How long offline processing waits: for a chunk on a slow machine, for a server that is loading
+// its model, and without a server.
+constexpr auto response_timeout = std::chrono::minutes(5);
+constexpr auto startup_timeout = std::chrono::minutes(2);
+constexpr auto no_server_timeout = std::chrono::minutes(0);
 
 struct Hello {
   char magic[4];
@@ -63,18 +64,18 @@ class ServerBackend : public Backend {
 
   void set_rate(double sample_rate) override {
     sample_rate_ = sample_rate;
-    latency_ = latency_of_the_last_server();
+    latency_ = last_server_latency();
   }
 
   void start(int channels, int max_samples) override {
     stop();
     channels_ = channels;
-    // A server that runs answers at once; any other takes a while to come.
+    // A running server answers immediately; otherwise one is launched, which takes a while.
     if (!connect(milliseconds(1000))) starting_ = launch_server();
     const int64_t least = int64_t(latency_) + 4 * int64_t(max_samples) + 4 * max_block;
     input_.resize(channels, least);
     wet_.resize(channels, least);
-    position_ = came_ = done_ = from_ = upto_ = 0;
+    position_ = input_end_ = output_end_ = stem_begin_ = stem_end_ = 0;
     level_ = 0;
     gave_up_ = false;
     sent_ = 0;
@@ -82,7 +83,7 @@ class ServerBackend : public Backend {
     thread_ = std::thread([this] {
       try {
         run();
-      } catch (...) {  // out of memory, or of threads: the input passes dry until the next start
+      } catch (...) {  // out of memory or threads: the input passes through until the next start
         drop();
       }
     });
@@ -91,10 +92,10 @@ class ServerBackend : public Backend {
   void stop() override {
     running_ = false;
     if (thread_.joinable()) thread_.join();
-    if (teller_.get_id() == std::this_thread::get_id())
-      teller_.detach();  // the host restarts the plugin from within the notice
-    else if (teller_.joinable())
-      teller_.join();
+    if (notifier_.get_id() == std::this_thread::get_id())
+      notifier_.detach();  // the host is calling stop from within on_latency_changed
+    else if (notifier_.joinable())
+      notifier_.join();
     socket_.close();
     connected_ = false;
   }
@@ -115,19 +116,19 @@ class ServerBackend : public Backend {
              const Settings& settings, bool waits) {
     for (int c = 0; c < channels; ++c)
       for (int i = 0; i < samples; ++i) input_.put(c, position_ + i, in[c][start + i]);
-    const int64_t time = position_ - int64_t(latency_);  // of the first sample of the output
+    const int64_t time = position_ - int64_t(latency_);  // of the first output sample
     position_ += samples;
-    came_.store(position_, std::memory_order_release);
+    input_end_.store(position_, std::memory_order_release);
     if (waits) wait_for(time + samples + fade);
 
-    const int64_t from = from_.load(std::memory_order_acquire);
-    const int64_t upto = upto_.load(std::memory_order_acquire);
+    const int64_t begin = stem_begin_.load(std::memory_order_acquire);
+    const int64_t end = stem_end_.load(std::memory_order_acquire);
     const float gain = float(std::pow(10.0, settings.gain_db / 20)), mix = float(settings.mix);
     const float gain_step = (gain - gain_) / samples, mix_step = (mix - mix_) / samples;
     for (int i = 0; i < samples; ++i) {
       const int64_t now = time + i;
-      // Before the signal has begun the level rises already, for what is there of its start.
-      const int64_t supply = std::max<int64_t>(now, 0) >= from ? std::max<int64_t>(0, upto - now) : 0;
+      // Before time 0 the level already rises if the start of the stem has arrived.
+      const int64_t supply = std::max<int64_t>(now, 0) >= begin ? std::max<int64_t>(0, end - now) : 0;
       level_ = std::min(level_ + 1.0f / fade, std::min(1.0f, float(supply) / fade));
       gain_ += gain_step;
       mix_ += mix_step;
@@ -139,37 +140,39 @@ class ServerBackend : public Backend {
     }
     gain_ = gain;
     mix_ = mix;
-    done_.store(time + samples, std::memory_order_release);
+    output_end_.store(time + samples, std::memory_order_release);
   }
 
-  // Only where the user asked for it, and the host does not play.
+  // Called only in offline processing, and only if the user has switched it on.
   void wait_for(int64_t time) {
-    // What has not been sent yet cannot be asked for.
-    const int64_t least = std::min(time, came_ - int64_t(promised_) + 2 * fade);
+    // It cannot wait for samples that have not been sent yet.
+    const int64_t least = std::min(time, input_end_ - int64_t(server_latency_) + 2 * fade);
     auto since = Clock::now();
-    int64_t seen = upto_;
-    while (!gave_up_ && upto_.load(std::memory_order_acquire) < least) {
-      const auto limit = connected_ ? patience : starting_ ? patience_of_a_start : no_patience;
+    int64_t seen = stem_end_;
+    while (!gave_up_ && stem_end_.load(std::memory_order_acquire) < least) {
+      const auto limit = connected_  ? response_timeout
+                         : starting_ ? startup_timeout
+                                     : no_server_timeout;
       if (Clock::now() - since > limit) break;
       std::this_thread::sleep_for(milliseconds(1));
-      if (upto_ != seen) since = Clock::now();
-      seen = upto_;
+      if (stem_end_ != seen) since = Clock::now();
+      seen = stem_end_;
     }
-    gave_up_ = upto_ < least;  // once, not at every block
+    gave_up_ = stem_end_ < least;  // so that later blocks do not wait again
   }
 
-  // What follows runs on the thread of the socket.
+  // The functions below run on the socket thread.
 
   void run() {
     auto next_try = Clock::now();
-    if (connected_) take_up();
+    if (connected_) accept_server();
     while (running_) {
       if (connected_) {
         if (!exchange()) drop();
       } else if (Clock::now() < next_try) {
         std::this_thread::sleep_for(milliseconds(5));
       } else if (connect(milliseconds(2000))) {
-        next_try = Clock::now() + milliseconds(take_up() ? 500 : 5000);
+        next_try = Clock::now() + milliseconds(accept_server() ? 500 : 5000);
       } else {
         starting_ = launch_server();
         next_try = Clock::now() + milliseconds(500);
@@ -177,12 +180,12 @@ class ServerBackend : public Backend {
     }
   }
 
-  // False where the answers would come later than the host was told: they are of no use until it
-  // has started this anew.
-  bool take_up() {
+  // Returns false if responses would be later than the latency that the host knows. They are
+  // useless until the host has restarted the plugin.
+  bool accept_server() {
     starting_ = false;
-    tell_host();
-    if (promised_ > latency_) {
+    notify_host();
+    if (server_latency_ > latency_) {
       drop();
       return false;
     }
@@ -190,17 +193,17 @@ class ServerBackend : public Backend {
     return true;
   }
 
-  bool connect(milliseconds patience) {
+  bool connect(milliseconds timeout) {
     Hello hello{{'b', 's', 'm', '2'}, version, sample_rate_, uint32_t(channels_), 0, {}};
     Welcome welcome;
     if (!socket_.open(hello.token)) return false;
-    const auto deadline = Clock::now() + patience;
+    const auto deadline = Clock::now() + timeout;
     connected_ = socket_.send(&hello, sizeof hello) == sizeof hello &&
                  receive_all(&welcome, sizeof welcome, deadline) &&
                  !std::memcmp(welcome.magic, hello.magic, sizeof hello.magic) &&
                  welcome.refused == 0 && welcome.latency <= max_latency;
     if (connected_)
-      promised_ = welcome.latency;
+      server_latency_ = welcome.latency;
     else
       socket_.close();
     return connected_;
@@ -210,36 +213,38 @@ class ServerBackend : public Backend {
     for (size_t got = 0; got < size;) {
       if (Clock::now() >= deadline) return false;
       socket_.wait(false, 5);
-      const long came = socket_.receive(static_cast<char*>(bytes) + got, size - got);
-      if (came < 0) return false;
-      got += came;
+      const long count = socket_.receive(static_cast<char*>(bytes) + got, size - got);
+      if (count < 0) return false;
+      got += count;
     }
     return true;
   }
 
-  // The answer begins with what comes from now on; or, where the host waits, with what it still
-  // has to put out.
+  // The responses start with the input from now on or, if the host waits, with the samples that it
+  // has not output yet.
   void begin() {
-    const int64_t now = came_.load(std::memory_order_acquire);
-    sent_ = waits_ ? std::max<int64_t>(0, done_) : now;
+    const int64_t now = input_end_.load(std::memory_order_acquire);
+    sent_ = waits_ ? std::max<int64_t>(0, output_end_) : now;
     received_ = sent_;
-    from_.store(sent_, std::memory_order_release);
-    upto_.store(sent_, std::memory_order_release);
+    stem_begin_.store(sent_, std::memory_order_release);
+    stem_end_.store(sent_, std::memory_order_release);
     outgoing_.clear();
     incoming_.clear();
-    gone_ = 0;
+    outgoing_sent_ = 0;
   }
 
-  // A thread of its own, since the host may stop this one in answer. For the same reason this one
-  // does not wait for a notice that the host is still at: the next try tells.
-  void tell_host() {
-    if (promised_ == latency_ || told_ == promised_ || !on_latency_changed || *telling_) return;
-    told_ = promised_;
-    if (teller_.joinable()) teller_.join();
-    *telling_ = true;
-    teller_ = std::thread([tell = on_latency_changed, telling = telling_] {
-      tell();
-      *telling = false;
+  // Notifies the host on a separate thread, because the host may stop the socket thread in
+  // response. For the same reason the socket thread does not wait for a notification that is still
+  // running: the next attempt notifies.
+  void notify_host() {
+    if (server_latency_ == latency_ || notified_latency_ == server_latency_) return;
+    if (!on_latency_changed || *notifying_) return;
+    notified_latency_ = server_latency_;
+    if (notifier_.joinable()) notifier_.join();
+    *notifying_ = true;
+    notifier_ = std::thread([notify = on_latency_changed, notifying = notifying_] {
+      notify();
+      *notifying = false;
     });
   }
 
@@ -248,30 +253,32 @@ class ServerBackend : public Backend {
     connected_ = false;
   }
 
-  // One turn of sending and receiving; false where the connection is of no more use.
+  // Sends and receives once; returns false if the connection is no longer usable.
   bool exchange() {
-    if (gone_ == outgoing_.size() && !next_message()) return false;
-    const bool to_write = gone_ < outgoing_.size();
+    if (outgoing_sent_ == outgoing_.size() && !next_message()) return false;
+    const bool to_write = outgoing_sent_ < outgoing_.size();
     socket_.wait(to_write, 2);
     if (to_write) {
-      const long went = socket_.send(outgoing_.data() + gone_, outgoing_.size() - gone_);
-      if (went < 0) return false;
-      gone_ += went;
+      const size_t left = outgoing_.size() - outgoing_sent_;
+      const long sent = socket_.send(outgoing_.data() + outgoing_sent_, left);
+      if (sent < 0) return false;
+      outgoing_sent_ += sent;
     }
     char buffer[16384];
-    const long came = socket_.receive(buffer, sizeof buffer);
-    if (came < 0) return false;
-    incoming_.insert(incoming_.end(), buffer, buffer + came);
-    return take_answers();
+    const long received = socket_.receive(buffer, sizeof buffer);
+    if (received < 0) return false;
+    incoming_.insert(incoming_.end(), buffer, buffer + received);
+    return take_responses();
   }
 
-  // False where the server is too slow: then there is no use in what it still has to do.
+  // Returns false if the server is too slow: then its pending responses are useless.
   bool next_message() {
-    const int64_t came = came_.load(std::memory_order_acquire);
-    const int64_t late = done_.load(std::memory_order_acquire) - upto_ - int64_t(sample_rate_);
-    if (came - sent_ > input_.capacity() - 2 * max_block || (late > 0 && sent_ > from_))
+    const int64_t end = input_end_.load(std::memory_order_acquire);
+    const int64_t output_end = output_end_.load(std::memory_order_acquire);
+    const int64_t late = output_end - stem_end_ - int64_t(sample_rate_);
+    if (end - sent_ > input_.capacity() - 2 * max_block || (late > 0 && sent_ > stem_begin_))
       return false;
-    const int samples = int(std::min<int64_t>(max_block, came - sent_));
+    const int samples = int(std::min<int64_t>(max_block, end - sent_));
     if (!samples) return true;
     const uint32_t head[2] = {stem_.load(std::memory_order_relaxed), uint32_t(samples)};
     outgoing_.resize(sizeof head + sizeof(float) * channels_ * samples);
@@ -280,21 +287,21 @@ class ServerBackend : public Backend {
     for (int c = 0; c < channels_; ++c)
       for (int i = 0; i < samples; ++i, place += sizeof(float)) {
         const float sample = input_.get(c, sent_ + i);
-        // One bad sample of another plugin's must not end the stream.
+        // One bad sample from another plugin must not end the stream.
         const float finite = std::isfinite(sample) ? sample : 0.0f;
         std::memcpy(place, &finite, sizeof finite);
       }
     sent_ += samples;
-    gone_ = 0;
+    outgoing_sent_ = 0;
     return true;
   }
 
-  // False where what came is no answer.
-  bool take_answers() {
+  // Returns false if the received bytes are not a response.
+  bool take_responses() {
     size_t at = 0;
     for (uint32_t samples; incoming_.size() - at >= sizeof samples;) {
       std::memcpy(&samples, incoming_.data() + at, sizeof samples);
-      if (int64_t(samples) > sent_ - received_) return false;  // bounds what is kept here, too
+      if (int64_t(samples) > sent_ - received_) return false;  // this also bounds incoming_
       const size_t size = sizeof samples + sizeof(float) * channels_ * samples;
       if (incoming_.size() - at < size) break;
       const char* place = incoming_.data() + at + sizeof samples;
@@ -305,15 +312,15 @@ class ServerBackend : public Backend {
           wet_.put(c, received_ + i, std::isfinite(sample) ? sample : 0.0f);
         }
       received_ += samples;
-      upto_.store(received_, std::memory_order_release);
+      stem_end_.store(received_, std::memory_order_release);
       at += size;
     }
     incoming_.erase(incoming_.begin(), incoming_.begin() + at);
     return true;
   }
 
-  // It says how long its answers take in a file, which stays when it ends.
-  uint32_t latency_of_the_last_server() const {
+  // A server writes its latency to a file, which it leaves in place when it stops.
+  uint32_t last_server_latency() const {
     const std::string text = read_own_file(server_folder() + "/latency_ms", 40);
     const double samples = std::ceil(std::atof(text.c_str()) * sample_rate_ / 1000);
     return samples > 0 && samples <= max_latency ? uint32_t(samples) : 0;
@@ -321,30 +328,30 @@ class ServerBackend : public Backend {
 
   double sample_rate_ = 44100;
   int channels_ = 2;
-  uint32_t latency_ = 0;                // told to the host
-  std::atomic<uint32_t> promised_{0};   // by the server
+  uint32_t latency_ = 0;                // reported to the host
+  std::atomic<uint32_t> server_latency_{0};   // reported by the server
 
   Ring input_, wet_;
   // Times, in samples since start.
-  std::atomic<int64_t> came_{0};   // end of the input
-  std::atomic<int64_t> done_{0};   // end of the output
-  std::atomic<int64_t> from_{0}, upto_{0};  // of the answers
+  std::atomic<int64_t> input_end_{0};   // end of the input
+  std::atomic<int64_t> output_end_{0};   // end of the output
+  std::atomic<int64_t> stem_begin_{0}, stem_end_{0};  // start and end of the responses
 
-  int64_t position_ = 0;  // the audio thread's own
+  int64_t position_ = 0;  // used only by the audio thread, as are the next two lines
   float level_ = 0, gain_ = 1, mix_ = 1;
   bool gave_up_ = false;
 
   std::atomic<uint32_t> stem_{0};
   std::atomic<bool> running_{false}, connected_{false}, waits_{false};
-  std::atomic<bool> starting_{false};  // a server that we have launched
-  std::thread thread_, teller_;
-  // Whether a notice is under way; it may outlive this.
-  const std::shared_ptr<std::atomic<bool>> telling_ = std::make_shared<std::atomic<bool>>(false);
-  uint32_t told_ = 0;
+  std::atomic<bool> starting_{false};  // a server that this plugin has launched
+  std::thread thread_, notifier_;
+  // Whether a notification is running; it may outlive this object.
+  const std::shared_ptr<std::atomic<bool>> notifying_ = std::make_shared<std::atomic<bool>>(false);
+  uint32_t notified_latency_ = 0;
   Socket socket_;
   int64_t sent_ = 0, received_ = 0;
   std::vector<char> outgoing_, incoming_;
-  size_t gone_ = 0;
+  size_t outgoing_sent_ = 0;
 };
 
 }  // namespace

@@ -88,7 +88,7 @@ bool run_start_command() {
                                  environ);
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&files);
-  // The command goes to the background by itself, so this wait is short.
+  // The command detaches itself, so this wait is short.
   if (!failed) waitpid(child, nullptr, 0);
   return !failed;
 }
@@ -151,18 +151,18 @@ void Socket::wait(bool to_write, int milliseconds) {
 
 long Socket::send(const void* bytes, size_t size) {
 #ifdef MSG_NOSIGNAL
-  const ssize_t went = ::send(handle_, bytes, size, MSG_NOSIGNAL);
+  const ssize_t sent = ::send(handle_, bytes, size, MSG_NOSIGNAL);
 #else
-  const ssize_t went = ::send(handle_, bytes, size, 0);
+  const ssize_t sent = ::send(handle_, bytes, size, 0);
 #endif
-  if (went >= 0) return went;
+  if (sent >= 0) return sent;
   return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -1;
 }
 
 long Socket::receive(void* bytes, size_t size) {
-  const ssize_t came = recv(handle_, bytes, size, 0);
-  if (came > 0) return came;
-  if (came == 0) return -1;  // the server has closed
+  const ssize_t received = recv(handle_, bytes, size, 0);
+  if (received > 0) return received;
+  if (received == 0) return -1;  // the server closed the connection
   return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -1;
 }
 

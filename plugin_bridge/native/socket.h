@@ -1,10 +1,10 @@
-// All that the server's backend asks of the operating system.
+// The operating system's part of the server backend.
 #pragma once
 
 #include <cstddef>
 #include <string>
 
-// A connection to this user's 'bsmamba2 serve'. No call blocks but wait().
+// A connection to this user's 'bsmamba2 serve'. Only wait() blocks.
 class Socket {
  public:
   Socket() = default;
@@ -12,15 +12,15 @@ class Socket {
   Socket& operator=(const Socket&) = delete;
   ~Socket() { close(); }
 
-  // Connects, if the server is there, and the folder, the token and the server are this user's own.
-  // Puts the token's 32 bytes.
+  // Connects if the server is running, and the folder, the token and the server belong to this
+  // user. Writes the token's 32 bytes.
   bool open(unsigned char token[32]);
   void close();
   bool is_open() const { return handle_ >= 0; }
 
-  // Up to so many milliseconds, until there is something to read, or room to write if asked.
+  // Waits until there is something to read or, with to_write, room to write.
   void wait(bool to_write, int milliseconds);
-  // The bytes that went, 0 where it would block, or -1 where the connection is lost.
+  // Both return the number of bytes, 0 if they would block, or -1 if the connection is lost.
   long send(const void* bytes, size_t size);
   long receive(void* bytes, size_t size);
 
@@ -28,10 +28,10 @@ class Socket {
   int handle_ = -1;
 };
 
-// Where the server's socket and token are, and what it says of itself.
+// The folder of the server's socket, token and latency.
 std::string server_folder();
-// A small text file of the server's folder; empty where it is missing, too large or not the user's.
+// Reads a small text file; returns an empty text if it is missing, too large or not this user's.
 std::string read_own_file(const std::string& path, size_t limit);
-// Starts the command that stands in the plugin's bundle, one argument a line, as 'bsmamba2 plugin
-// install' put it there; every 30 s at most, for all instances. False where there is none.
+// Starts the command that 'bsmamba2 plugin install' wrote into the plugin's bundle, one argument a
+// line; at most every 30 s for all instances together. Returns false if there is no command.
 bool launch_server();

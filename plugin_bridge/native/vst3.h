@@ -1,8 +1,8 @@
-// The part of the VST3 binary interface that an audio effect needs, declared anew.
+// The part of the VST3 binary interface that an audio effect needs, declared without the SDK.
 //
-// A host asks for an interface by its id and calls it through a table of functions, so what binds
-// is the order of the methods and the layout of the structures, not their names. The layout is the
-// platform's own on 64 bits. Nothing here throws.
+// A host asks for an interface by its id and calls it through a table of functions, so the order
+// of the methods and the layout of the structures are binding, and the names are not. The layout is
+// the platform's 64-bit default. Nothing here throws.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ using Result = int32_t;
 constexpr Result ok = 0, no_interface = -1, no = 1, invalid = 2, not_implemented = 3,
                  out_of_memory = 6;
 
-// 16 bytes: four words of 32 bits, each with its highest byte first.
+// 16 bytes: four 32-bit words, each big-endian.
 struct Id {
   uint8_t bytes[16];
 

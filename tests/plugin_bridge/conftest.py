@@ -1,14 +1,19 @@
-"""Engines that stand in for a network, and what goes through them.
+"""Engines that replace a network, and audio for them.
 
-Pedalboard's own plugins are the reference here; no ONNX Runtime is imported but where a test says
-that it runs a model.
+Pedalboard's own plugins are the reference in these tests. Only tests that run a real model import
+ONNX Runtime.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
+from bsmamba2.audio.array import Audio
 from bsmamba2_pedalboard import SeparationEffect
 from support import vst3_host as host
 from support.engines import StubEngine
@@ -17,32 +22,28 @@ from support.engines import StubEngine
 class GainEngine(StubEngine):
     """One stem, the mixture times a factor."""
 
-    def __init__(self, factor=1.0, **changes):
+    def __init__(self, factor: float = 1.0, **changes: Any) -> None:
         super().__init__(lambda chunk: np.float32(factor) * chunk[np.newaxis], **changes)
-
-    @property
-    def runs(self):
-        return len(self.lengths)
 
 
 @pytest.fixture(scope="session")
-def engine():
-    """``engine(0.5)``: makes a :class:`GainEngine`."""
+def engine() -> type[GainEngine]:
+    """Creates engines: ``engine(0.5)`` halves the mixture."""
     return GainEngine
 
 
 @pytest.fixture(scope="session")
-def effect():
-    """``effect(0.5, stem="instrumental")``: an effect on an engine of its own."""
+def effect() -> Callable[..., SeparationEffect]:
+    """Creates effects with separate engines: ``effect(0.5, stem="instrumental")``."""
     return lambda factor=1.0, **options: SeparationEffect(GainEngine(factor), **options)
 
 
 @pytest.fixture
-def opened(monkeypatch):
-    """Lets ``model="half.onnx"`` open an engine that halves; returns what was opened, in order."""
-    opened = []
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Opens an engine that halves for any model; returns each opened (model, device), in order."""
+    opened: list[tuple[str, str]] = []
 
-    def open_engine(model, device, **options):
+    def open_engine(model: str, device: str, **options: Any) -> GainEngine:
         opened.append((model, device))
         return GainEngine(0.5, name=str(model))
 
@@ -51,18 +52,18 @@ def opened(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def noise():
-    """``noise(2, 100)``: float32 of that shape within ±0.5, the same every time."""
+def noise() -> Callable[..., Audio]:
+    """Returns the same float32 noise within ±0.5 for a shape: ``noise(2, 100)``."""
 
-    def make(*shape):
+    def make(*shape: int) -> Audio:
         return np.random.default_rng(0).uniform(-0.5, 0.5, shape).astype(np.float32)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    """The path of a checkpoint that any bsmamba2 with an ONNX Runtime can run."""
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The path of a tiny checkpoint with random weights, for ONNX Runtime."""
     pytest.importorskip("onnxruntime")
     from safetensors.numpy import save_file
 
@@ -80,8 +81,8 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Where the server is to be; short, as the path of a socket must be."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The server's folder; its path is short, because a socket's path must be."""
     path = tmp_path / "s"
     path.mkdir(mode=0o700)
     monkeypatch.setenv("BSMAMBA2_SERVE_DIR", str(path))
@@ -89,7 +90,7 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def plugin(folder):
+def plugin(folder: Path) -> Iterator[host.Plugin]:
     plugin = host.Plugin(host.bundle())
     yield plugin
     plugin.close()

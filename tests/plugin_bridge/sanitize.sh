@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# The VST3 under the address, undefined-behaviour and thread sanitizers, in our own host.
-# Python itself is not instrumented, so only the plugin's own accesses are watched.
+# Tests the VST3 in our own host with the address, undefined-behaviour and thread sanitizers.
+# Python is not instrumented, so they only check the plugin's own memory accesses.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 for sanitizer in address,undefined thread; do
   build=$(mktemp -d)
   cmake -S . -B "$build" -DBSMAMBA2_SANITIZE=$sanitizer -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
   cmake --build "$build" --target bsmamba2_vst3 >/dev/null
-  inside="$build/bsmamba2.vst3/Contents/$(uname -m)-linux"
-  mkdir -p "$inside"
-  cp "$build/plugin_bridge/native/bsmamba2.so" "$inside"
+  machine_folder="$build/bsmamba2.vst3/Contents/$(uname -m)-linux"
+  mkdir -p "$machine_folder"
+  cp "$build/plugin_bridge/native/bsmamba2.so" "$machine_folder"
   case $sanitizer in
     address*) runtime=$(g++ -print-file-name=libasan.so) ;;
     thread) runtime=$(g++ -print-file-name=libtsan.so) ;;

@@ -1,8 +1,12 @@
-"""Our effects beside Pedalboard's Gain on one grid: shapes, types, errors, and where time runs."""
+"""Our effects and Pedalboard's Gain on the same inputs: shapes, types, errors and layouts."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -10,7 +14,10 @@ from pedalboard import Gain, LowpassFilter, Pedalboard
 from pedalboard_native._internal import AddLatency
 
 from bsmamba2 import AudioError
-from bsmamba2_pedalboard import Board, Separate
+from bsmamba2.audio.array import Audio
+from bsmamba2_pedalboard import Board, Separate, SeparationEffect
+from bsmamba2_pedalboard.contract import Effect
+from support.engines import StubEngine
 
 RATES = [8000, 11025, 22050, 44100, 48000, 96000, 192000]
 SIZES = [1, 7, 500, 8192, 1, 100_000, 64]
@@ -25,8 +32,8 @@ IMPOSSIBLE = [(), (2, 3, 4), (1, 1, 5), (3, 3), (0, 0)]
 DTYPES = ["f2", "f4", "f8", ">f4", "i2", "i4", "u1", "?", "c8", "O", "S4", "longdouble"]
 
 
-def outcome(effect, *arguments):
-    """What a call gives, in the words of the contract; of an error, Pedalboard's type of it."""
+def outcome(effect: Callable[..., Any], *arguments: Any) -> Any:
+    """Returns the output's shape, type and memory order, or the built-in type of the error."""
     try:
         output = effect(*arguments)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -35,8 +42,8 @@ def outcome(effect, *arguments):
 
 
 @pytest.fixture(params=["SeparationEffect", "Board", "empty Board", "nested Board"])
-def ours(request, effect):
-    kinds = {
+def ours(request: pytest.FixtureRequest, effect: Callable[..., SeparationEffect]) -> Effect:
+    kinds: dict[str, Callable[[], Effect]] = {
         "SeparationEffect": effect,
         "Board": lambda: Board([Gain(6), effect(), Gain(-6)]),
         "empty Board": Board,
@@ -47,35 +54,48 @@ def ours(request, effect):
 
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("shape", SHAPES + IMPOSSIBLE)
-def test_shapes_and_errors_are_pedalboard_s(ours, noise, shape, rate):
+def test_shapes_and_errors_equal_pedalboards(
+    ours: Effect, noise: Callable[..., Audio], shape: tuple[int, ...], rate: int
+) -> None:
     assert outcome(ours, noise(*shape), rate) == outcome(Gain(0), noise(*shape), rate)
 
 
 @pytest.fixture(scope="module")
-def native(engine):
+def native(engine: Callable[..., StubEngine]) -> Separate:
     return Separate(engine())
 
 
 @pytest.mark.parametrize(("rate", "size"), [*zip(RATES, SIZES, strict=True)])
-def test_the_native_plugin_keeps_to_the_same_grid(native, noise, rate, size):
-    for shape in SHAPES[:-2] + IMPOSSIBLE:  # it has no six channels
+def test_native_plugin_has_the_same_shapes_and_errors(
+    native: Separate, noise: Callable[..., Audio], rate: Any, size: Any
+) -> None:
+    for shape in SHAPES[:-2] + IMPOSSIBLE:  # it does not accept six channels
         native.reset()
         audio = noise(*shape)
         assert outcome(native, audio, rate, size) == outcome(Gain(0), audio, rate, size), shape
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_types_of_samples_are_a_gain_s_for_the_native_plugin_too(native, dtype):
+def test_native_plugin_accepts_the_sample_types_that_gain_accepts(
+    native: Separate, dtype: str
+) -> None:
     audio = np.zeros((2, 99)).astype(dtype)
     assert outcome(native, audio, 44100) == outcome(Gain(0), audio, 44100)
 
 
 @pytest.mark.parametrize("shape", [(700,), (1, 700), (2, 700), (700, 2)])
 @pytest.mark.parametrize("rate", RATES)
-def test_parts_come_as_from_a_native_plugin_that_is_as_late(native, effect, noise, shape, rate):
-    for ours in (effect(), native):
+def test_stream_output_sizes_equal_a_native_plugins_with_the_same_latency(
+    native: Separate,
+    effect: Callable[..., SeparationEffect],
+    noise: Callable[..., Audio],
+    shape: tuple[int, ...],
+    rate: Any,
+) -> None:
+    effects: list[Any] = [effect(), native]
+    for ours in effects:
         ours.reset()
-        latency = getattr(ours, "effect", ours).latency_at(rate)
+        latency: int = getattr(ours, "effect", ours).latency_at(rate)
         late, audio = AddLatency(latency), noise(*shape)
         for size in [500] * (latency // 700 + 3):
             given = (audio, rate, size, False)
@@ -83,47 +103,57 @@ def test_parts_come_as_from_a_native_plugin_that_is_as_late(native, effect, nois
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_types_of_samples_are_pedalboard_s(ours, dtype):
+def test_sample_types_equal_pedalboards(ours: Effect, dtype: str) -> None:
     audio = np.zeros((2, 99)).astype(dtype)
     assert outcome(ours, audio, 44100) == outcome(Gain(0), audio, 44100)
 
 
 @pytest.mark.parametrize("audio", [[0.1, 0.2], None, 1.0, "song.wav"])
-def test_what_is_no_array_is_a_type_error(ours, audio):
+def test_non_array_is_a_type_error(ours: Effect, audio: Any) -> None:
     assert outcome(ours, audio, 44100) is outcome(Gain(0), audio, 44100) is TypeError
 
 
 @pytest.mark.parametrize("rate", ["44100", None, np.float32(44100), np.int64(44100), 44100.0])
-def test_types_of_rates_are_pedalboard_s(ours, noise, rate):
+def test_sample_rate_types_equal_pedalboards(
+    ours: Effect, noise: Callable[..., Audio], rate: Any
+) -> None:
     assert outcome(ours, noise(2, 99), rate) == outcome(Gain(0), noise(2, 99), rate)
 
 
 @pytest.mark.parametrize("size", [1, 7, np.int64(64), 8192, 100_000, 1.5, "64", None])
-def test_types_of_buffer_sizes_are_pedalboard_s(ours, noise, size):
+def test_buffer_size_types_equal_pedalboards(
+    ours: Effect, noise: Callable[..., Audio], size: Any
+) -> None:
     assert outcome(ours, noise(2, 99), 44100, size) == outcome(Gain(0), noise(2, 99), 44100, size)
 
 
 @pytest.mark.parametrize("size", [0, -1])
-def test_a_buffer_of_nothing_is_refused_where_a_native_plugin_would_hang(ours, noise, size):
+def test_buffer_size_below_one_is_refused_instead_of_hanging(
+    ours: Effect, noise: Callable[..., Audio], size: int
+) -> None:
     with pytest.raises(ValueError, match="buffer_size must be 1 sample or more"):
         ours(noise(2, 99), 44100, size)
 
 
 @given(size=st.integers(1, 100_000), samples=st.integers(0, 300))
-def test_the_buffer_size_makes_no_difference(effect, noise, size, samples):
+def test_output_does_not_depend_on_buffer_size(
+    effect: Callable[..., SeparationEffect], noise: Callable[..., Audio], size: Any, samples: int
+) -> None:
     board = Board([LowpassFilter(2000), effect(0.5)])
     audio = noise(2, samples + 3)
     np.testing.assert_allclose(board(audio, 44100, size), board(audio, 44100), rtol=0, atol=1e-6)
 
 
-def test_arguments_have_pedalboard_s_names(ours, noise):
+def test_argument_names_equal_pedalboards(ours: Effect, noise: Callable[..., Audio]) -> None:
     audio = noise(2, 99)
     named = ours.process(input_array=audio, sample_rate=44100, buffer_size=64, reset=True)
     np.testing.assert_array_equal(named, ours(audio, 44100, 64, True))
 
 
 @pytest.mark.parametrize("shape", [(99,), (2, 99), (99, 2), (1, 99)])
-def test_the_input_is_neither_changed_nor_handed_back(ours, noise, shape):
+def test_input_is_not_changed_or_returned(
+    ours: Effect, noise: Callable[..., Audio], shape: tuple[int, ...]
+) -> None:
     audio = noise(*shape)
     output = ours(audio, 44100)
     output[:] = 9
@@ -133,7 +163,9 @@ def test_the_input_is_neither_changed_nor_handed_back(ours, noise, shape):
 @pytest.mark.parametrize(
     "view", [lambda a: a[:, ::2], lambda a: a[::-1], lambda a: a.T, np.asfortranarray]
 )
-def test_views_of_any_strides_are_read_aright(ours, noise, view):
+def test_views_with_any_strides_are_read_correctly(
+    ours: Effect, noise: Callable[..., Audio], view: Callable[[Audio], Audio]
+) -> None:
     audio = view(noise(2, 200))
     audio.flags.writeable = False
     np.testing.assert_allclose(ours(audio, 44100), audio, rtol=0, atol=1e-6)
@@ -148,24 +180,27 @@ shapes = st.one_of(
 )
 
 
-def _time_by_time(plugin, shape):
-    """A lowpass of ones rises along time alone, so the output shows which axis was taken for it."""
+def _filtered_ones(plugin: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Filters ones with a lowpass; the output rises along the axis that was read as time."""
     try:
-        return plugin(np.ones(shape, np.float32), 44100)
+        output: npt.NDArray[Any] = plugin(np.ones(shape, np.float32), 44100)
+        return output
     except RuntimeError:
         return np.array("refused")
 
 
 @given(st.lists(shapes, min_size=1, max_size=6))
-@example([(50,), (3, 3), (0, 0), (1, 3)])  # no channels are no news of the number of channels
-@example([(50, 2), (1, 1), (3, 3)])  # but one sample is news of the orientation
-def test_arrays_are_read_in_the_light_of_earlier_ones_as_pedalboard_does(history):
+@example([(50,), (3, 3), (0, 0), (1, 3)])  # an array without channels does not change their number
+@example([(50, 2), (1, 1), (3, 3)])  # but one sample determines the orientation
+def test_earlier_arrays_determine_the_layout_as_in_pedalboard(
+    history: list[tuple[int, ...]],
+) -> None:
     native, ours = Pedalboard([LowpassFilter(100)]), Board([LowpassFilter(100)])
     for shape in history:
-        np.testing.assert_array_equal(_time_by_time(ours, shape), _time_by_time(native, shape))
+        np.testing.assert_array_equal(_filtered_ones(ours, shape), _filtered_ones(native, shape))
 
 
-def test_a_reset_forgets_which_way_arrays_lay(ours, noise):
+def test_reset_forgets_the_layout(ours: Effect, noise: Callable[..., Audio]) -> None:
     ours(noise(2, 99), 44100)
     assert ours(noise(2, 2), 44100).shape == (2, 2)
     ours.reset()
@@ -174,7 +209,9 @@ def test_a_reset_forgets_which_way_arrays_lay(ours, noise):
 
 
 @pytest.mark.parametrize("samples", [1, 2, 3])
-def test_a_last_block_shorter_than_its_channels_stays_stereo(effect, noise, samples):
+def test_last_block_with_fewer_samples_than_channels_stays_stereo(
+    effect: Callable[..., SeparationEffect], noise: Callable[..., Audio], samples: int
+) -> None:
     half = effect(0.5)
     half(noise(2, 99), 44100)
     block = noise(2, samples)
@@ -190,6 +227,8 @@ def test_a_last_block_shorter_than_its_channels_stays_stereo(effect, noise, samp
         (np.zeros((2, 99)), float("nan")),
     ],
 )
-def test_what_no_model_can_separate_is_an_audio_error(effect, audio, rate):
+def test_audio_that_no_model_can_separate_is_an_audio_error(
+    effect: Callable[..., SeparationEffect], audio: Any, rate: Any
+) -> None:
     with pytest.raises(AudioError):
         effect()(audio, rate)

@@ -1,21 +1,24 @@
-"""A real model behind the effect: the smallest shipped graph with random weights."""
+"""The effect with a real model: the smallest shipped graph with random weights."""
 
 from __future__ import annotations
 
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pedalboard import Gain
 
 from bsmamba2 import Separator
+from bsmamba2.audio.array import Audio
 from bsmamba2_pedalboard import Board, Separate, SeparationEffect
 
 
-def test_an_effect_passes_what_the_separator_makes(tiny, noise):
+def test_effect_output_equals_the_separators(tiny: Path, noise: Callable[..., Audio]) -> None:
     audio = noise(2, 22050)
     effect = SeparationEffect(tiny, stem="other", device="cpu")
     expected = Separator(tiny, "cpu")(audio, 44100)["instrumental"]
@@ -23,13 +26,13 @@ def test_an_effect_passes_what_the_separator_makes(tiny, noise):
     assert (effect.model, effect.device) == ("tiny", "cpu")
 
 
-def test_a_pickled_effect_of_a_checkpoint_says_the_same(tiny, noise):
+def test_pickled_effect_gives_the_same_output(tiny: Path, noise: Callable[..., Audio]) -> None:
     effect = SeparationEffect(str(tiny), device="cpu", gain_db=3)
     twin = pickle.loads(pickle.dumps(effect))
     np.testing.assert_array_equal(twin(noise(5000), 44100), effect(noise(5000), 44100))
 
 
-def test_one_board_serves_four_threads_at_once(tiny, noise):
+def test_four_threads_can_use_one_board(tiny: Path, noise: Callable[..., Audio]) -> None:
     board = Board([Gain(6), SeparationEffect(tiny, device="cpu"), Gain(-6)])
     expected = board(noise(2, 9000), 44100)
     with ThreadPoolExecutor(4) as pool:
@@ -38,7 +41,9 @@ def test_one_board_serves_four_threads_at_once(tiny, noise):
 
 
 @pytest.mark.parametrize("lookahead_ms", [100, 250])
-def test_a_lookahead_is_the_separator_s_stream(tiny, noise, lookahead_ms):
+def test_effect_with_lookahead_equals_the_separators_stream(
+    tiny: Path, noise: Callable[..., Audio], lookahead_ms: float
+) -> None:
     audio, effect = noise(2, 30000), SeparationEffect(tiny, lookahead_ms=lookahead_ms)
     stream = Separator(tiny).stream(44100, lookahead_ms=lookahead_ms)
     expected = np.concatenate([stream.push(audio)["vocals"], stream.flush()["vocals"]], axis=1)
@@ -46,7 +51,9 @@ def test_a_lookahead_is_the_separator_s_stream(tiny, noise, lookahead_ms):
     assert effect.latency_samples == stream.latency_samples < 3 * lookahead_ms * 44.1
 
 
-def test_the_native_plugin_takes_a_new_lookahead_with_its_latency(tiny, noise):
+def test_new_lookahead_changes_the_native_plugins_latency(
+    tiny: Path, noise: Callable[..., Audio]
+) -> None:
     plugin = Separate(tiny)
     assert plugin.latency_samples > 88200  # a chunk
     plugin.lookahead_ms = 100
@@ -54,7 +61,7 @@ def test_the_native_plugin_takes_a_new_lookahead_with_its_latency(tiny, noise):
     assert plugin.reported_latency_samples == plugin.latency_samples < 20000
 
 
-def test_without_pedalboard_it_says_what_installs_it():
+def test_import_without_pedalboard_reports_how_to_install_it() -> None:
     code = "import sys; sys.modules['pedalboard'] = None; import bsmamba2_pedalboard"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     last_line = done.stderr.strip().splitlines()[-1]

@@ -1,12 +1,14 @@
-"""The script for Reaper, run by Lua against a stub: its command line, and where stems lie."""
+"""The script for Reaper, run against a mock of Reaper: its command line, and where stems go."""
 
-# ruff: noqa: N802 - the stub has the names of Reaper
+# ruff: noqa: N802 - the mock has Reaper's names
 
 from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,55 +26,74 @@ echo "$4/${{name}}_vocals.wav"; echo "$4/${{name}}_instrumental.wav"
 
 
 class Thing:
-    """A track, an item, a take or a source: values by name."""
+    """A track, item, take or source with named values."""
 
-    def __init__(self, **values):
-        self.values = values
+    def __init__(self, **values: Any) -> None:
+        self.values: dict[str, Any] = values
 
 
 class Reaper:
-    """As much of Reaper as the script asks for; what it is asked for and lacks is an error."""
+    """The part of Reaper that the script uses; any other call is an error."""
 
-    def __init__(self, project, answers=True):
+    def __init__(self, project: Path, answers: bool | str = True) -> None:
         self.project, self.answers = project, answers
-        self.tracks, self.selection, self.messages, self.undo = [], [], [], []
-        self.deferred, self.states, self.refresh, self.now = [], {}, 0, 0.0
+        self.tracks: list[Thing] = []
+        self.selection: list[Thing] = []
+        self.messages: list[str] = []
+        self.undo: list[str] = []
+        self.deferred: list[Callable[[], None]] = []
+        self.states: dict[tuple[str, str], str] = {}
+        self.refresh, self.now = 0, 0.0
+        self.commands: Callable[[], list[list[str]]] = list
 
-    # A project
+    # Setting up a project
 
-    def track(self, name=""):
-        self.tracks.append(Thing(P_NAME=name, items=[]))
-        return self.tracks[-1]
+    def track(self, name: str = "") -> Thing:
+        track = Thing(P_NAME=name, items=[])
+        self.tracks.append(track)
+        return track
 
-    def item(self, track, file, position=0.0, length=1.0, offset=0.0, section=None, **take):
+    def item(
+        self,
+        track: Thing,
+        file: str | Path,
+        position: float = 0.0,
+        length: float = 1.0,
+        offset: float = 0.0,
+        section: tuple[float, float, bool] | None = None,
+        **take: Any,
+    ) -> Thing:
         source = Thing(file=str(file), section=None, parent=None)
         if section:
             source = Thing(file="", section=section, parent=source)
-        own = Thing(D_STARTOFFS=offset, D_PLAYRATE=1.0, source=source, midi=False, **take)
+        new_take = Thing(D_STARTOFFS=offset, D_PLAYRATE=1.0, source=source, midi=False, **take)
         fades = {"D_FADEINLEN": 0.01, "D_FADEOUTLEN": 0.02}
-        item = Thing(D_POSITION=position, D_LENGTH=length, take=own, track=track, **fades)
+        item = Thing(D_POSITION=position, D_LENGTH=length, take=new_take, track=track, **fades)
         track.values["items"].append(item)
         self.selection.append(item)
         return item
 
-    # What the script calls
+    # Functions that the script calls
 
-    def CountSelectedMediaItems(self, project):
+    def CountSelectedMediaItems(self, project: int) -> int:
         return len(self.selection)
 
-    def GetSelectedMediaItem(self, project, index):
+    def GetSelectedMediaItem(self, project: int, index: int) -> Thing:
         return self.selection[index]
 
-    def GetActiveTake(self, item):
-        return item.values["take"]
+    def GetActiveTake(self, item: Thing) -> Thing | None:
+        found: Thing | None = item.values["take"]
+        return found
 
-    def TakeIsMIDI(self, take):
-        return take.values["midi"]
+    def TakeIsMIDI(self, take: Thing) -> bool:
+        found: bool = take.values["midi"]
+        return found
 
-    def GetMediaItemTake_Source(self, take):
-        return take.values["source"]
+    def GetMediaItemTake_Source(self, take: Thing) -> Thing:
+        found: Thing = take.values["source"]
+        return found
 
-    def PCM_Source_GetSectionInfo(self, source):
+    def PCM_Source_GetSectionInfo(self, source: Thing) -> tuple[bool, float, float, bool]:
         return (source.values["section"] and (True, *source.values["section"])) or (
             False,
             0,
@@ -80,106 +101,110 @@ class Reaper:
             False,
         )
 
-    def GetMediaSourceParent(self, source):
-        return source.values["parent"]
+    def GetMediaSourceParent(self, source: Thing) -> Thing | None:
+        found: Thing | None = source.values["parent"]
+        return found
 
-    def GetMediaSourceFileName(self, source, buffer):
-        return source.values["file"]
+    def GetMediaSourceFileName(self, source: Thing, buffer: str) -> str:
+        found: str = source.values["file"]
+        return found
 
-    def GetMediaItemTrack(self, item):
-        return item.values["track"]
+    def GetMediaItemTrack(self, item: Thing) -> Thing:
+        found: Thing = item.values["track"]
+        return found
 
-    def get(self, thing, name):
+    def get(self, thing: Thing, name: str) -> Any:
         if name == "IP_TRACKNUMBER":
             return self.tracks.index(thing) + 1
         return thing.values.get(name, 0.0)
 
-    def set(self, thing, name, value):
+    def set(self, thing: Thing, name: str, value: Any) -> bool:
         thing.values[name] = value
         return True
 
     GetMediaItemTakeInfo_Value = GetMediaItemInfo_Value = GetMediaTrackInfo_Value = get
     SetMediaItemTakeInfo_Value = SetMediaItemInfo_Value = set
 
-    def text(self, thing, name, value, is_set):
+    def text(self, thing: Thing, name: str, value: str, is_set: bool) -> tuple[bool, str]:
         if is_set:
             thing.values[name] = value
         return True, thing.values.get(name, "")
 
     GetSetMediaTrackInfo_String = GetSetMediaItemTakeInfo_String = text
 
-    def InsertTrackAtIndex(self, index, defaults):
+    def InsertTrackAtIndex(self, index: int, defaults: bool) -> None:
         self.tracks.insert(int(index), Thing(P_NAME="", items=[]))
 
-    def GetTrack(self, project, index):
+    def GetTrack(self, project: int, index: int) -> Thing:
         return self.tracks[int(index)]
 
-    def ColorToNative(self, red, green, blue):
+    def ColorToNative(self, red: int, green: int, blue: int) -> int:
         return red | green << 8 | blue << 16
 
-    def SetTrackColor(self, track, colour):
+    def SetTrackColor(self, track: Thing, colour: int) -> None:
         track.values["colour"] = colour
 
-    def AddMediaItemToTrack(self, track):
+    def AddMediaItemToTrack(self, track: Thing) -> Thing:
         item = Thing(track=track)
         track.values["items"].append(item)
         return item
 
-    def AddTakeToMediaItem(self, item):
-        item.values["take"] = Thing()
-        return item.values["take"]
+    def AddTakeToMediaItem(self, item: Thing) -> Thing:
+        take = Thing()
+        item.values["take"] = take
+        return take
 
-    def PCM_Source_CreateFromFile(self, path):
+    def PCM_Source_CreateFromFile(self, path: str) -> Thing:
         return Thing(file=path)
 
-    def SetMediaItemTake_Source(self, take, source):
+    def SetMediaItemTake_Source(self, take: Thing, source: Thing) -> None:
         take.values["source"] = source
 
-    def GetExtState(self, section, key):
+    def GetExtState(self, section: str, key: str) -> str:
         return self.states.get((section, key), "")
 
-    def SetExtState(self, section, key, value, keep):
+    def SetExtState(self, section: str, key: str, value: str, keep: bool) -> None:
         self.states[section, key] = value
 
-    def GetUserInputs(self, title, count, captions, values):
+    def GetUserInputs(self, title: str, count: int, captions: str, values: str) -> tuple[bool, str]:
         return (True, self.answers) if isinstance(self.answers, str) else (self.answers, values)
 
-    def GetProjectPath(self, buffer):
+    def GetProjectPath(self, buffer: str) -> str:
         return str(self.project)
 
-    def RecursiveCreateDirectory(self, path, ignored):
+    def RecursiveCreateDirectory(self, path: str, ignored: int) -> None:
         Path(path).mkdir(parents=True, exist_ok=True)
 
-    def ExecProcess(self, command, timeout):
+    def ExecProcess(self, command: str, timeout: int) -> None:
         assert timeout == -2  # in the background, without waiting
         subprocess.run(command, shell=True, check=True)
 
-    def MB(self, text, title, kind):
+    def MB(self, text: str, title: str, kind: int) -> None:
         self.messages.append(text)
 
-    def Undo_BeginBlock(self):
+    def Undo_BeginBlock(self) -> None:
         self.undo.append("begin")
 
-    def Undo_EndBlock(self, name, flags):
+    def Undo_EndBlock(self, name: str, flags: int) -> None:
         self.undo.append(name)
 
-    def PreventUIRefresh(self, change):
+    def PreventUIRefresh(self, change: int) -> None:
         self.refresh += change
 
-    def UpdateArrange(self):
+    def UpdateArrange(self) -> None:
         assert self.refresh == 0
 
-    def time_precise(self):
-        self.now += 1.37  # a fraction, as the clock has it
+    def time_precise(self) -> float:
+        self.now += 1.37  # a fraction, like a real clock
         return self.now
 
-    def defer(self, work):
+    def defer(self, work: Callable[[], None]) -> None:
         self.deferred.append(work)
 
 
-def run(reaper, closes_after=None):
+def run(reaper: Reaper, closes_after: int | None = None) -> list[str]:
     lua = lupa.LuaRuntime(unpack_returned_tuples=True)
-    shown = []
+    shown: list[str] = []
     calls = [name for name in dir(reaper) if callable(getattr(reaper, name)) and name[0] != "_"]
     lua.globals().reaper = lua.table_from({name: getattr(reaper, name) for name in calls})
     lua.globals().gfx = lua.table_from(
@@ -196,8 +221,8 @@ def run(reaper, closes_after=None):
 
 
 @pytest.fixture
-def project(tmp_path):
-    """A project and a bsmamba2 that only writes down what it was asked."""
+def project(tmp_path: Path) -> Reaper:
+    """A project, with a bsmamba2 that only logs its arguments."""
     folder = tmp_path / "it's a project"
     folder.mkdir()
     command = tmp_path / "bsmamba2"
@@ -212,7 +237,7 @@ def project(tmp_path):
     return reaper
 
 
-def placed(track):
+def placements(track: Thing) -> list[tuple[float, float, float]]:
     return [
         (
             item.values["D_POSITION"],
@@ -223,7 +248,7 @@ def placed(track):
     ]
 
 
-def test_stems_lie_below_the_item_in_its_place_with_its_trim(project):
+def test_stems_are_below_the_item_with_its_position_and_trim(project: Reaper) -> None:
     song = project.track("Song")
     project.track("Drums")
     project.item(song, "/music/a song.wav", position=12.5, length=3.25, offset=40.0)
@@ -231,12 +256,12 @@ def test_stems_lie_below_the_item_in_its_place_with_its_trim(project):
     names = [track.values["P_NAME"] for track in project.tracks]
     assert names == ["Song", "Song – vocals", "Song – instrumental", "Drums"]
     for track, stem in zip(project.tracks[1:3], ("vocals", "instrumental"), strict=True):
-        assert placed(track) == [(12.5, 3.25, 40.0)]
+        assert placements(track) == [(12.5, 3.25, 40.0)]
         take = track.values["items"][0].values["take"]
         assert take.values["source"].values["file"].endswith(f"/a song_{stem}.wav")
 
 
-def test_speed_fades_and_volume_go_along_and_the_item_is_muted(project):
+def test_stems_have_the_items_speed_fades_and_volume_and_the_item_is_muted(project: Reaper) -> None:
     song = project.track()
     item = project.item(song, "/a.wav", B_PPITCH=1.0, D_VOL=0.5)
     item.values["take"].values["D_PLAYRATE"] = 1.25
@@ -248,13 +273,13 @@ def test_speed_fades_and_volume_go_along_and_the_item_is_muted(project):
     assert (take["D_PLAYRATE"], take["B_PPITCH"], take["D_VOL"]) == (1.25, 1.0, 0.5)
 
 
-def test_a_section_counts_from_the_start_of_its_file(project):
+def test_section_offset_counts_from_the_start_of_the_file(project: Reaper) -> None:
     project.item(project.track(), "/a.wav", offset=1.5, section=(10.0, 5.0, False))
     run(project)
-    assert placed(project.tracks[1]) == [(0.0, 1.0, 11.5)]
+    assert placements(project.tracks[1]) == [(0.0, 1.0, 11.5)]
 
 
-def test_items_of_one_file_are_separated_once_and_share_tracks(project):
+def test_items_of_one_file_are_separated_once_and_share_tracks(project: Reaper) -> None:
     song, other = project.track("A"), project.track("B")
     project.item(song, "/a.wav", position=0.0)
     project.item(song, "/a.wav", position=9.0, offset=2.0)
@@ -262,10 +287,10 @@ def test_items_of_one_file_are_separated_once_and_share_tracks(project):
     run(project)
     assert len(project.commands()) == 1
     assert len(project.tracks) == 6
-    assert placed(project.tracks[1]) == [(0.0, 1.0, 0.0), (9.0, 1.0, 2.0)]
+    assert placements(project.tracks[1]) == [(0.0, 1.0, 0.0), (9.0, 1.0, 2.0)]
 
 
-def test_the_command_line_is_what_bsmamba2_takes(project):
+def test_command_line_is_valid_for_bsmamba2(project: Reaper) -> None:
     project.answers = "my model.ckpt,cuda:1"
     project.item(project.track(), '/it\'s $HOME/a "b".wav')
     run(project)
@@ -280,7 +305,7 @@ def test_the_command_line_is_what_bsmamba2_takes(project):
     assert (parsed["model"], parsed["device"]) == ("my model.ckpt", "cuda:1")
 
 
-def test_the_answers_are_there_the_next_time(project):
+def test_dialog_remembers_the_answers(project: Reaper) -> None:
     project.answers = "m.onnx,cpu"
     project.item(project.track(), "/a.wav")
     run(project)
@@ -289,20 +314,20 @@ def test_the_answers_are_there_the_next_time(project):
     assert project.commands()[1][4:] == ["--model", "m.onnx", "--device", "cpu"]
 
 
-def test_songs_of_one_name_have_folders_of_their_own(project):
+def test_songs_with_the_same_name_have_separate_folders(project: Reaper) -> None:
     for folder in ("one", "two"):
         project.item(project.track(), f"/{folder}/song.wav")
     run(project)
     assert len({words[3] for words in project.commands()}) == 2
 
 
-def test_all_of_it_is_one_undo_step(project):
+def test_everything_is_one_undo_step(project: Reaper) -> None:
     project.item(project.track(), "/a.wav")
     run(project)
     assert project.undo == ["begin", "Separate selected items"]
 
 
-def test_tracks_have_a_colour_by_stem(project):
+def test_tracks_have_a_colour_by_stem(project: Reaper) -> None:
     project.item(project.track(), "/a.wav")
     run(project)
     colours = [track.values["colour"] for track in project.tracks[1:]]
@@ -310,7 +335,7 @@ def test_tracks_have_a_colour_by_stem(project):
     assert all(colour & 0x1000000 for colour in colours)
 
 
-def test_progress_names_the_song_and_how_many_there_are(project):
+def test_progress_shows_the_song_and_the_number_of_songs(project: Reaper) -> None:
     for name in ("a", "b"):
         project.item(project.track(), f"/{name}.wav")
     shown = run(project)
@@ -318,7 +343,7 @@ def test_progress_names_the_song_and_how_many_there_are(project):
     assert shown[-1].startswith("2 of 2: b.wav, ")
 
 
-def test_a_song_that_fails_is_said_and_the_others_are_placed(project):
+def test_failed_song_is_reported_and_the_others_are_placed(project: Reaper) -> None:
     for name in ("/broken.wav", "/a.wav"):
         project.item(project.track(), name)
     run(project)
@@ -338,19 +363,21 @@ def test_a_song_that_fails_is_said_and_the_others_are_placed(project):
         (lambda item: item.values["take"].values["source"].values.update(file=""), "has no file"),
     ],
 )
-def test_what_cannot_be_separated_is_said_and_nothing_is_touched(project, change, message):
+def test_item_that_cannot_be_separated_is_reported_and_nothing_changes(
+    project: Reaper, change: Callable[[Thing], None], message: str
+) -> None:
     change(project.item(project.track(), "/a.wav"))
     run(project)
     assert message in project.messages[0]
     assert (len(project.tracks), project.undo) == (1, [])
 
 
-def test_nothing_selected_is_said(project):
+def test_empty_selection_is_reported(project: Reaper) -> None:
     run(project)
     assert project.messages == ["Select one or more items with audio first."]
 
 
-def test_a_closed_dialogue_or_window_changes_nothing(project):
+def test_closed_dialog_or_window_changes_nothing(project: Reaper) -> None:
     project.item(project.track(), "/a.wav")
     project.answers = False
     run(project)

@@ -1,7 +1,7 @@
-"""The plugin in a DAW, and the server that has the model: what happens when either misbehaves.
+"""The plugin in a DAW and its server, and what happens when either fails.
 
-The DAW is the small host of ``support.vst3_host``; it plays as fast as it can, so what is to be wet
-is played with the plugin told to wait.
+The DAW is the small host in ``support.vst3_host``. It plays as fast as it can, so tests that need
+wet output switch on the plugin's waiting.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from bsmamba2 import Separator
+from bsmamba2.audio.array import Audio
 from support import vst3_host as host
 from support.engines import StubEngine, half, restless
 from support.serving import is_dry, is_wet, play, serving
@@ -26,8 +30,8 @@ GAIN, MIX, STEM, WAIT = range(4)
 TESTS = str(Path(__file__).parents[1])
 
 
-def rendered(plugin, audio, rate=44100, block=512):
-    """As a host renders: aligned, and to the end."""
+def rendered(plugin: host.Plugin, audio: Audio, rate: float = 44100, block: int = 512) -> Audio:
+    """Renders like a host: with the latency compensated, and to the end."""
     plugin.set(WAIT, 1)
     latency = plugin.start(rate, block, host.OFFLINE)
     audio = np.pad(audio, ((0, 0), (0, latency)))
@@ -35,15 +39,17 @@ def rendered(plugin, audio, rate=44100, block=512):
     return np.concatenate(parts, axis=1)[:, latency:]
 
 
-def close(output, expected):
+def close(output: Audio, expected: npt.NDArray[Any]) -> None:
     np.testing.assert_allclose(output, expected, rtol=0, atol=1e-6)
 
 
-# What it makes
+# Output
 
 
 @pytest.mark.parametrize("rate", [22050, 44100, 48000, 96000])
-def test_a_render_is_the_separator_s_stream(plugin, noise, rate):
+def test_rendered_output_equals_the_separators_stream(
+    plugin: host.Plugin, noise: Callable[..., Audio], rate: float
+) -> None:
     audio = noise(2, 20000)
     with serving(restless):
         output = rendered(plugin, audio, rate)
@@ -53,24 +59,28 @@ def test_a_render_is_the_separator_s_stream(plugin, noise, rate):
 
 @pytest.mark.parametrize("block", [1, 64, 1000, 20000])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_the_host_s_block_makes_no_difference(plugin, noise, block, channels):
+def test_output_does_not_depend_on_the_hosts_block_size(
+    plugin: host.Plugin, noise: Callable[..., Audio], block: int, channels: int
+) -> None:
     plugin.arrange(channels)
     with serving(restless):
         output = rendered(plugin, noise(channels, 3000), block=block)
         close(output, rendered(plugin, noise(channels, 3000), block=700))
 
 
-def test_stem_gain_and_mix_are_the_host_s(plugin, noise):
-    plugin.set(STEM, 1 / 16)  # the second
+def test_stem_gain_and_mix_follow_the_hosts_parameters(
+    plugin: host.Plugin, noise: Callable[..., Audio]
+) -> None:
+    plugin.set(STEM, 1 / 16)  # the second stem
     plugin.set(GAIN, 1)  # 20 dB
     plugin.set(MIX, 0.5)
     with serving(lambda chunk: 0.25 * chunk[np.newaxis]):
         output = rendered(plugin, noise(2, 9000))
-    # The gain comes in over the first block, before anything is heard.
+    # The gain fades in over the first block, before the first output.
     close(output, (0.5 + 0.5 * 10 * 0.75) * noise(2, 9000))
 
 
-def test_two_instances_share_the_server(plugin, noise):
+def test_two_instances_share_the_server(plugin: host.Plugin, noise: Callable[..., Audio]) -> None:
     other = host.Plugin(host.bundle())
     with serving(restless):
         first, second = rendered(plugin, noise(2, 5000)), rendered(other, noise(2, 5000))
@@ -78,16 +88,18 @@ def test_two_instances_share_the_server(plugin, noise):
     other.close()
 
 
-def test_what_is_played_becomes_wet_once_its_time_has_come(plugin):
+def test_playback_becomes_wet_when_the_stem_arrives(plugin: host.Plugin) -> None:
     with serving():
         plugin.start()
         assert play(plugin, is_wet)
 
 
-# When there is no answer
+# Without a response
 
 
-def test_without_a_server_it_is_dry_and_late_as_the_last_one_was(plugin, noise):
+def test_without_a_server_output_is_dry_with_the_last_servers_latency(
+    plugin: host.Plugin, noise: Callable[..., Audio]
+) -> None:
     with serving(headroom_ms=200) as server:
         pass
     audio = noise(2, 30000)
@@ -97,7 +109,7 @@ def test_without_a_server_it_is_dry_and_late_as_the_last_one_was(plugin, noise):
     np.testing.assert_array_equal(output[:, latency:], audio[:, : 30000 - latency])
 
 
-def test_a_host_is_told_when_a_server_comes_with_another_latency(plugin):
+def test_host_is_notified_when_a_server_has_another_latency(plugin: host.Plugin) -> None:
     assert plugin.start() == 0
     with serving() as server:
         assert play(plugin, lambda _: plugin.handler.restarts)
@@ -105,17 +117,17 @@ def test_a_host_is_told_when_a_server_comes_with_another_latency(plugin):
         assert plugin.start() == -(-server.latency_ms * 44100 // 1000)
 
 
-def test_a_host_that_is_not_told_anew_hears_the_input_alone(plugin):
+def test_host_that_does_not_restart_the_plugin_gets_the_input(plugin: host.Plugin) -> None:
     assert plugin.start() == 0
     with serving():
         assert play(plugin, lambda _: plugin.handler.restarts)
         assert not play(plugin, lambda sample: not is_dry(sample), seconds=0.3)
 
 
-def test_a_server_that_hangs_stops_no_audio_thread(plugin):
+def test_hanging_server_does_not_block_the_audio_thread(plugin: host.Plugin) -> None:
     release = threading.Event()
 
-    def hang(chunk):
+    def hang(chunk: Audio) -> Audio:
         release.wait(30)
         return half(chunk)
 
@@ -126,7 +138,7 @@ def test_a_server_that_hangs_stops_no_audio_thread(plugin):
         release.set()
 
 
-def test_a_render_does_not_wait_where_nobody_will_answer(plugin, folder):
+def test_rendering_does_not_wait_without_a_server(plugin: host.Plugin, folder: Path) -> None:
     (folder / "latency_ms").write_text("5")
     plugin.set(WAIT, 1)
     plugin.start(mode=host.OFFLINE)
@@ -146,19 +158,19 @@ server.run()
 
 
 @contextmanager
-def another_process():
+def another_process() -> Iterator[subprocess.Popen[bytes]]:
     code = SERVER.format(tests=TESTS)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     try:
+        assert process.stdout is not None
         assert process.stdout.readline() == b"up\n"
         yield process
     finally:
         process.kill()
-        process.wait()
-        process.stdout.close()
+        process.communicate()
 
 
-def test_a_server_killed_in_the_middle_leaves_it_dry_and_the_next_one_is_found(plugin):
+def test_killed_server_leaves_output_dry_until_the_next_server(plugin: host.Plugin) -> None:
     with another_process() as server:
         plugin.start()
         assert play(plugin, is_wet)
@@ -168,21 +180,22 @@ def test_a_server_killed_in_the_middle_leaves_it_dry_and_the_next_one_is_found(p
         assert play(plugin, is_wet)
 
 
-def test_the_stem_goes_and_comes_without_a_step(plugin):
-    heard = []
+def test_stem_fades_in_and_out_without_a_step(plugin: host.Plugin) -> None:
+    played: list[Audio] = []
     with another_process() as server:
         plugin.start()
-        for wanted in (is_wet, is_dry):
-            while not heard or not wanted(heard[-1][-1]):
-                heard.append(plugin.process(np.ones((2, 441)))[0])
+        conditions: list[Callable[[float], bool]] = [is_wet, is_dry]
+        for reached in conditions:
+            while not played or not reached(played[-1][-1]):
+                played.append(plugin.process(np.ones((2, 441)))[0])
                 time.sleep(0.005)
             server.kill()
-    steps = np.abs(np.diff(np.concatenate(heard)))
-    started = np.argmax(np.concatenate(heard) > 0)  # the signal itself begins with a step
+    steps = np.abs(np.diff(np.concatenate(played)))
+    started = np.argmax(np.concatenate(played) > 0)  # the signal itself begins with a step
     assert steps[started + 1 :].max() < 0.01
 
 
-def test_a_stopped_server_leaves_the_latency_and_nothing_to_enter_by(folder):
+def test_stopped_server_leaves_only_the_latency_and_the_lock(folder: Path) -> None:
     with serving():
         assert {path.name for path in folder.iterdir()} == {"socket", "token", "latency_ms", "lock"}
     assert {path.name for path in folder.iterdir()} == {"latency_ms", "lock"}

@@ -1,4 +1,4 @@
-"""``bsmamba2 serve`` and ``bsmamba2 plugin``, as they are typed."""
+"""The commands ``bsmamba2 serve`` and ``bsmamba2 plugin``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -16,7 +18,9 @@ from support import vst3_host as host
 from support.serving import is_dry, play
 
 
-def test_install_puts_a_plugin_where_it_was_told_that_starts_its_server(folder, tiny, tmp_path):
+def test_install_copies_a_plugin_with_its_start_command(
+    folder: Path, tiny: Path, tmp_path: Path
+) -> None:
     target = tmp_path / "plugins"
     for _ in range(2):  # the second replaces the first
         arguments = ["plugin", "install", "--folder", str(target), "--model", str(tiny)]
@@ -29,7 +33,7 @@ def test_install_puts_a_plugin_where_it_was_told_that_starts_its_server(folder, 
     host.Plugin(target / "bsmamba2.vst3").close()
 
 
-def test_a_plugin_starts_the_server_that_it_was_told(folder, tiny, tmp_path):
+def test_plugin_runs_its_start_command(folder: Path, tiny: Path, tmp_path: Path) -> None:
     target, trace = tmp_path / "plugins", tmp_path / "started"
     CliRunner().invoke(main, ["plugin", "install", "--folder", str(target), "-m", str(tiny)])
     start = target / "bsmamba2.vst3" / "Contents" / "Resources" / "serve"
@@ -40,52 +44,53 @@ def test_a_plugin_starts_the_server_that_it_was_told(folder, tiny, tmp_path):
     plugin.close()
 
 
-def test_serve_serves_a_model_until_it_is_told_to_stop(plugin, tiny):
+def test_serve_runs_until_it_is_terminated(plugin: host.Plugin, tiny: Path) -> None:
     words = ["--model", str(tiny), "--device", "cpu", "--lookahead-ms", "100"]
     command = [sys.executable, "-m", "bsmamba2", "serve", *words]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
-        # On a busy machine a warning that the model is slow may come first.
-        told = next(line for line in server.stderr if line.startswith("serving "))
-        assert told.startswith("serving tiny on cpu, ")
+        # On a busy machine a warning that the model is slow may precede this line.
+        assert server.stderr is not None
+        line = next(line for line in server.stderr if line.startswith("serving "))
+        assert line.startswith("serving tiny on cpu with ")
         latency = plugin.start()
-        assert f", {latency / 44100:.3f} s behind" in told
+        assert f" with a latency of {latency / 44100:.3f} s;" in line
         assert play(plugin, lambda sample: not is_dry(sample))
     finally:
         server.send_signal(signal.SIGTERM)
-        _, said = server.communicate(timeout=30)
-    assert (server.returncode, "Traceback" in said) == (0, False)
+        _, errors = server.communicate(timeout=30)
+    assert (server.returncode, "Traceback" in errors) == (0, False)
 
 
-def test_serve_goes_to_the_background_and_ends_when_it_is_idle(folder, tiny):
+def test_serve_detaches_and_exits_when_idle(folder: Path, tiny: Path) -> None:
     words = ["--model", str(tiny), "--device", "cpu", "--headroom-ms", "9", "--idle-exit", "0.5"]
     command = [sys.executable, "-m", "bsmamba2", "serve", *words, "--background"]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-    for there in (True, False):
-        assert eventually(lambda there=there: (folder / "socket").exists() == there)
+    assert eventually((folder / "socket").exists)
+    assert eventually(lambda: not (folder / "socket").exists())
 
 
-def eventually(condition, seconds=60):
+def eventually(condition: Callable[[], bool], seconds: float = 60) -> bool:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)
     return condition()
 
 
-def test_serve_says_in_a_line_what_is_wrong(folder):
+def test_serve_reports_an_error_without_a_traceback(folder: Path) -> None:
     folder.chmod(0o755)
     result = CliRunner().invoke(main, ["serve", "--model", "nowhere.onnx"])
     assert result.exit_code == 2
     assert "Traceback" not in result.output
 
 
-def test_path_prints_the_bundle():
+def test_path_prints_the_bundle() -> None:
     result = CliRunner().invoke(main, ["plugin", "path"])
     assert result.output.strip() == str(plugin_path())
 
 
 @pytest.mark.parametrize(
-    ("model", "mend"),
+    ("model", "fix"),
     [
         ("nowhere.ckpt", "check its name and folder"),
         ("bs_mamba2_vocal", "did you mean bs_mamba2_vocals?"),
@@ -93,16 +98,18 @@ def test_path_prints_the_bundle():
         ("/dev/null", "must be a file in one of"),
     ],
 )
-def test_install_refuses_a_model_that_its_server_could_not_load(tmp_path, monkeypatch, model, mend):
+def test_install_refuses_a_model_that_its_server_could_not_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, fix: str
+) -> None:
     monkeypatch.setenv("BSMAMBA2_CACHE", str(tmp_path / "cache"))
     words = ["plugin", "install", "--folder", str(tmp_path / "plugins"), "--model", model]
     result = CliRunner().invoke(main, words)
-    assert (result.exit_code, mend in " ".join(result.output.split())) == (2, True)
+    assert (result.exit_code, fix in " ".join(result.output.split())) == (2, True)
     assert not (tmp_path / "plugins").exists()
 
 
 @pytest.mark.parametrize("headroom", ["nan", "inf", "-1"])
-def test_a_headroom_that_is_no_time_is_refused(folder, tiny, headroom):
+def test_invalid_headroom_is_refused(folder: Path, tiny: Path, headroom: str) -> None:
     words = ["serve", "--model", str(tiny), "--device", "cpu", "--headroom-ms", headroom]
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 2

@@ -1,4 +1,4 @@
-"""Who may speak to the server, and what may speak in its place."""
+"""Which clients the server accepts, and what the plugin does with a false server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,32 +20,40 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bsmamba2 import Separator
-from bsmamba2_pedalboard.server import BACK, HELLO, TO_MODEL, WELCOME, Server, ServerError
+from bsmamba2_pedalboard.server import (
+    HELLO,
+    REQUEST_HEADER,
+    RESPONSE_HEADER,
+    WELCOME,
+    Server,
+    ServerError,
+)
+from support import vst3_host as host
 from support.engines import StubEngine, half
 from support.serving import is_wet, play, serving
 
-# Who may come in
+# Clients
 
 
-def test_nothing_in_the_folder_is_another_user_s_to_read(folder):
+def test_other_users_cannot_read_anything_in_the_folder(folder: Path) -> None:
     with serving():
         for path in (folder, *folder.iterdir()):
             assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
 
 
-def test_a_folder_that_others_can_open_is_refused(folder):
+def test_a_folder_that_others_can_open_is_refused(folder: Path) -> None:
     folder.chmod(0o755)
     with pytest.raises(ServerError, match="chmod 700"):
         Server(Separator(StubEngine(half)), headroom_ms=0)
 
 
-def test_a_second_server_is_refused(folder):
-    with serving(), pytest.raises(ServerError, match="runs already"):
+def test_a_second_server_is_refused(folder: Path) -> None:
+    with serving(), pytest.raises(ServerError, match="already running"):
         Server(Separator(StubEngine(half)), headroom_ms=0)
 
 
-def knock(folder, *messages):
-    """What the server says to these bytes; empty where it closes."""
+def exchange(folder: Path, *messages: bytes) -> bytes:
+    """Sends messages to the server and returns its response; empty if it closed the connection."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(10)
         client.connect(str(folder / "socket"))
@@ -55,47 +66,55 @@ def knock(folder, *messages):
             return b""
 
 
-def hello(folder, token=None, rate=44100.0, channels=2, version=1):
-    own = bytes.fromhex((folder / "token").read_text())
-    return HELLO.pack(b"bsm2", version, rate, channels, 0, own if token is None else token)
+def hello(
+    folder: Path,
+    token: bytes | None = None,
+    rate: float = 44100.0,
+    channels: int = 2,
+    version: int = 1,
+) -> bytes:
+    right_token = bytes.fromhex((folder / "token").read_text())
+    return HELLO.pack(b"bsm2", version, rate, channels, 0, right_token if token is None else token)
 
 
-def lets_in(answer):
+def is_accepted(answer: bytes) -> bool:
     return len(answer) >= WELCOME.size and WELCOME.unpack(answer[: WELCOME.size])[1] == 0
 
 
-def test_only_the_token_lets_in(folder):
+def test_only_the_right_token_is_accepted(folder: Path) -> None:
     with serving():
-        assert lets_in(knock(folder, hello(folder)))
+        assert is_accepted(exchange(folder, hello(folder)))
         for token in (bytes(32), os.urandom(32)):
-            assert not lets_in(knock(folder, hello(folder, token)))
+            assert not is_accepted(exchange(folder, hello(folder, token)))
 
 
 @pytest.mark.parametrize(
     "changes",
     [{"rate": float("nan")}, {"rate": 1e9}, {"channels": 0}, {"channels": 99}, {"version": 2}],
 )
-def test_a_hello_that_makes_no_sense_is_refused(folder, changes):
+def test_invalid_hello_is_refused(folder: Path, changes: Any) -> None:
     with serving():
-        assert not lets_in(knock(folder, hello(folder, **changes)))
+        assert not is_accepted(exchange(folder, hello(folder, **changes)))
 
 
 @pytest.mark.parametrize("head", [(0, 0), (0, 8193), (0, 2**32 - 1)])
-def test_a_message_out_of_bounds_ends_the_connection(folder, head):
+def test_message_of_invalid_size_ends_the_connection(folder: Path, head: tuple[int, int]) -> None:
     with serving():
-        answer = knock(folder, hello(folder), TO_MODEL.pack(*head), bytes(1 << 16))
+        answer = exchange(folder, hello(folder), REQUEST_HEADER.pack(*head), bytes(1 << 16))
         assert len(answer) in (0, WELCOME.size)
 
 
-def test_samples_that_are_not_finite_end_their_connection_alone(folder, plugin):
+def test_non_finite_samples_end_only_their_own_connection(
+    folder: Path, plugin: host.Plugin
+) -> None:
     with serving():
-        knock(folder, hello(folder), TO_MODEL.pack(0, 4), b"\xff" * 32)
+        exchange(folder, hello(folder), REQUEST_HEADER.pack(0, 4), b"\xff" * 32)
         plugin.start()
         assert play(plugin, is_wet)
 
 
 @pytest.fixture(scope="module")
-def flooded(tmp_path_factory):
+def flooded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("f")
     path.chmod(0o700)
     before = os.environ.get("BSMAMBA2_SERVE_DIR")
@@ -109,13 +128,17 @@ def flooded(tmp_path_factory):
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(garbage=st.lists(st.binary(max_size=5000), max_size=5), known=st.booleans())
-def test_a_flood_of_garbage_lets_nothing_in_and_the_server_stays(flooded, garbage, known):
-    answer = knock(flooded, *([hello(flooded)] if known else []), *garbage)
-    assert lets_in(answer) == known or not answer
-    assert lets_in(knock(flooded, hello(flooded)))
+def test_garbage_is_refused_and_the_server_keeps_running(
+    flooded: Path, garbage: list[bytes], known: bool
+) -> None:
+    answer = exchange(flooded, *([hello(flooded)] if known else []), *garbage)
+    assert is_accepted(answer) == known or not answer
+    assert is_accepted(exchange(flooded, hello(flooded)))
 
 
-def test_more_connections_than_it_takes_are_closed_and_none_is_kept(folder, plugin):
+def test_excess_connections_are_closed_and_leave_room_for_others(
+    folder: Path, plugin: host.Plugin
+) -> None:
     with serving():
         clients = []
         for _ in range(60):
@@ -131,7 +154,7 @@ def test_more_connections_than_it_takes_are_closed_and_none_is_kept(folder, plug
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_a_second_user_gets_no_answer_even_with_the_token(folder):
+def test_another_user_gets_no_answer_even_with_the_token(folder: Path) -> None:
     code = (
         "import os, socket, sys; os.setuid(65534)\n"
         "s = socket.socket(socket.AF_UNIX); s.settimeout(10); s.connect(sys.argv[1])\n"
@@ -139,20 +162,20 @@ def test_a_second_user_gets_no_answer_even_with_the_token(folder):
     )
     with serving():
         words = [str(folder / "socket"), hello(folder).hex()]
-        entered = [subprocess.run([sys.executable, "-c", code, *words], capture_output=True)]
+        results = [subprocess.run([sys.executable, "-c", code, *words], capture_output=True)]
         for path in (folder.parents[1], folder.parent, folder, folder / "socket"):
-            path.chmod(0o777)  # as if every door were open
-        entered.append(subprocess.run([sys.executable, "-c", code, *words], capture_output=True))
-        assert entered[0].returncode != 0
-        assert entered[1].stdout.strip() in (b"0", b"")
+            path.chmod(0o777)  # grants every permission
+        results.append(subprocess.run([sys.executable, "-c", code, *words], capture_output=True))
+        assert results[0].returncode != 0
+        assert results[1].stdout.strip() in (b"0", b"")
 
 
-# Who answers
+# False servers
 
 
 @contextmanager
-def false_server(folder, answer):
-    """Something else at the server's place, which answers every client with these bytes."""
+def false_server(folder: Path, answer: bytes) -> Iterator[None]:
+    """Runs another program on the server's socket; it sends these bytes to every client."""
     (folder / "token").write_text("00" * 32)
     (folder / "token").chmod(0o600)
     (folder / "latency_ms").write_text("10")
@@ -162,7 +185,7 @@ def false_server(folder, answer):
         listener.listen()
         listener.settimeout(0.05)
 
-        def serve():
+        def serve() -> None:
             while not stop.is_set():
                 try:
                     client, _ = listener.accept()
@@ -188,13 +211,15 @@ def false_server(folder, answer):
         b"HTTP/1.1 200 OK\r\n\r\n" * 100,
         WELCOME.pack(b"bsm2", 1, 441, 2),
         WELCOME.pack(b"bsm2", 0, 2**31, 2),
-        WELCOME.pack(b"bsm2", 0, 441, 2) + BACK.pack(2**32 - 1) + bytes(100_000),
+        WELCOME.pack(b"bsm2", 0, 441, 2) + RESPONSE_HEADER.pack(2**32 - 1) + bytes(100_000),
         WELCOME.pack(b"bsm2", 0, 441, 2) + os.urandom(100_000),
-        WELCOME.pack(b"bsm2", 0, 441, 2) + BACK.pack(1) + b"\xff" * 8,
+        WELCOME.pack(b"bsm2", 0, 441, 2) + RESPONSE_HEADER.pack(1) + b"\xff" * 8,
     ],
     ids=["silence", "another protocol", "refusal", "latency", "length", "garbage", "NaN"],
 )
-def test_a_server_that_answers_nonsense_leaves_it_dry(folder, plugin, answer):
+def test_nonsense_from_the_server_leaves_the_output_dry(
+    folder: Path, plugin: host.Plugin, answer: bytes
+) -> None:
     with false_server(folder, answer):
         plugin.start()
         for _ in range(60):
