@@ -5,10 +5,10 @@
 It measures the selected cases, or all of them in half an hour. Each measurement replaces the older
 one in results/engine.json, and results/engine.md is written from all that the file holds.
 
-Each figure is measured in a process of its own: a warm-up on one second of noise, or on the whole
-where the network is compiled; then the time of one run on the whole, and the process's peak
-resident size. Every output of BSMamba2 is compared with PyTorch's. Linux. Needs the extras cpu and
-export, and for the other networks ``pip install bs-roformer demucs``; networks that are not
+Each figure is measured in a process of its own: a warm-up on one second of noise, or on the full
+length if the network is compiled; then the time of one run on the full length, and the process's
+peak resident size. Every output of BSMamba2 is compared with PyTorch's. Linux. Needs the extras cpu
+and export, and for the other networks ``pip install bs-roformer demucs``; networks that are not
 installed are skipped.
 """
 
@@ -194,7 +194,7 @@ def tables(figures: Figures) -> list[str]:
 def notes(figures: Figures, multiply_adds: Callable[[int], float]) -> list[str]:
     """The paragraphs below the tables."""
     measured = [each for case in figures.values() for each in case.values()]
-    least = min((each["snr_db"] for each in measured if "snr_db" in each), default=0.0)
+    lowest_db = min((each["snr_db"] for each in measured if "snr_db" in each), default=0.0)
     seconds = sorted({float(case.partition(" ")[0]) for case in figures})
     counts = ", ".join(f"{multiply_adds(round(s * RATE)) / 1e9:.0f} for {s:g} s" for s in seconds)
     cores = [each["background_cores"] for each in measured if "background_cores" in each]
@@ -203,7 +203,7 @@ def notes(figures: Figures, multiply_adds: Callable[[int], float]) -> list[str]:
     return [
         "The paper's size (48.1 M parameters), stereo noise, float32, random weights; the time of "
         "one run after a warm-up, and the peak memory of the process, imports and weights "
-        f"included. BSMamba2's outputs agree with PyTorch's to {least:.0f} dB or better. Its "
+        f"included. BSMamba2's outputs agree with PyTorch's to {lowest_db:.0f} dB or better. Its "
         f"multiply-adds, in billions: {counts}.",
         "",
         f"{'; '.join(sorted({each['about'] for each in measured}))}; {load}. "

@@ -102,8 +102,8 @@ def measure(folder: Path, minutes: int) -> Curve:
     return curve
 
 
-def row(minutes: int, curve: Curve, least: int, shortest: Curve) -> str:
-    per_minute = (curve[-1][0] / minutes) / (shortest[-1][0] / least)
+def row(minutes: int, curve: Curve, shortest_minutes: int, shortest: Curve) -> str:
+    per_minute = (curve[-1][0] / minutes) / (shortest[-1][0] / shortest_minutes)
     return (
         f"| {minutes} min | {peak(curve):.0f} MB | {peak(curve) / peak(shortest):.2f} | "
         f"{curve[-1][0]:.0f} s | {per_minute:.2f} |"

@@ -163,7 +163,7 @@ def log_step(step: str) -> None:
 
 
 def check(subject: Subject, row: Row) -> Row:
-    """Compares the model's own check, or a second of noise where the model has none."""
+    """Compares the output for the model's check, or for one second of noise if it has none."""
     engine, known = subject.engine, subject.engine.manifest.check
     if known is not None:
         noise = check_input(known.seed, engine.manifest.channels, known.samples)

@@ -82,7 +82,7 @@ class Truth:
         return self._stems[seconds]
 
     def db(self, seconds: float, stems: Tensor) -> float:
-        """The least SNR of a batch of stems."""
+        """The lowest SNR in a batch of stems."""
         return min(snr_db(self.stems(seconds), one) for one in stems)
 
     def write(self, folder: Path, lengths: set[float]) -> None:

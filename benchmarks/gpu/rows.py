@@ -26,7 +26,7 @@ Task = dict[str, Any]
 """The arguments of a process; they must survive JSON."""
 
 MIN_SNR_DB = {"fp32": 90, "fp16": 45, "bf16": 35}
-"""For the network, against float32 with the plain scan."""
+"""The lowest allowed SNR of the network against float32 with the plain scan."""
 WRONG = "wrong, so not timed"
 MIN_SECONDS = 20
 """About what loading a model takes; no process is started with less time left."""

@@ -21,12 +21,11 @@ from bsmamba2_network import mamba_kernels
 from bsmamba2_network.scan import _run, recurrence, scan
 
 SCAN_DB = {"fp32": 95, "fp16": 50, "bf16": 35}
-"""The least SNR of our kernel against the recurrence in float64."""
+"""The lowest allowed SNR of our kernel against the recurrence in float64."""
 LONG_SCAN_DB = {"our kernel": {"fp32": 90, "fp16": 45, "bf16": 30}}
-"""The least SNR against the plain scan in float32, on longer sequences."""
+"""The lowest allowed SNR against the plain scan in float32, on longer sequences."""
 OTHERS_DB = 20
-"""The least SNR of other kernels, which may round where ours does not; below it, a scan is wrong.
-"""
+"""The lowest allowed SNR of other kernels, which may round where ours does not."""
 HEADS, P, N = 16, 64, 128
 AXES = {"time axis, 62 x 801": (62, 801), "band axis, 801 x 62": (801, 62)}
 
@@ -147,7 +146,7 @@ def worst_db(
     ours: Kernel, kind: str, seed: int, batch: int, length: int, heads: int, states: int,
     reverse: int, initial_states: int,
 ) -> float:  # fmt: skip
-    """The least SNR of y and both states of one call."""
+    """The lowest SNR of y and both states of one call."""
     inputs = random_call(batch, length, heads, states, TYPES[kind], initial_states, seed)
     attributes = (P, states, bool(reverse), 1e-5)
     outputs = ours(*inputs, *attributes)
