@@ -1,16 +1,15 @@
-"""What the bridge costs beside the engine, and a callback of the plugin beside Pedalboard's own.
+"""The overhead of the bridge, and of one callback of the plugin.
 
-    python benchmarks/bridge.py          # writes benchmarks/results/bridge.md
+    python -m benchmarks.bridge          # writes benchmarks/results/bridge.md
 
-The engine is a shipped graph in chunks of a second. What is beside it is the processor's time of
-the calling thread outside the engine, so that other programs do not count; the bridge's own is that
-less the same of a Separator without the bridge. Every output is compared. Needs the extras cpu and
-pedalboard.
+The engine is a shipped graph in chunks of a second. The time outside the engine is the processor
+time of the calling thread, so that other programs do not count. The bridge's overhead is that time
+minus the time that a Separator without the bridge spends outside the engine. Every output is
+compared. Needs the extras cpu and pedalboard.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -20,23 +19,24 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pedalboard
-from machine import EVERY_CORE, Watch, about, busy
-from pedalboard import Gain, Pedalboard
-from weights import random_model
+from pedalboard import Gain, Pedalboard, Plugin
 
+from benchmarks.arguments import argument_parser
+from benchmarks.machine import EVERY_CORE, Watch, background_load, conditions
+from benchmarks.pages import RESULTS
+from benchmarks.weights import random_model
 from bsmamba2 import Manifest, Separator
 from bsmamba2.audio.array import Audio
 from bsmamba2.engines.protocols import Engine
 from bsmamba2.models.model import open_engine
 from bsmamba2_pedalboard import Board, Separate, SeparationEffect, plugin_path
 
-ROOT = Path(__file__).parent.parent
 RATE = 44100
-Way = Callable[[Audio], npt.NDArray[np.float32]]
+Run = Callable[[Audio], npt.NDArray[np.float32]]
 
 
-class Timed:
-    """An engine in chunks of another length, that adds up its own time."""
+class TimedEngine:
+    """An engine with another chunk length that adds up the time of its runs."""
 
     def __init__(self, engine: Engine, chunk: int) -> None:
         self._engine = engine
@@ -53,18 +53,24 @@ class Timed:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=int, default=20, help="of sound")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--size", default="medium", help="of the graph: tiny to paper")
+    parser = argument_parser("bridge", __doc__)
+    parser.add_argument(
+        "--seconds", type=int, default=20, help="The length of the audio. Default: 20."
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="Default: 5.")
+    parser.add_argument(
+        "--size", default="medium", help="The size of the graph, tiny to paper. Default: medium."
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        engine = Timed(open_engine(random_model(arguments.size, Path(folder)), "cpu"), chunk=RATE)
+        engine = TimedEngine(
+            open_engine(random_model(arguments.size, Path(folder)), "cpu"), chunk=RATE
+        )
     random = np.random.default_rng(0)
     audio = random.uniform(-0.5, 0.5, (2, arguments.seconds * RATE)).astype(np.float32)
     watch = Watch()
     table = [
-        "| a second of sound | in the engine | beside it | the bridge's own | share |",
+        "| one second of audio | in the engine | outside it | overhead of the bridge | share |",
         "|---|---|---|---|---|",
         *overheads(engine, audio, arguments.rounds),
     ]
@@ -73,19 +79,21 @@ def main() -> None:
         "|---|---|",
         *callbacks(audio, arguments.rounds),
     ]
-    asked = f"--seconds {arguments.seconds} --rounds {arguments.rounds} --size {arguments.size}"
+    options = f"--seconds {arguments.seconds} --rounds {arguments.rounds} --size {arguments.size}"
     text = (
-        f"{arguments.seconds} s of stereo noise in chunks of 1 s, the graph {arguments.size} with "
-        f"random weights, medians of {arguments.rounds} rounds in turn, outputs equal to 1e-6; "
-        f"{about(EVERY_CORE, 'onnxruntime', 'pedalboard')}; {busy(watch.others())}; "
-        f"`python benchmarks/bridge.py {asked}`."
+        f"{arguments.seconds} s of stereo noise in chunks of 1 s, graph `{arguments.size}`, random "
+        f"weights; medians of {arguments.rounds} rounds, each of which runs every row; outputs "
+        "agree to 1e-6; the overhead is relative to the first row, the share to the rest of the "
+        f"row's time; {conditions(EVERY_CORE, 'onnxruntime', 'pedalboard')}; "
+        f"{background_load(watch.background_cores())}; `python -m benchmarks.bridge {options}`."
     )
-    page = "\n".join(["# The bridge's own time", "", *table, "", *calls, "", text, ""])
-    (ROOT / "benchmarks/results/bridge.md").write_text(page)
+    page = "\n".join(["# Overhead of the bridge", "", *table, "", *calls, "", text, ""])
+    (RESULTS / "bridge.md").write_text(page)
     print(page)
 
 
-def overheads(engine: Timed, audio: Audio, rounds: int) -> list[str]:
+def overheads(engine: TimedEngine, audio: Audio, rounds: int) -> list[str]:
+    """The rows of the first table."""
     separator = Separator(engine)
     native = Pedalboard([Gain(0), Separate(separator), Gain(0)])
 
@@ -97,55 +105,56 @@ def overheads(engine: Timed, audio: Audio, rounds: int) -> list[str]:
         return np.concatenate([*parts, effect.flush()], axis=1)
 
     effect, board = SeparationEffect(separator), Board([Gain(0), SeparationEffect(separator)])
-    ways: dict[str, Way] = {
-        "`Separator`, nothing of the bridge": lambda audio: separator(audio, RATE)["vocals"],
+    runs: dict[str, Run] = {
+        "`Separator`, without the bridge": lambda audio: separator(audio, RATE)["vocals"],
         "`SeparationEffect`": lambda audio: effect(audio, RATE),
         "`Board`, in parts of 8192": lambda audio: streamed(board),
         "`Pedalboard([Gain, Separate, Gain])`, blocks of 8192": lambda audio: native(audio, RATE),
         "the same, blocks of 512": lambda audio: native(audio, RATE, 512),
     }
-    expected = separator(audio, RATE)["vocals"]  # which warms up as well
-    figures: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    expected = separator(audio, RATE)["vocals"]  # also the warm-up
+    figures: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for _ in range(rounds):
-        for name, way in ways.items():
+        for name, run in runs.items():
             engine.seconds = engine.thread_seconds = 0.0
             start = time.thread_time()
-            output = way(audio)
-            beside = time.thread_time() - start - engine.thread_seconds
-            figures[name].append((engine.seconds, beside))
-            # Native containers separate the last chunk beside silence.
+            output = run(audio)
+            outside = time.thread_time() - start - engine.thread_seconds
+            figures[name].append((engine.seconds, outside))
+            # Native containers pad the last chunk with silence, so the end differs.
             same = slice(0, audio.shape[1] - 2 * RATE)
             np.testing.assert_allclose(output[:, same], expected[:, same], rtol=0, atol=1e-6)
     seconds = audio.shape[1] / RATE
-    bare = [beside for _, beside in next(iter(figures.values()))]
+    without_bridge = [outside for _, outside in next(iter(figures.values()))]
     rows = []
     for name, pairs in figures.items():
         inside = 1000 * statistics.median(pair[0] for pair in pairs) / seconds
-        beside = 1000 * statistics.median(pair[1] for pair in pairs) / seconds
-        more = (pair[1] - other for pair, other in zip(pairs, bare, strict=True))
-        own = 1000 * statistics.median(more) / seconds
-        share = own / (inside + beside - own)
+        outside = 1000 * statistics.median(pair[1] for pair in pairs) / seconds
+        added = (pair[1] - base for pair, base in zip(pairs, without_bridge, strict=True))
+        overhead = 1000 * statistics.median(added) / seconds
+        share = overhead / (inside + outside - overhead)
         rows.append(
-            f"| {name} | {inside:.0f} ms | {beside:.2f} ms | {own:+.2f} ms | {share:+.2%} |"
+            f"| {name} | {inside:.0f} ms | {outside:.2f} ms | {overhead:+.2f} ms | {share:+.2%} |"
         )
     return rows
 
 
-class Idle:
-    """An engine of so long a chunk that it is never run."""
+class IdleEngine:
+    """An engine that never runs, because its chunk is longer than the audio."""
 
     device = "cpu"
     manifest = Manifest(name="idle", chunk=1 << 24, overlap=0.0)
 
     def run(self, chunk: Audio) -> Audio:
-        raise AssertionError("the chunk was meant to be too long")
+        raise AssertionError("the audio filled a chunk")
 
 
 def callbacks(audio: Audio, rounds: int) -> list[str]:
-    plugins = {
+    """The rows of the second table."""
+    plugins: dict[str, Plugin] = {
         "Pedalboard's `Gain`": Gain(0),
-        "`Separate`, no chunk due": Separate(Idle()),
-        "the plugin as in a DAW, no server": pedalboard.load_plugin(str(plugin_path())),
+        "`Separate`, no chunk due": Separate(IdleEngine()),
+        "the plugin as in a DAW, without a server": pedalboard.load_plugin(str(plugin_path())),
     }
     blocks = audio.shape[1] // 512
     rows = []
@@ -154,7 +163,7 @@ def callbacks(audio: Audio, rounds: int) -> list[str]:
         for _ in range(rounds):
             plugin.reset()
             start = time.thread_time()
-            # The whole in one call, which never flushes, so that only callbacks count.
+            # One call without a flush, so that only callbacks count.
             plugin(audio[:, : 512 * blocks], RATE, 512, reset=False)
             times.append((time.thread_time() - start) / blocks)
         rows.append(f"| {name} | {1e6 * statistics.median(times):.1f} µs |")

@@ -1,15 +1,15 @@
-"""The engine beside its floor, PyTorch, plain ONNX Runtime and networks of the same size.
+"""The engine's time next to its floor, PyTorch, plain ONNX Runtime and networks of the same size.
 
-    python benchmarks/engine.py [--seconds 8] [--threads 2] [--only floor engine]
+    python -m benchmarks.engine [--seconds 8] [--threads 2] [--only floor engine]
 
-Every case alone or all of them, which takes half an hour. What is measured is kept in
-results/engine.json, in place of an older measurement of the same, and results/engine.md is written
-of all that is there.
+It measures the selected cases, or all of them in half an hour. Each measurement replaces the older
+one in results/engine.json, and results/engine.md is written from all that the file holds.
 
-Each figure is a process of its own: one run on a second of noise to warm up (what is compiled, on
-the whole), then the time of one run on the whole, and the largest resident size of the process.
-All of BSMamba2's answers are compared with PyTorch's. Linux; needs the extras cpu and export, and
-for the networks of others ``pip install bs-roformer demucs``: what is not installed is left out.
+Each figure is measured in a process of its own: a warm-up on one second of noise, or on the full
+length if the network is compiled; then the time of one run on the full length, and the process's
+peak resident size. Every output of BSMamba2 is compared with PyTorch's. Linux. Needs the extras cpu
+and export, and for the other networks ``pip install bs-roformer demucs``; networks that are not
+installed are skipped.
 """
 
 from __future__ import annotations
@@ -30,121 +30,136 @@ from typing import Any
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import numpy as np
-from floor import floor_s
-from machine import Watch, about, busy
 
+from benchmarks.arguments import argument_parser
+from benchmarks.floor import floor_s
+from benchmarks.machine import Watch, background_load, conditions
+from benchmarks.pages import RESULTS, ROOT
 from bsmamba2.audio.array import Audio
 from bsmamba2.audio.snr import snr_db
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.formats.onnx_file import read_onnx
 from bsmamba2.models.check import check_input
 
-RESULT = Path(__file__).parent / "results/engine.md"
 RATE = 44100
 GRID = [(1.0, 2), (4.0, 2), (8.0, 2), (16.0, 2), (1.0, 1), (8.0, 1)]
 ROWS = {
-    "floor": "floor: its products alone, in ONNX Runtime",
+    "floor": "floor: the matrix products alone, in ONNX Runtime",
     "engine": "**bsmamba2: ONNX Runtime with the kernels**",
     "portable": "ONNX Runtime, target `portable`, no kernels",
     "ort": "ONNX Runtime, target `ort` (LinearAttention)",
     "eager": "PyTorch, eager",
     "compiled": "PyTorch, `torch.compile` of every block",
-    "roformer": "BS-RoFormer of bs-roformer, {parameters}, PyTorch",
-    "demucs": "HT Demucs of demucs, {parameters}, four stems, PyTorch",
+    "roformer": "BS-RoFormer (bs-roformer), {parameters}, PyTorch",
+    "demucs": "HT Demucs (demucs), {parameters}, four stems, PyTorch",
 }
-NEEDS = {"roformer": "bs_roformer", "demucs": "demucs"}
+PACKAGES = {"roformer": "bs_roformer", "demucs": "demucs"}
 OURS = ("engine", "portable", "ort", "eager", "compiled")
 
 Run = Callable[[Audio], Audio]
-Found = dict[str, dict[str, dict[str, Any]]]
-"""By the case and the row: figures, and when and on what they were taken."""
+Figures = dict[str, dict[str, dict[str, Any]]]
+"""By case and row: the figures and the conditions of their measurement."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser("engine", __doc__)
     parser.add_argument("--seconds", type=float, nargs="+", help="Default: 1, 4, 8 and 16.")
     parser.add_argument("--threads", type=int, nargs="+", help="Default: 2, and 1 for 1 and 8 s.")
-    parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=ROWS,
+        default=list(ROWS),
+        help="The rows to measure. Default: all.",
+    )
     parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.measure:
-        name, seconds, threads, folder = asked.measure
-        print(json.dumps(measure(name, float(seconds), int(threads), Path(folder))))
+    arguments = parser.parse_args()
+    if arguments.measure:
+        name, length, count, path = arguments.measure
+        print(json.dumps(measure(name, float(length), int(count), Path(path))))
         return
     grid = [
         (seconds, threads)
         for seconds, threads in GRID
-        if seconds in (asked.seconds or [seconds]) and threads in (asked.threads or [threads])
+        if seconds in (arguments.seconds or [seconds])
+        and threads in (arguments.threads or [threads])
     ]
     if not grid:
-        parser.error(f"there is no such case; there are {GRID} (seconds, threads)")
-    import networks
+        parser.error(f"--seconds and --threads must be one of {GRID}")
+    from benchmarks import networks
 
-    rows = [row for row in asked.only if importlib.util.find_spec(NEEDS.get(row, "torch"))]
-    kept = Path(f"{RESULT.with_suffix('')}.json")
-    found: Found = json.loads(kept.read_text()) if kept.is_file() else {}
-    used = about("as many threads as the table says", "onnxruntime", "torch")
+    rows = [row for row in arguments.only if importlib.util.find_spec(PACKAGES.get(row, "torch"))]
+    file = RESULTS / "engine.json"
+    figures: Figures = json.loads(file.read_text()) if file.is_file() else {}
+    about = conditions("as many threads as the table says", "onnxruntime", "torch")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         networks.prepare(folder, {seconds for seconds, _ in grid}, noise, "ort" in rows)
         for seconds, threads in grid:
             for row in rows:
-                figures = process(row, seconds, threads, folder)
-                case = found.setdefault(f"{seconds:g} s, {threads} thread{'s' * (threads > 1)}", {})
-                case[row] = {**figures, "about": used}
-                found = dict(sorted(found.items(), key=place))
-                kept.write_text(json.dumps(found, indent=1) + "\n")
-    page = "\n".join(["# The engine", "", *table(found), "", *notes(found, networks.multiply_adds)])
-    print(page)
-    RESULT.write_text(page + "\n")
+                measured = measure_in_process(row, seconds, threads, folder)
+                name = f"{seconds:g} s, {threads} thread{'s' * (threads > 1)}"
+                figures.setdefault(name, {})[row] = {**measured, "about": about}
+                figures = dict(sorted(figures.items(), key=sort_key))
+                file.write_text(json.dumps(figures, indent=1) + "\n")
+    text = page(figures, networks.multiply_adds)
+    print(text)
+    (RESULTS / "engine.md").write_text(text + "\n")
 
 
-def place(item: tuple[str, Any]) -> tuple[int, float]:
-    """Of a case in the table: most threads first, then by length."""
+def page(figures: Figures, multiply_adds: Callable[[int], float]) -> str:
+    return "\n".join(["# The engine", "", *tables(figures), "", *notes(figures, multiply_adds)])
+
+
+def sort_key(item: tuple[str, Any]) -> tuple[int, float]:
+    """Sorts the cases by threads, most first, then by length."""
     seconds, _, threads, _ = item[0].replace(",", "").split()
     return -int(threads), float(seconds)
 
 
-def process(name: str, seconds: float, threads: int, folder: Path) -> dict[str, float]:
-    """One measurement in a process of its own."""
+def measure_in_process(name: str, seconds: float, threads: int, folder: Path) -> dict[str, float]:
+    """Runs :func:`measure` in a new process."""
     print(f"{seconds:g} s, {threads} threads: {name}", file=sys.stderr)
-    command = [sys.executable, __file__, "--measure", name, str(seconds), str(threads), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "benchmarks.engine"]
+    command += ["--measure", name, str(seconds), str(threads), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     if done.returncode:
         sys.exit(f"{name} failed:\n{done.stderr}")
-    answer: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 def measure(name: str, seconds: float, threads: int, folder: Path) -> dict[str, float]:
+    """The figures of one row."""
     audio = noise(seconds)
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     if name == "floor":
         products = json.loads((folder / f"{seconds:g}.json").read_text())
         watch = Watch()
-        found["s"] = floor_s(products, threads)
-        found["others"] = watch.others()
+        figures["s"] = floor_s(products, threads)
+        figures["background_cores"] = watch.background_cores()
     else:
-        run, found["parameters"] = runner(name, threads, folder)
-        # What is compiled is compiled for one length.
+        run, figures["parameters"] = runner(name, threads, folder)
+        # Compiled code is for one length.
         run(audio if name == "compiled" else noise(1.0))
         watch, start = Watch(), time.perf_counter()
         stems = run(audio)
-        found["s"], found["others"] = time.perf_counter() - start, watch.others()
+        figures["s"] = time.perf_counter() - start
+        figures["background_cores"] = watch.background_cores()
         if name in OURS:
-            found["snr_db"] = snr_db(np.load(folder / f"{seconds:g}.npy"), stems)
-            assert found["snr_db"] >= 90, found
+            figures["snr_db"] = snr_db(np.load(folder / f"{seconds:g}.npy"), stems)
+            assert figures["snr_db"] >= 90, figures
     status = Path("/proc/self/status").read_text()
     peak = re.search(r"VmHWM:\s+(\d+) kB", status)
     assert peak
-    found["peak_gb"] = int(peak[1]) * 1024 / 1e9
-    return found
+    figures["peak_gb"] = int(peak[1]) * 1024 / 1e9
+    return figures
 
 
 def runner(name: str, threads: int, folder: Path) -> tuple[Run, float]:
-    """How a row separates (channels, samples), and its parameters."""
+    """A function that separates (channels, samples) as the named row, and its parameter count."""
     if name not in ("engine", "portable", "ort"):
-        import networks  # here, so that no other row has torch in its memory
+        from benchmarks import networks  # imported here to keep torch out of other rows' memory
 
         return networks.runner(name, threads)
     path = folder / ("ort.onnx" if name == "ort" else "portable.onnx")
@@ -156,11 +171,12 @@ def noise(seconds: float) -> Audio:
     return check_input(0, 2, round(seconds * RATE))
 
 
-def table(found: Found) -> list[str]:
-    heads = [f"| | {' | '.join(found)} |", f"|---|{'---|' * len(found)}"]
+def tables(figures: Figures) -> list[str]:
+    """The table of times and memory, and the table of ratios to the engine's time."""
+    heads = [f"| | {' | '.join(figures)} |", f"|---|{'---|' * len(figures)}"]
     lines, ratios = list(heads), list(heads)
     for row, name in ROWS.items():
-        cases = [case.get(row) for case in found.values()]
+        cases = [case.get(row) for case in figures.values()]
         known = next((case for case in cases if case), None)
         if known is None:
             continue
@@ -169,27 +185,29 @@ def table(found: Found) -> list[str]:
         lines.append(f"| {label} | {' | '.join(cells)} |")
         times = [
             f"{case[row]['s'] / case['engine']['s']:.2f}×" if {row, "engine"} <= set(case) else ""
-            for case in found.values()
+            for case in figures.values()
         ]
         ratios.append(f"| {label} | {' | '.join(times)} |")
-    return [*lines, "", "How many times the engine's time:", "", *ratios]
+    return [*lines, "", "The times divided by the engine's:", "", *ratios]
 
 
-def notes(found: Found, multiply_adds: Callable[[int], float]) -> list[str]:
-    measured = [figures for case in found.values() for figures in case.values()]
-    least = min((each["snr_db"] for each in measured if "snr_db" in each), default=0.0)
-    seconds = sorted({float(case.partition(" ")[0]) for case in found})
+def notes(figures: Figures, multiply_adds: Callable[[int], float]) -> list[str]:
+    """The paragraphs below the tables."""
+    measured = [each for case in figures.values() for each in case.values()]
+    lowest_db = min((each["snr_db"] for each in measured if "snr_db" in each), default=0.0)
+    seconds = sorted({float(case.partition(" ")[0]) for case in figures})
     counts = ", ".join(f"{multiply_adds(round(s * RATE)) / 1e9:.0f} for {s:g} s" for s in seconds)
-    counted = [each["others"] for each in measured if "others" in each]
-    others = busy(*counted) if len(counted) == len(measured) else "others were not counted"
+    cores = [each["background_cores"] for each in measured if "background_cores" in each]
+    known = len(cores) == len(measured)
+    load = background_load(*cores) if known else "background load: not measured"
     return [
         "The paper's size (48.1 M parameters), stereo noise, float32, random weights; the time of "
-        "one run after a shorter one, and the peak memory of the process, imports and weights "
-        f"included. BSMamba2's answers agree with PyTorch to {least:.0f} dB or better. Its "
-        f"multiply-adds, in G: {counts}.",
+        "one run after a warm-up, and the peak memory of the process, imports and weights "
+        f"included. BSMamba2's outputs agree with PyTorch's to {lowest_db:.0f} dB or better. Its "
+        f"multiply-adds, in billions: {counts}.",
         "",
-        f"{'; '.join(sorted({each['about'] for each in measured}))}; {others}. "
-        "`python benchmarks/engine.py`.",
+        f"{'; '.join(sorted({each['about'] for each in measured}))}; {load}. "
+        "`python -m benchmarks.engine`.",
     ]
 
 

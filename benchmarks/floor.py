@@ -1,7 +1,7 @@
-"""The floor of an engine: the products of the network alone, in the same ONNX Runtime.
+"""The floor of an engine: the time of the network's products alone, in the same ONNX Runtime.
 
-Every multiply-add that the network needs, as float32 products of the same shapes at the same
-threads, and nothing else: the time that would be left if all other work cost nothing.
+It runs every multiply-add that the network needs, as float32 products of the same shapes on the
+same number of threads, and nothing else: the network's time if all other work were free.
 """
 
 from __future__ import annotations
@@ -14,24 +14,25 @@ import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-if TYPE_CHECKING:  # it needs torch, whose memory is no part of the floor
+if TYPE_CHECKING:  # it imports torch, whose memory must not count
     from bsmamba2_network import Config
 
-CHUNK = 64
+SEGMENT = 64
 
 Product = tuple[int, int, int, int, int]
 """(batch, m, k, n, count): ``count`` products of (batch, m, k) and (batch, k, n)."""
 
 
 def multiply_adds(config: Config, frames: int) -> float:
+    """The multiply-adds of all :func:`products`."""
     return sum(share * b * m * k * n * c for share, (b, m, k, n, c) in products(config, frames))
 
 
 def floor_s(products: Iterable[tuple[float, Product]], threads: int) -> float:
-    """The time of all :func:`products`, in seconds."""
+    """Measures the time of the given :func:`products`, in seconds."""
     total = 0.0
     for share, product in products:
-        # One session at a time: threads of the others would wait by spinning.
+        # One session at a time: the idle threads of others would spin.
         run = session(*product, threads)
         start = time.perf_counter()
         run()
@@ -40,16 +41,16 @@ def floor_s(products: Iterable[tuple[float, Product]], threads: int) -> float:
 
 
 def products(config: Config, frames: int) -> list[tuple[float, Product]]:
-    """(share, (batch, m, k, n, count)): the products of one run.
+    """The products of one run, each with the share of it that is needed.
 
-    A causal product needs half of a square one; the share says so.
+    A causal product needs half of the square one, a share of 0.5.
     """
     tokens, blocks = frames * len(config.bands), 2 * config.depth
     dim, inner, heads, P, N = (
         config.dim, config.d_inner, config.heads, config.head_dim, config.state_size
     )  # fmt: skip
     row = inner + config.conv_channels + heads
-    found = [
+    needed = [
         (1.0, (1, tokens, dim, row, 2 * blocks)),
         (1.0, (1, tokens, inner, dim, 2 * blocks)),
         (1.0, (1, tokens, 2 * dim, dim, blocks)),
@@ -57,28 +58,31 @@ def products(config: Config, frames: int) -> list[tuple[float, Product]]:
     hidden = config.mask_expand * dim
     for bins in config.bands:
         width = 2 * config.channels * bins
-        found += [(1.0, (1, frames, width, dim, 1)), (1.0, (1, frames, dim, hidden, 1))]
-        found += [(1.0, (1, frames, hidden, 2 * width, 1))]
-    # The scans: a chunk that comes first reads no state, and one that comes last writes none.
+        needed += [(1.0, (1, frames, width, dim, 1)), (1.0, (1, frames, dim, hidden, 1))]
+        needed += [(1.0, (1, frames, hidden, 2 * width, 1))]
+    # The scans. The first segment of a sequence reads no state, and the last one writes none.
     bands = len(config.bands)
-    full, rest = divmod(frames, CHUNK)
-    for sequences, chunks, Q, later in (
-        (bands, full, CHUNK, full - 1),
+    full, rest = divmod(frames, SEGMENT)
+    for sequences, segments, Q, reading in (
+        (bands, full, SEGMENT, full - 1),
         (bands, 1, rest, 1 if full else 0),
-        (frames, bands // CHUNK, CHUNK, bands // CHUNK - 1),
-        (frames, 1, bands % CHUNK, 1 if bands >= CHUNK else 0),
+        (frames, bands // SEGMENT, SEGMENT, bands // SEGMENT - 1),
+        (frames, 1, bands % SEGMENT, 1 if bands >= SEGMENT else 0),
     ):
-        many = sequences * chunks
-        found += [(0.5, (many, Q, N, Q, blocks)), (0.5, (many * heads, Q, Q, P, blocks))]
-        found += [(1.0, (sequences * later, Q, N, heads * P, blocks))]
+        many = sequences * segments
+        needed += [(0.5, (many, Q, N, Q, blocks)), (0.5, (many * heads, Q, Q, P, blocks))]
+        needed += [(1.0, (sequences * reading, Q, N, heads * P, blocks))]
     for sequences, length in ((bands, frames), (frames, bands)):
-        written = sequences * (-(-length // CHUNK) - 1)
-        found += [(1.0, (written, heads * P, CHUNK, N, blocks))]
-    return [(share, product) for share, product in found if min(product) > 0]
+        writing = sequences * (-(-length // SEGMENT) - 1)
+        needed += [(1.0, (writing, heads * P, SEGMENT, N, blocks))]
+    return [(share, product) for share, product in needed if min(product) > 0]
 
 
 def session(batch: int, m: int, k: int, n: int, count: int, threads: int) -> Callable[[], None]:
-    """``count`` runs of (batch, m, k) · (batch, k, n); a constant right side where batch is 1."""
+    """Returns a function that runs (batch, m, k) · (batch, k, n) ``count`` times.
+
+    The right side is a constant where batch is 1.
+    """
     random = np.random.default_rng(0)
     right = random.normal(size=(batch, k, n) if batch > 1 else (k, n)).astype(np.float32)
     left = random.normal(size=(batch, m, k)).astype(np.float32)
@@ -93,18 +97,18 @@ def session(batch: int, m: int, k: int, n: int, count: int, threads: int) -> Cal
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    loaded = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    # Bound once: a floor has no fresh memory to fill.
-    binding = loaded.io_binding()
+    runner = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    # Bound once, so that no run allocates memory.
+    binding = runner.io_binding()
     binding.bind_cpu_input("a", left)
     if batch > 1:
         binding.bind_cpu_input("b", right)
     out = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((batch, m, n), np.float32))
     binding.bind_ortvalue_output("c", out)
-    loaded.run_with_iobinding(binding)
+    runner.run_with_iobinding(binding)
 
     def run() -> None:
         for _ in range(count):
-            loaded.run_with_iobinding(binding)
+            runner.run_with_iobinding(binding)
 
     return run

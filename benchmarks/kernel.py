@@ -1,10 +1,13 @@
-"""The scan kernel against chunked scans in PyTorch: python benchmarks/kernel.py [--library PATH].
+"""The scan kernel against scans in PyTorch.
 
-At the paper's size (16 heads of 64, 128 states) and 8 s of audio: the time axis is 62 sequences of
-801 tokens, the band axis 801 of 62. Answers are checked before anything is timed, on the first four
-sequences. Each round times PyTorch and every instruction set in turn, so that what else the machine
-does falls on all alike; a ratio is that of the medians. Beside our own scan in PyTorch stands that
-of transformers' Mamba2, where it is installed. The table goes into benchmarks/results/.
+    python -m benchmarks.kernel [--library PATH]
+
+The sizes are the paper's (16 heads of 64, 128 states) for 8 s of audio: 62 sequences of 801 tokens
+on the time axis, and 801 of 62 on the band axis. The outputs of the first four sequences are
+checked before anything is timed. Each round times PyTorch and every instruction set once, so that
+the background load affects all of them alike; a ratio is the ratio of medians. The table compares
+our own scan in PyTorch, and the scan of transformers' Mamba2 if it is installed. It is written to
+benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -22,29 +25,34 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 import torch
-from machine import Watch, about, busy, cpu
 from onnx import TensorProto, helper
 from torch import Tensor
 from torch.nn.functional import conv1d, pad, silu, softplus
 
+from benchmarks.arguments import argument_parser
+from benchmarks.machine import Watch, background_load, conditions, cpu
+from benchmarks.pages import RESULTS, ROOT
 from bsmamba2.devices import kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+Array = npt.NDArray[np.float32]
 
 HEADS, HEAD_DIM, STATE_SIZE, TAPS, EPSILON = 16, 64, 128, 4, 1e-5
 INNER = HEADS * HEAD_DIM
 CHANNELS = INNER + 2 * STATE_SIZE
 SHAPES = [(62, 801), (801, 62)]
 ISAS = ("avx512", "avx2", "portable")
-CHUNK = 64
-LEAST_DB = 100
+SEGMENT = 64
+MIN_SNR_DB = 100
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
-def chunked(
+def scan_by_segments(
     zxbcdt: Tensor,
     conv_weight: Tensor,
     conv_bias: Tensor,
@@ -53,23 +61,23 @@ def chunked(
     D: Tensor,
     norm_weight: Tensor,
 ) -> Tensor:
-    """The same scan from zero states, in plain PyTorch by chunks of 64."""
+    """The same scan from zero states, in plain PyTorch by segments of 64."""
     length = zxbcdt.shape[1]
     z, xBC, dt = zxbcdt.split([INNER, CHANNELS, HEADS], -1)
-    fed = pad(xBC.transpose(1, 2), (TAPS - 1, 0))
-    xBC = silu(conv1d(fed, conv_weight, conv_bias, groups=CHANNELS)).transpose(1, 2)
+    padded = pad(xBC.transpose(1, 2), (TAPS - 1, 0))
+    xBC = silu(conv1d(padded, conv_weight, conv_bias, groups=CHANNELS)).transpose(1, 2)
     x, B, C = xBC.split([INNER, STATE_SIZE, STATE_SIZE], -1)
     x = x.unflatten(-1, (HEADS, HEAD_DIM))
     delta = softplus(dt + dt_bias)
     a = delta * -A_log.exp()
 
-    Q = min(CHUNK, length)
+    Q = min(SEGMENT, length)
     u, a, B, C = (
         pad(v, (0, 0) * (v.dim() - 2) + (0, -length % Q)).unflatten(1, (-1, Q))
         for v in (x * delta[..., None], a, B, C)
     )
-    u = u.transpose(2, 3)  # (batch, chunks, heads, Q, head_dim)
-    total = a.transpose(2, 3).cumsum(-1)  # (batch, chunks, heads, Q)
+    u = u.transpose(2, 3)  # (batch, segments, heads, Q, head_dim)
+    total = a.transpose(2, 3).cumsum(-1)  # (batch, segments, heads, Q)
     above = torch.ones(Q, Q, dtype=torch.bool).triu(1)
     decay = (total[..., :, None] - total[..., None, :]).masked_fill_(above, -torch.inf).exp_()
     y = ((C @ B.mT)[:, :, None] * decay) @ u
@@ -84,11 +92,13 @@ def chunked(
     y = y.transpose(2, 3).flatten(1, 2)[:, :length] + x * D[:, None]
 
     y = y.flatten(2) * silu(z)
-    return y * torch.rsqrt(y.square().mean(-1, keepdim=True) + EPSILON) * norm_weight
+    scale = torch.rsqrt(y.square().mean(-1, keepdim=True) + EPSILON)
+    normed: Tensor = y * scale * norm_weight
+    return normed
 
 
-def of_transformers(*given: Tensor) -> Callable[[], Tensor] | None:
-    """The same scan by transformers' Mamba2 without CUDA, or None where it is not installed."""
+def transformers_scan(*tensors: Tensor) -> Callable[[], Tensor] | None:
+    """The same scan by transformers' Mamba2 without CUDA; None if it is not installed."""
     if not importlib.util.find_spec("transformers"):
         return None
     from transformers import Mamba2Config
@@ -96,16 +106,16 @@ def of_transformers(*given: Tensor) -> Callable[[], Tensor] | None:
 
     config = Mamba2Config(
         hidden_size=INNER // 4, expand=4, num_heads=HEADS, head_dim=HEAD_DIM, n_groups=1,
-        state_size=STATE_SIZE, conv_kernel=TAPS, chunk_size=CHUNK, layer_norm_epsilon=EPSILON,
+        state_size=STATE_SIZE, conv_kernel=TAPS, chunk_size=SEGMENT, layer_norm_epsilon=EPSILON,
     )  # fmt: skip
     mixer = Mamba2Mixer(config, layer_idx=0).eval()
     mixer.in_proj = mixer.out_proj = torch.nn.Identity()
     names = ("conv1d.weight", "conv1d.bias", "dt_bias", "A_log", "D", "norm.weight")
-    mixer.load_state_dict(dict(zip(names, given[1:], strict=True)))
-    return lambda: mixer(given[0])
+    mixer.load_state_dict(dict(zip(names, tensors[1:], strict=True)))
+    return lambda: mixer(tensors[0])
 
 
-def inputs(batch: int, length: int) -> list[Tensor]:
+def random_inputs(batch: int, length: int) -> list[Tensor]:
     torch.manual_seed(0)
     return [
         torch.randn(batch, length, INNER + CHANNELS + HEADS),
@@ -118,8 +128,8 @@ def inputs(batch: int, length: int) -> list[Tensor]:
     ]
 
 
-def one_node() -> bytes:
-    """A model of the scan alone, from zero states, whose states nobody reads."""
+def scan_model() -> bytes:
+    """An ONNX model of one scan from zero states, without outputs for the states."""
     names = ["zxbcdt", "conv_weight", "conv_bias", "dt_bias", "A_log", "D", "norm_weight"]
     states = {"conv_state": (1, CHANNELS, TAPS - 1), "ssm_state": (1, HEADS, HEAD_DIM, STATE_SIZE)}
     node = helper.make_node(
@@ -142,21 +152,22 @@ def one_node() -> bytes:
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString())
 
 
-def kernel_run(library: Path, threads: int, given: list[Tensor]) -> Callable[[], np.ndarray]:
+def kernel_run(library: Path, threads: int, inputs: list[Tensor]) -> Callable[[], Array]:
+    """Returns a function that runs the kernel in ONNX Runtime."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Threads that wait busily for the next node would slow down whoever runs next.
+    # Spinning threads would slow down the next process.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.register_custom_ops_library(str(library))
-    session = onnxruntime.InferenceSession(one_node(), options, ["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(scan_model(), options, ["CPUExecutionProvider"])
     binding = session.io_binding()
-    for declared, tensor in zip(session.get_inputs(), given, strict=True):
+    for declared, tensor in zip(session.get_inputs(), inputs, strict=True):
         binding.bind_cpu_input(declared.name, tensor.numpy())
-    shape = [*given[0].shape[:2], INNER]
+    shape = [*inputs[0].shape[:2], INNER]
     y = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, np.float32)
     binding.bind_ortvalue_output("y", y)
 
-    def run() -> np.ndarray:
+    def run() -> Array:
         session.run_with_iobinding(binding)
         return np.asarray(y.numpy())
 
@@ -164,88 +175,98 @@ def kernel_run(library: Path, threads: int, given: list[Tensor]) -> Callable[[],
 
 
 def serve(library: Path) -> None:
-    """A process with one instruction set: for each line "batch length threads" a runner is made and
-    its answer checked; each further empty line runs it and answers with the seconds it took."""
+    """The main function of a process with one instruction set.
+
+    A line "batch length threads" prepares a run, checks its output and prints the SNR in dB. An
+    empty line runs it and prints the seconds.
+    """
     for line in sys.stdin:
         if line.strip():
             batch, length, threads = map(int, line.split())
-            given = inputs(batch, length)
-            run = kernel_run(library, threads, given)
+            inputs = random_inputs(batch, length)
+            run = kernel_run(library, threads, inputs)
             with torch.inference_mode():
-                wanted = chunked(given[0][:4].double(), *(v.double() for v in given[1:])).numpy()
-            error = np.square(run()[:4] - wanted).sum()
-            print(10 * np.log10(np.square(wanted).sum() / error), flush=True)
+                exact = [inputs[0][:4].double(), *(v.double() for v in inputs[1:])]
+                expected = scan_by_segments(*exact).numpy()
+            error = np.square(run()[:4] - expected).sum()
+            print(10 * np.log10(np.square(expected).sum() / error), flush=True)
         else:
-            started = time.perf_counter()
+            start = time.perf_counter()
             run()
-            print(time.perf_counter() - started, flush=True)
+            print(time.perf_counter() - start, flush=True)
 
 
 class Process:
-    """:func:`serve` under one instruction set; None of it where this machine lacks that."""
+    """:func:`serve` with one instruction set."""
 
     def __init__(self, library: Path, isa: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "--library", str(library), "--serve"],
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.kernel", "--library", str(library), "--serve"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env={**os.environ, "BSMAMBA2_ISA": isa},
+            env={**os.environ, "BSMAMBA2_ISA": isa}, cwd=ROOT,
         )  # fmt: skip
 
-    def ask(self, line: str = "") -> float | None:
-        assert self.process.stdin
-        assert self.process.stdout
+    def request(self, line: str = "") -> float | None:
+        """Sends a line and returns the number printed; None if the machine lacks the set."""
+        assert self._process.stdin
+        assert self._process.stdout
         try:
-            print(line, file=self.process.stdin, flush=True)
+            print(line, file=self._process.stdin, flush=True)
         except BrokenPipeError:
             return None
-        answer = self.process.stdout.readline()
-        return float(answer) if answer else None
+        reply = self._process.stdout.readline()
+        return float(reply) if reply else None
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.communicate()
 
 
 def measure(library: Path, rounds: int) -> Iterator[str]:
+    """Measures every shape and yields the lines of the table."""
     heads = [f"sequences {TIMES} tokens", "threads", "PyTorch", "transformers", *ISAS]
     yield f"| {' | '.join(heads)} |"
     yield "|---" * len(heads) + "|"
     for batch, length in SHAPES:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            given = inputs(batch, length)
-            other = of_transformers(*given)
-            if other:
+            inputs = random_inputs(batch, length)
+            transformers = transformers_scan(*inputs)
+            if transformers:
                 with torch.inference_mode():
-                    found, wanted = other()[:4], chunked(given[0][:4], *given[1:])
-                assert torch.allclose(found, wanted, rtol=1e-3, atol=1e-4), "transformers differs"
+                    got = transformers()[:4]
+                    expected = scan_by_segments(inputs[0][:4], *inputs[1:])
+                assert torch.allclose(got, expected, rtol=1e-3, atol=1e-4), "transformers differs"
             processes = {isa: Process(library, isa) for isa in ISAS}
-            answers = {isa: p.ask(f"{batch} {length} {threads}") for isa, p in processes.items()}
-            assert all(db is None or db >= LEAST_DB for db in answers.values()), answers
+            snrs = {isa: p.request(f"{batch} {length} {threads}") for isa, p in processes.items()}
+            assert all(db is None or db >= MIN_SNR_DB for db in snrs.values()), snrs
             seconds: dict[str, list[float]] = {"torch": []}
             for _ in range(rounds):
-                started = time.perf_counter()
+                start = time.perf_counter()
                 with torch.inference_mode():
-                    chunked(*given)
-                seconds["torch"].append(time.perf_counter() - started)
-                if other:
-                    started = time.perf_counter()
+                    scan_by_segments(*inputs)
+                seconds["torch"].append(time.perf_counter() - start)
+                if transformers:
+                    start = time.perf_counter()
                     with torch.inference_mode():
-                        other()
-                    seconds.setdefault("transformers", []).append(time.perf_counter() - started)
+                        transformers()
+                    seconds.setdefault("transformers", []).append(time.perf_counter() - start)
                 for isa, process in processes.items():
-                    process.ask()  # the first run after PyTorch finds cold caches and threads
-                    if (taken := process.ask()) is not None:
+                    process.request()  # warm-up: after PyTorch, caches and threads are cold
+                    if (taken := process.request()) is not None:
                         seconds.setdefault(isa, []).append(taken)
             for process in processes.values():
-                process.process.kill()
-                process.process.communicate()
-            middle = {name: median(taken) for name, taken in seconds.items()}
+                process.end()
+            medians = {name: median(times) for name, times in seconds.items()}
             cells = [
-                f"{middle['torch'] / middle[isa]:.1f}{TIMES} ({middle[isa] * 1e3:.0f} ms)"
-                if isa in middle
-                else "none here"
+                f"{medians['torch'] / medians[isa]:.1f}{TIMES} ({medians[isa] * 1e3:.0f} ms)"
+                if isa in medians
+                else "not on this machine"
                 for isa in ISAS
             ]
-            theirs = middle.get("transformers")
+            theirs = medians.get("transformers")
             yield (
-                f"| {batch} {TIMES} {length} | {threads} | {middle['torch'] * 1e3:.0f} ms | "
+                f"| {batch} {TIMES} {length} | {threads} | {medians['torch'] * 1e3:.0f} ms | "
                 + (f"{theirs * 1e3:.0f} ms | " if theirs else "not installed | ")
                 + " | ".join(cells)
                 + " |"
@@ -253,37 +274,43 @@ def measure(library: Path, rounds: int) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--library", type=Path, default=kernel.library())
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = argument_parser("kernel", __doc__)
+    parser.add_argument(
+        "--library",
+        type=Path,
+        default=kernel.library(),
+        help="The native library. Default: the installed one.",
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="Default: 5.")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.library is None:
-        parser.error("the kernel is not installed; --library names one that was built elsewhere")
-    if asked.serve:
-        return serve(asked.library)
+    arguments = parser.parse_args()
+    if arguments.library is None:
+        parser.error("the native library is not installed: name one built elsewhere by --library")
+    if arguments.serve:
+        serve(arguments.library)
+        return
     today = datetime.date.today().isoformat()
     name = re.sub(r"\W+", "-", cpu()).strip("-").lower()
-    page = Path(__file__).parent / "results" / f"kernel-{name}-{today}.md"
+    page = RESULTS / f"kernel-{name}-{today}.md"
     lines = [
         f"# The scan kernel on {cpu()}, {today}",
         "",
         f"{HEADS} heads of {HEAD_DIM}, {STATE_SIZE} states, float32, from zero states; medians of "
-        f"{asked.rounds} rounds, taken in turn; four sequences of each answer are ≥ {LEAST_DB} dB "
-        "against float64. How many times faster than PyTorch's chunked scan:",
+        f"{arguments.rounds} rounds, each of which times every column; the first four sequences of "
+        f"each output are checked to ≥ {MIN_SNR_DB} dB against float64. The instruction sets are "
+        "given as the speed-up over the same scan in PyTorch:",
         "",
     ]
     print("\n".join(lines))
     watch = Watch()
-    for line in measure(asked.library.resolve(), asked.rounds):
+    for line in measure(arguments.library.resolve(), arguments.rounds):
         print(line, flush=True)
         lines.append(line)
-    page.parent.mkdir(exist_ok=True)
-    used = about("as many threads as the table says", "onnxruntime", "torch")
-    lines += ["", f"{used}; {busy(watch.others())}. Written by `python benchmarks/kernel.py`.", ""]
+    about = conditions("as many threads as the table says", "onnxruntime", "torch")
+    load = background_load(watch.background_cores())
+    lines += ["", f"{about}; {load}. Written by `python -m benchmarks.kernel`.", ""]
     page.write_text("\n".join(lines))
     print(f"\n{page}")
-    return None
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""What a figure was taken on, in one true sentence.
+"""Describes the machine, the versions and the background load of a measurement in one sentence.
 
     watch = Watch()
     ...                                       # measure
-    page.append(f"{about('2 threads', 'torch')}; {busy(watch.others())}; `python this.py`.")
+    load = background_load(watch.background_cores())
+    page.append(f"{conditions('2 threads', 'torch')}; {load}; `python -m benchmarks.this`.")
 
-Other programs slow a measurement down while it runs, so they are counted then and not before it:
-all time that the processors were busy, less what this process and its ended children used.
+Other programs slow a measurement down while it runs, so the load is taken over the measurement, not
+before it: all time that the processors were busy, minus the time that this process and its ended
+children used.
 """
 
 from __future__ import annotations
@@ -18,29 +20,29 @@ from importlib.metadata import version
 from pathlib import Path
 
 EVERY_CORE = "a thread on every physical core"
-"""What ONNX Runtime takes unless told otherwise."""
+"""ONNX Runtime's default."""
 NAMES = {"onnxruntime": "ONNX Runtime", "pedalboard": "Pedalboard"}
 STAT = Path("/proc/stat")
 
 
 class Watch:
-    """Counts what others keep the processors busy with, from now on."""
+    """Measures the background load since it was created."""
 
     def __init__(self) -> None:
-        self._start, self._others = time.perf_counter(), others_s()
+        self._start, self._background_s = time.perf_counter(), background_s()
 
-    def others(self) -> float:
-        """The mean number of cores that others kept busy so far; NaN where it cannot be known.
+    def background_cores(self) -> float:
+        """The mean number of cores that other programs kept busy; NaN where it is unknown.
 
-        Children count as this process's own once they have ended and were waited for.
+        A child process counts as part of this process only after it has ended and was waited for.
         """
-        lasted = time.perf_counter() - self._start
-        # The kernel counts in ticks of 10 ms.
-        return max(0.0, others_s() - self._others) / lasted
+        elapsed = time.perf_counter() - self._start
+        # The kernel counts in ticks of 10 ms, so a difference can be slightly negative.
+        return max(0.0, background_s() - self._background_s) / elapsed
 
 
-def others_s() -> float:
-    """Processor seconds of all processes but this one and its ended children, since the start."""
+def background_s() -> float:
+    """Processor seconds since boot, without those of this process and its ended children."""
     if not STAT.exists():
         return float("nan")
     user, nice, system, _idle, _waiting, irq, soft_irq, stolen, *_ = map(
@@ -50,25 +52,29 @@ def others_s() -> float:
     return busy - sum(os.times()[:4])
 
 
-def about(threads: str, *packages: str) -> str:
-    """Processor, cores, how many threads were used, versions and date."""
+def conditions(threads: str, *packages: str) -> str:
+    """The processor, its cores, the number of threads used, versions and the date."""
     versions = ", ".join(f"{NAMES.get(name, name)} {version(name)}" for name in packages)
     return f"{cpu()}, {os.cpu_count()} cores, {threads}; {versions}; {datetime.date.today()}"
 
 
-def busy(*others: float) -> str:
-    """How much of the machine others had, where each figure is of :meth:`Watch.others`."""
-    low, high = f"{min(others):.1f}", f"{max(others):.1f}"
+def background_load(*cores: float) -> str:
+    """The range of the given values of :meth:`Watch.background_cores`.
+
+    Processes of lower priority count too, and so does the time that the host gave to other virtual
+    machines.
+    """
+    low, high = f"{min(cores):.1f}", f"{max(cores):.1f}"
     return (
-        f"meanwhile others kept {low if low == high else f'{low} to {high}'} of {os.cpu_count()} "
-        "cores busy, processes of lower priority and the host's other guests included"
+        f"background load: {low if low == high else f'{low} to {high}'} of {os.cpu_count()} cores "
+        "(other virtual machines included)"
     )
 
 
 def cpu() -> str:
     """The processor's model."""
-    described = Path("/proc/cpuinfo")
-    for line in described.read_text().splitlines() if described.exists() else ():
+    cpuinfo = Path("/proc/cpuinfo")
+    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else ():
         if line.startswith("model name"):
             return line.partition(": ")[2].strip()
     return platform.processor() or platform.machine()

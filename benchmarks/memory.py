@@ -1,15 +1,15 @@
-"""Memory and time against the length of a file: python benchmarks/memory.py [--minutes 5 60]
+"""Memory and time against the length of a file.
 
-Songs of noise go through ``bsmamba2 separate`` with a model of the size tiny and random weights,
-each in a process of its own whose resident memory is read every half second. The largest of the
-longest must be within a tenth of that of the shortest. Writes benchmarks/results/memory.md and
-memory.svg.
-Linux; needs the extra cpu.
+    python -m benchmarks.memory [--minutes 5 60]
+
+Separates songs of noise by ``bsmamba2 separate`` with a model of size tiny and random weights, each
+in a process of its own whose resident memory is read every half second. The peak for the longest
+song must be at most 1.1 times the peak for the shortest. Writes benchmarks/results/memory.md and
+memory.svg. Linux; needs the extra cpu.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import subprocess
@@ -22,45 +22,52 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from machine import EVERY_CORE, Watch, about, busy
-from weights import random_model
 
-RESULTS = Path(__file__).parent / "results"
+from benchmarks.arguments import argument_parser
+from benchmarks.machine import EVERY_CORE, Watch, background_load, conditions
+from benchmarks.pages import RESULTS
+from benchmarks.weights import random_model
+
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 720, 320, 60, 20, 40
 COLOURS = ("#1f6f8b", "#d1495b", "#66a182", "#edae49")
 
 Curve = list[tuple[float, float]]
-"""Seconds since the start, MB resident."""
+"""Pairs of seconds since the start and MB of resident memory."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=int, nargs="+", default=[5, 20, 60])
+    parser = argument_parser("memory", __doc__)
+    parser.add_argument(
+        "--minutes",
+        type=int,
+        nargs="+",
+        default=[5, 20, 60],
+        help="The lengths of the songs. Default: 5, 20 and 60.",
+    )
     lengths = sorted(parser.parse_args().minutes)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         random_model("tiny", folder)
         watch = Watch()
         runs = {minutes: measure(folder, minutes) for minutes in lengths}
-        others = watch.others()
+        load = background_load(watch.background_cores())
     rows = [row(minutes, runs[minutes], lengths[0], runs[lengths[0]]) for minutes in lengths]
     page = "\n".join(
         [
-            "# Memory against length",
+            "# Memory against song length",
             "",
-            "![resident memory over time](memory.svg)",
+            "![Resident memory over time](memory.svg)",
             "",
-            "| song | peak | × the shortest's | time | × the shortest's for its length |",
+            "| song | peak memory | relative to the shortest | time | time per minute, relative |",
             "|---|---|---|---|---|",
             *rows,
             "",
-            "FLAC of 16 bits, stereo, 44100 Hz, to two FLACs; tiny, random weights, whole process; "
-            f"{about(EVERY_CORE, 'onnxruntime')}; {busy(others)}; `python benchmarks/memory.py "
-            f"--minutes {' '.join(map(str, lengths))}`.",
+            "From 16-bit stereo FLAC at 44100 Hz to two FLACs; size tiny, random weights; memory "
+            f"and time of the whole process; {conditions(EVERY_CORE, 'onnxruntime')}; {load}; "
+            f"`python -m benchmarks.memory --minutes {' '.join(map(str, lengths))}`.",
             "",
         ]
     )
-    RESULTS.mkdir(exist_ok=True)
     (RESULTS / "memory.md").write_text(page)
     (RESULTS / "memory.svg").write_text("\n".join(plot(runs)) + "\n")
     print(page)
@@ -68,7 +75,7 @@ def main() -> None:
 
 
 def measure(folder: Path, minutes: int) -> Curve:
-    """Separates so many minutes of noise and watches the process."""
+    """Separates so many minutes of noise and samples the memory of the process."""
     song = folder / f"{minutes}.flac"
     minute = np.random.default_rng(minutes).uniform(-0.1, 0.1, (60 * 44100, 2))
     with soundfile.SoundFile(song, "w", 44100, 2, "PCM_16") as file:
@@ -77,12 +84,13 @@ def measure(folder: Path, minutes: int) -> Curve:
     command = [sys.executable, "-m", "bsmamba2", "separate", str(song), "--device", "cpu"]
     command += ["-m", str(folder / "tiny.safetensors"), "-o", str(folder / "out")]
     environment = os.environ | {"BSMAMBA2_CACHE": str(folder / "cache")}
-    start, curve = time.perf_counter(), []
+    start = time.perf_counter()
+    curve: Curve = []
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as process:
         status = Path(f"/proc/{process.pid}/status")
         for k in count(1):
-            if found := re.search(r"VmRSS:\s+(\d+)", status.read_text()):
-                curve.append((time.perf_counter() - start, int(found[1]) * 1024 / 1e6))
+            if resident := re.search(r"VmRSS:\s+(\d+)", status.read_text()):
+                curve.append((time.perf_counter() - start, int(resident[1]) * 1024 / 1e6))
             try:
                 process.wait(max(0, start + 0.5 * k - time.perf_counter()))
                 break
@@ -94,8 +102,8 @@ def measure(folder: Path, minutes: int) -> Curve:
     return curve
 
 
-def row(minutes: int, curve: Curve, least: int, shortest: Curve) -> str:
-    per_minute = (curve[-1][0] / minutes) / (shortest[-1][0] / least)
+def row(minutes: int, curve: Curve, shortest_minutes: int, shortest: Curve) -> str:
+    per_minute = (curve[-1][0] / minutes) / (shortest[-1][0] / shortest_minutes)
     return (
         f"| {minutes} min | {peak(curve):.0f} MB | {peak(curve) / peak(shortest):.2f} | "
         f"{curve[-1][0]:.0f} s | {per_minute:.2f} |"
@@ -107,7 +115,7 @@ def peak(curve: Curve) -> float:
 
 
 def plot(runs: dict[int, Curve]) -> Iterator[str]:
-    """The curves over the share of the run that is done, as SVG."""
+    """The curves over the fraction of the run, as SVG."""
     top = 1.2 * max(peak(curve) for curve in runs.values())
     inner = HEIGHT - TOP - BOTTOM
     yield (
@@ -123,7 +131,7 @@ def plot(runs: dict[int, Curve]) -> Iterator[str]:
         )
     yield f'<text x="{LEFT}" y="{TOP - 6}">MB resident</text>'
     low = HEIGHT - 12
-    yield f'<text x="{WIDTH - 20}" y="{low}" text-anchor="end">share of the run, 0 to 1</text>'
+    yield f'<text x="{WIDTH - 20}" y="{low}" text-anchor="end">fraction of the run</text>'
     for k, ((minutes, curve), colour) in enumerate(zip(runs.items(), COLOURS, strict=False)):
         points = " ".join(
             f"{LEFT + (WIDTH - 20 - LEFT) * seconds / curve[-1][0]:.1f},"

@@ -1,4 +1,4 @@
-"""What :mod:`engine` needs torch for: the models that it runs, and the networks of PyTorch."""
+"""The part of :mod:`benchmarks.engine` that needs torch: exported models and PyTorch networks."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import json
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-import floor
 import numpy as np
 import torch
 
+from benchmarks import floor
 from bsmamba2.audio.array import Audio
 from bsmamba2_export import artifact
 from bsmamba2_export.exporter import describe
 from bsmamba2_export.trace import trace
-from bsmamba2_network import BSMamba2, Config, model, scan
+from bsmamba2_network import BSMamba2, Config, scan
+from bsmamba2_network import model as network_model
 
 CONFIG = Config()
 """The paper's size."""
@@ -24,20 +25,21 @@ Run = Callable[[Audio], Audio]
 def prepare(
     folder: Path, lengths: Collection[float], noise: Callable[[float], Audio], with_ort: bool
 ) -> None:
-    """The models, and for each length in seconds its products and what PyTorch makes of it."""
+    """Writes the models, and for each length in seconds the products and PyTorch's stems."""
     net = BSMamba2.untrained("paper")
     for target in ("portable", "ort")[: 1 + with_ort]:
-        made = trace(net, target=target)
-        artifact.set_manifest(made, describe(net, "paper", target=target))
-        artifact.write(made, folder / f"{target}.onnx")
+        model = trace(net, target=target)
+        artifact.set_manifest(model, describe(net, "paper", target=target))
+        artifact.write(model, folder / f"{target}.onnx")
     for seconds in lengths:
         audio = noise(seconds)
-        needed = floor.products(CONFIG, frames(audio.shape[1]))
-        (folder / f"{seconds:g}.json").write_text(json.dumps(needed))
+        products = floor.products(CONFIG, frames(audio.shape[1]))
+        (folder / f"{seconds:g}.json").write_text(json.dumps(products))
         np.save(folder / f"{seconds:g}.npy", torch_run(net)(audio))
 
 
 def multiply_adds(samples: int) -> float:
+    """The multiply-adds of the paper's network on so many samples."""
     return floor.multiply_adds(CONFIG, frames(samples))
 
 
@@ -46,13 +48,13 @@ def frames(samples: int) -> int:
 
 
 def runner(name: str, threads: int) -> tuple[Run, float]:
-    """How the row of this name separates (channels, samples), and its parameters."""
+    """A function that separates (channels, samples) as the named row, and its parameter count."""
     torch.set_num_threads(threads)
     net: torch.nn.Module
     if name == "roformer":
         from bs_roformer import BSRoformer
 
-        # The published form of the network: one stream of residuals.
+        # The published network has one residual stream.
         net = BSRoformer(
             dim=256, depth=10, stereo=True, stft_hop_length=441, time_transformer_depth=1,
             freq_transformer_depth=1, num_residual_streams=1,
@@ -65,10 +67,11 @@ def runner(name: str, threads: int) -> tuple[Run, float]:
     else:
         net = BSMamba2.untrained("paper")
     if name == "compiled":
-        # The scan is an operator that a compiler does not look into; its body is plain PyTorch.
-        model.mamba2_scan = scan.scan  # type: ignore[assignment]
+        # A compiler cannot look into the scan's operator; its body is plain PyTorch.
+        network_model.mamba2_scan = scan.scan  # type: ignore[attr-defined, assignment]
+        assert isinstance(net, BSMamba2)
         for layer in net.layers:
-            for block in layer:
+            for block in layer.children():
                 block.compile(dynamic=False)
     return torch_run(net.eval()), sum(p.numel() for p in net.parameters())
 

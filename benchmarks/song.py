@@ -1,15 +1,14 @@
 """A real song through ``bsmamba2 separate``: time and peak memory, with the kernel and without.
 
-    python benchmarks/song.py            # a minute of the song; writes benchmarks/results/song.md
+    python -m benchmarks.song            # a minute of the song; writes benchmarks/results/song.md
                                          # and the README's table
 
-Each row is a process of its own: its wall time from start to end, and its largest resident size.
-The stems are read back and must sum to the song. Linux; needs the extra cpu.
+Each row is a process of its own: its wall time from start to end, and its peak resident size. The
+stems are read back and must sum to the song. Linux; needs the extra cpu.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -20,20 +19,25 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from machine import EVERY_CORE, Watch, about, busy
-from weights import random_model
 
+from benchmarks.arguments import argument_parser
+from benchmarks.machine import EVERY_CORE, Watch, background_load, conditions
+from benchmarks.pages import RESULTS, ROOT, replace_in_readme
+from benchmarks.weights import random_model
 from bsmamba2.formats.checkpoint import read_checkpoint
 from bsmamba2.models.model import find_graph
 
-ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- benchmarks/song.py -->", "<!-- end -->"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--song", type=Path, help="Default: examples/real_song.sh fetches one.")
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser = argument_parser("song", __doc__)
+    parser.add_argument(
+        "--song", type=Path, help="A song. Default: the one that examples/real_song.sh fetches."
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="The length to separate. Default: 60."
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -43,7 +47,7 @@ def main() -> None:
         cases = [("paper", "on"), ("paper", "off"), ("medium", "on"), ("small", "on")]
         watch = Watch()
         rows = [measure(folder, *case, len(audio) / rate) for case in cases]
-        others = watch.others()
+        load = background_load(watch.background_cores())
     page = "\n".join(
         [
             "| size | parameters | scan | time | × real time | peak memory |",
@@ -51,19 +55,17 @@ def main() -> None:
             *rows,
             "",
             f"{arguments.seconds:g} s of a stereo song at {rate} Hz, WAV to two WAVs, whole "
-            f"process, random weights; {about(EVERY_CORE, 'onnxruntime')}; "
-            f"{busy(others)}; `python benchmarks/song.py --seconds {arguments.seconds:g}`.",
+            f"process, random weights; {conditions(EVERY_CORE, 'onnxruntime')}; {load}; "
+            f"`python -m benchmarks.song --seconds {arguments.seconds:g}`.",
         ]
     )
-    (ROOT / "benchmarks/results").mkdir(exist_ok=True)
-    (ROOT / "benchmarks/results/song.md").write_text(f"# A song, file to files\n\n{page}\n")
-    readme = (ROOT / "README.md").read_text()
-    before, _, rest = readme.partition(BEGIN)
-    (ROOT / "README.md").write_text(f"{before}{BEGIN}\n{page}\n{END}{rest.partition(END)[2]}")
+    (RESULTS / "song.md").write_text(f"# A song, from file to files\n\n{page}\n")
+    replace_in_readme(BEGIN, END, page)
     print(page)
 
 
 def real_song(folder: Path) -> Path:
+    """Fetches the song of the example."""
     script = ["bash", str(ROOT / "examples/real_song.sh"), str(folder)]
     return Path(subprocess.run(script, check=True, capture_output=True, text=True).stdout.strip())
 
@@ -73,7 +75,7 @@ import pathlib, re, sys
 from bsmamba2.cli import main
 try:
     main()
-finally:  # the peak of this process alone, imports and weights included
+finally:  # the peak of this process, imports and weights included
     status = pathlib.Path("/proc/self/status").read_text()
     print(re.search(r"VmHWM:\\s+(\\d+)", status)[1], file=sys.stderr)
 """

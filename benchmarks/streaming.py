@@ -1,14 +1,15 @@
-"""A stream's steps against real time: python benchmarks/streaming.py [--steps 3]
+"""The time of a stream's steps against real time.
 
-For each size, pairs of block and lookahead. A step must take less than its block lasts; what it
-costs more than a run of the whole is (block + lookahead) / block. The first step of every schedule
-is compared with the network before any is timed. Writes benchmarks/results/streaming.md. Needs the
-extras cpu and network.
+    python -m benchmarks.streaming [--steps 3] [--only small]
+
+Times pairs of block and lookahead for each size. A step must take less time than its block lasts;
+it does (block + lookahead) / block times the work of a run on the whole. The first step of every
+schedule is compared with the network before any step is timed. Writes
+benchmarks/results/streaming.md. Needs the extras cpu and network.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,8 +18,11 @@ from statistics import median
 
 import numpy as np
 import torch
-from machine import EVERY_CORE, Watch, about, busy
 
+from benchmarks.arguments import argument_parser
+from benchmarks.machine import EVERY_CORE, Watch, background_load, conditions
+from benchmarks.pages import RESULTS
+from bsmamba2.audio.array import Audio
 from bsmamba2.audio.schedule import Schedule
 from bsmamba2.audio.snr import snr_db
 from bsmamba2.devices import kernel
@@ -26,37 +30,44 @@ from bsmamba2.engines.step_engine import StepEngine
 from bsmamba2.models.model import open_step_engine
 from bsmamba2_network import BSMamba2
 
-RESULTS = Path(__file__).parent / "results"
 SCHEDULES = {
     "small": [(1, 1), (2, 4), (4, 4), (10, 10), (20, 20), (40, 40), (40, 10)],
     "medium": [(1, 1), (5, 10), (10, 10), (25, 25), (50, 50), (100, 100), (100, 25)],
     "paper": [(10, 10), (50, 25), (100, 25), (100, 100)],
 }
-LEAST_DB = 90
+MIN_SNR_DB = 90
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=3, help="Timed for each schedule.")
-    parser.add_argument("--only", nargs="+", choices=SCHEDULES, default=list(SCHEDULES))
+    parser = argument_parser("streaming", __doc__)
+    parser.add_argument(
+        "--steps", type=int, default=3, help="Steps to time per schedule. Default: 3."
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=SCHEDULES,
+        default=list(SCHEDULES),
+        help="The sizes to time. Default: all.",
+    )
     arguments = parser.parse_args()
     steps = arguments.steps
     scan = "the kernel" if kernel.library() else "plain operators"
     watch = Watch()
     page = [
-        "# The steps of a stream",
+        "# Steps of a stream",
         "",
-        "| size | block | lookahead | work | a step | × real time | keeps up | SNR |",
+        "| size | block | lookahead | work | time of a step | × real time | fast enough | SNR |",
         "|---|---|---|---|---|---|---|---|",
         *(row for preset in arguments.only for row in rows(preset, steps)),
         "",
         f"Random weights, one stereo stream; the median of {steps} steps, spectra in and out; work "
-        f"is (block + lookahead) / block; SNR of the first step against the network. The scan by "
-        f"{scan}; {about(EVERY_CORE, 'onnxruntime', 'torch')}; {busy(watch.others())}; "
-        f"`python benchmarks/streaming.py --steps {steps} --only {' '.join(arguments.only)}`.",
+        f"is (block + lookahead) / block; SNR of the first step against the network. Scan: {scan}; "
+        f"{conditions(EVERY_CORE, 'onnxruntime', 'torch')}; "
+        f"{background_load(watch.background_cores())}; "
+        f"`python -m benchmarks.streaming --steps {steps} --only {' '.join(arguments.only)}`.",
         "",
     ]
-    RESULTS.mkdir(exist_ok=True)
     (RESULTS / "streaming.md").write_text("\n".join(page))
     print("\n".join(page))
 
@@ -78,39 +89,38 @@ def row(preset: str, net: BSMamba2, engine: StepEngine, schedule: Schedule, step
     block, lookahead = np.split(spectrum, [schedule.block], axis=2)
     snr = check_step(net, engine, block, lookahead)
     taken = median_s(lambda: engine.step(block, lookahead), steps)
-    lasts = schedule.block * config.hop / config.sample_rate
-    ahead = schedule.lookahead * config.hop / config.sample_rate
+    block_s = schedule.block * config.hop / config.sample_rate
+    lookahead_s = schedule.lookahead * config.hop / config.sample_rate
     return (
-        f"| {preset} | {lasts * 1e3:.0f} ms | {ahead * 1e3:.0f} ms | {schedule.work_factor:g} | "
-        f"{taken * 1e3:.0f} ms | {lasts / taken:.2f} | {'yes' if taken < lasts else 'no'} | "
-        f"{snr:.0f} dB |"
+        f"| {preset} | {block_s * 1e3:.0f} ms | {lookahead_s * 1e3:.0f} ms | "
+        f"{schedule.work_factor:g} | {taken * 1e3:.0f} ms | {block_s / taken:.2f} | "
+        f"{'yes' if taken < block_s else 'no'} | {snr:.0f} dB |"
     )
 
 
-def check_step(
-    net: BSMamba2, engine: StepEngine, block: np.ndarray, lookahead: np.ndarray
-) -> float:
-    """The SNR in dB of the first step against the network."""
+def check_step(net: BSMamba2, engine: StepEngine, block: Audio, lookahead: Audio) -> float:
+    """The SNR in dB of the first step against the network, after :func:`require_snr`."""
     engine.reset()
-    found, _ = engine.step(block, lookahead)
+    got, _ = engine.step(block, lookahead)
     with torch.inference_mode():
-        wanted, *_ = net.step(torch.from_numpy(block), torch.from_numpy(lookahead), net.start())
-    return checked_db(wanted.numpy(), found)
+        expected, *_ = net.step(torch.from_numpy(block), torch.from_numpy(lookahead), net.start())
+    return require_snr(expected.numpy(), got)
 
 
-def checked_db(wanted: np.ndarray, found: np.ndarray) -> float:
-    snr = snr_db(wanted, found)
-    assert snr >= LEAST_DB, f"{snr:.1f} dB from the network"
+def require_snr(expected: Audio, got: Audio) -> float:
+    """The SNR in dB; an AssertionError if it is below :data:`MIN_SNR_DB`."""
+    snr = snr_db(expected, got)
+    assert snr >= MIN_SNR_DB, f"{snr:.1f} dB from the network"
     return snr
 
 
 def median_s(run: Callable[[], object], repeat: int) -> float:
-    taken = []
+    times = []
     for _ in range(repeat):
-        started = time.perf_counter()
+        start = time.perf_counter()
         run()
-        taken.append(time.perf_counter() - started)
-    return median(taken)
+        times.append(time.perf_counter() - start)
+    return median(times)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A model of a shipped size with random weights, made without torch."""
+"""Random weights for a shipped graph, written without torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bsmamba2.models.model import shipped_graphs
 
 
 def random_model(size: str, folder: Path) -> Path:
-    """Writes ``size.safetensors`` for the graph of that name: tiny, small, medium or paper."""
+    """Writes ``size.safetensors`` for the shipped graph ``size``: tiny, small, medium or paper."""
     shapes = next(g.manifest.initialisers for g in shipped_graphs() if g.path.stem == size)
     random = np.random.default_rng(0)
     path = folder / f"{size}.safetensors"

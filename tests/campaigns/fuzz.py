@@ -1,9 +1,9 @@
 """Mutated songs, models and manifests: python tests/campaigns/fuzz.py [--cases 10000] [--seed 0]
 
-Each case is one file of ours with some bytes changed, put in, left out or cut off. It must end in
-an answer or in one sentence of a bsmamba2.Error, within 20 seconds: no crash, no hang, no other
-exception. The cases run in processes of 250, of which none may grow by more than 768 MiB beyond
-what its imports take. Writes results/fuzz.md.
+Each case is a valid file with some bytes changed, inserted, deleted or cut off. Within 20 seconds
+it must be read, or rejected with a bsmamba2.Error of one line: no crash, no hang, no other
+exception. Each process runs 250 cases, and its memory may grow by at most 768 MiB after its imports
+and one valid song. Writes results/fuzz.md.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import soundfile
 from safetensors.numpy import save_file
 
@@ -50,28 +51,28 @@ SONGS = {
     "rf64": "PCM_24",
     "caf": "ALAC_16",
 }
-BY_FFMPEG = {"m4a": "aac", "wma": "wmav2", "webm": "libopus"}
+FFMPEG_SONGS = {"m4a": "aac", "wma": "wmav2", "webm": "libopus"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cases", type=int, default=10_000, help="Default: 10000.")
+    parser.add_argument("--seed", type=int, default=0, help="Default: 0.")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        print(json.dumps(work(arguments.worker, arguments.seed, arguments.cases)))
+        print(json.dumps(run_cases(arguments.worker, arguments.seed, arguments.cases)))
         return
-    counts, failures, most = campaign(arguments.cases, arguments.seed)
-    rows = [f"| {kind} | {how} | {n} |" for (kind, how), n in sorted(counts.items())]
+    counts, failures, growth_mib = campaign(arguments.cases, arguments.seed)
+    rows = [f"| {name} | {result} | {n} |" for (name, result), n in sorted(counts.items())]
     page = "\n".join(
         [
             "# Mutated files",
             "",
-            f"{sum(counts.values())} files, {len(failures)} failures; the largest process grew by "
-            f"{most:.0f} MiB (bound: {BOUND_MIB}).",
+            f"{sum(counts.values())} files, {len(failures)} failures; the memory of a process grew "
+            f"by at most {growth_mib:.0f} MiB (limit: {BOUND_MIB}).",
             "",
-            "| file | end | count |",
+            "| file | result | count |",
             "|---|---|---|",
             *rows,
             *(f"- {failure}" for failure in failures),
@@ -84,13 +85,19 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "fuzz.md").write_text(page)
     print(page)
-    sys.exit(1 if failures or most > BOUND_MIB else 0)
+    sys.exit(1 if failures or growth_mib > BOUND_MIB else 0)
 
 
 def campaign(cases: int, seed: int) -> tuple[Counter[tuple[str, str]], list[str], float]:
-    """How the cases ended, what failed, and by how many MiB the largest process grew."""
+    """Runs the cases in processes.
+
+    Returns:
+        The number of cases by file name and result, a line for each failure, and the largest growth
+        of a process's memory in MiB.
+    """
     counts: Counter[tuple[str, str]] = Counter()
-    failures, most = [], 0.0
+    failures: list[str] = []
+    growth_mib = 0.0
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder)
         make_corpus(corpus)
@@ -102,57 +109,58 @@ def campaign(cases: int, seed: int) -> tuple[Counter[tuple[str, str]], list[str]
             if done.returncode:
                 last = (corpus / "case.txt").read_text()
                 failures.append(f"{last}: the process ended with {done.returncode}")
-                counts[last.split()[1], "crash or hang"] += 1
+                counts[last.split()[2], "crash or hang"] += 1
                 continue
             result = json.loads(done.stdout.splitlines()[-1])
             counts.update({tuple(key.split("/")): n for key, n in result["counts"].items()})
             failures += result["failures"]
-            most = max(most, result["grown"])
-    return counts, failures, most
+            growth_mib = max(growth_mib, result["growth_mib"])
+    return counts, failures, growth_mib
 
 
-def work(corpus: Path, seed: int, cases: int) -> dict[str, object]:
+def run_cases(corpus: Path, seed: int, cases: int) -> dict[str, object]:
     """Runs the cases seed … seed + cases − 1 in this process."""
     logging.disable(logging.CRITICAL)
-    files = sorted(path for path in corpus.glob("good/*"))
+    files = sorted(path for path in corpus.glob("valid/*"))
     contents = {path.name: path.read_bytes() for path in files}
     separator = Separator(StubEngine(half, n_fft=2048, hop=441, chunk=44100))
-    tries: dict[str, Callable[[Path], object]] = {
+    readers: dict[str, Callable[[Path], object]] = {
         ".json": lambda path: Manifest.from_json(path.read_bytes()),
         ".onnx": read_model,
         ".safetensors": read_model,
         ".ckpt": read_model,
     }
-    separator.separate_file(corpus / "good" / "song.wav", corpus / "out", overwrite=True)
-    before, counts, failures = peak_mib(), Counter(), []
+    separator.separate_file(corpus / "valid" / "song.wav", corpus / "out", overwrite=True)
+    counts: Counter[str] = Counter()
+    before_mib, failures = peak_mib(), []
     for case in range(seed, seed + cases):
-        chance = random.Random(case)
-        name = chance.choice(sorted(contents))
+        random_numbers = random.Random(case)
+        name = random_numbers.choice(sorted(contents))
         (corpus / "case.txt").write_text(f"case {case} {name}")
-        path = corpus / f"bad{Path(name).suffix}"
-        path.write_bytes(mutated(contents[name], chance))
+        path = corpus / f"mutated{Path(name).suffix}"
+        path.write_bytes(mutate(contents[name], random_numbers))
         signal.alarm(SECONDS)
-        started = time.perf_counter()
+        start = time.perf_counter()
         try:
-            attempt = tries.get(path.suffix)
-            if attempt:
-                attempt(path)
+            read = readers.get(path.suffix)
+            if read:
+                read(path)
             else:
                 separator.separate_file(path, corpus / "out", overwrite=True)
-            end = "answer"
+            result = "read"
         except Error as error:
-            end = "sentence"
+            result = "rejected"
             if len(str(error).splitlines()) != 1:
-                failures.append(f"case {case} {name}: more than a line: {error!r}")
+                failures.append(f"case {case} {name}: more than one line: {error!r}")
         except Exception as error:
-            end = "exception"
+            result = "exception"
             failures.append(f"case {case} {name}: {error!r}"[:300])
         signal.alarm(0)
-        assert time.perf_counter() - started < SECONDS
-        counts[f"{name}/{end}"] += 1
-    left = [path.name for path in (corpus / "out").glob(".*.part")]
-    failures += [f"{name} is left" for name in left]
-    return {"counts": counts, "failures": failures, "grown": peak_mib() - before}
+        assert time.perf_counter() - start < SECONDS
+        counts[f"{name}/{result}"] += 1
+    parts = [path.name for path in (corpus / "out").glob(".*.part")]
+    failures += [f"{name} is left" for name in parts]
+    return {"counts": counts, "failures": failures, "growth_mib": peak_mib() - before_mib}
 
 
 def read_model(path: Path) -> None:
@@ -160,63 +168,68 @@ def read_model(path: Path) -> None:
     open_engine(path, "cpu", verify=False)
 
 
-def mutated(content: bytes, chance: random.Random) -> bytes:
-    """A few changes, more of them at the start, where headers are."""
-    data = bytearray(content)
-    for _ in range(chance.choice((1, 1, 2, 5, 20))):
-        near = chance.choice((64, 1024, len(data)))
-        at = chance.randrange(max(1, min(near, len(data))))
-        how = chance.randrange(6)
-        if how == 0:
-            data[at : at + 1] = bytes([chance.randrange(256)])
-        elif how == 1:
-            size = chance.choice((1, 2, 4, 8))
-            data[at : at + size] = chance.choice((b"\xff", b"\x00", b"\x7f")) * size
-        elif how == 2:
+def mutate(content: bytes, random_numbers: random.Random) -> bytes:
+    """Makes a few random changes, most of them near the start, where headers are."""
+    data, draw = bytearray(content), random_numbers.randrange
+    for _ in range(random_numbers.choice((1, 1, 2, 5, 20))):
+        limit = random_numbers.choice((64, 1024, len(data)))
+        at = draw(max(1, min(limit, len(data))))
+        change = draw(6)
+        if change == 0:
+            data[at : at + 1] = bytes([draw(256)])
+        elif change == 1:
+            size = random_numbers.choice((1, 2, 4, 8))
+            data[at : at + size] = random_numbers.choice((b"\xff", b"\x00", b"\x7f")) * size
+        elif change == 2:
             del data[at:]
-        elif how == 3:
-            del data[at : at + chance.randrange(1, 64)]
-        elif how == 4:
-            data[at:at] = chance.randbytes(chance.randrange(1, 64))
+        elif change == 3:
+            del data[at : at + draw(1, 64)]
+        elif change == 4:
+            data[at:at] = random_numbers.randbytes(draw(1, 64))
         else:
-            source = chance.randrange(max(1, len(data)))
-            data[at:at] = data[source : source + chance.randrange(1, 256)]
+            source = draw(max(1, len(data)))
+            data[at:at] = data[source : source + draw(1, 256)]
     return bytes(data)
 
 
 def make_corpus(folder: Path) -> None:
-    """Small good files of every kind."""
-    good, noise = folder / "good", np.random.default_rng(0)
-    good.mkdir()
+    """Writes a small valid file of every kind."""
+    valid, noise = folder / "valid", np.random.default_rng(0)
+    valid.mkdir()
     audio = noise.uniform(-0.1, 0.1, (12000, 2))
     for suffix, subtype in SONGS.items():
         container = "OGG" if suffix == "opus" else None
-        soundfile.write(good / f"song.{suffix}", audio, 48000, subtype, format=container)
-    for suffix, codec in BY_FFMPEG.items():
-        encode(good / f"song.{suffix}", codec, audio)
+        soundfile.write(valid / f"song.{suffix}", audio, 48000, subtype, format=container)
+    for suffix, codec in FFMPEG_SONGS.items():
+        encode(valid / f"song.{suffix}", codec, audio)
     graph = next(graph for graph in shipped_graphs() if graph.path.stem == "tiny")
-    (good / "graph.onnx").write_bytes(graph.path.read_bytes())
-    (good / "manifest.json").write_text(graph.manifest.to_json())
+    (valid / "graph.onnx").write_bytes(graph.path.read_bytes())
+    (valid / "manifest.json").write_text(graph.manifest.to_json())
     shapes = graph.manifest.initialisers.items()
     weights = {name: noise.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes}
-    save_file(weights, good / "voice.safetensors")
+    save_file(weights, valid / "voice.safetensors")
     try:
         import torch
     except ImportError:
         return
     buffer = io.BytesIO()
     torch.save({name: torch.from_numpy(value) for name, value in weights.items()}, buffer)
-    (good / "voice.ckpt").write_bytes(buffer.getvalue())
+    (valid / "voice.ckpt").write_bytes(buffer.getvalue())
 
 
-def encode(path: Path, codec: str, audio: np.ndarray) -> None:
-    """A song that FFmpeg alone reads, where PyAV is installed."""
+def encode(path: Path, codec: str, audio: npt.NDArray[np.float64]) -> None:
+    """Writes a song that only FFmpeg reads; without PyAV it writes nothing.
+
+    Args:
+        audio: (samples, channels).
+    """
     try:
         import av
     except ImportError:
         return
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=48000, layout="stereo")
+        assert isinstance(stream, av.AudioStream)
         stream.bit_rate = 128_000
         samples = np.ascontiguousarray(audio.T.astype(np.float32))
         frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="stereo")
@@ -228,10 +241,10 @@ def encode(path: Path, codec: str, audio: np.ndarray) -> None:
 
 
 def peak_mib() -> float:
-    """The most that this process has had in memory."""
+    """The peak resident memory of this process."""
     status = Path("/proc/self/status").read_text()
-    found = re.search(r"VmHWM:\s+(\d+)", status)
-    return int(found[1]) / 1024 if found else 0.0
+    peak = re.search(r"VmHWM:\s+(\d+)", status)
+    return int(peak[1]) / 1024 if peak else 0.0
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """A batch killed at random moments and resumed: python tests/campaigns/kills.py [--kills 50]
 
-Songs are separated by a real model of the size tiny, with random weights. After every SIGKILL each
-file that has a stem's name must be, byte for byte, what a run that nobody disturbed makes; the next
-run resumes, and when one comes to its end all files must be there. Then the folder is emptied and
-it begins again, until there were enough kills. Writes results/kills.md.
+A model of size tiny with random weights separates the songs. After every SIGKILL, each file with a
+stem's name must equal, byte for byte, the file of an uninterrupted run. The next run resumes. When
+a run finishes, all files must exist; then the folder is emptied and the batch starts again, until
+there were enough kills. Writes results/kills.md.
 """
 
 from __future__ import annotations
@@ -31,18 +31,19 @@ RESULTS = Path(__file__).parent / "results"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=int, default=50, help="Default: 50.")
+    parser.add_argument("--seed", type=int, default=0, help="Default: 0.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        moments = list(campaign(Path(folder), arguments.kills, arguments.seed))
-    caught = [moment for moment in moments if moment.startswith("killed")]
+        runs = list(campaign(Path(folder), arguments.kills, arguments.seed))
+    kills = [run for run in runs if run.startswith("killed")]
     page = (
-        f"# SIGKILL at random moments\n\n{len(caught)} kills, {len(moments) - len(caught)} runs "
-        "that came to their end. After each, every file under a stem's name was whole and had the "
-        "bytes of an undisturbed run; after each end all files were there.\n\n"
+        "# SIGKILL at random moments\n\n"
+        f"{len(kills)} runs were killed and {len(runs) - len(kills)} finished. After each run, "
+        "every file with a stem's name equalled that of an uninterrupted run byte for byte; after "
+        "each finished run, all files existed.\n\n"
         f"{datetime.date.today()}; `python tests/campaigns/kills.py --kills {arguments.kills} "
-        f"--seed {arguments.seed}`\n\n" + "\n".join(f"- {moment}" for moment in moments) + "\n"
+        f"--seed {arguments.seed}`\n\n" + "\n".join(f"- {run}" for run in runs) + "\n"
     )
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "kills.md").write_text(page)
@@ -50,40 +51,44 @@ def main() -> None:
 
 
 def campaign(folder: Path, kills: int, seed: int, songs: int = 4) -> Iterator[str]:
-    """Yields what became of each run; raises AssertionError where a promise is broken."""
-    chance = random.Random(seed)
+    """Yields one line about each run.
+
+    Raises:
+        AssertionError: a file is missing, incomplete or different.
+    """
+    random_numbers = random.Random(seed)
     prepare(folder, songs)
-    started = time.perf_counter()
-    assert run(folder).wait() == 0
-    lasts = time.perf_counter() - started
-    wanted = stems(folder)
-    assert len(wanted) == 2 * songs
+    start = time.perf_counter()
+    assert separate(folder).wait() == 0
+    seconds = time.perf_counter() - start
+    expected = stems(folder)
+    assert len(expected) == 2 * songs
     shutil.rmtree(folder / "out")
     killed = 0
     while killed < kills:
-        process, moment = run(folder), chance.uniform(0.2, 1.0) * lasts
+        process, moment = separate(folder), random_numbers.uniform(0.2, 1.0) * seconds
         try:
             status = process.wait(moment)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
             killed += 1
-            there = stems(folder)
-            yield f"killed after {moment:.2f} s with {len(there)} of {len(wanted)} files there"
+            files = stems(folder)
+            yield f"killed after {moment:.2f} s with {len(files)} of {len(expected)} files"
         else:
-            there = stems(folder)
-            yield f"ended with {len(there)} files"
-            assert (status, len(there)) == (0, len(wanted))
+            files = stems(folder)
+            yield f"finished with {len(files)} files"
+            assert (status, len(files)) == (0, len(expected))
             shutil.rmtree(folder / "out")
-        assert there.items() <= wanted.items(), "a file is not what an undisturbed run makes"
-    assert run(folder).wait() == 0
-    assert stems(folder) == wanted
-    assert not list((folder / "out").glob(".*.part")), "a part is left"
-    yield f"ended with {len(wanted)} files"
+        assert files.items() <= expected.items(), "a file differs from the uninterrupted run's"
+    assert separate(folder).wait() == 0
+    assert stems(folder) == expected
+    assert not list((folder / "out").glob(".*.part")), "a .part file is left"
+    yield f"finished with {len(expected)} files"
 
 
 def prepare(folder: Path, songs: int) -> None:
-    """A model of random weights and an album of noise."""
+    """Writes a model with random weights and an album of noise."""
     noise = np.random.default_rng(0)
     graph = next(graph for graph in shipped_graphs() if graph.path.stem == "tiny")
     shapes = graph.manifest.initialisers.items()
@@ -96,8 +101,8 @@ def prepare(folder: Path, songs: int) -> None:
         soundfile.write(folder / "album" / f"{song}.{suffix}", audio, 44100, "PCM_16")
 
 
-def run(folder: Path) -> subprocess.Popen[bytes]:
-    """One run of the command over the album."""
+def separate(folder: Path) -> subprocess.Popen[bytes]:
+    """Starts the command on the album."""
     command = [sys.executable, "-m", "bsmamba2", "separate", str(folder / "album"), "--resume"]
     command += ["-m", str(folder / "voice.safetensors"), "-o", str(folder / "out")]
     environment = os.environ | {"BSMAMBA2_CACHE": str(folder / "cache")}
@@ -107,10 +112,10 @@ def run(folder: Path) -> subprocess.Popen[bytes]:
 
 
 def stems(folder: Path) -> dict[str, bytes]:
-    """What has a stem's name, with its bytes."""
+    """The bytes of every file with a stem's name."""
     out = folder / "out"
-    found = out.iterdir() if out.exists() else ()
-    return {path.name: path.read_bytes() for path in found if not path.name.startswith(".")}
+    paths = out.iterdir() if out.exists() else ()
+    return {path.name: path.read_bytes() for path in paths if not path.name.startswith(".")}
 
 
 if __name__ == "__main__":

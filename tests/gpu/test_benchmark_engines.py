@@ -1,13 +1,15 @@
-"""The benchmark's engines: ONNX Runtime on the CPU, a TensorRT that is made up, real processes."""
+"""The engines of ``python -m benchmarks.gpu``: ONNX Runtime on the CPU, a mock TensorRT."""
 
 from __future__ import annotations
 
-import importlib
 import json
+import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,41 +17,46 @@ import pytest
 import torch
 
 from bsmamba2.audio import fourier
+from bsmamba2.audio.array import Audio
 from bsmamba2.audio.snr import snr_db
 from bsmamba2.engines import ort_session
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.formats.onnx_file import read_onnx
 from bsmamba2.models.check import check_input
+from bsmamba2_export import engine_builder
 from bsmamba2_network import BSMamba2
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT))
+from benchmarks.gpu import chip, engine, engines, graphs, rows  # noqa: E402 - needs the path
+
 PRESET = "tiny"
+Stems = Callable[[float], Audio]
+MakeTask = Callable[..., rows.Task]
 
 
-@pytest.fixture
-def part(monkeypatch):
-    """``part("gpu_engine")``: a module of the benchmark, with the CPU in the GPU's place."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    monkeypatch.setattr(importlib.import_module("gpu_chip"), "DEVICE", "cpu")
-    return importlib.import_module
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chip, "DEVICE", "cpu")
 
 
 @pytest.fixture(scope="session")
-def stems():
-    """``stems(seconds)``: what the network makes of the benchmark's noise."""
+def stems() -> Stems:
+    """``stems(seconds)``: the network's stems of the benchmark's noise."""
     net = BSMamba2.untrained(PRESET)
 
-    def of(seconds):
+    def separate(seconds: float) -> Audio:
         noise = torch.from_numpy(check_input(0, 2, int(seconds * 44100)))
         with torch.inference_mode():
-            return net(noise[None])[0].numpy()
+            separated: Audio = net(noise[None])[0].numpy()
+        return separated
 
-    return of
+    return separate
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory, stems):
-    """What the processes read: weights, and stems of a second and of the chunk."""
+def folder(tmp_path_factory: pytest.TempPathFactory, stems: Stems) -> Path:
+    """The files that the processes read: weights, and stems of one second and of the chunk."""
     folder = tmp_path_factory.mktemp("benchmark")
     BSMamba2.untrained(PRESET).save(folder / "weights.safetensors")
     for seconds in (1, 4):
@@ -58,33 +65,31 @@ def folder(tmp_path_factory, stems):
 
 
 @pytest.fixture(scope="session")
-def graphs(tmp_path_factory):
-    """Graphs without weights, in fp16 too, which a CPU runs."""
-    sys.path.insert(0, str(BENCHMARKS))
-    made = tmp_path_factory.mktemp("graphs")
-    module = importlib.import_module("gpu_graphs")
-    sys.path.remove(str(BENCHMARKS))
-    module.write_graphs(made, PRESET, (("portable", "fp16"), ("portable", "bf16"), ("ort", "fp32")))
-    return made
+def graph_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Graphs without weights, some in fp16, which a CPU can run."""
+    folder = tmp_path_factory.mktemp("graphs")
+    forms = (("portable", "fp16"), ("portable", "bf16"), ("ort", "fp32"))
+    graphs.write_graphs(folder, PRESET, forms)
+    return folder
 
 
 @pytest.fixture
-def engines(part, folder):
-    return part("gpu_engines").Engines(PRESET, folder, None, Path(), "cpu", song_seconds=5)
+def subjects(folder: Path) -> engines.Engines:
+    return engines.Engines(PRESET, folder, None, Path(), "cpu", song_seconds=5)
 
 
 @pytest.fixture
-def task(engines, part, request):
-    """``task(form, **changes)``: what the process of a form is asked to do."""
+def make_task(subjects: engines.Engines, request: pytest.FixtureRequest) -> MakeTask:
+    """``make_task(precision, io, scan, **changes)``: the task of a form's process."""
 
-    def of(*form, **changes):
-        asked = part("gpu_engines").Form(*form, "off")
-        file = asked.file(PRESET, None)
-        file = file or asked.file(PRESET, request.getfixturevalue("graphs"))
-        known = engines.task("engine", file=str(file), kernel=True, shapes=[[1, 2]], library="")
-        return known | changes
+    def make(precision: str, io: str, scan: str, **changes: Any) -> rows.Task:
+        form = engines.Form(precision, io, scan, "off")
+        file = form.file(PRESET, None)
+        file = file or form.file(PRESET, request.getfixturevalue("graph_folder"))
+        task = subjects.task("engine", file=str(file), kernel=True, shapes=[[1, 2]], library="")
+        return task | changes
 
-    return of
+    return make
 
 
 FORMS = [
@@ -96,8 +101,10 @@ FORMS = [
 
 
 @pytest.mark.parametrize("form", FORMS, ids=" ".join)
-def test_onnx_runtime_is_checked_then_timed(task, part, form):
-    check, shape = part("gpu_engine").rows(task(*form))
+def test_onnx_runtime_is_checked_then_timed(
+    make_task: MakeTask, form: tuple[str, str, str]
+) -> None:
+    check, shape = engine.measure(make_task(*form))
     assert check["ok"]
     assert check["dB"] >= 90
     assert shape["ok"]
@@ -105,85 +112,91 @@ def test_onnx_runtime_is_checked_then_timed(task, part, form):
     assert shape["chunks"] == "1 s x 2"
 
 
-def test_a_song_goes_through_the_separator(task, part):
-    *_, song = part("gpu_engine").rows(task(*FORMS[0], shapes=[], song_seconds=5))
+def test_a_song_is_separated_by_the_separator(make_task: MakeTask) -> None:
+    *_, song = engine.measure(make_task(*FORMS[0], shapes=[], song_seconds=5))
     assert song["what"] == "song of 5 s, engine"
     assert song["dB"] >= 90
     assert song["ms"] > 0
 
 
-def test_an_engine_that_does_not_agree_is_wrong_and_not_timed(task, part, tmp_path, stems):
+def test_an_engine_that_disagrees_is_reported_and_not_timed(
+    make_task: MakeTask, tmp_path: Path, stems: Stems
+) -> None:
     for seconds in (1, 4):
         np.save(tmp_path / f"stems-{seconds}.npy", -stems(seconds))
-    rows = list(part("gpu_engine").rows(task(*FORMS[0], truth=str(tmp_path), song_seconds=5)))
-    assert [row["ok"] for row in rows] == [False] * 3
-    assert not any("ms" in row for row in rows)
+    task = make_task(*FORMS[0], expected=str(tmp_path), song_seconds=5)
+    measured = list(engine.measure(task))
+    assert [row["ok"] for row in measured] == [False] * 3
+    assert not any("ms" in row for row in measured)
 
 
-@pytest.mark.parametrize("wanted", [None, np.ones(4, np.float32)])
-def test_what_is_not_finite_is_wrong(part, wanted):
-    came = np.ones(4, np.float32)
-    assert part("gpu_engine").judged(wanted, came, 35)["ok"]
-    came[2] = np.nan
-    assert not part("gpu_engine").judged(wanted, came, 35)["ok"]
+@pytest.mark.parametrize("expected", [None, np.ones(4, np.float32)])
+def test_output_that_is_not_finite_is_wrong(expected: Audio | None) -> None:
+    got = np.ones(4, np.float32)
+    assert engine.compare(expected, got, 35)["ok"]
+    got[2] = np.nan
+    assert not engine.compare(expected, got, 35)["ok"]
 
 
-def test_what_an_engine_cannot_do_is_its_note(task, part):
-    (row,) = part("gpu_engine").rows(task("bf16", "waveform", "our kernel"))
+def test_the_note_says_why_an_engine_cannot_run(make_task: MakeTask) -> None:
+    (row,) = engine.measure(make_task("bf16", "waveform", "our kernel"))
     assert "computes in bf16, which CPUs have no products for" in row["note"]
 
 
-def test_what_the_runtime_warns_of_is_a_note(part):
-    import logging
-
-    warnings = part("gpu_engine").Warnings()
+def test_a_warning_of_the_runtime_becomes_a_note_once() -> None:
+    warnings = engine.Warnings()
     logging.getLogger("bsmamba2").warning("CUDA graphs are not used")
-    assert warnings.taken() == {"note": "CUDA graphs are not used"}
-    assert warnings.taken() == {}
+    assert warnings.drain() == {"note": "CUDA graphs are not used"}
+    assert warnings.drain() == {}
 
 
-def test_the_memory_is_what_the_card_has_less(part, card):
-    memory = part("gpu_engine").Memory("cuda")  # of a card that loses a gigabyte each time
-    assert [memory.taken()["GB"] for _ in range(2)] == [1, 2]
+@pytest.mark.usefixtures("card")
+def test_memory_is_the_decrease_of_the_cards_free_memory() -> None:
+    memory = engine.Memory("cuda")  # the mock card loses a gigabyte at each query
+    assert [memory.used()["GB"] for _ in range(2)] == [1, 2]
 
 
-def test_an_engine_of_tensorrt_is_run_by_the_runtime(part, card, write):
-    task = {"what": "voice.engine", "device": "tensorrt", "engine": str(write()), "truth": ""}
-    check, *shapes = part("gpu_engine").rows(task | {"shapes": [[0.5, 1], [0.5, 2], [8, 1]]})
+@pytest.mark.usefixtures("card")
+def test_the_runtime_runs_a_tensorrt_engine(write: Callable[..., Path]) -> None:
+    task = {"what": "voice.engine", "device": "tensorrt", "engine": str(write()), "expected": ""}
+    check, *shapes = engine.measure(task | {"shapes": [[0.5, 1], [0.5, 2], [8, 1]]})
     assert check["ok"]
     assert [row["ok"] for row in shapes[:2]] == [True, True]
     assert all(row["GB"] >= 1 for row in shapes[:2])
     assert "takes up to 2 x 101 frames" in shapes[2]["note"]
 
 
-def test_what_building_takes_is_not_of_loading_nor_of_its_memory(part, card, write, monkeypatch):
-    module, now = part("gpu_engine"), [0]
+@pytest.mark.usefixtures("card")
+def test_building_counts_neither_as_loading_time_nor_as_memory(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0]
 
-    def build(task):
-        module.Memory("cuda").taken()  # of a card that loses a gigabyte each time
+    def build(task: rows.Task) -> Path:
+        engine.Memory("cuda").used()  # the mock card loses a gigabyte at each query
         now[0] += 60
         return write()
 
-    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    monkeypatch.setattr(module, "build", build)
-    task = {"what": "engine", "device": "tensorrt", "backend": "tensorrt", "truth": ""}
-    check, shape = module.rows(task | {"shapes": [[0.5, 1]]})
+    monkeypatch.setattr(engine, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(engine, "build", build)
+    task = {"what": "engine", "device": "tensorrt", "backend": "tensorrt", "expected": ""}
+    check, shape = engine.measure(task | {"shapes": [[0.5, 1]]})
     assert (check["ok"], check["build s"], check["load s"], shape["GB"]) == (True, 60, 0, 1)
 
 
-def test_the_engine_is_built_of_the_poured_graph(task, part, monkeypatch, capsys):
-    from bsmamba2_export import engine_builder
+def test_an_engine_is_built_from_the_graph_with_its_weights(
+    make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    received: dict[str, Any] = {}
 
-    asked = {}
-
-    def build_engine(*given, report, **more):
-        asked.update(more)
+    def build_engine(*_: Path, report: Callable[[str], None], **options: Any) -> None:
+        received.update(options)
         report("building")
 
     monkeypatch.setattr(engine_builder, "build_engine", build_engine)
-    build = {"backend": "tensorrt", "plugin": True, "batch": 4, "seconds": 8}
-    output = part("gpu_engine").build(task("bf16", "spectrum", "our kernel", **build))
-    assert asked == build | {"overwrite": True}
+    options = {"backend": "tensorrt", "plugin": True, "batch": 4, "seconds": 8}
+    output = engine.build(make_task("bf16", "spectrum", "our kernel", **options))
+    assert received == options | {"overwrite": True}
     assert "building\n" in capsys.readouterr().err
     model = onnx.load(output.with_suffix(".onnx"))
     assert not any(value.external_data for value in model.graph.initializer)
@@ -194,53 +207,61 @@ def test_the_engine_is_built_of_the_poured_graph(task, part, monkeypatch, capsys
 
 
 @pytest.mark.parametrize("io", ["spectrum", "waveform"])
-def test_a_narrow_graph_takes_float32_and_rounds(graphs, folder, stems, io):
+def test_a_narrow_graph_takes_float32_weights_and_rounds_them(
+    graph_folder: Path, folder: Path, stems: Stems, io: str
+) -> None:
     from bsmamba2.formats.checkpoint import read_checkpoint
 
-    file = read_onnx(graphs / f"{PRESET}-portable-fp16-{io}.onnx")
+    file = read_onnx(graph_folder / f"{PRESET}-portable-fp16-{io}.onnx")
     weights = read_checkpoint(folder / "weights.safetensors").tensors
     matrices = fourier.matrices(file.manifest.n_fft, file.manifest.hop)
-    engine = OrtEngine(file, "cpu", {**weights, **matrices})
-    assert 45 < snr_db(stems(1), engine.run(check_input(0, 2, 44100))) < 90
+    ort_engine = OrtEngine(file, "cpu", {**weights, **matrices})
+    assert 45 < snr_db(stems(1), ort_engine.run(check_input(0, 2, 44100))) < 90
 
 
 @pytest.mark.parametrize("io", ["spectrum", "waveform"])
-def test_bf16_is_fp16_but_for_its_type(graphs, io):
-    kinds = []
+def test_the_bf16_graph_differs_from_the_fp16_graph_only_in_its_type(
+    graph_folder: Path, io: str
+) -> None:
+    nodes = {}
     for precision in ("fp16", "bf16"):
-        path = graphs / f"{PRESET}-portable-{precision}-{io}.onnx"
-        nodes = onnx.load(path, load_external_data=False).graph.node
-        kinds.append([(node.op_type, *node.input) for node in nodes])
-    assert kinds[1] == [tuple(v.replace("fp16", "bf16") for v in node) for node in kinds[0]]
+        path = graph_folder / f"{PRESET}-portable-{precision}-{io}.onnx"
+        graph = onnx.load(path, load_external_data=False).graph
+        nodes[precision] = [(node.op_type, *node.input) for node in graph.node]
+    expected = [tuple(v.replace("fp16", "bf16") for v in node) for node in nodes["fp16"]]
+    assert nodes["bf16"] == expected
 
 
 # ---- Forms and processes
 
 
-def test_every_form_has_a_graph_that_is_shipped_or_that_the_command_writes(part):
-    shipped, written = set(), set(part("gpu_graphs").FORMS)
-    for form in part("gpu_engines").FORMS:
+def test_every_form_has_a_graph_that_is_shipped_or_written_by_the_command() -> None:
+    shipped, written = set(), set(graphs.FORMS)
+    for form in engines.FORMS:
         target = "ort" if form.scan == "target ort" else "portable"
         if (target, form.precision) == ("portable", "fp32"):
-            shipped.add(form.file("paper", None).exists())
+            file = form.file("paper", None)
+            shipped.add(file is not None and file.exists())
         else:
             assert (target, form.precision) in written
     assert shipped == {True}
 
 
-def test_without_its_graph_a_row_says_what_makes_it(part, engines):
-    (row,) = engines.onnxruntime(part("gpu_engines").FORMS[0], 60)
-    assert row["note"].startswith("python benchmarks/gpu_graphs.py FOLDER")
+def test_the_note_of_a_missing_graph_names_the_command_that_writes_it(
+    subjects: engines.Engines,
+) -> None:
+    (row,) = subjects.onnxruntime(engines.FORMS[0], 60)
+    assert row["note"].startswith("python -m benchmarks.gpu.graphs FOLDER")
 
 
-def test_a_process_gives_its_rows(engines, part):
-    form = part("gpu_engines").Form("fp32", "waveform", "plain operators", "on", ((1, 1),))
-    check, shape = engines.onnxruntime(form, 300)
+def test_the_rows_of_a_process_are_returned(subjects: engines.Engines) -> None:
+    form = engines.Form("fp32", "waveform", "plain operators", "on", ((1, 1),))
+    check, shape = subjects.onnxruntime(form, 300)
     assert (check["ok"], shape["ok"], shape["graph"]) == (True, True, "on")
 
 
-def test_a_process_that_crashes_is_a_row(part):
-    (row,) = part("gpu_rows").run_apart("gpu_engine.py", {"what": "engine"}, 300)
+def test_a_process_that_crashes_becomes_a_row() -> None:
+    (row,) = rows.run_process(engines.ENGINE, {"what": "engine"}, 300)
     assert row["what"] == "engine"
     assert row["note"] == "ended with 1: KeyError: 'device'"
 
@@ -253,71 +274,79 @@ time.sleep(600)
 """
 
 
-def test_a_process_that_hangs_is_stopped_and_what_it_said_is_kept(
-    part, monkeypatch, capsys, tmp_path
-):
-    module = part("gpu_rows")
+def test_a_process_that_hangs_is_stopped_and_its_output_is_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     (tmp_path / "hangs.py").write_text(HANGS)
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "gpu_rows.py"))
-    monkeypatch.setattr(module, "LEAST_SECONDS", 0)
-    rows = module.run_apart("hangs.py", {"what": "engine"}, 10)
-    assert rows == [{"what": "a row"}, {"what": "engine", "note": "stopped after 10 s"}]
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(rows, "MIN_SECONDS", 0)
+    got = rows.run_process("hangs", {"what": "engine"}, 10)
+    assert got == [{"what": "a row"}, {"what": "engine", "note": "stopped after 10 s"}]
     assert capsys.readouterr().err == "building\n"
 
 
-def test_a_process_that_says_nothing_is_stopped(part, monkeypatch, capsys):
-    monkeypatch.setattr(part("gpu_rows"), "LEAST_SECONDS", 0)
-    rows = part("gpu_rows").run_apart("gpu_engine.py", {"what": "engine"}, 0.01)
-    assert rows == [{"what": "engine", "note": "stopped after 0 s"}]
+def test_a_process_without_output_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rows, "MIN_SECONDS", 0)
+    got = rows.run_process(engines.ENGINE, {"what": "engine"}, 0.01)
+    assert got == [{"what": "engine", "note": "stopped after 0 s"}]
     assert capsys.readouterr().err == ""
 
 
-def test_no_process_is_begun_without_time(part):
-    rows = part("gpu_rows").run_apart("gpu_engine.py", {"what": "engine"}, 5)
-    assert rows == [{"what": "engine", "note": "no time left"}]
+def test_no_process_is_started_without_enough_time() -> None:
+    got = rows.run_process(engines.ENGINE, {"what": "engine"}, 5)
+    assert got == [{"what": "engine", "note": "no time left"}]
 
 
-def test_rows_are_found_among_what_libraries_print(part):
-    module = part("gpu_rows")
-    printed = f"[TRT] hello\n{module.MARK}{json.dumps({'what': 'a', 'dB': -np.inf})}\n{{}}\n"
-    assert module.rows_of(printed.encode()) == [{"what": "a", "dB": -np.inf}]
-    assert module.rows_of(None) == []
+def test_rows_are_found_among_the_output_of_libraries() -> None:
+    printed = f"[TRT] hello\n{rows.MARK}{json.dumps({'what': 'a', 'dB': -np.inf})}\n{{}}\n"
+    assert rows.parse_rows(printed.encode()) == [{"what": "a", "dB": -np.inf}]
+    assert rows.parse_rows(None) == []
 
 
-def test_an_engine_is_measured_without_torch():
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import gpu_engine; print(*sys.modules)"
-    command = [sys.executable, "-c", code, str(BENCHMARKS)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "bsmamba2.stft" in done.stdout.split()
+def test_an_engine_is_measured_without_torch() -> None:
+    code = f"import sys, {engines.ENGINE}; print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "bsmamba2.audio.stft" in done.stdout.split()
     assert "torch" not in done.stdout.split()
 
 
-def test_an_onnx_runtime_without_cuda_is_a_note(part, monkeypatch):
+def test_the_note_says_that_onnx_runtime_has_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     package = SimpleNamespace(get_available_providers=lambda: ["CPUExecutionProvider"])
     monkeypatch.setattr(ort_session, "import_onnxruntime", lambda: package)
-    assert part("gpu_engines").lacking_onnxruntime() == (
-        "not installed (this onnxruntime has no CUDA)"
-    )
+    assert engines.onnxruntime_missing() == "not installed (this onnxruntime has no CUDA)"
 
 
-def test_a_tensorrt_that_is_not_there_is_a_note(part, engines, monkeypatch, tmp_path):
-    module = part("gpu_engines")
-    monkeypatch.setattr(module, "TENSORRTS", {"tensorrt": ("no_such_package",)})
-    named = lambda script, task, seconds: [task["engine"]]  # noqa: E731
-    monkeypatch.setattr(module.gpu_rows, "run_apart", named)
-    rows = module.time_tensorrt(engines, [tmp_path / "a.engine"], part("gpu_chip").Clock(1))
-    assert rows == [str(tmp_path / "a.engine"), {"what": "tensorrt", "note": "not installed"}]
+def test_the_note_says_that_tensorrt_is_not_installed(
+    subjects: engines.Engines, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def run_process(module: str, task: rows.Task, seconds: float) -> rows.Rows:
+        return [{"what": task["engine"]}]
+
+    monkeypatch.setattr(engines, "TENSORRTS", {"tensorrt": ("no_such_package",)})
+    monkeypatch.setattr(rows, "run_process", run_process)
+    path = tmp_path / "a.engine"
+    measured = engines.time_tensorrt(subjects, [path], chip.Clock(1))
+    assert measured == [{"what": str(path)}, {"what": "tensorrt", "note": "not installed"}]
 
 
-@pytest.mark.parametrize(("left", "given"), [(600, 180), (100, 60)])
-def test_no_build_takes_the_time_of_all_else(part, monkeypatch, left, given):
-    module, seconds_given = part("gpu_engines"), []
+@pytest.mark.parametrize(("left_s", "build_s"), [(600, 180), (100, 60)])
+def test_a_build_leaves_time_for_later_sections(
+    subjects: engines.Engines, monkeypatch: pytest.MonkeyPatch, left_s: float, build_s: float
+) -> None:
+    limits = []
 
-    def tensorrt(backend, precision, plugin, seconds):
-        seconds_given.append(seconds)
+    def tensorrt(
+        _: engines.Engines, backend: str, precision: str, plugin: bool, seconds: float
+    ) -> rows.Rows:
+        limits.append(seconds)
         return []
 
-    monkeypatch.setattr(module, "TENSORRTS", {"tensorrt": ("onnx",)})
-    clock = SimpleNamespace(left=lambda: left)
-    module.time_tensorrt(SimpleNamespace(tensorrt=tensorrt), [], clock)
-    assert seconds_given == [given] * 3
+    monkeypatch.setattr(engines, "TENSORRTS", {"tensorrt": ("onnx",)})
+    monkeypatch.setattr(engines.Engines, "tensorrt", tensorrt)
+    clock = chip.Clock(1)
+    monkeypatch.setattr(clock, "left_s", lambda: left_s)
+    engines.time_tensorrt(subjects, [], clock)
+    assert limits == [build_s] * 3

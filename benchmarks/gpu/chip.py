@@ -1,4 +1,4 @@
-"""The GPU that is measured: its clock, its memory, and what it can do at most."""
+"""The measured GPU: timing, memory, and the ceilings that it reaches."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ import torch
 from torch import Tensor
 
 DEVICE = "cuda"
-"""The tests of these programs put the CPU in its place."""
+"""The tests replace it with the CPU."""
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 RATE = 44100
 
 
 def exact_float32() -> None:
-    """Float32 is what all else is compared with: no TF32 in it, which convolutions have unasked."""
+    """Turns TF32 off, which PyTorch uses in convolutions by default: float32 is the reference."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
 
 class Clock:
-    """What is left of the time that was asked for, in seconds."""
+    """A time budget."""
 
     def __init__(self, minutes: float) -> None:
         self.end = time.monotonic() + minutes * 60
 
-    def left(self) -> float:
+    def left_s(self) -> float:
         return self.end - time.monotonic()
 
 
 def milliseconds(run: Callable[[], Any], seconds: float = 0.6) -> float:
-    """The median time of a run on the GPU, after a warm-up."""
+    """The median time between events on the GPU of about ``seconds`` of runs, after a warm-up."""
     if DEVICE == "cpu":
         return _milliseconds_on_cpu(run)
     for _ in range(3):
@@ -49,7 +49,7 @@ def milliseconds(run: Callable[[], Any], seconds: float = 0.6) -> float:
         run()
         mark.record()
     torch.cuda.synchronize()
-    return statistics.median(a.elapsed_time(b) for a, b in pairwise(marks))
+    return statistics.median(float(a.elapsed_time(b)) for a, b in pairwise(marks))
 
 
 def _milliseconds_on_cpu(run: Callable[[], Any]) -> float:
@@ -58,33 +58,35 @@ def _milliseconds_on_cpu(run: Callable[[], Any]) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
-def forget_peak() -> None:
-    """Gives back what nothing holds, and counts the peak of memory from here."""
+def reset_peak() -> None:
+    """Frees cached memory and restarts the peak of memory."""
     if DEVICE == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
 
 def peak_gb() -> float:
-    """The most memory that tensors took since :func:`forget_peak`."""
+    """The most memory that tensors took since :func:`reset_peak`."""
     return torch.cuda.max_memory_allocated() / 1e9 if DEVICE == "cuda" else 0.0
 
 
 def pinned(values: Tensor) -> Tensor:
-    """In memory of the host that the GPU copies from and to without help."""
+    """The values in page-locked memory, which the GPU reads and writes by itself."""
     return values.pin_memory() if DEVICE == "cuda" else values
 
 
-def snr_db(wanted: Tensor, got: Tensor) -> float:
-    """Signal over error; minus infinite where NaN came."""
-    error = (wanted.double() - got.double()).square().sum()
+def snr_db(expected: Tensor, got: Tensor) -> float:
+    """Signal over error; minus infinity where the error is not finite."""
+    error = (expected.double() - got.double()).square().sum()
     if not torch.isfinite(error):
         return float("-inf")
-    return float(10 * torch.log10(wanted.double().square().sum() / error.clamp_min(1e-300)))
+    return float(10 * torch.log10(expected.double().square().sum() / error.clamp_min(1e-300)))
 
 
 def ceilings() -> dict[str, float]:
-    """Bytes a second of a copy, read and written; operations a second of a product in bfloat16."""
+    """Measures bytes per second of a copy, read plus written, and operations per second of a matrix
+    product in bfloat16.
+    """
     large = DEVICE == "cuda"
 
     def copy() -> float:

@@ -1,27 +1,28 @@
-"""Sizes that a small model could have, ranked by speed before anything is trained.
+"""The speed of candidate sizes for a small model, before anything is trained.
 
-    python benchmarks/sizes.py [--only NAME] [--repeat 3]
+    python -m benchmarks.training.sizes [--only NAME] [--repeat 3]
 
-Random weights, two threads, the engine with its kernel and without; the share of real time that a
-chunk takes, and a step of a stream whose block and lookahead make half a second of latency with the
-transform's window. Each is compared with the network before it is timed. A size may be `small` if a
-chunk takes at most 0.35 of real time, a step at most 0.8, and its weights in float16 at most 12 MB.
-Writes benchmarks/results/sizes.md. Needs the extras cpu and export; about 20 s a size on a quiet
-machine.
+Measures the share of real time that a chunk takes, with the kernel and without, and the share that
+a step of a stream takes whose block, lookahead and transform window add up to half a second of
+latency; with random weights and two threads. Each output is compared with the network before it is
+timed. A size qualifies as `small` if a chunk takes at most 0.35 of real time, a step at most 0.8,
+and its weights in float16 at most 12 MB. Writes benchmarks/results/sizes.md. Needs the extras cpu
+and export; about 20 s per size on an idle machine.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from machine import Watch, about, busy
-from streaming import check_step, checked_db, median_s
 
+from benchmarks.arguments import argument_parser
+from benchmarks.machine import Watch, background_load, conditions
+from benchmarks.pages import RESULTS
+from benchmarks.streaming import check_step, median_s, require_snr
 from bsmamba2.devices import kernel
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.engines.step_engine import StepEngine
@@ -31,12 +32,12 @@ from bsmamba2_export.exporter import describe
 from bsmamba2_export.trace import trace
 from bsmamba2_network import PRESETS, BSMamba2, Config
 
-RESULTS = Path(__file__).parent / "results"
 THREADS = 2
+STEPS_PER_CHUNK = 4
 LATENCY_S = 0.5
-MOST_CHUNK, MOST_STEP, MOST_MB = 0.35, 0.8, 12.0
+MAX_CHUNK_SHARE, MAX_STEP_SHARE, MAX_MB = 0.35, 0.8, 12.0
 
-# 38 bands of 2049 bins: 86 Hz wide up to 1 kHz, then wider; the preset small has 26.
+# 2049 bins in 38 bands: 86 Hz wide up to 1 kHz, then wider. The preset small has 26 bands.
 BANDS_4096 = (8,) * 12 + (16,) * 10 + (32,) * 6 + (64,) * 4 + (128,) * 3 + (256,) * 2 + (449,)
 LONG = Config(
     n_fft=4096, hop=1024, bands=BANDS_4096, expand=2, state_size=64, mask_expand=1, chunk=8 * 44100
@@ -57,9 +58,11 @@ SIZES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", action="append", help="Sizes of these names.")
-    parser.add_argument("--repeat", type=int, default=3)
+    parser = argument_parser("training.sizes", __doc__)
+    parser.add_argument(
+        "--only", action="append", help="A size to measure; may be repeated. Default: all."
+    )
+    parser.add_argument("--repeat", type=int, default=3, help="Runs per figure. Default: 3.")
     arguments = parser.parse_args()
     watch = Watch()
     rows = []
@@ -76,14 +79,14 @@ def main() -> None:
         *rows,
         "",
         f"Shares of real time, lower is faster: the median of {arguments.repeat} runs of a chunk, "
-        f"transforms included, and of a step; random weights; fits: chunk ≤ "
-        f"{MOST_CHUNK}, step ≤ {MOST_STEP}, float16 ≤ {MOST_MB:g} MB. Kernel: "
-        f"{'yes' if kernel.library() else 'not installed'}; "
-        f"{about(f'{THREADS} threads', 'onnxruntime', 'torch')}; {busy(watch.others())}; "
-        f"`python benchmarks/sizes.py --repeat {arguments.repeat}{only}`.",
+        f"transforms included, and of {arguments.repeat * STEPS_PER_CHUNK} steps; random weights; "
+        f"a size fits if chunk ≤ {MAX_CHUNK_SHARE}, step ≤ {MAX_STEP_SHARE} and float16 ≤ "
+        f"{MAX_MB:g} MB. Kernel: {'yes' if kernel.library() else 'not installed'}; "
+        f"{conditions(f'{THREADS} threads', 'onnxruntime', 'torch')}; "
+        f"{background_load(watch.background_cores())}; "
+        f"`python -m benchmarks.training.sizes --repeat {arguments.repeat}{only}`.",
         "",
     ]
-    RESULTS.mkdir(exist_ok=True)
     (RESULTS / "sizes.md").write_text("\n".join(page))
     print("\n".join(page))
 
@@ -99,7 +102,7 @@ def row(name: str, config: Config, repeat: int) -> str:
         write(net, step, streaming=True)
         fast, plain = (chunk_share(net, whole, on, repeat) for on in (True, False))
         streamed = step_share(net, step, repeat)
-    fits = fast <= MOST_CHUNK and streamed <= MOST_STEP and megabytes <= MOST_MB
+    fits = fast <= MAX_CHUNK_SHARE and streamed <= MAX_STEP_SHARE and megabytes <= MAX_MB
     return (
         f"| {name} | {config.n_fft} / {config.hop} | {len(config.bands)} | {config.dim} | "
         f"{config.depth} | {config.state_size} | {parameters / 1e6:.1f} M | {megabytes:.1f} MB | "
@@ -114,18 +117,18 @@ def write(net: BSMamba2, path: Path, *, streaming: bool) -> None:
 
 
 def chunk_share(net: BSMamba2, path: Path, with_kernel: bool, repeat: int) -> float:
-    """A chunk's time over its length; the first second is compared with the network."""
+    """A chunk's time over its length, after comparing the first second with the network."""
     engine = OrtEngine(read_onnx(path), "cpu", threads=THREADS, kernel=with_kernel)
     audio = np.random.default_rng(0).standard_normal((2, net.config.chunk)).astype(np.float32)
     second = audio[:, : net.config.sample_rate]
     with torch.inference_mode():
-        wanted = net(torch.from_numpy(second)[None])[0].numpy()
-    checked_db(wanted, engine.run(second))
+        expected = net(torch.from_numpy(second)[None])[0].numpy()
+    require_snr(expected, engine.run(second))
     return median_s(lambda: engine.run(audio), repeat) / (net.config.chunk / net.config.sample_rate)
 
 
 def step_share(net: BSMamba2, path: Path, repeat: int) -> float:
-    """A step's time over its block's length, with as much lookahead as block."""
+    """A step's time over its block's length, with a lookahead as long as the block."""
     config = net.config
     frames = int((LATENCY_S * config.sample_rate - config.n_fft) / config.hop)
     shape = (1, config.channels, frames, config.bins, 2)
@@ -133,8 +136,8 @@ def step_share(net: BSMamba2, path: Path, repeat: int) -> float:
     block, lookahead = np.split(spectra, [frames // 2], axis=2)
     engine = StepEngine(read_onnx(path), "cpu", threads=THREADS)
     check_step(net, engine, block, lookahead)
-    taken = median_s(lambda: engine.step(block, lookahead), 4 * repeat)
-    return taken / (block.shape[2] * config.hop / config.sample_rate)
+    taken = median_s(lambda: engine.step(block, lookahead), STEPS_PER_CHUNK * repeat)
+    return taken / (frames // 2 * config.hop / config.sample_rate)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,20 @@
-"""The graphs without weights that ``gpu.py`` runs and no wheel ships, for ``--graphs FOLDER``.
+"""Writes the graphs that ``python -m benchmarks.gpu --graphs FOLDER`` runs and no wheel ships.
 
-    python benchmarks/gpu_graphs.py FOLDER
+    python -m benchmarks.gpu.graphs FOLDER
 
-In bf16 and with ONNX Runtime's own scan, from spectra and from audio. Needs the extra export, no
-GPU; they are a megabyte or two. What is poured into them is a checkpoint's float32, which the graph
-itself rounds.
+They are in bf16 or use ONNX Runtime's own scan, for spectra and for audio, and have no weights:
+they take a checkpoint's float32 and round it themselves. Needs the extra export, but no GPU, and a
+megabyte or two.
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from gpu_engines import graph_name
 from onnx import ModelProto, TensorProto, helper
 
+from benchmarks.arguments import argument_parser
+from benchmarks.gpu.engines import graph_name
 from bsmamba2.audio import fourier
 from bsmamba2_export import artifact
 from bsmamba2_export.exporter import describe
@@ -29,7 +29,7 @@ FORMS = (("portable", "bf16"), ("ort", "fp32"), ("ort", "bf16"))
 def write_graphs(
     folder: Path, preset: str = "paper", forms: tuple[tuple[str, str], ...] = FORMS
 ) -> list[Path]:
-    """Writes every form for spectra and for audio; returns the files."""
+    """Writes every form for spectra and for audio, and returns the paths."""
     net = BSMamba2.untrained(preset)
     written = []
     for io in ("spectrum", "waveform"):
@@ -40,15 +40,15 @@ def write_graphs(
             model = finish(model, net, target, precision=precision)
             manifest = describe(net, preset, target=target, io=io, precision=precision)
             artifact.set_manifest(model, manifest)
-            take_float32(model)
+            accept_float32(model)
             outside = {*manifest.initialisers, fourier.ANALYSIS, fourier.SYNTHESIS}
             written.append(folder / graph_name(preset, target, precision, io))
             artifact.write(artifact.without_weights(model, outside), written[-1])
     return written
 
 
-def take_float32(model: ModelProto) -> None:
-    """Lets narrow initialisers come as float32, in place: the graph begins by rounding them."""
+def accept_float32(model: ModelProto) -> None:
+    """Changes the model to take its narrow initialisers as float32 and round them itself."""
     casts = []
     for value in model.graph.initializer:
         if value.data_type not in KINDS.values():
@@ -66,12 +66,12 @@ def take_float32(model: ModelProto) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--preset", default="paper")
-    asked = parser.parse_args()
-    asked.folder.mkdir(parents=True, exist_ok=True)
-    for path in write_graphs(asked.folder, asked.preset):
+    parser = argument_parser("gpu.graphs", __doc__)
+    parser.add_argument("folder", type=Path, help="The folder to write to.")
+    parser.add_argument("--preset", default="paper", help="The size. Default: paper.")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    for path in write_graphs(arguments.folder, arguments.preset):
         print(f"wrote {path}: {path.stat().st_size / 1e3:.0f} kB")
 
 

@@ -1,64 +1,66 @@
 """The runtime's engines on a GPU: ONNX Runtime and TensorRT, each in a process of its own.
 
-A task for :mod:`gpu_engine` holds ``what`` and ``device``; ``shapes``, (seconds of a chunk, chunks
-of a run); ``song_seconds``, 0 for none; ``truth``, the folder of :meth:`gpu_network.Truth.write`;
-and of ONNX Runtime ``file``, ``weights``, ``kernel`` and ``library``, of TensorRT ``engine``, or
-``file``, ``weights`` and the arguments of ``build_engine``.
+The task for :mod:`benchmarks.gpu.engine` holds:
+
+- ``what`` and ``device``;
+- ``shapes``: pairs of seconds per chunk and chunks per run;
+- ``song_seconds``: 0 for no song;
+- ``expected``: the folder of :meth:`benchmarks.gpu.network.Truth.write`;
+- for ONNX Runtime ``file``, ``weights``, ``kernel`` and ``library``;
+- for TensorRT ``engine``, or ``file``, ``weights`` and the arguments of ``build_engine``.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gpu_rows
-from gpu_chip import Clock
-from gpu_network import LAST_SECONDS, Truth
-from gpu_rows import Rows, reason
-from gpu_song import SONG_SECONDS
-
+from benchmarks.gpu import rows
+from benchmarks.gpu.chip import Clock
+from benchmarks.gpu.network import RESERVED_SECONDS, Truth
+from benchmarks.gpu.rows import Rows, Task, describe_runtime_error, is_installed
+from benchmarks.gpu.song import SONG_SECONDS
 from bsmamba2.devices import cuda
 from bsmamba2.errors import Error
 from bsmamba2_network import BSMamba2
 
+ENGINE = "benchmarks.gpu.engine"
 CHUNK = ((8, 1),)
 SHAPES = ((1, 1), (4, 1), (8, 1), (1, 16), (16, 1), (8, 4), (8, 16))
-"""Seconds of a chunk and chunks of a run, ever larger: the memory is the most so far."""
-SECONDS_EACH = 60
-"""Of one engine, at most."""
+"""Seconds per chunk and chunks per run, in growing order, because the memory is the peak so far."""
+ENGINE_SECONDS = 60
+"""The most time for one engine."""
 BUILD_SECONDS, COMPILE_SECONDS = 180, 40
-"""Of one engine that TensorRT builds first, at most; what ``torch.compile`` still wants after it.
-"""
+"""The most time for an engine that TensorRT builds first; the time left for ``torch.compile``."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """A model in ONNX Runtime, as it can be deployed."""
+    """One way to deploy a model in ONNX Runtime."""
 
     precision: str
     io: str
     scan: str
     """``our kernel``, ``target ort`` or ``plain operators``."""
     graph: str
-    """Whether a shape that keeps coming is replayed as a CUDA graph: ``on`` or ``off``."""
+    """``on`` if repeated shapes are replayed as CUDA graphs, else ``off``."""
     shapes: tuple[tuple[float, int], ...] = CHUNK
     song: bool = False
 
     def file(self, preset: str, graphs: Path | None) -> Path | None:
-        """Its graph without weights: a shipped one, or one of ``gpu_graphs.py``; or None."""
+        """Its graph without weights: shipped or written by ``graphs.py``; None if missing."""
         target = "ort" if self.scan == "target ort" else "portable"
         if (target, self.precision) == ("portable", "fp32"):
             suffix = "-waveform" if self.io == "waveform" else ""
             return cuda.kernels().parents[1] / "models" / "graphs" / f"{preset}{suffix}.onnx"
-        made = graphs and graphs / graph_name(preset, target, self.precision, self.io)
-        return made if made and made.exists() else None
+        path = graphs and graphs / graph_name(preset, target, self.precision, self.io)
+        return path if path and path.exists() else None
 
 
 def graph_name(preset: str, target: str, precision: str, io: str) -> str:
-    """What ``gpu_graphs.py`` calls a graph."""
+    """The file name of a graph that ``graphs.py`` writes."""
     return f"{preset}-{target}-{precision}-{io}.onnx"
 
 
@@ -77,105 +79,105 @@ FORMS = (
     Form("fp32", "spectrum", "our kernel", "off"),
     Form("fp32", "spectrum", "target ort", "off"),
 )
-"""Most wanted first."""
+"""The most important first."""
 
 
 @dataclass(frozen=True)
 class Engines:
-    """What all engines are measured with."""
+    """The settings that the measurements of all engines share."""
 
     preset: str
     folder: Path
-    """For the weights, the stems of noise, and what is built."""
+    """For the weights, the stems of noise, and built engines."""
     graphs: Path | None
-    """What ``gpu_graphs.py`` wrote."""
+    """The folder that ``graphs.py`` wrote."""
     library: Path
     device: str = "cuda"
     song_seconds: float = SONG_SECONDS
 
     def prepare(self, net: BSMamba2, truth: Truth) -> None:
-        """Writes what the processes read."""
+        """Writes the files that the processes read."""
         net.save(self.folder / "weights.safetensors")
         truth.write(self.folder, {seconds for seconds, _ in SHAPES})
 
-    def task(self, what: str, **more: Any) -> dict[str, Any]:
+    def task(self, what: str, **changes: Any) -> Task:
         weights = str(self.folder / "weights.safetensors")
-        return {"what": what, "device": self.device, "truth": str(self.folder),
-                "weights": weights, "library": str(self.library), **more}  # fmt: skip
+        return {"what": what, "device": self.device, "expected": str(self.folder),
+                "weights": weights, "library": str(self.library), **changes}  # fmt: skip
 
     def onnxruntime(self, form: Form, seconds: float) -> Rows:
-        """The rows of one form."""
+        """Measures one form."""
         what = f"ONNX Runtime, {form.scan}, {form.precision}, {form.io}"
         file = form.file(self.preset, self.graphs)
         if file is None:
-            note = "python benchmarks/gpu_graphs.py FOLDER makes its graph, for --graphs FOLDER"
+            note = "python -m benchmarks.gpu.graphs FOLDER writes its graph, for --graphs FOLDER"
             return [{"what": what, "graph": form.graph, "note": note}]
         task = self.task(
             what, graph=form.graph, file=str(file), kernel=form.scan == "our kernel",
             shapes=form.shapes, song_seconds=self.song_seconds * form.song,
         )  # fmt: skip
-        return gpu_rows.run_apart("gpu_engine.py", task, seconds, BSMAMBA2_CUDA_GRAPH=form.graph)
+        return rows.run_process(ENGINE, task, seconds, BSMAMBA2_CUDA_GRAPH=form.graph)
 
     def tensorrt(self, backend: str, precision: str, plugin: bool, seconds: float) -> Rows:
-        """The rows of an engine that is built for the card that is here."""
+        """Measures an engine that is built first, for this machine's GPU."""
         what = f"{backend}, {precision}{', plugin' * plugin}"
         file = Form(precision, "spectrum", "", "off").file(self.preset, self.graphs)
-        if file is None or not all(map(importlib.util.find_spec, BUILDER)):
-            return [{"what": what, "note": "bsmamba2 build-engine makes one, for --engine PATH"}]
+        if file is None or not all(map(is_installed, BUILDER)):
+            return [{"what": what, "note": "bsmamba2 build-engine builds one, for --engine PATH"}]
         task = self.task(
             what, device="tensorrt", file=str(file), backend=backend, plugin=plugin, batch=4,
             seconds=8, shapes=((1, 1), (8, 1), (8, 4)), song_seconds=self.song_seconds,
         )  # fmt: skip
-        return gpu_rows.run_apart("gpu_engine.py", task, seconds)
+        return rows.run_process(ENGINE, task, seconds)
 
-    def given(self, path: Path, seconds: float) -> Rows:
-        """The rows of an engine that was built elsewhere, of weights of its own."""
+    def prebuilt(self, path: Path, seconds: float) -> Rows:
+        """Measures an engine that was built elsewhere, with other weights than the benchmark's."""
         task = self.task(
-            path.name, device="tensorrt", engine=str(path), truth="", shapes=CHUNK,
+            path.name, device="tensorrt", engine=str(path), expected="", shapes=CHUNK,
             song_seconds=self.song_seconds,
         )  # fmt: skip
-        return gpu_rows.run_apart("gpu_engine.py", task, seconds)
+        return rows.run_process(ENGINE, task, seconds)
 
 
 BUILDER = ("onnx", "onnxscript")
-"""What building an engine needs beside TensorRT."""
+"""The packages that building an engine needs in addition to TensorRT."""
 TENSORRTS = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
-"""The packages of each backend; one of them will do."""
+"""The packages of each backend, one of which is enough."""
 
 
 def time_onnxruntime(engines: Engines, clock: Clock) -> Rows:
-    """Every form, until the time is up."""
-    if lacking := lacking_onnxruntime():
-        return [{"what": "ONNX Runtime CUDA", "note": lacking}]
-    rows: Rows = []
+    """Measures every form until the time is up."""
+    if reason := onnxruntime_missing():
+        return [{"what": "ONNX Runtime CUDA", "note": reason}]
+    measured: Rows = []
     for form in FORMS:
-        rows += engines.onnxruntime(form, min(clock.left() - LAST_SECONDS, SECONDS_EACH))
-    return rows
+        seconds = min(clock.left_s() - RESERVED_SECONDS, ENGINE_SECONDS)
+        measured += engines.onnxruntime(form, seconds)
+    return measured
 
 
-def lacking_onnxruntime() -> str:
-    """Why there is no ONNX Runtime for CUDA; empty where there is one."""
+def onnxruntime_missing() -> str:
+    """Why there is no ONNX Runtime for CUDA; empty if there is one."""
     try:
         from bsmamba2.engines.ort_session import PROVIDERS, import_onnxruntime
 
         has_cuda = PROVIDERS["cuda"] in import_onnxruntime().get_available_providers()
     except (ImportError, Error) as error:
-        absent = importlib.util.find_spec("onnxruntime") is None
-        return "not installed" if absent else reason(error)
+        return describe_runtime_error(error) if is_installed("onnxruntime") else "not installed"
     return "" if has_cuda else "not installed (this onnxruntime has no CUDA)"
 
 
 def time_tensorrt(engines: Engines, paths: Sequence[Path], clock: Clock) -> Rows:
-    """The engines that were given, and those that can be built here."""
-    rows: Rows = []
+    """Measures the given engines, then those that can be built here."""
+    measured: Rows = []
     for path in paths:
-        rows += engines.given(path, min(clock.left(), SECONDS_EACH))
+        measured += engines.prebuilt(path, min(clock.left_s(), ENGINE_SECONDS))
     for backend, packages in TENSORRTS.items():
-        if not any(map(importlib.util.find_spec, packages)):
-            rows.append({"what": backend, "note": "not installed"})
+        if not any(map(is_installed, packages)):
+            measured.append({"what": backend, "note": "not installed"})
             continue
         for precision, plugin in (("bf16", False), ("bf16", True), ("fp32", False)):
             if not plugin or backend == "tensorrt":
-                left = min(clock.left() - COMPILE_SECONDS, BUILD_SECONDS)
-                rows += engines.tensorrt(backend, precision, plugin, left)
-    return rows
+                seconds = min(clock.left_s() - COMPILE_SECONDS, BUILD_SECONDS)
+                measured += engines.tensorrt(backend, precision, plugin, seconds)
+    return measured

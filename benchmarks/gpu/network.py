@@ -1,20 +1,21 @@
-"""The whole network on a GPU: its numbers; its time on chunks and batches, and in training."""
+"""The whole network on a GPU: its numbers, and its time on chunks, on batches and in training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
-import gpu_chip as chip
 import numpy as np
 import torch
-from gpu_chip import RATE, TYPES, Clock, milliseconds, snr_db
-from gpu_rows import LEAST_DB, WRONG, Row, Rows, failed
-from gpu_scans import OTHERS_DB, Kernel, mamba_ssm, without
 from torch import Tensor
 
+from benchmarks.gpu import chip
+from benchmarks.gpu.chip import RATE, TYPES, Clock, milliseconds, snr_db
+from benchmarks.gpu.rows import MIN_SNR_DB, WRONG, Row, Rows, describe_error
+from benchmarks.gpu.scans import OTHERS_DB, Kernel, mamba_ssm_missing, without
 from bsmamba2.models.check import check_input
 from bsmamba2_network import BSMamba2, Config
 from bsmamba2_network.spectrum import istft, stft
@@ -22,17 +23,17 @@ from bsmamba2_network.spectrum import istft, stft
 SHAPES = (
     (8, 1), (8, 4), (1, 1), (4, 1), (16, 1), (8, 16), (1, 16), (4, 4), (1, 4), (4, 16), (16, 4)
 )  # fmt: skip
-"""Seconds of a chunk and chunks of a run, most wanted first."""
-LAST_SECONDS, LONGEST_SECONDS = 60, 100
-"""What other sections still want, and how long this one may take: no shape is begun after that."""
-CHUNK_SECONDS = 8
-"""Of the chunk where only one is measured."""
-CHECK_SECONDS = 1
-"""Of the noise that precisions are checked on."""
+"""Seconds per chunk and chunks per run, the most important first."""
+RESERVED_SECONDS, SECTION_SECONDS = 60, 100
+"""The time kept for later sections, and the time after which this one starts no further shape."""
+CHUNK_SECONDS: float = 8
+"""The length of the chunk where only one length is measured."""
+CHECK_SECONDS: float = 1
+"""The length of the noise on which the precisions are checked."""
 
 
 def separate(net: BSMamba2, waveform: Tensor, kind: str) -> Tensor:
-    """(batch, channels, samples) to (batch, stems, channels, samples)."""
+    """Separates (batch, channels, samples) into (batch, stems, channels, samples)."""
     config, samples = net.config, waveform.shape[-1]
     narrow = torch.autocast(chip.DEVICE, TYPES[kind], enabled=kind != "fp32")
     with torch.inference_mode():
@@ -43,23 +44,25 @@ def separate(net: BSMamba2, waveform: Tensor, kind: str) -> Tensor:
 
 
 def inverse(spectrum: Tensor, n_fft: int, hop: int, samples: int) -> Tensor:
-    """The inverse transform; PyTorch's own waits for the GPU, which no graph can hold."""
+    """The inverse transform. PyTorch's own waits for the GPU, which a CUDA graph cannot record."""
     frames = torch.fft.irfft(torch.view_as_complex(spectrum.contiguous()), n_fft)
     window = torch.hann_window(n_fft, device=spectrum.device)
     columns = (frames * window).flatten(0, -3).transpose(1, 2)
     count = columns.shape[2]
-    sizes = {"output_size": (1, n_fft + hop * (count - 1)), "kernel_size": (1, n_fft)}
-    summed = torch.nn.functional.fold(columns, **sizes, stride=(1, hop))
-    squares = window.square()[None, :, None].expand(1, n_fft, count)
-    envelope = torch.nn.functional.fold(squares, **sizes, stride=(1, hop))
+    fold = partial(
+        torch.nn.functional.fold, output_size=(1, n_fft + hop * (count - 1)),
+        kernel_size=(1, n_fft), stride=(1, hop),
+    )  # fmt: skip
+    summed = fold(columns)
+    envelope = fold(window.square()[None, :, None].expand(1, n_fft, count))
     out = (summed / envelope.clamp_min(1e-11))[..., n_fft // 2 : n_fft // 2 + samples]
     return out.reshape(*spectrum.shape[:-3], samples)
 
 
 class Truth:
-    """Noise, and the stems that float32 with the plain scan makes of it, by seconds.
+    """Noise, and its stems by float32 with the plain scan, for each length in seconds.
 
-    Other processes get the stems as files, and make the same noise themselves.
+    Other processes read the stems from files and generate the same noise themselves.
     """
 
     def __init__(self, net: BSMamba2, ours: Kernel) -> None:
@@ -67,93 +70,94 @@ class Truth:
         self._stems: dict[float, Tensor] = {}
 
     def noise(self, seconds: float, batch: int = 1) -> Tensor:
-        """(batch, channels, samples), all the same."""
+        """(batch, channels, samples), the same in every row of the batch."""
         noise = check_input(0, self._net.config.channels, int(seconds * RATE))
         return torch.from_numpy(noise).to(chip.DEVICE).expand(batch, -1, -1).contiguous()
 
     def stems(self, seconds: float) -> Tensor:
-        """(stems, channels, samples) of one."""
+        """(stems, channels, samples) of one row."""
         if seconds not in self._stems:
             with without(self._ours):
                 self._stems[seconds] = separate(self._net, self.noise(seconds), "fp32")[0]
         return self._stems[seconds]
 
     def db(self, seconds: float, stems: Tensor) -> float:
-        """The worst of a batch."""
+        """The lowest SNR in a batch of stems."""
         return min(snr_db(self.stems(seconds), one) for one in stems)
 
     def write(self, folder: Path, lengths: set[float]) -> None:
-        """The stems as ``stems-SECONDS.npy``."""
+        """Writes the stems as ``stems-SECONDS.npy``."""
         for seconds in lengths:
             np.save(folder / f"stems-{seconds:g}.npy", self.stems(seconds).cpu().numpy())
 
 
 @dataclass
 class Bench:
-    """What every measurement of the network needs."""
+    """The arguments that every measurement of the network shares."""
 
     net: BSMamba2
     ours: Kernel
     clock: Clock
-    most: dict[str, float]
-    """The chip's ceilings, of :func:`gpu_chip.ceilings`."""
+    ceilings: dict[str, float]
+    """The result of :func:`benchmarks.gpu.chip.ceilings`."""
     truth: Truth
 
     def row(
         self, who: str, kind: str, seconds: float, batch: int,
-        make: Callable[[Tensor], Callable[[], Tensor]], least_db: float | None = None,
+        make: Callable[[Tensor], Callable[[], Tensor]], min_snr_db: float | None = None,
     ) -> Row:  # fmt: skip
-        """One row: the answer's SNR, then the time, the memory and the share of the ceiling.
+        """One row: the output's SNR, then the time, the memory and the share of the ceiling.
 
         Args:
-            make: of (batch, channels, samples), what gives (batch, stems, channels, samples).
-            least_db: in place of what is asked of ours.
+            make: takes (batch, channels, samples) and returns a function that returns (batch,
+                stems, channels, samples).
+            min_snr_db: default: the limit for our kernel.
         """
         row: Row = {"what": f"{who}, {kind}", "chunks": f"{seconds:g} s x {batch}"}
         try:
-            self.truth.stems(seconds)  # whose memory is not this row's
-            chip.forget_peak()
+            self.truth.stems(seconds)  # computed first: its memory is not this row's
+            chip.reset_peak()
             run = make(self.truth.noise(seconds, batch))
             row["dB"] = self.truth.db(seconds, run())
-            row["ok"] = row["dB"] >= (LEAST_DB[kind] if least_db is None else least_db)
+            row["ok"] = row["dB"] >= (MIN_SNR_DB[kind] if min_snr_db is None else min_snr_db)
             if not row["ok"]:
                 return {**row, "note": WRONG}
-            took = milliseconds(run, 1.0)
+            taken = milliseconds(run, 1.0)
             operations = batch * product_operations(self.net.config, seconds)
             row |= {
-                "ms": took, "x real time": seconds * batch / took * 1e3, "GB": chip.peak_gb(),
-                "of product": operations / took * 1e3 / self.most["bf16 operations/s"],
+                "ms": taken, "x real time": seconds * batch / taken * 1e3, "GB": chip.peak_gb(),
+                "of product": operations / taken * 1e3 / self.ceilings["bf16 operations/s"],
             }  # fmt: skip
         except torch.cuda.OutOfMemoryError:
             row["note"] = "out of memory"
         except Exception as error:
-            row["note"] = failed(error)
+            row["note"] = describe_error(error)
         return row
 
 
 def check_network(net: BSMamba2, truth: Truth) -> Rows:
-    """Noise in every precision, beside float32 with the plain scan."""
+    """Compares noise in every precision with float32 by the plain scan."""
     rows: Rows = []
-    for kind, least in LEAST_DB.items():
+    for kind, min_snr_db in MIN_SNR_DB.items():
         row: Row = {"what": f"network, {kind}"}
         try:
             stems = separate(net, truth.noise(CHECK_SECONDS), kind)
             row["dB"] = truth.db(CHECK_SECONDS, stems)
-            row["ok"] = row["dB"] >= least
+            row["ok"] = row["dB"] >= min_snr_db
         except Exception as error:
-            row |= {"ok": False, "note": failed(error)}
+            row |= {"ok": False, "note": describe_error(error)}
         rows.append(row)
     return rows
 
 
 @cache
 def capture_stream() -> torch.cuda.Stream:
-    """One for all graphs, as the kernels keep a workspace for each stream."""
+    """One stream for all graphs, because the kernels keep a workspace per stream."""
     return torch.cuda.Stream()
 
 
 def captured(net: BSMamba2, waveform: Tensor, kind: str) -> Callable[[], Tensor]:
-    """The network on this input as a CUDA graph: one launch."""
+    """Captures the network on this input as a CUDA graph and returns its launch."""
     stream, graph = capture_stream(), torch.cuda.CUDAGraph()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -171,25 +175,25 @@ def captured(net: BSMamba2, waveform: Tensor, kind: str) -> Callable[[], Tensor]
 
 
 def eager(net: BSMamba2, kind: str) -> Callable[[Tensor], Callable[[], Tensor]]:
-    """For :meth:`Bench.row`: the network as PyTorch runs it."""
+    """For :meth:`Bench.row`: the network by PyTorch in eager mode."""
     return lambda noise: lambda: separate(net, noise, kind)
 
 
 def time_network(bench: Bench) -> Rows:
-    """By our kernel: chunks and batches; seconds of audio a second."""
+    """Times the network with our kernel on every shape."""
     rows: Rows = []
-    net, stop = bench.net, max(LAST_SECONDS, bench.clock.left() - LONGEST_SECONDS)
+    net, stop = bench.net, max(RESERVED_SECONDS, bench.clock.left_s() - SECTION_SECONDS)
     for seconds, batch in SHAPES:
-        if bench.clock.left() < stop:
+        if bench.clock.left_s() < stop:
             label = f"{seconds:g} s x {batch}"
             rows.append({"what": "our kernel", "chunks": label, "note": "no time left"})
             continue
-        where = seconds, batch
-        graph = lambda noise: captured(net, noise, "bf16")  # noqa: E731
-        rows.append(bench.row("our kernel, CUDA graph", "bf16", *where, graph))
-        rows.append(bench.row("our kernel", "bf16", *where, eager(net, "bf16")))
-        if where == SHAPES[0]:
-            rows += [bench.row("our kernel", kind, *where, eager(net, kind)) for kind in
+        shape = seconds, batch
+        graph = partial(captured, net, kind="bf16")
+        rows.append(bench.row("our kernel, CUDA graph", "bf16", *shape, graph))
+        rows.append(bench.row("our kernel", "bf16", *shape, eager(net, "bf16")))
+        if shape == SHAPES[0]:
+            rows += [bench.row("our kernel", kind, *shape, eager(net, kind)) for kind in
                      ("fp16", "fp32")]  # fmt: skip
             rows.append(time_products(bench, seconds))
     return rows
@@ -200,11 +204,11 @@ Product = tuple[int, int, int, int]
 
 
 def products(config: Config, seconds: float) -> list[Product]:
-    """Every product of tokens with weights in a run on one chunk; the scans' own are not here."""
+    """Every product of tokens and weights in a run on one chunk, without those in the scans."""
     frames = int(seconds * RATE) // config.hop + 1
     tokens, blocks = frames * len(config.bands), 2 * config.depth
     dim, inner, hidden = config.dim, config.d_inner, config.mask_expand * config.dim
-    found = [
+    sizes = [
         (tokens, dim, inner + config.conv_channels + config.heads, 2 * blocks),
         (tokens, inner, dim, 2 * blocks),
         (tokens, 2 * dim, dim, blocks),
@@ -212,45 +216,45 @@ def products(config: Config, seconds: float) -> list[Product]:
     stems = len(config.stems)
     for bins in config.bands:
         width = 2 * config.channels * bins
-        found += [(frames, width, dim, 1), (frames, dim, hidden, stems)]
-        found += [(frames, hidden, 2 * width, stems)]
-    return found
+        sizes += [(frames, width, dim, 1), (frames, dim, hidden, stems)]
+        sizes += [(frames, hidden, 2 * width, stems)]
+    return sizes
 
 
 def product_operations(config: Config, seconds: float) -> float:
-    """Of all :func:`products`: two a multiply-add."""
+    """The operations of all :func:`products`, two per multiply-add."""
     return sum(2.0 * m * k * n * count for m, k, n, count in products(config, seconds))
 
 
 def time_products(bench: Bench, seconds: float) -> Row:
-    """The products alone, each by itself: the network's time if all else cost nothing."""
+    """Times each product by itself: the network's time if everything else were free."""
     row: Row = {"what": "its products alone, bf16", "chunks": f"{seconds:g} s x 1"}
     try:
-        took, config = 0.0, bench.net.config
-        times: dict[Product, float] = {}
+        taken, config = 0.0, bench.net.config
+        times: dict[tuple[int, int, int], float] = {}
         for m, k, n, count in products(config, seconds):
-            if (m, k, n, 1) not in times:
-                sizes = {"device": chip.DEVICE, "dtype": torch.bfloat16}
-                a, b = torch.randn(m, k, **sizes), torch.randn(n, k, **sizes)
-                times[m, k, n, 1] = milliseconds(lambda a=a, b=b: a @ b.T, 0.05)
-            took += count * times[m, k, n, 1]
-        reached = product_operations(config, seconds) / took * 1e3
-        row |= {"ms": took, "x real time": seconds / took * 1e3,
-                "of product": reached / bench.most["bf16 operations/s"]}  # fmt: skip
+            if (m, k, n) not in times:
+                options: dict[str, Any] = {"device": chip.DEVICE, "dtype": torch.bfloat16}
+                a, b = torch.randn(m, k, **options), torch.randn(n, k, **options)
+                times[m, k, n] = milliseconds(partial(torch.matmul, a, b.T), 0.05)
+            taken += count * times[m, k, n]
+        reached = product_operations(config, seconds) / taken * 1e3
+        row |= {"ms": taken, "x real time": seconds / taken * 1e3,
+                "of product": reached / bench.ceilings["bf16 operations/s"]}  # fmt: skip
     except Exception as error:
-        row["note"] = failed(error)
+        row["note"] = describe_error(error)
     return row
 
 
 def time_others(bench: Bench) -> Rows:
-    """Without our kernel: forward, and forward and backward, on one chunk in bf16."""
+    """Times the network without our kernel on one chunk in bf16, forward and in a training step."""
     rows: Rows = []
     for who, theirs in (("PyTorch eager", False), ("PyTorch eager with mamba_ssm", True)):
-        if theirs and mamba_ssm():
-            rows.append({"what": f"{who}, bf16", "note": mamba_ssm()})
-            rows.append({"what": f"training step, {who}, bf16", "note": mamba_ssm()})
+        if theirs and (reason := mamba_ssm_missing()):
+            rows.append({"what": f"{who}, bf16", "note": reason})
+            rows.append({"what": f"training step, {who}, bf16", "note": reason})
             continue
-        bench.truth.stems(CHUNK_SECONDS)  # by the plain scan, whatever comes now
+        bench.truth.stems(CHUNK_SECONDS)  # computed first, by the plain scan
         with without(bench.ours, mamba_ssm=theirs):
             run = eager(bench.net, "bf16")
             rows.append(bench.row(who, "bf16", CHUNK_SECONDS, 1, run, OTHERS_DB))
@@ -259,30 +263,34 @@ def time_others(bench: Bench) -> Rows:
 
 
 def time_training(bench: Bench, who: str) -> Row:
-    """Forward and backward; no optimiser's step."""
+    """Times forward and backward, without the optimiser's step."""
     row: Row = {"what": f"{who}, bf16", "chunks": f"{CHUNK_SECONDS:g} s x 1"}
     net, noise = bench.net, bench.truth.noise(CHUNK_SECONDS)
     try:
-        chip.forget_peak()
-        loss = step(net, noise)
-        found = [v.grad for v in net.parameters() if v.grad is not None]
-        finite = bool(found) and all(bool(v.isfinite().all()) for v in [loss, *found])
+        chip.reset_peak()
+        loss = training_step(net, noise)
+        gradients = [v.grad for v in net.parameters() if v.grad is not None]
+        finite = bool(gradients) and all(bool(v.isfinite().all()) for v in [loss, *gradients])
         row["ok"] = finite
         if not finite:
             return {**row, "note": "a gradient is not finite, so not timed"}
-        took = milliseconds(lambda: step(net, noise), 1.0)
-        row |= {"ms": took, "x real time": CHUNK_SECONDS / took * 1e3, "GB": chip.peak_gb()}
+        taken = milliseconds(lambda: training_step(net, noise), 1.0)
+        row |= {"ms": taken, "x real time": CHUNK_SECONDS / taken * 1e3, "GB": chip.peak_gb()}
     except torch.cuda.OutOfMemoryError:
         row["note"] = "out of memory"
     except Exception as error:
-        row["note"] = failed(error)
+        row["note"] = describe_error(error)
     finally:
         net.zero_grad(set_to_none=True)
     return row
 
 
-def step(net: BSMamba2, noise: Tensor) -> Tensor:
-    """The mean distance of the stems of (batch, channels, samples) from it, and its gradients."""
+def training_step(net: BSMamba2, noise: Tensor) -> Tensor:
+    """Computes the gradients of the mean distance between stems and mixture; returns the distance.
+
+    Args:
+        noise: (batch, channels, samples).
+    """
     net.zero_grad(set_to_none=True)
     config = net.config
     mixture = stft(noise, config.n_fft, config.hop)

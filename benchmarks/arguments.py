@@ -1,0 +1,12 @@
+"""The command line that all benchmarks share."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def argument_parser(name: str, doc: str) -> argparse.ArgumentParser:
+    """A parser whose help shows ``python -m benchmarks.NAME`` and the first line of ``doc``."""
+    return argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}", description=doc.splitlines()[0]
+    )
