@@ -10,10 +10,10 @@ import pytest
 from bsmamba2.audio.array import Audio
 from bsmamba2_training.metrics import (
     csdr_db,
+    find_stretches,
     leakage_db,
     si_sdr_db,
     sparse_usdr_db,
-    stretches,
     usdr_db,
 )
 
@@ -54,7 +54,7 @@ def test_csdr_is_the_median_over_the_seconds_that_contain_the_source(hiss: Hiss)
 
 
 def test_stretches_follow_the_voice(voice: Audio) -> None:
-    actual = [(s.start / RATE, s.stop / RATE, s.has_voice, s.length) for s in stretches(voice)]
+    actual = [(s.start / RATE, s.stop / RATE, s.has_voice, s.length) for s in find_stretches(voice)]
     expected = [
         (0, 2, False, "2-4 s"),
         (2, 3.5, True, "1-2 s"),
@@ -70,7 +70,7 @@ def test_stretches_follow_the_voice(voice: Audio) -> None:
 def test_a_pause_under_half_a_second_belongs_to_the_voice(tone: Tone) -> None:
     audio = np.repeat(tone(440, 3)[np.newaxis], 2, axis=0)
     audio[:, RATE : RATE + RATE // 3] = 0
-    assert len(list(stretches(audio))) == 1
+    assert len(list(find_stretches(audio))) == 1
 
 
 def test_each_stretch_has_its_own_score(voice: Audio) -> None:

@@ -15,7 +15,7 @@ import soxr
 
 from bsmamba2.audio.array import Audio
 from bsmamba2.errors import AudioError
-from bsmamba2_training.singing import MAJOR, Style, _time_map, sing, syllables
+from bsmamba2_training.singing import MAJOR, Style, _time_map, find_syllables, sing
 from bsmamba2_training.songs import estimate_key, place_passages
 from bsmamba2_training.sources import PACKAGES, fetch
 from bsmamba2_training.voices import clean, frame_levels_db, gate_gains, join
@@ -64,7 +64,7 @@ def test_hiss_and_clipped_recordings_are_not_used(tone: Tone, hiss: Hiss) -> Non
 
 def test_each_vowel_is_a_syllable(speech: Audio) -> None:
     f0 = np.where(np.sin(2 * np.pi * np.arange(360) * 0.005 / 0.6) > 0.05, 150.0, 0.0)
-    assert len(syllables(f0, speech)) == 3
+    assert len(find_syllables(f0, speech)) == 3
 
 
 PLAIN = Style(key=0, eighth_ms=250, transpose=5, formant_scale=1.0, vibrato_cents=0, vibrato_hz=5)

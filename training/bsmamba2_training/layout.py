@@ -48,7 +48,7 @@ MUSDB_VALIDATION = frozenset(
 
 @dataclass(frozen=True)
 class Track:
-    """Files whose sum is one stem, all of one length, at 44.1 kHz."""
+    """Files at 44.1 kHz whose sum is one stem."""
 
     files: tuple[Path, ...]
 
@@ -129,13 +129,13 @@ def training_pools(dataset: Path) -> Pools:
         music = tuple(Track((path,)) for path in _audio_files(train / "instrumental"))
         pools = Pools(vocals, (music,) if music else (), has_own_levels=False)
     else:
-        songs_found = training_songs(dataset)
+        train_songs = training_songs(dataset)
         instruments: dict[str, list[Track]] = {}
-        for song in songs_found:
+        for song in train_songs:
             for path in song.instrumental.files if song.instrumental else ():
                 instruments.setdefault(path.stem, []).append(Track((path,)))
         pools = Pools(
-            tuple(song.vocals for song in songs_found),
+            tuple(song.vocals for song in train_songs),
             tuple(tuple(tracks) for tracks in instruments.values()),
             has_own_levels=True,
         )

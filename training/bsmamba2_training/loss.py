@@ -56,9 +56,10 @@ def silence_loss(estimate: Tensor, target: Tensor, mixture: Tensor) -> Tensor:
     Source: the loss for inactive sources of Wisdom et al. 2021, "What's all the FUSS about free
     universal sound separation data?", here computed per window.
     """
-    estimated, wanted, mixed = (_window_power(audio) for audio in (estimate, target, mixture))
-    is_silent = (wanted == 0) & (mixed > 0)
-    share = estimated / mixed.clamp_min(1e-12) + SILENCE_FLOOR
+    powers = [_window_power(audio) for audio in (estimate, target, mixture)]
+    estimate_power, target_power, mixture_power = powers
+    is_silent = (target_power == 0) & (mixture_power > 0)
+    share = estimate_power / mixture_power.clamp_min(1e-12) + SILENCE_FLOOR
     return torch.where(is_silent, torch.log10(share / SILENCE_FLOOR), 0).mean()
 
 

@@ -97,7 +97,7 @@ class Stretch:
         return LENGTHS[index] if index >= 0 else None
 
 
-def stretches(vocals: Audio) -> Iterator[Stretch]:
+def find_stretches(vocals: Audio) -> Iterator[Stretch]:
     """Divides a song into stretches with and without a voice.
 
     A voice sounds where 10 ms frames are within 40 dB of the loud frames; pauses under half a
@@ -129,7 +129,7 @@ def stretches(vocals: Audio) -> Iterator[Stretch]:
 def sparse_usdr_db(vocals: Audio, estimate: Audio) -> dict[str, list[float]]:
     """Returns the uSDR of each stretch with a voice, by length class."""
     scores: dict[str, list[float]] = {length: [] for length in LENGTHS}
-    for stretch in stretches(vocals):
+    for stretch in find_stretches(vocals):
         if stretch.has_voice and stretch.length:
             part = slice(stretch.start, stretch.stop)
             scores[stretch.length].append(usdr_db(vocals[:, part], estimate[:, part]))
@@ -144,7 +144,7 @@ def leakage_db(mixture: Audio, vocals: Audio, estimate: Audio) -> float | None:
     stretch. At least −100.
     """
     margin, leaked, mixed = int(_MARGIN_S * SAMPLE_RATE), 0.0, 0.0
-    for stretch in stretches(vocals):
+    for stretch in find_stretches(vocals):
         if not stretch.has_voice and stretch.length:
             part = slice(stretch.start + margin, stretch.stop - margin)
             leaked += float(np.square(estimate[:, part], dtype=np.float64).sum())

@@ -38,10 +38,10 @@ from bsmamba2_training.sources import (
     PACKAGES,
     Package,
     Split,
-    attributions,
-    copyright_of,
     fetch,
+    format_attributions,
     matching,
+    read_copyright,
 )
 from bsmamba2_training.voices import SAMPLE_RATE, clean, join, read_mono, read_stereo
 
@@ -95,10 +95,10 @@ def build(
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / AMOUNTS) as path:
         path.write_text(json.dumps(dataclasses.asdict(amounts), indent=1))
-    text = attributions(lambda package: copyright_of(package, unpacked[package.name]))
+    text = format_attributions(lambda package: read_copyright(package, unpacked[package.name]))
     with replacing(folder / SOURCES) as path:
         path.write_text(f"# Sources of this audio\n\n{text}", encoding="utf-8")
-    tasks = list(_tasks(folder, unpacked, amounts))
+    tasks = list(_plan_tasks(folder, unpacked, amounts))
     pool = ProcessPoolExecutor(jobs)
     try:
         running = {pool.submit(_build_file, task, unpacked): task for task in tasks}
@@ -152,11 +152,12 @@ class _Task:
         return zlib.crc32("/".join(("set", *relative)[-3:]).encode())
 
 
-def _tasks(folder: Path, unpacked: dict[str, Path], amounts: Amounts) -> Iterator[_Task]:
-    for split, count in (("valid", amounts.valid_songs), ("test", amounts.test_songs)):
+def _plan_tasks(folder: Path, unpacked: dict[str, Path], amounts: Amounts) -> Iterator[_Task]:
+    song_counts: dict[Split, int] = {"valid": amounts.valid_songs, "test": amounts.test_songs}
+    for split, count in song_counts.items():
         for number in range(count):
             target = folder / split / f"{number:02d}"
-            yield _Task("song", target, split=split, number=number)  # type: ignore[arg-type]
+            yield _Task("song", target, split=split, number=number)
     for package in PACKAGES:
         if package.split != "train":
             continue

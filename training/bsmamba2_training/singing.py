@@ -34,7 +34,7 @@ from bsmamba2_training.voices import (
 
 MAJOR = (0, 2, 4, 5, 7, 9, 11)
 _FRAME_MS = 5.0
-_FLOOR_HZ, _CEILING_HZ = 71.0, 800.0
+_MIN_F0_HZ, _MAX_F0_HZ = 71.0, 800.0
 _HELD_EIGHTHS = (1, 1, 1, 2, 2, 3, 4, 6, 8)
 """Lengths of held notes, in eighths; drawn uniformly from this list."""
 _EDGE_FRAMES = 14
@@ -136,9 +136,9 @@ def sing(speech: Audio, rng: np.random.Generator, style: Style) -> Audio | None:
         import pyworld
 
     x = speech.astype(np.float64)
-    f0, times = pyworld.dio(x, SAMPLE_RATE, _FLOOR_HZ, _CEILING_HZ, frame_period=_FRAME_MS)
+    f0, times = pyworld.dio(x, SAMPLE_RATE, _MIN_F0_HZ, _MAX_F0_HZ, frame_period=_FRAME_MS)
     f0 = pyworld.stonemask(x, f0, times, SAMPLE_RATE)
-    notes = syllables(f0, speech)
+    notes = find_syllables(f0, speech)
     if not notes:
         return None
     envelope = pyworld.cheaptrick(x, f0, times, SAMPLE_RATE)
@@ -175,7 +175,7 @@ def sing(speech: Audio, rng: np.random.Generator, style: Style) -> Audio | None:
     return sung * gate_gains(sung, LEVEL_DB)
 
 
-def syllables(f0: Array, speech: Array) -> list[tuple[int, int]]:
+def find_syllables(f0: Array, speech: Array) -> list[tuple[int, int]]:
     """Finds voiced stretches, [start, stop) in frames, split at dips of 3 dB, at least 40 ms."""
     hop = int(SAMPLE_RATE * _FRAME_MS / 1000)
     padded = np.pad(speech, (0, max(0, len(f0) * hop - len(speech))))[: len(f0) * hop]

@@ -9,7 +9,8 @@ probably different people, but that is not known.
 Licences are those that the copyright files state for the audio; after a semicolon, those that
 accompanying files or tags state for part of it. Names are from copyright files, tags, credits,
 manuals and changelogs in the packages. Most licences are copyleft, a few require only attribution.
-This repository contains none of the audio. Weights trained on it list it (:func:`attributions`).
+This repository contains none of the audio. Weights trained on it list its sources
+(:func:`format_attributions`).
 """
 
 from __future__ import annotations
@@ -351,7 +352,7 @@ def matching(package: Package, unpacked: Path) -> Iterator[tuple[str, Path]]:
             yield (match[1] if match.re.groups else path.stem), path
 
 
-def attributions(licence_text: Callable[[Package], str]) -> str:
+def format_attributions(licence_text: Callable[[Package], str]) -> str:
     """Returns the attributions as Markdown: a table, then the licence text of each package."""
     lines = ["| package | version | used as | licence | by |", "|---|---|---|---|---|"]
     for package in PACKAGES:
@@ -362,7 +363,7 @@ def attributions(licence_text: Callable[[Package], str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def copyright_of(package: Package, unpacked: Path) -> str:
+def read_copyright(package: Package, unpacked: Path) -> str:
     """Reads the copyright file of a package."""
     path = unpacked / "usr/share/doc" / package.name / "copyright"
     return path.read_text(encoding="utf-8", errors="replace")
