@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Training in legs, on a machine with a GPU that has torch and no network.
+# Trains in legs (sessions) on a GPU machine that has torch but no network access.
 #
-#   leg.sh pack SET MEGABYTES LEG PACK      here: data and wheels to take along
-#   leg.sh run PACK RUN OUT [OPTIONS]       there: goes on with RUN, leaves OUT/run.tar.* of 15 MB;
-#                                           options are those of bsmamba2 train, the same every time
-#   leg.sh join OUT RUN                     here: makes RUN of what came back
+#   leg.sh pack SET MEGABYTES LEG PACK      here: packs data and wheels
+#   leg.sh run PACK RUN OUT [OPTIONS]       there: starts or resumes RUN, writes OUT/run.tar.* in
+#                                           parts of 15 MB; OPTIONS are those of bsmamba2 train and
+#                                           must be the same for each leg
+#   leg.sh join OUT RUN                     here: unpacks OUT into RUN
 #
-# RUN travels too, if there is one; it may hold run.tar.* as they came back. Another LEG is another
-# draw of the data.
+# To resume, copy RUN to the GPU machine too; it may contain the packed run.tar.* files. Each LEG
+# number draws other excerpts of the data.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 export PYTHONPATH="$root/runtime:$root/network:$root/training${PYTHONPATH:+:$PYTHONPATH}"
@@ -40,14 +41,13 @@ run() {
         join "$run" "$run"
         rm "$run"/run.tar.*
     fi
-    # Options belong to a new run; --minutes and the like to every leg.
     python3 -m bsmamba2_training train "$pack" -o "$run" "$@"
     mkdir -p "$out"
-    local small
-    small=$(mktemp -d)
-    python3 -m bsmamba2_training.packing state "$run" "$small/state.pt"
-    cp "$run/plan.json" "$run/curve.csv" "$run/model.safetensors" "$small"
-    tar c -C "$small" . | split -b 15000000 - "$out/run.tar."
+    local packed
+    packed=$(mktemp -d)
+    python3 -m bsmamba2_training.packing state "$run" "$packed/state.pt"
+    cp "$run/plan.json" "$run/curve.csv" "$run/model.safetensors" "$packed"
+    tar c -C "$packed" . | split -b 15000000 - "$out/run.tar."
     cp "$run/curve.png" "$out"
     ls -l "$out"
 }

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
 import torch
 
+from bsmamba2.audio.array import Audio
 from bsmamba2_network import PRESETS, Config
 
 RATE = 44100
@@ -16,38 +20,48 @@ MICRO = Config(
 
 
 @pytest.fixture(autouse=True)
-def micro(monkeypatch):
-    """The preset ``micro``, for every test of this layer."""
+def micro(monkeypatch: pytest.MonkeyPatch) -> Config:
+    """Adds the preset ``micro`` for every test of this folder."""
     monkeypatch.setitem(PRESETS, "micro", MICRO)
     return MICRO
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    """These networks are too small for two, which would wait for each other on a busy machine."""
+def one_thread() -> None:
+    """Limits torch to one thread: for networks this small, two threads mostly wait."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def tone():
-    """``tone(hz, seconds)``: one channel, a tenth of full scale."""
-    return lambda hz, seconds: 0.1 * np.sin(2 * np.pi * hz * np.arange(int(RATE * seconds)) / RATE)
+def tone() -> Callable[[float, float], Audio]:
+    """``tone(hz, seconds)``: a sine in one channel, at a tenth of full scale."""
 
-
-@pytest.fixture(scope="session")
-def hiss():
-    """``hiss(seconds, channels)``: noise at a tenth of full scale, (channels, samples)."""
-
-    def make(seconds, channels=1, seed=0):
-        random = np.random.default_rng(seed)
-        return 0.1 * random.standard_normal((channels, int(RATE * seconds)))
+    def make(hz: float, seconds: float) -> Audio:
+        t = np.arange(int(RATE * seconds)) / RATE
+        return (0.1 * np.sin(2 * np.pi * hz * t)).astype(np.float32)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def pooled(tmp_path_factory, tone, hiss):
-    """A data set as ``bsmamba2 dataset`` makes them: a tone is the voice, noise the music."""
+def hiss() -> Callable[..., Audio]:
+    """``hiss(seconds, channels)``: noise at a tenth of full scale, (channels, samples)."""
+
+    def make(seconds: float, channels: int = 1, seed: int = 0) -> Audio:
+        random = np.random.default_rng(seed)
+        noise = 0.1 * random.standard_normal((channels, int(RATE * seconds)))
+        return noise.astype(np.float32)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pooled(
+    tmp_path_factory: pytest.TempPathFactory,
+    tone: Callable[[float, float], Audio],
+    hiss: Callable[..., Audio],
+) -> Path:
+    """A data set with the layout of ``bsmamba2 dataset``: a tone as voice, noise as music."""
     folder = tmp_path_factory.mktemp("pooled")
     for name, audio in (("vocals/a.wav", tone(440, 4)), ("instrumental/b.wav", hiss(4, 2).T)):
         (folder / "train" / name).parent.mkdir(parents=True)
@@ -57,8 +71,8 @@ def pooled(tmp_path_factory, tone, hiss):
     return folder
 
 
-def write_song(folder, voice, music):
-    """A song whose voice is silent in its second third; vocals, instrumental and their sum."""
+def write_song(folder: Path, voice: Audio, music: Audio) -> None:
+    """Writes vocals, instrumental and their sum; the voice is silent in the second third."""
     folder.mkdir(parents=True)
     vocals = np.repeat(voice[np.newaxis], 2, axis=0)
     third = vocals.shape[1] // 3

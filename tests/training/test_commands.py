@@ -1,9 +1,12 @@
-"""The command line of training: what a user types, and what a user did wrong."""
+"""``bsmamba2 train``: runs from the command line, and errors for wrong options."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import click
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from bsmamba2_training.commands import train
 
@@ -17,19 +20,21 @@ SMALL = {
 }
 
 
-def invoke(*arguments, **options):
+def invoke(*arguments: object, **options: object) -> Result:
     named = [text for name, value in options.items() for text in (f"--{name}", value)]
     return CliRunner().invoke(train, [str(text) for text in (*arguments, *named)])
 
 
 @pytest.fixture
-def micro_choice(monkeypatch):
-    """Lets ``--preset micro`` through, which exists in these tests alone."""
+def micro_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes ``--preset micro``, which exists only in these tests, a valid choice."""
     option = next(item for item in train.params if item.name == "preset")
+    assert isinstance(option.type, click.Choice)
     monkeypatch.setattr(option.type, "choices", [*option.type.choices, "micro"])
 
 
-def test_a_run_is_trained_and_leaves_its_model_and_curve(pooled, tmp_path, micro_choice):
+@pytest.mark.usefixtures("micro_choice")
+def test_a_run_is_trained_and_writes_its_model_and_curve(pooled: Path, tmp_path: Path) -> None:
     run = invoke(pooled, "-o", tmp_path / "run", "--preset", "micro", **SMALL)
     assert run.exit_code == 0, run.output
     assert "done after step 2" in run.output
@@ -38,12 +43,15 @@ def test_a_run_is_trained_and_leaves_its_model_and_curve(pooled, tmp_path, micro
     assert "done after step 2" in invoke(pooled, "-o", tmp_path / "run").output
 
 
-def test_options_without_a_preset_belong_to_no_run(pooled, tmp_path):
-    run = invoke(pooled, "-o", tmp_path / "run", "--steps", 5)
+@pytest.mark.parametrize("option", ["--steps", "--segment"])
+def test_options_of_a_plan_without_a_preset_are_refused(
+    pooled: Path, tmp_path: Path, option: str
+) -> None:
+    run = invoke(pooled, "-o", tmp_path / "run", option, 5)
     assert run.exit_code == 2
-    assert "--steps belong to a new run" in run.output
+    assert f"only a new run accepts {option}" in run.output
 
 
-def test_a_device_that_is_not_one_is_named(pooled, tmp_path):
+def test_an_unknown_device_is_refused_by_name(pooled: Path, tmp_path: Path) -> None:
     run = invoke(pooled, "-o", tmp_path / "run", "--preset", "tiny", "--device", "toaster")
     assert "got 'toaster'" in str(run.exception)

@@ -1,36 +1,39 @@
-"""``bsmamba2 evaluate``: what a user types, and what a user did wrong."""
+"""``bsmamba2 evaluate``: scores from the command line, and errors for wrong options."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from bsmamba2.cli import main
 from bsmamba2_network import BSMamba2
 from bsmamba2_training.layout import songs
 
 
-def invoke(*arguments):
+def invoke(*arguments: object) -> Result:
     quick = ("--no-csdr", "--jobs", "1")
     return CliRunner().invoke(main, ["evaluate", *quick, *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
-def net(tmp_path_factory):
+def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of an untrained network."""
     path = tmp_path_factory.mktemp("net") / "net.safetensors"
     BSMamba2.untrained("tiny").save(path)
     return path
 
 
 @pytest.fixture
-def stems(pooled, tmp_path):
-    """``stems(name)``: a folder with the true vocals, as another tool might leave them."""
+def stems(pooled: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """``stems(name)``: a folder with the true vocals, named as another tool might name them."""
     (song,) = songs(pooled, "test")
 
-    def make(name):
+    def make(name: str) -> Path:
         (tmp_path / name).mkdir()
         shutil.copy(song.vocals.files[0], tmp_path / name / f"{song.name}_vocals.wav")
         return tmp_path / name
@@ -38,7 +41,9 @@ def stems(pooled, tmp_path):
     return make
 
 
-def test_other_tools_files_are_scored(pooled, stems, tmp_path):
+def test_files_of_another_tool_are_scored(
+    pooled: Path, stems: Callable[[str], Path], tmp_path: Path
+) -> None:
     run = invoke(pooled, "--estimates", stems("tool"), "-o", tmp_path / "out")
     assert run.exit_code == 0, run.output
     document = json.loads((tmp_path / "out/scores.json").read_text())
@@ -48,7 +53,9 @@ def test_other_tools_files_are_scored(pooled, stems, tmp_path):
     assert len((tmp_path / "out/songs.csv").read_text().splitlines()) == 6
 
 
-def test_without_a_folder_the_table_is_printed_with_its_protocol(pooled, stems, monkeypatch):
+def test_without_an_output_folder_the_table_and_its_protocol_are_printed(
+    pooled: Path, stems: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(stems("tool"))
     run = invoke(pooled, "--estimates", ".", "--no-baselines")
     assert run.exit_code == 0, run.output
@@ -57,20 +64,24 @@ def test_without_a_folder_the_table_is_printed_with_its_protocol(pooled, stems, 
     assert "bootstrap over songs" in run.stdout
 
 
-def test_a_folder_named_like_a_baseline_does_not_stand_for_it(pooled, stems):
+def test_a_folder_named_like_a_baseline_gets_a_distinct_name(
+    pooled: Path, stems: Callable[[str], Path]
+) -> None:
     run = invoke(pooled, "--estimates", stems("mixture"))
     assert "| mixture | silence |" in run.stdout
     assert "| mixture (estimates) |" in run.stdout
 
 
-def test_a_model_is_scored_by_its_chunks(pooled, net):
+def test_a_model_is_scored_on_whole_songs_in_chunks(pooled: Path, net: Path) -> None:
     run = invoke(pooled, "-m", net, "--device", "cpu", "--no-baselines", "--overlap", 0.25)
     assert run.exit_code == 0, run.output
     assert "overlap 0.25;" in run.stdout
     assert "lookahead" not in run.stdout
 
 
-def test_a_stream_is_scored_with_its_block_lookahead_and_latency(pooled, net, tmp_path):
+def test_a_stream_is_scored_with_its_block_lookahead_and_latency(
+    pooled: Path, net: Path, tmp_path: Path
+) -> None:
     options = ("--lookahead-ms", 100, "--block-ms", 50, "--no-baselines", "-o", tmp_path)
     run = invoke(pooled, "-m", net, "--device", "cpu", *options)
     assert run.exit_code == 0, run.output
@@ -82,28 +93,32 @@ def test_a_stream_is_scored_with_its_block_lookahead_and_latency(pooled, net, tm
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("options", "message"),
     [
-        (["--block-ms", 50], "--block-ms belongs to a stream: give --lookahead-ms with it"),
-        (["--overlap", 0.5, "--lookahead-ms", 50], "--overlap belongs to whole songs"),
-        (["--estimates", ".", "--device", "auto"], "only a model takes --device"),
+        (["--block-ms", 50], "--block-ms applies only to a stream: add --lookahead-ms"),
+        (["--overlap", 0.5, "--lookahead-ms", 50], "--overlap applies only to whole songs"),
+        (["--estimates", ".", "--device", "auto"], "only a model accepts --device"),
         (
             ["--estimates", ".", "--overlap", 0, "--block-ms", 9],
-            "only a model takes --overlap, --block-ms",
+            "only a model accepts --overlap, --block-ms",
         ),
-        (["--estimates", ".", "--lookahead-ms", 9], "only a model takes --lookahead-ms"),
+        (["--estimates", ".", "--lookahead-ms", 9], "only a model accepts --lookahead-ms"),
         (["--estimates", ".", "-m", "small"], "not both"),
         (["--songs", 0], "'--songs': 0 is not in the range"),
         (["--jobs", 0], "'--jobs': 0 is not in the range"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(pooled, options, sentence):
+def test_invalid_and_conflicting_options_are_refused(
+    pooled: Path, options: list[object], message: str
+) -> None:
     run = invoke(pooled, *options)
     assert run.exit_code == 2
-    assert sentence in run.stderr
+    assert message in run.stderr
 
 
-def test_a_file_that_is_no_audio_is_the_users_to_mend(pooled, stems):
+def test_a_stem_that_is_not_audio_is_reported_as_a_users_error(
+    pooled: Path, stems: Callable[[str], Path]
+) -> None:
     tool = stems("tool")
     (tool / "song_vocals.wav").write_text("no audio")
     run = invoke(pooled, "--estimates", tool, "--no-baselines")

@@ -1,86 +1,93 @@
-"""Metrics on signals whose answer is known."""
+"""Metrics on signals with known scores."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
+from bsmamba2.audio.array import Audio
 from bsmamba2_training.metrics import (
     csdr_db,
+    find_stretches,
     leakage_db,
     si_sdr_db,
     sparse_usdr_db,
-    stretches,
     usdr_db,
 )
+
+Tone = Callable[[float, float], Audio]
+Hiss = Callable[..., Audio]
 
 RATE = 44100
 
 
 @pytest.fixture
-def voice(tone):
-    """Ten seconds, two channels: it sounds from 2 to 3.5 s, and from 5 to 8 s."""
+def voice(tone: Tone) -> Audio:
+    """Ten seconds in two channels that sound from 2 to 3.5 s and from 5 to 8 s."""
     audio = np.repeat(tone(440, 10)[np.newaxis], 2, axis=0)
     for start, stop in ((0, 2), (3.5, 5), (8, 10)):
         audio[:, int(start * RATE) : int(stop * RATE)] = 0
     return audio
 
 
-def test_noise_20_db_down_scores_20_db(hiss):
+def test_noise_at_minus_20_db_scores_20_db(hiss: Hiss) -> None:
     s, n = hiss(1, 2), hiss(1, 2, seed=1)
     assert usdr_db(s, s + 0.1 * n) == pytest.approx(20, abs=0.2)
     assert si_sdr_db(s, s + 0.1 * n) == pytest.approx(20, abs=0.2)
 
 
-def test_a_gain_costs_usdr_but_not_si_sdr(hiss):
+def test_a_gain_lowers_usdr_but_not_si_sdr(hiss: Hiss) -> None:
     s, n = hiss(1, 2), hiss(1, 2, seed=1)
     assert usdr_db(s, 0.5 * s) == pytest.approx(6.02, abs=0.01)
-    assert si_sdr_db(s, 0.5 * (s + 0.1 * n)) == pytest.approx(20, abs=0.2)
+    noisy: Audio = s + 0.1 * n
+    assert si_sdr_db(s, 0.5 * noisy) == pytest.approx(20, abs=0.2)
 
 
-def test_csdr_is_the_median_over_the_seconds_that_have_the_source(hiss):
+def test_csdr_is_the_median_over_the_seconds_that_contain_the_source(hiss: Hiss) -> None:
     s, other = hiss(5, 2), hiss(5, 2, seed=1)
-    s[:, : 2 * RATE] = 0  # no score there
+    s[:, : 2 * RATE] = 0  # windows without a score
     error = 0.1 * hiss(5, 2, seed=2)
     vocals, _ = csdr_db((s, other), (s + error, other - error))
     assert vocals == pytest.approx(20, abs=1)
 
 
-def test_stretches_follow_the_voice(voice):
-    found = [(s.start / RATE, s.stop / RATE, s.has_voice, s.length) for s in stretches(voice)]
-    wanted = [
+def test_stretches_follow_the_voice(voice: Audio) -> None:
+    actual = [(s.start / RATE, s.stop / RATE, s.has_voice, s.length) for s in find_stretches(voice)]
+    expected = [
         (0, 2, False, "2-4 s"),
         (2, 3.5, True, "1-2 s"),
         (3.5, 5, False, "1-2 s"),
         (5, 8, True, "2-4 s"),
         (8, 10, False, "2-4 s"),
     ]
-    for ours, theirs in zip(found, wanted, strict=True):
-        assert ours[:2] == pytest.approx(theirs[:2], abs=0.02)
-        assert ours[2:] == theirs[2:]
+    for one, other in zip(actual, expected, strict=True):
+        assert one[:2] == pytest.approx(other[:2], abs=0.02)
+        assert one[2:] == other[2:]
 
 
-def test_a_pause_under_half_a_second_belongs_to_the_voice(tone):
+def test_a_pause_under_half_a_second_belongs_to_the_voice(tone: Tone) -> None:
     audio = np.repeat(tone(440, 3)[np.newaxis], 2, axis=0)
     audio[:, RATE : RATE + RATE // 3] = 0
-    assert len(list(stretches(audio))) == 1
+    assert len(list(find_stretches(audio))) == 1
 
 
-def test_each_stretch_is_scored_by_itself(voice, hiss):
+def test_each_stretch_has_its_own_score(voice: Audio) -> None:
     estimate = voice.copy()
     estimate[:, 5 * RATE : 8 * RATE] *= 0.9
-    found = sparse_usdr_db(voice, estimate)
-    assert found["1-2 s"][0] > 60
-    assert found["2-4 s"] == pytest.approx([20], abs=0.1)
+    scores = sparse_usdr_db(voice, estimate)
+    assert scores["1-2 s"][0] > 60
+    assert scores["2-4 s"] == pytest.approx([20], abs=0.1)
 
 
-def test_leakage_is_measured_where_there_is_no_voice_alone(voice, hiss):
+def test_leakage_is_measured_only_where_no_voice_sounds(voice: Audio, hiss: Hiss) -> None:
     music = hiss(10, 2)
     estimate = voice + 10 ** (-30 / 20) * music
     assert leakage_db(voice + music, voice, estimate) == pytest.approx(-30, abs=0.1)
     assert leakage_db(voice + music, voice, voice) == -100
 
 
-def test_a_song_with_voice_throughout_has_no_leakage_to_measure(tone):
+def test_a_song_with_voice_throughout_has_no_leakage_score(tone: Tone) -> None:
     audio = np.repeat(tone(440, 2)[np.newaxis], 2, axis=0)
     assert leakage_db(audio, audio, audio) is None

@@ -1,9 +1,11 @@
-"""Items as they are mixed: reproducible, additive, and what their probabilities say."""
+"""Mixed training items: reproducible, within full scale, and as their probabilities demand."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +13,13 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bsmamba2.audio.array import Audio
 from bsmamba2_training import notes
 from bsmamba2_training.layout import training_pools
 from bsmamba2_training.mixing import Mixing, Mixtures
 from bsmamba2_training.notes import play
+
+MakeMixtures = Callable[..., Mixtures]
 
 RATE = 44100
 PLAIN = Mixing(
@@ -23,20 +28,21 @@ PLAIN = Mixing(
 
 
 @pytest.fixture(scope="module")
-def mixtures(pooled):
+def mixtures(pooled: Path) -> MakeMixtures:
+    """``mixtures(seed, seconds, mixing)``: items of the pooled data set."""
     pools = training_pools(pooled)
 
-    def make(seed=0, seconds=1.0, mixing=None):
+    def make(seed: int = 0, seconds: float = 1.0, mixing: Mixing | None = None) -> Mixtures:
         return Mixtures(pools, int(RATE * seconds), seed, mixing)
 
     return make
 
 
-def rms_db(audio):
-    return 10 * np.log10(np.square(audio).mean())
+def rms_db(audio: Audio) -> float:
+    return float(10 * np.log10(np.square(audio).mean()))
 
 
-def test_an_item_depends_on_the_seed_and_its_number_alone(mixtures):
+def test_an_item_depends_only_on_the_seed_and_its_number(mixtures: MakeMixtures) -> None:
     first = mixtures(seed=3)[17]
     np.testing.assert_array_equal(first, mixtures(seed=3)[17])
     assert not np.array_equal(first, mixtures(seed=3)[18])
@@ -44,7 +50,7 @@ def test_an_item_depends_on_the_seed_and_its_number_alone(mixtures):
 
 
 @given(item=st.integers(0, 10_000))
-def test_every_item_is_finite_and_within_full_scale(mixtures, item):
+def test_every_item_is_finite_and_within_full_scale(mixtures: MakeMixtures, item: int) -> None:
     mixture, vocals = mixtures()[item]
     assert mixture.shape == vocals.shape == (2, RATE)
     assert mixture.dtype == vocals.dtype == np.float32
@@ -52,44 +58,48 @@ def test_every_item_is_finite_and_within_full_scale(mixtures, item):
     assert np.abs(mixture).max() <= 1.0001
 
 
-def test_instruments_of_songs_are_silenced_each_by_itself(tmp_path, tone):
+def test_the_instruments_of_songs_are_silenced_independently(
+    tmp_path: Path, tone: Callable[[float, float], Audio]
+) -> None:
     for stem, hz in (("vocals", 200), ("drums", 1000), ("bass", 5000)):
         path = tmp_path / "train/song" / f"{stem}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, tone(hz, 1), RATE, "FLOAT")
     mixing = replace(PLAIN, silent=0.5, voice_db=None)
     items = Mixtures(training_pools(tmp_path), RATE // 10, 0, mixing)
-    spectra = [np.abs(np.fft.rfft(items[item][0][0]))[[20, 100, 500]] > 1 for item in range(40)]
-    assert len({tuple(heard) for heard in spectra}) == 8
+    sounding = [np.abs(np.fft.rfft(items[item][0][0]))[[20, 100, 500]] > 1 for item in range(40)]
+    assert len({tuple(stems) for stems in sounding}) == 8
 
 
-def test_a_silent_voice_is_exactly_silent(mixtures):
+def test_a_silent_item_is_exactly_silent(mixtures: MakeMixtures) -> None:
     dataset = mixtures(mixing=replace(PLAIN, silent=1.0))
     assert not np.any(dataset[0])
 
 
-def test_a_sparse_voice_sounds_for_at_most_two_seconds(mixtures):
+def test_a_sparse_voice_sounds_for_at_most_two_seconds(mixtures: MakeMixtures) -> None:
     _, vocals = mixtures(seconds=3.5, mixing=replace(PLAIN, sparse=1.0))[0]
     assert 0.9 * RATE < np.count_nonzero(vocals[0]) <= 2 * RATE
 
 
-def test_the_voice_stands_over_the_music_by_the_level_drawn(mixtures):
+def test_the_level_of_the_voice_over_the_music_is_the_level_drawn(mixtures: MakeMixtures) -> None:
     mixture, vocals = mixtures(mixing=replace(PLAIN, voice_db=(-6.0, -6.0)))[0]
     assert rms_db(vocals) - rms_db(mixture - vocals) == pytest.approx(-6, abs=0.05)
 
 
-def test_a_low_pass_takes_the_same_band_from_both_stems(mixtures):
+def test_a_low_pass_removes_the_same_band_from_both_stems(mixtures: MakeMixtures) -> None:
     mixture, vocals = mixtures(mixing=replace(PLAIN, low_pass=1.0))[0]
     high = np.abs(np.fft.rfft([mixture[0], vocals[0]]))[:, 15000:]
     assert high.max() < 1e-2
 
 
-def test_a_reverberant_voice_is_gated_to_exact_zeros(mixtures):
+def test_a_reverberant_voice_is_gated_to_exact_zeros(mixtures: MakeMixtures) -> None:
     _, vocals = mixtures(mixing=replace(PLAIN, reverb=1.0, sparse=1.0), seconds=3.5)[1]
     assert np.count_nonzero(vocals[0]) <= 2 * RATE
 
 
-def test_second_music_and_equalisers_change_an_item_and_keep_it_finite(mixtures):
+def test_second_music_and_equalisers_change_an_item_and_keep_it_finite(
+    mixtures: MakeMixtures,
+) -> None:
     plain = mixtures(mixing=PLAIN)[5]
     varied = mixtures(mixing=replace(PLAIN, second_music=1.0, equaliser=1.0))[5]
     assert np.isfinite(varied[0]).all()
@@ -97,20 +107,20 @@ def test_second_music_and_equalisers_change_an_item_and_keep_it_finite(mixtures)
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-def test_notes_are_finite_and_as_long_as_was_asked_for(seed):
+def test_notes_are_finite_and_have_the_requested_length(seed: int) -> None:
     music = play(np.random.default_rng(seed), RATE)
     assert music.shape == (2, RATE)
     assert np.isfinite(music).all()
 
 
-def test_notes_sound_and_differ_from_draw_to_draw():
+def test_notes_are_audible_and_differ_from_draw_to_draw() -> None:
     draws = [play(np.random.default_rng(seed), RATE) for seed in range(40)]
     levels = [np.sqrt(np.square(music).mean()) for music in draws]
     assert np.mean(np.array(levels) > 0.01) > 0.9
     assert not any(np.array_equal(a, b) for a, b in pairwise(draws))
 
 
-def test_a_line_sounds_at_its_pitch():
-    a4, loud = np.full(RATE, 69.0), np.ones(RATE)
-    sound = notes._sound(np.random.default_rng(0), a4, loud, np.arange(1, 41) ** -2.0, 12)
+def test_a_part_sounds_at_its_pitch() -> None:
+    a4, loudness, timbre = np.full(RATE, 69.0), np.ones(RATE), np.arange(1.0, 41.0) ** -2.0
+    sound = notes._synthesise(np.random.default_rng(0), a4, loudness, timbre, interval=12)
     assert np.abs(np.argmax(np.abs(np.fft.rfft(sound))) - 880) <= 5

@@ -1,4 +1,4 @@
-"""Runs: they learn, they can be stopped anywhere, and they go on to the same result."""
+"""Runs: they learn, can be stopped at any time, and resume to the same result."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from bsmamba2_network import BSMamba2
+from bsmamba2_network import BSMamba2, Config
 from bsmamba2_training.loop import separate, train
 from bsmamba2_training.run import Plan, Run, TrainingError
 
 CPU = torch.device("cpu")
-SMALL = {
+SMALL: dict[str, Any] = {
     "preset": "micro",
     "steps": 6,
     "batch": 2,
@@ -29,70 +32,73 @@ SMALL = {
 }
 
 
-def plan(**changes):
+def plan(**changes: Any) -> Plan:
     return Plan(**(SMALL | changes))
 
 
-def weights(run):
+def weights(run: Run) -> Tensor:
     return flat(run.average.net)
 
 
-def flat(net):
+def flat(net: BSMamba2) -> Tensor:
     return torch.cat([value.flatten() for value in net.state_dict().values()])
 
 
-def test_a_network_learns_to_tell_a_tone_from_noise(pooled, tmp_path):
-    wanted = plan(steps=60, learning_rate=5e-3, valid_every=60)
-    run = Run(tmp_path, wanted, CPU)
+def test_a_network_learns_to_separate_a_tone_from_noise(pooled: Path, tmp_path: Path) -> None:
+    run = Run(tmp_path, plan(steps=60, learning_rate=5e-3, valid_every=60), CPU)
     assert train(run, pooled)
     loss = [float(row["loss"]) for row in run.rows]
     assert np.mean(loss[-15:]) < 0.6 * np.mean(loss[:5])
     assert float(run.rows[-1]["valid_usdr_db"]) > 3
 
 
-def test_a_run_in_legs_ends_as_the_run_in_one(pooled, tmp_path):
+def test_a_run_in_several_legs_ends_with_the_same_weights_as_a_run_in_one(
+    pooled: Path, tmp_path: Path
+) -> None:
     whole = Run(tmp_path / "whole", plan(), CPU)
     train(whole, pooled)
-    done = False
-    while not done:
+    is_done = False
+    while not is_done:
         legs = Run(tmp_path / "legs", plan(), CPU)
-        done = train(legs, pooled, minutes=0)
+        is_done = train(legs, pooled, minutes=0)
     assert torch.equal(weights(whole), weights(legs))
     assert [row["loss"] for row in whole.rows] == [row["loss"] for row in legs.rows]
 
 
-def test_processes_that_mix_change_nothing(pooled, tmp_path):
-    alone, together = (Run(tmp_path / name, plan(), CPU) for name in ("alone", "together"))
-    train(alone, pooled)
-    train(together, pooled, workers=2)
-    assert torch.equal(weights(alone), weights(together))
+def test_the_number_of_mixing_processes_does_not_change_the_weights(
+    pooled: Path, tmp_path: Path
+) -> None:
+    one, several = (Run(tmp_path / name, plan(), CPU) for name in ("one", "several"))
+    train(one, pooled)
+    train(several, pooled, workers=2)
+    assert torch.equal(weights(one), weights(several))
 
 
 @pytest.mark.parametrize(("save_every_s", "kills"), [(0.0, 3), (0.05, 1), (1e9, 1)])
-def test_a_run_killed_at_random_moments_ends_as_the_run_that_was_not(
-    pooled, tmp_path, micro, save_every_s, kills
-):
-    wanted = plan(steps=60, valid_every=100)
-    whole, killed = (Run(tmp_path / name, wanted, CPU) for name in ("whole", "killed"))
+def test_a_run_killed_at_random_moments_ends_with_the_weights_of_an_uninterrupted_run(
+    pooled: Path, tmp_path: Path, micro: Config, save_every_s: float, kills: int
+) -> None:
+    long_plan = plan(steps=60, valid_every=100)
+    whole, killed = (Run(tmp_path / name, long_plan, CPU) for name in ("whole", "killed"))
     train(whole, pooled)
     for moment in np.random.default_rng(kills).integers(1, 12, kills):
         kill_after(killed, int(moment), pooled, micro, save_every_s)
-        killed = Run(tmp_path / "killed", wanted, CPU)
-        assert killed.step < wanted.steps
+        killed = Run(tmp_path / "killed", long_plan, CPU)
+        assert killed.step < long_plan.steps
     train(killed, pooled)
     assert torch.equal(weights(whole), weights(killed))
-    assert [int(row["step"]) for row in killed.rows] == list(range(wanted.steps))
+    assert [int(row["step"]) for row in killed.rows] == list(range(long_plan.steps))
 
 
-def kill_after(run, steps, dataset, micro, save_every_s):
-    """Goes on with a run in another process, and kills that so many steps later."""
-    curve, started = run.folder / "curve.csv", len(run.rows)
-    given = (str(run.folder), str(dataset), str(save_every_s))
+def kill_after(run: Run, steps: int, dataset: Path, micro: Config, save_every_s: float) -> None:
+    """Resumes a run in another process, and kills that process after some steps."""
+    curve, rows_before = run.folder / "curve.csv", len(run.rows)
+    arguments = (str(run.folder), str(dataset), str(save_every_s))
     child = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", CHILD, *given],
+        [sys.executable, "-W", "ignore", "-c", CHILD, *arguments],
         env=os.environ | {"MICRO": micro.to_json()},
     )
-    while len(curve.read_text().splitlines()) < 1 + started + steps:
+    while len(curve.read_text().splitlines()) < 1 + rows_before + steps:
         assert child.poll() is None, "the child ended before it was killed"
         time.sleep(0.005)
     child.send_signal(signal.SIGKILL)
@@ -111,53 +117,57 @@ train(Run(folder, None, torch.device("cpu")), dataset, save_every_s=float(sys.ar
 """
 
 
-def test_a_run_remembers_the_weights_that_it_began_with(tmp_path, micro):
+def test_a_resumed_run_does_not_need_its_initial_weights(tmp_path: Path, micro: Config) -> None:
     BSMamba2(micro).save(tmp_path / "first.safetensors")
-    began = Run(tmp_path / "run", plan(), CPU, [tmp_path / "first.safetensors"])
+    started = Run(tmp_path / "run", plan(), CPU, [tmp_path / "first.safetensors"])
     (tmp_path / "first.safetensors").unlink()
     resumed = Run(tmp_path / "run", None, CPU, [tmp_path / "first.safetensors"])
-    assert torch.equal(weights(began), weights(resumed))
+    assert torch.equal(weights(started), weights(resumed))
 
 
-def test_a_run_begins_with_the_mean_of_several_networks(tmp_path, micro):
+def test_a_run_starts_from_the_mean_of_several_networks(tmp_path: Path, micro: Config) -> None:
     nets = [BSMamba2(micro), BSMamba2(micro)]
     paths = [tmp_path / "first.safetensors", tmp_path / "second.safetensors"]
     for net, path in zip(nets, paths, strict=True):
         net.save(path)
-    began = Run(tmp_path / "run", plan(), CPU, paths)
-    torch.testing.assert_close(weights(began), (flat(nets[0]) + flat(nets[1])) / 2)
+    started = Run(tmp_path / "run", plan(), CPU, paths)
+    torch.testing.assert_close(weights(started), (flat(nets[0]) + flat(nets[1])) / 2)
 
 
-def test_a_batch_in_parts_is_the_batch_at_once(pooled, tmp_path):
-    once = Run(tmp_path / "once", plan(batch=3, steps=2, streaming=0), CPU)
+def test_a_batch_in_parts_gives_the_same_weights_as_a_whole_batch(
+    pooled: Path, tmp_path: Path
+) -> None:
+    whole = Run(tmp_path / "whole", plan(batch=3, steps=2, streaming=0), CPU)
     parts = Run(tmp_path / "parts", plan(batch=3, steps=2, streaming=0, parts=2), CPU)
-    train(once, pooled)
+    train(whole, pooled)
     train(parts, pooled)
-    torch.testing.assert_close(weights(once), weights(parts), atol=1e-6, rtol=1e-3)
-    losses = [float(run.rows[1]["loss"]) for run in (once, parts)]
+    torch.testing.assert_close(weights(whole), weights(parts), atol=1e-6, rtol=1e-3)
+    losses = [float(run.rows[1]["loss"]) for run in (whole, parts)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_the_model_can_be_loaded_after_any_leg(pooled, tmp_path):
+def test_the_model_file_contains_the_moving_average_after_each_leg(
+    pooled: Path, tmp_path: Path
+) -> None:
     run = Run(tmp_path, plan(), CPU)
     train(run, pooled, minutes=0)
-    kept = BSMamba2.load(tmp_path / "model.safetensors")
-    for ours, theirs in zip(kept.parameters(), run.average.net.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
+    saved = BSMamba2.load(tmp_path / "model.safetensors")
+    for in_file, in_memory in zip(saved.parameters(), run.average.net.parameters(), strict=True):
+        assert torch.equal(in_file, in_memory)
 
 
-def test_another_plan_in_the_same_folder_is_refused_by_name(tmp_path):
+def test_another_plan_in_the_same_folder_is_refused_with_the_differences(tmp_path: Path) -> None:
     Run(tmp_path, plan(), CPU)
     with pytest.raises(TrainingError, match="batch, seed differ"):
         Run(tmp_path, plan(batch=3, seed=1), CPU)
 
 
-def test_a_folder_without_a_run_needs_a_preset(tmp_path):
-    with pytest.raises(TrainingError, match="name a preset"):
+def test_a_folder_without_a_run_needs_a_preset(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="add --preset"):
         Run(tmp_path, None, CPU)
 
 
-def test_a_damaged_state_is_an_error_not_a_fresh_start(pooled, tmp_path):
+def test_a_damaged_state_is_an_error_and_not_a_fresh_start(pooled: Path, tmp_path: Path) -> None:
     train(Run(tmp_path, plan(), CPU), pooled, minutes=0)
     (tmp_path / "state.pt").write_bytes(b"not a state")
     with pytest.raises(TrainingError, match="cannot be read"):
@@ -176,55 +186,56 @@ def test_a_damaged_state_is_an_error_not_a_fresh_start(pooled, tmp_path):
         {"parts": 3},
     ],
 )
-def test_a_plan_names_what_is_out_of_range(wrong):
+def test_a_value_out_of_range_is_refused_by_name(wrong: dict[str, Any]) -> None:
     with pytest.raises(TrainingError, match=next(iter(wrong))):
         plan(**wrong)
 
 
-def test_the_rate_rises_stays_and_falls():
-    wanted = plan(steps=100, warm_up=10, decay=0.2)
-    rates = [wanted.rate(step) / wanted.learning_rate for step in (0, 9, 50, 90, 99)]
+def test_the_learning_rate_rises_stays_constant_and_falls() -> None:
+    schedule = plan(steps=100, warm_up=10, decay=0.2)
+    rates = [schedule.rate(step) / schedule.learning_rate for step in (0, 9, 50, 90, 99)]
     assert rates == pytest.approx([0.1, 1, 1, 0.5, 0.05])
 
 
-class Fixed:
-    """Draws the same number always; a stand-in for the generator of grids."""
+class ConstantGenerator(np.random.Generator):
+    """A random generator that always draws the same block and lookahead."""
 
-    def __init__(self, value):
-        self.value = value
+    def __init__(self, frames: float) -> None:
+        super().__init__(np.random.PCG64(0))
+        self.frames = frames
 
-    def uniform(self, low, high):
-        return self.value
+    def uniform(self, *_: Any, **__: Any) -> Any:
+        return np.log(self.frames)
 
-    def random(self):
+    def random(self, *_: Any, **__: Any) -> Any:
         return 0.0
 
 
-def test_a_grid_longer_than_the_item_is_the_whole_item(micro):
+def test_a_block_longer_than_the_item_gives_the_result_of_the_whole_item(micro: Config) -> None:
     torch.manual_seed(0)
     net = BSMamba2(micro)
     waveform = torch.randn(1, 2, 3000)
-    whole = separate(net, waveform, 0.0, Fixed(0))
-    streamed = separate(net, waveform, 1.0, Fixed(np.log(1000)))
+    whole = separate(net, waveform, 0.0, ConstantGenerator(1))
+    streamed = separate(net, waveform, 1.0, ConstantGenerator(1000))
     torch.testing.assert_close(whole, streamed, atol=1e-5, rtol=1e-4)
 
 
-def test_a_short_lookahead_changes_what_the_network_sees(micro):
+def test_a_short_lookahead_changes_the_output(micro: Config) -> None:
     torch.manual_seed(0)
     net = BSMamba2(micro)
     waveform = torch.randn(1, 2, 3000)
-    whole = separate(net, waveform, 0.0, Fixed(0))
-    streamed = separate(net, waveform, 1.0, Fixed(np.log(5.5)))
+    whole = separate(net, waveform, 0.0, ConstantGenerator(1))
+    streamed = separate(net, waveform, 1.0, ConstantGenerator(5.5))
     assert streamed.shape == whole.shape
     assert not torch.allclose(whole, streamed, atol=1e-3)
 
 
-def test_bf16_rounds_products_but_not_scans(micro):
+def test_bf16_rounds_products_but_not_scans(micro: Config) -> None:
     torch.manual_seed(0)
     net = BSMamba2(micro)
     waveform = torch.randn(1, 2, 3000)
-    exact = separate(net, waveform, 0.0, Fixed(0))
+    exact = separate(net, waveform, 0.0, ConstantGenerator(1))
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = separate(net, waveform, 0.0, Fixed(0))
+        rounded = separate(net, waveform, 0.0, ConstantGenerator(1))
     error = (rounded - exact).square().sum() / exact.square().sum()
     assert 1e-9 < float(error.detach()) < 1e-3

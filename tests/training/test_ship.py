@@ -1,6 +1,8 @@
-"""Weights on their way into the wheel."""
+"""Weights that are shipped in the wheel."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +10,10 @@ import pytest
 from bsmamba2.errors import ModelError
 from bsmamba2.formats.checkpoint import read_checkpoint
 from bsmamba2.models.model import describe
-from bsmamba2_network import BSMamba2
+from bsmamba2_network import BSMamba2, Config
 from bsmamba2_training.ship import ship
 
-SOURCES = """# What this audio is made from
+SOURCES = """# Sources of this audio
 
 | package | used as | licence | by |
 |---|---|---|---|
@@ -19,26 +21,26 @@ SOURCES = """# What this audio is made from
 
 ## a-choir
 
-| its own words |
+| a table in its licence text |
 """
 
 
 @pytest.fixture
-def run(tmp_path):
-    """A run of the preset tiny, as far as shipping looks at it."""
+def run(tmp_path: Path) -> Path:
+    """The folder of a run of the preset tiny, with the only file that shipping reads."""
     BSMamba2.untrained("tiny").save(tmp_path / "model.safetensors")
     return tmp_path
 
 
 @pytest.fixture
-def sources(tmp_path):
-    """What a data set says of its audio."""
+def sources(tmp_path: Path) -> Path:
+    """SOURCES.md of a data set."""
     path = tmp_path / "SOURCES.md"
     path.write_text(SOURCES)
     return path
 
 
-def test_shipped_weights_are_half_as_large_and_run_with_a_licence(run, sources):
+def test_shipped_weights_have_half_the_size_and_a_licence(run: Path, sources: Path) -> None:
     snr = ship([run], run / "weights", "first", "to be tested", sources)
     shipped = run / "weights" / "first.safetensors"
     assert snr > 40
@@ -49,7 +51,7 @@ def test_shipped_weights_are_half_as_large_and_run_with_a_licence(run, sources):
     assert set(read_checkpoint(shipped).tensors) == set(manifest.initialisers)
 
 
-def test_of_several_runs_the_mean_is_shipped(run, sources, tmp_path):
+def test_the_mean_of_several_runs_is_shipped(run: Path, sources: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     net = BSMamba2.load(run / "model.safetensors")
@@ -63,7 +65,9 @@ def test_of_several_runs_the_mean_is_shipped(run, sources, tmp_path):
     np.testing.assert_allclose(both, 2 * first, rtol=1e-3)
 
 
-def test_shipped_weights_come_with_their_checks(run, sources, monkeypatch):
+def test_shipped_weights_have_their_checks(
+    run: Path, sources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ship([run], run / "weights", "first", "to be tested", sources)
     monkeypatch.setattr("bsmamba2.models.verdict.SHIPPED", run / "weights/checks")
     monkeypatch.setenv("BSMAMBA2_CACHE", str(run / "empty"))
@@ -71,24 +75,28 @@ def test_shipped_weights_come_with_their_checks(run, sources, monkeypatch):
     assert len(list((run / "weights/checks").iterdir())) == 2
 
 
-def test_beside_the_weights_stand_their_terms_and_the_sources_of_the_data_set_alone(run, sources):
+def test_the_page_of_the_weights_has_the_terms_and_only_the_table_of_sources(
+    run: Path, sources: Path
+) -> None:
     ship([run], run / "weights", "first", "to be tested", sources)
     page = (run / "weights" / "first.md").read_text(encoding="utf-8")
     assert "`LicenseRef-bsmamba2-weights`: to be tested" in page
     assert "MIT licence" in page
-    assert "Nobody has settled" in page
+    assert "legally unsettled" in page
     assert [line for line in page.splitlines() if line.startswith("|")] == SOURCES.splitlines()[2:5]
 
 
 @pytest.mark.parametrize("text", ["", "# Nothing", "| package |\n|---|\n"])
-def test_weights_without_a_list_of_sources_are_not_shipped(run, sources, text):
+def test_weights_without_a_list_of_sources_are_not_shipped(
+    run: Path, sources: Path, text: str
+) -> None:
     sources.write_text(text)
-    with pytest.raises(ModelError, match="sources must have a table"):
+    with pytest.raises(ModelError, match="sources must start with a table"):
         ship([run], run / "weights", "first", "to be tested", sources)
     assert not (run / "weights").exists()
 
 
-def test_a_size_without_a_graph_is_not_shipped(run, sources, micro):
+def test_a_size_without_a_graph_is_not_shipped(run: Path, sources: Path, micro: Config) -> None:
     BSMamba2(micro).save(run / "model.safetensors")
     with pytest.raises(ModelError, match="no ready graph"):
         ship([run], run / "weights", "first", "to be tested", sources)

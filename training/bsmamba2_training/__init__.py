@@ -1,1 +1,1 @@
-"""Training and evaluation of BSMamba2: free data, loss, loop, and honest figures."""
+"""Training and evaluation of BSMamba2: a free data set, the loss, the training loop, the scores."""

@@ -10,8 +10,8 @@ from bsmamba2_training.commands import dataset, evaluate, train
 COMMANDS = {"dataset": dataset, "evaluate": evaluate, "train": train}
 
 
-class _Ours(Commands):
-    """These commands, with the errors of ``bsmamba2``."""
+class _TrainingCommands(Commands):
+    """The commands above, with errors printed as ``bsmamba2`` prints them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -20,7 +20,7 @@ class _Ours(Commands):
         return COMMANDS.get(cmd_name)
 
 
-@click.command(cls=_Ours)
+@click.command(cls=_TrainingCommands)
 def main() -> None:
     """Train and evaluate BSMamba2."""
 

@@ -1,4 +1,4 @@
-"""What a separation is compared with: doing nothing, an oracle, and an old method."""
+"""Reference separations: no processing, silence, an oracle mask, and a classical method."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from bsmamba2.audio.stft import istft, stft
 from bsmamba2_training.voices import Array
 
 N_FFT, HOP = 2048, 512
-SEGMENT = 30 * 44100
-"""The old method looks for repetitions within so many samples."""
+SEARCH_SAMPLES = 30 * 44100
+"""REPET-SIM searches for repetitions within excerpts of this length."""
 NEIGHBOURS = 15
-APART = 43
-"""Least distance of frames that count as a repetition: half a second."""
+MIN_DISTANCE_FRAMES = 43
+"""Frames closer than this (half a second) do not count as repetitions of each other."""
 HIGH_PASS_HZ = 100.0
 
 
 def mixture_as_both(mixture: Audio, vocals: Audio) -> Audio:
-    """The mixture itself: what improvement is measured from."""
+    """Returns the mixture itself: the reference for all improvements."""
     return mixture
 
 
 def silence(mixture: Audio, vocals: Audio) -> Audio:
-    """No vocals at all: under a quiet voice this already improves on the mixture."""
+    """Returns no vocals at all; where the voice is quiet, this already improves on the mixture."""
     return np.zeros_like(mixture)
 
 
 def oracle_mask(mixture: Audio, vocals: Audio) -> Audio:
-    """The ratio of the true magnitudes as a mask, with the mixture's phase.
+    """Applies the ratio of the true magnitudes as a mask and keeps the mixture's phase.
 
-    No bound: a real mask that knows the phases too, Re(S·X*) / |X|², errs least in every bin.
+    This is not an upper bound. The best real-valued mask also uses the true phases:
+    Re(S·X*) / |X|² has the smallest error in every bin.
     """
     voice = np.abs(_spectrum(vocals))
     rest = np.abs(_spectrum(mixture - vocals))
@@ -38,13 +39,14 @@ def oracle_mask(mixture: Audio, vocals: Audio) -> Audio:
 
 
 def repetition(mixture: Audio, vocals: Audio) -> Audio:
-    """What does not repeat is the voice (REPET-SIM: Rafii and Pardo 2012).
+    """Takes everything that does not repeat as the voice (REPET-SIM: Rafii and Pardo 2012).
 
-    A frame's accompaniment is the median of its most similar frames of other moments; what is
-    above it is the voice.
+    The accompaniment of a frame is the median of the most similar frames at other times; the
+    magnitude above it is the voice.
     """
     parts = [
-        _not_repeated(mixture[:, at : at + SEGMENT]) for at in range(0, mixture.shape[1], SEGMENT)
+        _remove_repetition(mixture[:, at : at + SEARCH_SAMPLES])
+        for at in range(0, mixture.shape[1], SEARCH_SAMPLES)
     ]
     return np.concatenate(parts, axis=1)
 
@@ -55,17 +57,17 @@ BASELINES = {
     "oracle mask": oracle_mask,
     "repetition (REPET-SIM)": repetition,
 }
-"""``baseline(mixture, vocals) → estimate of the vocals``; only the oracle looks at the vocals."""
+"""``baseline(mixture, vocals) → estimate of the vocals``; only the oracle uses the true vocals."""
 
 
-def _not_repeated(mixture: Audio) -> Audio:
+def _remove_repetition(mixture: Audio) -> Audio:
     spectrum = _spectrum(mixture)
     magnitude = np.abs(spectrum).mean(axis=0)  # (frames, bins)
     unit = magnitude / (np.linalg.norm(magnitude, axis=1, keepdims=True) + 1e-9)
-    alike = unit @ unit.T
-    frames = np.arange(len(alike))
-    alike[np.abs(frames[:, None] - frames) < APART] = -1
-    nearest = np.argsort(-alike, axis=1)[:, :NEIGHBOURS]
+    similarity = unit @ unit.T
+    frames = np.arange(len(similarity))
+    similarity[np.abs(frames[:, None] - frames) < MIN_DISTANCE_FRAMES] = -1
+    nearest = np.argsort(-similarity, axis=1)[:, :NEIGHBOURS]
     background = np.stack([np.median(magnitude[row], axis=0) for row in nearest])
     mask = 1 - np.minimum(background, magnitude) / (magnitude + 1e-9)
     mask[:, np.fft.rfftfreq(N_FFT, 1 / 44100) < HIGH_PASS_HZ] = 0
@@ -73,7 +75,7 @@ def _not_repeated(mixture: Audio) -> Audio:
 
 
 def _spectrum(audio: Audio) -> Array:
-    """(channels, samples) to complex (channels, frames, bins)."""
+    """Transforms (channels, samples) to complex (channels, frames, bins)."""
     parts = stft(audio.astype(np.float32), N_FFT, HOP)
     spectrum: Array = parts[..., 0] + 1j * parts[..., 1]
     return spectrum

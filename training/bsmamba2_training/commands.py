@@ -18,27 +18,42 @@ from bsmamba2_training.run import PRECISIONS, Plan, Run
 PATH = click.Path(path_type=Path)
 
 
-@click.command(short_help="Make the free data set from Debian's packages.")
+@click.command(short_help="Build the free data set from Debian packages.")
 @click.argument("folder", type=PATH)
 @click.option(
-    "--work", type=PATH, help="Where packages are kept and unpacked, 8 GB. Default: FOLDER/work."
+    "--work",
+    type=PATH,
+    help="Folder for downloaded and unpacked packages, 8 GB. Default: FOLDER/work.",
 )
 @click.option(
-    "--sung-minutes", default=60.0, show_default=True, help="Of each speaker turned into singing."
+    "--sung-minutes",
+    default=60.0,
+    show_default=True,
+    help="Minutes of each speaker's speech to turn into singing, at most.",
 )
-@click.option("--held-minutes", default=4.0, show_default=True, help="The same, in long notes.")
-@click.option("--jobs", default=os.cpu_count() or 1, show_default="cores", help="Processes.")
+@click.option(
+    "--held-minutes",
+    default=4.0,
+    show_default=True,
+    help="Minutes of each speaker's speech to turn into long held notes, at most.",
+)
+@click.option(
+    "--jobs",
+    default=os.cpu_count() or 1,
+    show_default="cores",
+    help="Number of worker processes.",
+)
 def dataset(
     folder: Path, work: Path | None, sung_minutes: float, held_minutes: float, jobs: int
 ) -> None:
-    """Make stems to train and be measured on in FOLDER, 15 GB, from packages of Debian 12.
+    """Build a training, validation and test set of stems in FOLDER, 15 GB, from Debian 12 packages.
 
-    Packages are downloaded by name, verified and unpacked; nothing is installed. A recipe that was
-    stopped goes on where it was. FOLDER/SOURCES.md names every source and its licence.
+    Packages are downloaded by name, verified and unpacked; nothing is installed. If interrupted,
+    run the same command again to resume. FOLDER/SOURCES.md lists every source and its licence.
     """
     from bsmamba2_training.recipe import Amounts, build
 
-    with _bar() as bar:
+    with _progress_bar() as bar:
         task = bar.add_task("packages", total=None)
         build(
             folder,
@@ -52,32 +67,77 @@ def dataset(
     click.echo(f"wrote {folder}")
 
 
-@click.command(short_help="Train a network, or go on with it.")
+@click.command(short_help="Train a network, or resume a run.")
 @click.argument("dataset", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("-o", "--output", "folder", type=PATH, required=True, help="The run's folder.")
-@click.option("--preset", type=click.Choice(list(PRESETS)), help="Of a new run.")
-@click.option("--steps", type=int, help=f"Of all. Default: {Plan.steps}.")
-@click.option("--batch", type=int, help=f"Items a step. Default: {Plan.batch}.")
-@click.option("--parts", type=int, help="Of a batch, one after the other, for less memory.")
-@click.option("--segment", "segment_s", type=float, help=f"Seconds. Default: {Plan.segment_s}.")
-@click.option("--learning-rate", type=float, help=f"Default: {Plan.learning_rate}.")
-@click.option("--streaming", type=float, help=f"Part of items. Default: {Plan.streaming}.")
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Default: bf16 on CUDA.")
-@click.option("--loss-hop", type=int, help=f"Samples. Default: {Plan.loss_hop}.")
-@click.option("--silence", type=float, help="Weight of sound where there is no voice. Default: 0.")
-@click.option("--variety", type=float, help="Part of music laid over other music. Default: 0.")
-@click.option("--warm-up", type=int, help=f"Steps. Default: {Plan.warm_up}.")
-@click.option("--decay", type=float, help=f"Part of the steps. Default: {Plan.decay}.")
-@click.option("--valid-every", type=int, help=f"Steps. Default: {Plan.valid_every}.")
-@click.option("--seed", type=int, help="Default: 0.")
+@click.option("-o", "--output", "folder", type=PATH, required=True, help="Folder of the run.")
+@click.option("--preset", type=click.Choice(list(PRESETS)), help="Network size; starts a new run.")
+@click.option("--steps", type=int, help=f"Total steps. Default: {Plan.steps}.")
+@click.option("--batch", type=int, help=f"Items per step. Default: {Plan.batch}.")
+@click.option(
+    "--parts",
+    type=int,
+    help="Split each batch into this many parts, computed one after the other to save memory. "
+    f"Default: {Plan.parts}.",
+)
+@click.option(
+    "--segment",
+    "segment_s",
+    type=float,
+    help=f"Length of a training item, in seconds. Default: {Plan.segment_s}.",
+)
+@click.option(
+    "--learning-rate", type=float, help=f"Peak learning rate. Default: {Plan.learning_rate}."
+)
+@click.option(
+    "--streaming",
+    type=float,
+    help=f"Fraction of items trained as streams, 0 to 1. Default: {Plan.streaming}.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Precision of matrix products. Default: bf16 on CUDA, fp32 on the CPU.",
+)
+@click.option(
+    "--loss-hop",
+    type=int,
+    help="Hop of the transforms in the loss, in samples; a longer hop is faster. "
+    f"Default: {Plan.loss_hop}.",
+)
+@click.option(
+    "--silence",
+    type=float,
+    help=f"Weight of the loss for output where no voice sounds. Default: {Plan.silence}.",
+)
+@click.option(
+    "--variety",
+    type=float,
+    help="Probability, 0 to 1, that other music is added to the music, and that a stem is "
+    f"equalised. Default: {Plan.variety}.",
+)
+@click.option(
+    "--warm-up",
+    type=int,
+    help=f"Steps over which the learning rate rises from 0. Default: {Plan.warm_up}.",
+)
+@click.option(
+    "--decay",
+    type=float,
+    help="Fraction of steps, at the end, with a decaying learning rate, 0 to 1. "
+    f"Default: {Plan.decay}.",
+)
+@click.option(
+    "--valid-every", type=int, help=f"Steps between validations. Default: {Plan.valid_every}."
+)
+@click.option("--seed", type=int, help=f"Seed of all random numbers. Default: {Plan.seed}.")
 @click.option(
     "--weights",
     type=PATH,
     multiple=True,
-    help="What a new run starts from; of several, their mean.",
+    help="Checkpoint from which a new run starts; if given several times, their mean.",
 )
 @click.option(
-    "--minutes", type=click.FloatRange(min=0), help="Of this leg; then it saves and stops."
+    "--minutes", type=click.FloatRange(min=0), help="Save and stop after this many minutes."
 )
 @click.option(
     "--save-every",
@@ -88,11 +148,12 @@ def dataset(
     help="Seconds between saves.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
-@click.option("--threads", type=click.IntRange(min=1), help="Of the CPU. Default: all cores.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. Default: all cores.")
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
-    help="Processes that mix. Default: 0, on CUDA all cores.",
+    help="Processes that mix training items; 0 mixes in the main process. "
+    "Default: all cores on CUDA, otherwise 0.",
 )
 def train(
     dataset: Path,
@@ -105,32 +166,35 @@ def train(
     workers: int | None,
     **options: Any,
 ) -> None:
-    """Train on DATASET, MUSDB18-HQ's layout or what bsmamba2 dataset makes.
+    """Train on DATASET, which has the layout of MUSDB18-HQ or of bsmamba2 dataset.
 
-    A run that was stopped or killed goes on with the same command, or without its options. The
-    model is RUN/model.safetensors at any time.
+    To resume a run that was stopped or killed, repeat the command with the same -o; the options of
+    the plan may be left out. RUN/model.safetensors always holds the latest saved model.
     """
     from bsmamba2_training.curves import plot
-    from bsmamba2_training.loop import train as go_on
+    from bsmamba2_training.loop import train as train_run
 
-    where = _device(device)
+    torch_device = _resolve_device(device)
     if threads:
         torch.set_num_threads(threads)
     given = {name: value for name, value in options.items() if value is not None}
     plan = None
     if "preset" in given:
-        if where.type == "cuda":
+        if torch_device.type == "cuda":
             given.setdefault("precision", "bf16")
         plan = Plan(**given)
     elif given:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise click.UsageError(f"{names} belong to a new run: name its --preset, or leave them out")
-    run = Run(folder, plan, where, weights)
+        names = ", ".join(f"--{name.removesuffix('_s').replace('_', '-')}" for name in given)
+        raise click.UsageError(
+            f"only a new run accepts {names}: add --preset to start one, or leave out {names} to "
+            "resume"
+        )
+    run = Run(folder, plan, torch_device, weights)
     if workers is None:
-        workers = (os.cpu_count() or 1) if where.type == "cuda" else 0
-    with _bar() as bar:
+        workers = (os.cpu_count() or 1) if torch_device.type == "cuda" else 0
+    with _progress_bar() as bar:
         task = bar.add_task(run.plan.preset, total=run.plan.steps, completed=run.step)
-        is_done = go_on(
+        is_done = train_run(
             run,
             dataset,
             minutes=minutes,
@@ -142,8 +206,8 @@ def train(
     click.echo(folder / "model.safetensors")
 
 
-def _device(name: str) -> torch.device:
-    """The device of a name; TF32 products, which training does not feel, on CUDA."""
+def _resolve_device(name: str) -> torch.device:
+    """Returns the named device, and allows TF32 products, which are precise enough to train."""
     torch.set_float32_matmul_precision("high")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -152,11 +216,14 @@ def _device(name: str) -> torch.device:
     except RuntimeError:
         raise DeviceError(f"device must be auto, cpu or cuda[:N]; got {name!r}") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("PyTorch finds no CUDA here; leave --device out, or name cpu")
+        raise DeviceError(
+            f"device must be available; got {name!r}, but PyTorch finds no CUDA device: use "
+            "--device cpu"
+        )
     return device
 
 
-def _bar() -> Progress:
+def _progress_bar() -> Progress:
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -167,31 +234,46 @@ def _bar() -> Progress:
     )
 
 
-@click.command(short_help="Score a model, or any tool's stems, on songs with known stems.")
+@click.command(short_help="Score a model, or the stems of any tool, on songs with known stems.")
 @click.argument("dataset", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("-m", "--model", type=PATH, help="As bsmamba2 separate takes it.")
+@click.option("-m", "--model", type=PATH, help="Model to score, as in bsmamba2 separate -m.")
 @click.option(
     "--estimates",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Score DIR/SONG/vocals.wav of any other tool in place of a model.",
+    help="Score another tool's stems, DIR/SONG/vocals.wav, instead of a model.",
 )
-@click.option("-o", "--output", type=PATH, help="Folder for JSON, CSV, table and plot.")
-@click.option("--split", default="test", show_default=True, help="DATASET/SPLIT/SONG, if there.")
-@click.option("--songs", "most", type=click.IntRange(min=1), help="At most so many songs.")
+@click.option("-o", "--output", type=PATH, help="Folder for the scores: JSON, CSV, table, plot.")
+@click.option(
+    "--split",
+    default="test",
+    show_default=True,
+    help="Score the songs in DATASET/SPLIT; for test, those in DATASET if it has no such folder.",
+)
+@click.option("--songs", "max_songs", type=click.IntRange(min=1), help="Maximum number of songs.")
 @click.option("--device", help="auto, cpu or cuda[:N]. Default: auto.")
-@click.option("--overlap", type=float, help="Of chunks, 0 to below 1. Default: the model's.")
-@click.option("--lookahead-ms", type=float, help="Score a stream with this lookahead.")
-@click.option("--block-ms", type=float, help="Of that stream. Default: as its lookahead.")
-@click.option("--csdr/--no-csdr", default=True, help="BSS Eval v4, 20 s for a minute of song.")
+@click.option(
+    "--overlap", type=float, help="Overlap of chunks, in [0, 1). Default: the model's own."
+)
+@click.option(
+    "--lookahead-ms", type=float, help="Score the model as a stream with this lookahead, in ms."
+)
+@click.option("--block-ms", type=float, help="Block of that stream, in ms. Default: its lookahead.")
+@click.option(
+    "--csdr/--no-csdr",
+    default=True,
+    help="Also compute cSDR (BSS Eval v4), 20 s per minute of song.",
+)
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
     default=os.cpu_count() or 1,
     show_default="cores",
-    help="Processes that score.",
+    help="Number of scoring processes.",
 )
 @click.option(
-    "--baselines/--no-baselines", default=True, help="Mixture, silence, oracle, REPET-SIM."
+    "--baselines/--no-baselines",
+    default=True,
+    help="Also score the mixture, silence, an oracle mask and REPET-SIM.",
 )
 def evaluate(
     dataset: Path,
@@ -199,7 +281,7 @@ def evaluate(
     estimates: Path | None,
     output: Path | None,
     split: str,
-    most: int | None,
+    max_songs: int | None,
     device: str | None,
     overlap: float | None,
     lookahead_ms: float | None,
@@ -208,16 +290,16 @@ def evaluate(
     jobs: int,
     baselines: bool,
 ) -> None:
-    """Score a separation on DATASET: MUSDB18-HQ's layout, or folders of mixture.wav and vocals.wav.
+    """Score a separation on DATASET: MUSDB18-HQ, or folders with mixture.wav and vocals.wav.
 
-    cSDR (BSS Eval v4), uSDR, SI-SDR, uSDR by how long a voice sounds, and what is left in the
-    vocals where there is none.
+    Scores: cSDR (BSS Eval v4), uSDR, SI-SDR, uSDR by how long a voice sounds, and the level of the
+    vocals where no voice sounds.
     """
     from bsmamba2 import Separator
     from bsmamba2_training import evaluation, layout, results
 
     if model is not None and estimates is not None:
-        raise click.UsageError("name a model with -m or a folder with --estimates, not both")
+        raise click.UsageError("give a model (-m) or a folder (--estimates), not both")
     options = {
         "--device": device,
         "--overlap": overlap,
@@ -227,23 +309,24 @@ def evaluate(
     given = ", ".join(option for option, value in options.items() if value is not None)
     if estimates is not None and given:
         raise click.UsageError(
-            f"only a model takes {given}: leave that out, or give -m in place of --estimates"
+            f"only a model accepts {given}: leave out {given}, or give -m instead of --estimates"
         )
     if block_ms is not None and lookahead_ms is None:
-        raise click.UsageError("--block-ms belongs to a stream: give --lookahead-ms with it")
+        raise click.UsageError("--block-ms applies only to a stream: add --lookahead-ms")
     if overlap is not None and lookahead_ms is not None:
         raise click.UsageError(
-            "--overlap belongs to whole songs and --lookahead-ms to a stream: leave out one"
+            "--overlap applies only to whole songs and --lookahead-ms only to a stream: leave one "
+            "out"
         )
-    found = layout.songs(dataset, split)[:most]
-    about: dict[str, Any]
+    songs = layout.songs(dataset, split)[:max_songs]
+    details: dict[str, Any]
     if estimates is not None:
-        name, about = evaluation.system_name(estimates.resolve().name, "estimates"), {}
+        name, details = evaluation.system_name(estimates.resolve().name, "estimates"), {}
         estimator = evaluation.files_estimator(estimates)
     else:
         separator = Separator(model, "auto" if device is None else device)
         name = evaluation.system_name(separator.manifest.name, "model")
-        about = evaluation.model_protocol(
+        details = evaluation.model_protocol(
             separator, model, overlap=overlap, block_ms=block_ms, lookahead_ms=lookahead_ms
         )
         if lookahead_ms is None:
@@ -251,16 +334,16 @@ def evaluate(
         else:
             estimator = evaluation.stream_estimator(separator, block_ms, lookahead_ms)
     systems = (evaluation.baseline_estimators() if baselines else {}) | {name: estimator}
-    with _bar() as bar:
-        task = bar.add_task("", total=len(found) * len(systems))
+    with _progress_bar() as bar:
+        task = bar.add_task("", total=len(songs) * len(systems))
         scores = evaluation.evaluate(
-            found,
+            songs,
             systems,
             csdr=csdr,
             jobs=jobs,
             progress=lambda line: bar.update(task, advance=1, description=line),
         )
-    protocol = evaluation.protocol(name, dataset, len(found), split=split, **about)
+    protocol = evaluation.protocol(name, dataset, len(songs), split=split, **details)
     if output:
         click.echo(results.write(scores, protocol, output))
         click.echo(f"wrote {output}")

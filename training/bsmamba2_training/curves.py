@@ -1,4 +1,4 @@
-"""A run's curve as a picture."""
+"""Plots the curve of a run."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from bsmamba2_training.run import Run, replacing
+from bsmamba2_training.replacing import replacing
+from bsmamba2_training.run import Run
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-SMOOTHED = 50
-"""Steps that a point of the loss's line is the mean of."""
+SMOOTHED_STEPS = 50
+"""Each point of a smoothed line is the mean of up to this many steps."""
 
 
 def plot(run: Run) -> Path:
-    """Draws loss, gradient and validation over steps into ``RUN/curve.png``, and returns it."""
+    """Plots loss, gradient norm and validation score over steps; returns ``RUN/curve.png``."""
     steps = np.array([int(row["step"]) for row in run.rows])
     loss = np.array([float(row["loss"]) for row in run.rows])
     gradient = np.array([float(row["gradient"]) for row in run.rows])
@@ -38,9 +39,9 @@ def plot(run: Run) -> Path:
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
-    """Each value's mean with up to SMOOTHED − 1 before it; a step that overflowed counts as 0."""
+    """Returns the running mean over SMOOTHED_STEPS values; a step that overflowed counts as 0."""
     sums = np.cumsum(np.pad(np.nan_to_num(values, posinf=0), (1, 0)))
     last = np.arange(1, len(values) + 1)
-    first = np.maximum(0, last - SMOOTHED)
+    first = np.maximum(0, last - SMOOTHED_STEPS)
     means: np.ndarray = (sums[last] - sums[first]) / (last - first)
     return means

@@ -1,18 +1,17 @@
-"""Scores of a separator, or of another tool's files, on songs whose stems are known.
+"""Scores a separator, or the files of another tool, on songs whose stems are known.
 
     RESULTS/scores.json     protocol, summary and every song
-    RESULTS/songs.csv       a row a song and system
-    RESULTS/table.md        the summary, with its protocol
-    RESULTS/plot.png        the same, drawn
+    RESULTS/songs.csv       one row per song and system
+    RESULTS/table.md        the summary and its protocol
+    RESULTS/plot.png        the summary as a plot
 
-Baselines are scored by the same code on the same songs. A summary is median, mean and a 95%
-interval of the median (bootstrap over songs, each with all its stretches); an improvement is the
-difference to the mixture's own score, song by song and stretch by stretch.
+The same code scores the baselines on the same songs. A summary holds the median, the mean and a 95%
+confidence interval of the median (bootstrap over songs, each with all its stretches). An
+improvement is the difference from the mixture's own score, song by song and stretch by stretch.
 """
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -29,9 +28,10 @@ import soxr
 from bsmamba2 import Separator
 from bsmamba2.audio.array import Audio
 from bsmamba2.errors import AudioError, ModelError
+from bsmamba2.files.hashing import file_sha256
 from bsmamba2.files.song_file import SongFile
 from bsmamba2_training.baselines import BASELINES
-from bsmamba2_training.layout import SUFFIXES, WHOLES, Song
+from bsmamba2_training.layout import INSTRUMENTAL_NAMES, SUFFIXES, Song
 from bsmamba2_training.metrics import (
     LENGTHS,
     csdr_db,
@@ -43,7 +43,7 @@ from bsmamba2_training.metrics import (
 from bsmamba2_training.voices import SAMPLE_RATE
 
 Estimator = Callable[[Song, Audio, Audio], tuple[Audio, Audio]]
-"""``estimator(song, mixture, vocals) → (vocals, instrumental)``; only an oracle looks at vocals."""
+"""``estimator(song, mixture, vocals) → (vocals, instrumental)``; only an oracle uses ``vocals``."""
 
 STEMS = ("vocals", "instrumental")
 METRICS = {
@@ -52,39 +52,39 @@ METRICS = {
     for stem in STEMS
 } | {f"voice {length}": f"uSDR of vocals that sound {length}, dB" for length in LENGTHS}
 LEAKAGE = "leakage"
-"""Vocals' energy over the mixture's where no voice sounds, dB: lower is better."""
-OTHERS_NAMES = (*WHOLES, "other", "others")
+"""Energy of the estimated vocals over the mixture's where no voice sounds, dB: lower is better."""
 _BOOTSTRAPS = 2000
-_OTHER_LENGTH_S = 0.1
-"""By so much a tool's stem may be longer or shorter than its song: resampling and codecs shift."""
+_LENGTH_TOLERANCE_S = 0.1
+"""How much longer or shorter than its song a tool's stem may be: resampling and codecs shift."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """One system on one song; a metric that the song cannot give is missing."""
+    """The scores of one system on one song; metrics that are undefined for the song are missing."""
 
     song: str
     system: str
     values: dict[str, float]
     voices: dict[str, list[float]] = field(default_factory=dict)
-    """Every stretch with a voice, by the class of its length."""
+    """uSDR of every stretch with a voice, by length class."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A metric of a system over all songs."""
+    """One metric of one system over all songs."""
 
     median: float
     mean: float
     low: float
+    """Lower end of the median's 95% confidence interval."""
     high: float
-    """Of the median's 95% interval."""
+    """Upper end of that interval."""
     songs: int
-    """Songs that have it."""
+    """Number of songs that have the metric."""
     values: int
-    """One a song; of a voice's length, one a stretch."""
+    """Number of values: one per song, or one per stretch for the length classes."""
     improvement: float | None
-    """Median of the differences to the mixture's."""
+    """Median difference from the mixture's scores."""
 
 
 def evaluate(
@@ -98,13 +98,15 @@ def evaluate(
     """Scores each system on each song.
 
     Args:
-        jobs: processes that score while this one separates; cSDR takes longer than most separators.
+        jobs: number of processes that score while this one separates; cSDR takes longer than most
+            separators.
+        progress: called with a line of text after each score.
     """
     scores: list[Score] = []
-    waiting: deque[Future[Score]] = deque()
+    pending: deque[Future[Score]] = deque()
 
-    def take() -> None:
-        scores.append(waiting.popleft().result())
+    def collect_oldest() -> None:
+        scores.append(pending.popleft().result())
         if progress:
             progress(f"{scores[-1].song}: {scores[-1].system}")
 
@@ -113,13 +115,13 @@ def evaluate(
             mixture, vocals, instrumental = song.stems()
             for system, estimator in systems.items():
                 estimates = estimator(song, mixture, vocals)
-                given = (song.name, system, mixture, (vocals, instrumental), estimates, csdr)
-                waiting.append(pool.submit(score, *given))
-                # No more songs in memory than are being scored.
-                while len(waiting) > jobs:
-                    take()
-        while waiting:
-            take()
+                arguments = (song.name, system, mixture, (vocals, instrumental), estimates, csdr)
+                pending.append(pool.submit(score, *arguments))
+                # Bounds memory: at most one song waits per scoring process.
+                while len(pending) > jobs:
+                    collect_oldest()
+        while pending:
+            collect_oldest()
     return scores
 
 
@@ -131,86 +133,94 @@ def score(
     estimates: tuple[Audio, Audio],
     csdr: bool = True,
 ) -> Score:
-    """All metrics of one system on one song; references and estimates as :data:`STEMS`."""
+    """Computes all metrics of one system on one song.
+
+    Args:
+        references, estimates: the stems in the order of :data:`STEMS`.
+    """
     values: dict[str, float] = {}
     for stem, reference, estimate in zip(STEMS, references, estimates, strict=True):
         if reference.any():
             values[f"usdr {stem}"] = usdr_db(reference, estimate)
         if reference.any() and estimate.any():
             values[f"sisdr {stem}"] = si_sdr_db(reference, estimate)
-    # BSS Eval has no score for a source that is silent throughout, true or estimated.
+    # BSS Eval is undefined if a source, true or estimated, is silent throughout.
     if csdr and all(source.any() for source in (*references, *estimates)):
-        for stem, found in zip(STEMS, csdr_db(references, estimates), strict=True):
-            if np.isfinite(found):
-                values[f"csdr {stem}"] = found
-    leaked = leakage_db(mixture, references[0], estimates[0])
-    if leaked is not None:
-        values[LEAKAGE] = leaked
+        for stem, csdr_value in zip(STEMS, csdr_db(references, estimates), strict=True):
+            if np.isfinite(csdr_value):
+                values[f"csdr {stem}"] = csdr_value
+    leakage = leakage_db(mixture, references[0], estimates[0])
+    if leakage is not None:
+        values[LEAKAGE] = leakage
     return Score(song, system, values, sparse_usdr_db(references[0], estimates[0]))
 
 
 def summarise(scores: list[Score]) -> dict[str, dict[str, Summary]]:
-    """``summarise(scores)[system][metric]``."""
+    """Returns ``table[system][metric]``."""
     table: dict[str, dict[str, Summary]] = {}
     for system in dict.fromkeys(item.system for item in scores):
         for metric in (*METRICS, LEAKAGE):
-            ours, mixtures = _values(scores, system, metric), _values(scores, "mixture", metric)
-            if not ours:
+            by_key, mixture = _values(scores, system, metric), _values(scores, "mixture", metric)
+            if not by_key:
                 continue
-            gained = [value - mixtures[key] for key, value in ours.items() if key in mixtures]
-            values = np.array(list(ours.values()))
-            low, high = _interval(ours)
+            gains = [value - mixture[key] for key, value in by_key.items() if key in mixture]
+            values = np.array(list(by_key.values()))
+            low, high = _confidence_interval(by_key)
             table.setdefault(system, {})[metric] = Summary(
                 median=float(np.median(values)),
                 mean=float(values.mean()),
                 low=low,
                 high=high,
-                songs=len({song for song, _ in ours}),
+                songs=len({song for song, _ in by_key}),
                 values=len(values),
-                improvement=float(np.median(gained)) if gained else None,
+                improvement=float(np.median(gains)) if gains else None,
             )
     return table
 
 
 def _values(scores: list[Score], system: str, metric: str) -> dict[tuple[str, int], float]:
-    """A metric's values by song and, for stretches, their number in it."""
-    found = {}
+    """Returns the values of a metric, keyed by song and number of the stretch (0 for songs)."""
+    values = {}
     for item in scores:
         if item.system != system:
             continue
         if metric in item.values:
-            found[item.song, 0] = item.values[metric]
+            values[item.song, 0] = item.values[metric]
         for number, value in enumerate(item.voices.get(metric.removeprefix("voice "), ())):
-            found[item.song, number] = value
-    return found
+            values[item.song, number] = value
+    return values
 
 
-def _interval(found: dict[tuple[str, int], float]) -> tuple[float, float]:
-    """The median's 95% interval, by drawing songs, each with all its stretches.
+def _confidence_interval(by_key: dict[tuple[str, int], float]) -> tuple[float, float]:
+    """Returns the median's 95% confidence interval: a bootstrap that draws whole songs.
 
-    Stretches of one song are alike, so drawn one by one they would make it too narrow (Field and
-    Welsh 2007, "Bootstrapping clustered data").
+    The stretches of a song are similar, so drawing them one by one would make the interval too
+    narrow (Field and Welsh 2007, "Bootstrapping clustered data").
     """
-    songs, song_of = np.unique([song for song, _ in found], return_inverse=True)
-    values = np.array(list(found.values()))
+    songs, song_of = np.unique([song for song, _ in by_key], return_inverse=True)
+    values = np.array(list(by_key.values()))
     order = np.argsort(values)
-    even = np.full(len(songs), 1 / len(songs))
-    times = np.random.default_rng(0).multinomial(len(songs), even, _BOOTSTRAPS)
-    # A song that was drawn twice counts each of its values twice: (draws, values in their order).
-    until = np.cumsum(times[:, song_of[order]], axis=1)
-    count = until[:, -1:]
-    middle = [np.argmax(until > rank, axis=1) for rank in ((count - 1) // 2, count // 2)]
+    uniform = np.full(len(songs), 1 / len(songs))
+    times = np.random.default_rng(0).multinomial(len(songs), uniform, _BOOTSTRAPS)
+    # If a song is drawn twice, each of its values counts twice. Shape: (draws, sorted values).
+    cumulative = np.cumsum(times[:, song_of[order]], axis=1)
+    count = cumulative[:, -1:]
+    middle = [np.argmax(cumulative > rank, axis=1) for rank in ((count - 1) // 2, count // 2)]
     low, high = np.percentile(values[order][middle].mean(axis=0), [2.5, 97.5])
     return float(low), float(high)
 
 
 def system_name(name: str, kind: str) -> str:
-    """A model's or folder's name in the tables; a baseline's own stays the baseline's."""
+    """Returns the name of a model or folder in the tables, distinct from every baseline's name."""
     return f"{name} ({kind})" if name in BASELINES else name
 
 
 def model_estimator(separator: Separator, overlap: float | None) -> Estimator:
-    """What ``bsmamba2 separate`` makes of the mixture."""
+    """Returns an estimator that separates the whole song, as ``bsmamba2 separate`` does.
+
+    Raises:
+        ModelError: the model does not output vocals.
+    """
     _require_vocals(separator)
 
     def run(song: Song, mixture: Audio, vocals: Audio) -> tuple[Audio, Audio]:
@@ -223,7 +233,11 @@ def model_estimator(separator: Separator, overlap: float | None) -> Estimator:
 def stream_estimator(
     separator: Separator, block_ms: float | None, lookahead_ms: float
 ) -> Estimator:
-    """What a stream with that lookahead makes of the mixture, pushed second by second."""
+    """Returns an estimator that pushes the song through a stream, one second at a time.
+
+    Raises:
+        ModelError: the model does not output vocals.
+    """
     _require_vocals(separator)
 
     def run(song: Song, mixture: Audio, vocals: Audio) -> tuple[Audio, Audio]:
@@ -237,15 +251,19 @@ def stream_estimator(
 
 
 def _require_vocals(separator: Separator) -> None:
-    made = separator.manifest.outputs
-    if "vocals" not in made:
-        raise ModelError(f"the model must make vocals to be scored; it makes {', '.join(made)}")
+    outputs = separator.manifest.outputs
+    if "vocals" not in outputs:
+        raise ModelError(
+            f"model must output vocals; got {', '.join(outputs)}: choose a model with vocals"
+        )
 
 
 def files_estimator(folder: Path) -> Estimator:
-    """Another tool's stems: ``folder/SONG/vocals.*`` or ``folder/SONG_vocals.*``.
+    """Returns an estimator that reads the stems of another tool.
 
-    The instrumental is a file beside it, by any of its usual names, else mixture less vocals.
+    The vocals are ``folder/SONG/vocals.*``, ``folder/SONG_vocals.*`` or ``folder/SONG (vocals).*``.
+    The instrumental has any of its usual names; without one it is the mixture minus the vocals.
+    The estimator raises :class:`AudioError` if a song has no vocals.
     """
 
     def find(song: Song, *names: str) -> Path | None:
@@ -259,38 +277,41 @@ def files_estimator(folder: Path) -> Estimator:
     def run(song: Song, mixture: Audio, vocals: Audio) -> tuple[Audio, Audio]:
         path = find(song, "vocals")
         if path is None:
-            raise AudioError(f"{folder} must hold {song.name}/vocals.wav; it does not")
+            raise AudioError(
+                f"estimates must contain {song.name}/vocals.wav or {song.name}_vocals.wav; got "
+                f"{folder} without them: separate that song too"
+            )
         estimate = _read_like(path, mixture)
-        rest = find(song, *OTHERS_NAMES)
+        rest = find(song, *INSTRUMENTAL_NAMES, "other", "others")
         return estimate, _read_like(rest, mixture) if rest else mixture - estimate
 
     return run
 
 
 def baseline_estimators() -> dict[str, Estimator]:
-    """Each baseline as an estimator; its instrumental is the mixture less its vocals."""
+    """Returns each baseline as an estimator; its instrumental is the mixture minus its vocals."""
 
-    def of(baseline: Callable[[Audio, Audio], Audio]) -> Estimator:
+    def to_estimator(baseline: Callable[[Audio, Audio], Audio]) -> Estimator:
         def run(song: Song, mixture: Audio, vocals: Audio) -> tuple[Audio, Audio]:
             estimate = baseline(mixture, vocals)
-            # The mixture stands for both stems: its row says what doing nothing scores.
+            # The mixture is both stems at once: its row shows the score of no processing.
             return estimate, mixture if estimate is mixture else mixture - estimate
 
         return run
 
-    return {name: of(baseline) for name, baseline in BASELINES.items()}
+    return {name: to_estimator(baseline) for name, baseline in BASELINES.items()}
 
 
-def protocol(system: str, dataset: Path, songs: int, **more: Any) -> dict[str, Any]:
-    """What must stand beside any of these figures."""
-    names = ("bsmamba2", "museval", "numpy", "onnxruntime", "onnxruntime-gpu", "soxr")
+def protocol(system: str, dataset: Path, songs: int, **details: Any) -> dict[str, Any]:
+    """Returns the conditions that must be published with the scores."""
+    packages = ("bsmamba2", "museval", "numpy", "onnxruntime", "onnxruntime-gpu", "soxr")
     return {
         "system": system,
         "dataset": dataset.resolve().name,
         "songs": songs,
-        **more,
+        **details,
         "machine": f"{platform.system()} {platform.machine()}",
-        "versions": {name: found for name in names if (found := _version(name))},
+        "versions": {name: installed for name in packages if (installed := _version(name))},
     }
 
 
@@ -302,25 +323,25 @@ def model_protocol(
     block_ms: float | None = None,
     lookahead_ms: float | None = None,
 ) -> dict[str, Any]:
-    """The model's part of the protocol: of whole songs, or of a stream with that lookahead."""
+    """Returns the model's part of the protocol, for whole songs or, with a lookahead, a stream."""
     manifest = separator.manifest
     if lookahead_ms is None:
         overlap = manifest.overlap if overlap is None else overlap
-        cut = {"chunk_s": manifest.chunk / manifest.sample_rate, "overlap": overlap}
+        sizes = {"chunk_s": manifest.chunk / manifest.sample_rate, "overlap": overlap}
     else:
         stream = separator.stream(SAMPLE_RATE, 2, block_ms=block_ms, lookahead_ms=lookahead_ms)
-        cut = {
+        sizes = {
             "block_ms": lookahead_ms if block_ms is None else block_ms,
             "lookahead_ms": lookahead_ms,
             "latency_ms": 1000 * stream.latency_samples / SAMPLE_RATE,
         }
     sha256 = manifest.checkpoint_sha256
     if model is not None and model.is_file():
-        sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
+        sha256 = file_sha256(model)
     return {
         "model": manifest.name,
         "model_sha256": sha256,
-        **{name: round(value, 3) for name, value in cut.items()},
+        **{name: round(value, 3) for name, value in sizes.items()},
         "precision": manifest.precision,
         "device": separator.device,
     }
@@ -334,19 +355,19 @@ def _version(name: str) -> str | None:
 
 
 def _read_like(path: Path, mixture: Audio) -> Audio:
-    """A file as stereo at 44.1 kHz, of the mixture's length.
+    """Reads a file as stereo at 44.1 kHz, cut or padded to the length of the mixture.
 
     Raises:
-        AudioError: the file is unreadable, not finite, or of another length.
+        AudioError: the file is unreadable, is not finite, or differs in length by more than 0.1 s.
     """
     with SongFile(path) as file:
         rate = file.sample_rate
         audio = np.concatenate([block.astype(np.float32) for block in file.blocks()], axis=1)
-    wanted_s, came_s = mixture.shape[1] / SAMPLE_RATE, audio.shape[1] / rate
-    if abs(came_s - wanted_s) > _OTHER_LENGTH_S:
+    song_s, file_s = mixture.shape[1] / SAMPLE_RATE, audio.shape[1] / rate
+    if abs(file_s - song_s) > _LENGTH_TOLERANCE_S:
         raise AudioError(
-            f"{path} must be as long as its song, {wanted_s:.2f} s, give or take "
-            f"{_OTHER_LENGTH_S} s; it has {came_s:.2f} s: separate the whole song again"
+            f"{path} must be as long as its song, {song_s:.2f} ± {_LENGTH_TOLERANCE_S} s; got "
+            f"{file_s:.2f} s: separate the whole song again"
         )
     if rate != SAMPLE_RATE:
         audio = soxr.resample(audio.T, rate, SAMPLE_RATE).T

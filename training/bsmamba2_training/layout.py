@@ -1,9 +1,9 @@
-"""Data sets on disk: folders of songs as in MUSDB18-HQ, and our own pools of stems.
+"""Layouts of data sets on disk: folders of songs, as in MUSDB18-HQ, and pools of stems.
 
-SET/train/SONG/{vocals,drums,bass,other}.wav        MUSDB18-HQ: each from a song of its own
-SET/train/vocals/*.wav, SET/train/instrumental/*    pools: any voice over any music
-SET/test/SONG/{mixture,vocals,…}.wav                songs to be measured on; so SET/valid
-SET/SONG/{mixture,vocals}.wav                       any folder of songs, for evaluation
+SET/train/SONG/{vocals,drums,bass,other}.wav        MUSDB18-HQ: items mix stems of different songs
+SET/train/vocals/*.wav, SET/train/instrumental/*    pools: items mix any voice with any music
+SET/test/SONG/{mixture,vocals,…}.wav                songs for evaluation; SET/valid is the same
+SET/SONG/{mixture,vocals}.wav                       any folder of songs, for evaluation only
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from bsmamba2.errors import AudioError, printable
 from bsmamba2_training.voices import SAMPLE_RATE
 
 SUFFIXES = (".wav", ".flac", ".ogg")
-WHOLES = ("instrumental", "accompaniment", "no_vocals")
-"""Names of all but the vocals in one file: beside it, parts of it are not added again."""
+INSTRUMENTAL_NAMES = ("instrumental", "accompaniment", "no_vocals")
+"""File names of a complete instrumental; if there is one, the other stems are ignored."""
 
-# The fourteen that everybody who trains on MUSDB18 keeps for validation.
+# The usual validation split of MUSDB18: fourteen songs of its training set.
 MUSDB_VALIDATION = frozenset(
     {
         "Actions - One Minute Smile",
@@ -48,25 +48,29 @@ MUSDB_VALIDATION = frozenset(
 
 @dataclass(frozen=True)
 class Track:
-    """Files that are one stem together, of one length, at 44.1 kHz."""
+    """Files at 44.1 kHz whose sum is one stem."""
 
     files: tuple[Path, ...]
 
     @cached_property
     def seconds(self) -> float:
-        """Length of the longest file."""
+        """Length of the longest file, in seconds."""
         frames = 0
         for path in self.files:
-            with _opened(path) as file:
+            with _open_audio(path) as file:
                 frames = max(frames, file.frames)
         return frames / SAMPLE_RATE
 
     def read(self, start: int = 0, samples: int = -1) -> Audio:
-        """The sum of the files from sample ``start``, (2, samples), zeros after their end."""
+        """Reads the sum of the files from sample ``start``: (2, samples), zeros after their end.
+
+        Raises:
+            AudioError: a file cannot be read or is not at 44.1 kHz.
+        """
         length = round(self.seconds * SAMPLE_RATE) - start if samples < 0 else samples
         out = np.zeros((2, length), np.float32)
         for path in self.files:
-            with _opened(path) as file:
+            with _open_audio(path) as file:
                 file.seek(min(start, file.frames))
                 block = file.read(length, dtype="float32", always_2d=True).T
                 out[:, : block.shape[1]] += block[:2]
@@ -75,13 +79,13 @@ class Track:
 
 @dataclass(frozen=True)
 class Pools:
-    """What training draws from."""
+    """The tracks from which training draws."""
 
     vocals: tuple[Track, ...]
     instruments: tuple[tuple[Track, ...], ...]
-    """A pool for each: drums, bass and other; or one, of whole pieces of music."""
+    """One pool per instrument (drums, bass and other), or a single pool of complete music."""
     has_own_levels: bool
-    """Whether they come from songs, at the levels they have there."""
+    """Whether the stems belong to songs and keep their levels in the mix."""
 
 
 @dataclass(frozen=True)
@@ -91,106 +95,114 @@ class Song:
     name: str
     mixture: Track
     vocals: Track
-    others: Track | None
-    """The rest; None means the mixture less the vocals."""
+    instrumental: Track | None
+    """None means the mixture minus the vocals."""
 
     def stems(self) -> tuple[Audio, Audio, Audio]:
-        """Mixture, vocals and instrumental, each (2, samples)."""
-        for track in (self.vocals, self.others):
+        """Reads mixture, vocals and instrumental, each (2, samples).
+
+        Raises:
+            AudioError: a file cannot be read, or a stem differs in length from the mixture.
+        """
+        for track in (self.vocals, self.instrumental):
             if track and abs(track.seconds - self.mixture.seconds) > 0.1:
                 raise AudioError(
                     f"{track.files[0]} must be as long as its mixture, {self.mixture.seconds:.1f} "
-                    f"s; it is {track.seconds:.1f} s long"
+                    f"s; got {track.seconds:.1f} s: export it again at full length"
                 )
         mixture = self.mixture.read()
         vocals = self.vocals.read(0, mixture.shape[1])
-        if self.others is None:
+        if self.instrumental is None:
             return mixture, vocals, mixture - vocals
-        return mixture, vocals, self.others.read(0, mixture.shape[1])
+        return mixture, vocals, self.instrumental.read(0, mixture.shape[1])
 
 
 def training_pools(dataset: Path) -> Pools:
-    """The stems of ``dataset/train``.
+    """Finds the stems in ``dataset/train``.
 
     Raises:
-        AudioError: there are none.
+        AudioError: there are no vocals or no other stems.
     """
     train = dataset / "train"
-    vocals = tuple(Track((path,)) for path in _audio(train / "vocals"))
+    vocals = tuple(Track((path,)) for path in _audio_files(train / "vocals"))
     if vocals:
-        music = tuple(Track((path,)) for path in _audio(train / "instrumental"))
+        music = tuple(Track((path,)) for path in _audio_files(train / "instrumental"))
         pools = Pools(vocals, (music,) if music else (), has_own_levels=False)
     else:
-        found = training_songs(dataset)
+        train_songs = training_songs(dataset)
         instruments: dict[str, list[Track]] = {}
-        for song in found:
-            for path in song.others.files if song.others else ():
+        for song in train_songs:
+            for path in song.instrumental.files if song.instrumental else ():
                 instruments.setdefault(path.stem, []).append(Track((path,)))
         pools = Pools(
-            tuple(song.vocals for song in found),
+            tuple(song.vocals for song in train_songs),
             tuple(tuple(tracks) for tracks in instruments.values()),
             has_own_levels=True,
         )
     if not pools.vocals or not pools.instruments:
         raise AudioError(
-            f"{train} must hold SONG/vocals.wav beside other stems, as MUSDB18-HQ, or vocals/*.wav "
-            "and instrumental/*.wav, as bsmamba2 dataset makes them; it holds neither"
+            "dataset must contain train/SONG/vocals.wav with other stems, as in MUSDB18-HQ, or "
+            f"train/vocals/*.wav and train/instrumental/*.wav; got {dataset} without them: build "
+            "one with bsmamba2 dataset"
         )
     return pools
 
 
 def training_songs(dataset: Path) -> list[Song]:
-    """The songs of ``dataset/train``, less those that MUSDB18 is validated on."""
-    return [song for song in _songs(dataset / "train") if song.name not in MUSDB_VALIDATION]
+    """Returns the songs in ``dataset/train``, without MUSDB18's validation songs."""
+    return [song for song in _find_songs(dataset / "train") if song.name not in MUSDB_VALIDATION]
 
 
 def songs(dataset: Path, split: str) -> tuple[Song, ...]:
-    """The songs of a split: ``dataset/split/*``, else, for ``test``, ``dataset/*``.
+    """Returns the songs of a split.
 
-    MUSDB18-HQ has no folder for validation: there it is fourteen songs of ``train``.
+    They are in ``dataset/split``. If there are none, ``test`` means the songs in ``dataset``.
+    MUSDB18-HQ has no folder for validation; its validation songs are fourteen of ``train``.
 
     Raises:
-        AudioError: there are none.
+        AudioError: there are no songs.
     """
-    found = _songs(dataset / split)
+    found = _find_songs(dataset / split)
     if not found and split == "valid":
-        found = [song for song in _songs(dataset / "train") if song.name in MUSDB_VALIDATION]
+        found = [song for song in _find_songs(dataset / "train") if song.name in MUSDB_VALIDATION]
     if not found and split == "test":
-        found = _songs(dataset)
+        found = _find_songs(dataset)
     if not found:
         raise AudioError(
-            f"{dataset} must hold {split}/SONG/mixture.wav and vocals.wav, or SONG/mixture.wav and "
-            "vocals.wav; it holds neither"
+            f"dataset must contain {split}/SONG/mixture.wav and {split}/SONG/vocals.wav; got "
+            f"{dataset} without them: check its path and the name of the split"
         )
     return tuple(found)
 
 
-def _songs(folder: Path) -> list[Song]:
+def _find_songs(folder: Path) -> list[Song]:
     found = []
     for path in sorted(folder.glob("*")):
-        stems = {file.stem: file for file in _audio(path)} if path.is_dir() else {}
+        stems = {file.stem: file for file in _audio_files(path)} if path.is_dir() else {}
         if "vocals" not in stems or not ("mixture" in stems or len(stems) > 1):
             continue
         vocals, mixture = stems.pop("vocals"), stems.pop("mixture", None)
-        wholes = [stems[name] for name in WHOLES if name in stems]
-        rest = tuple(wholes[:1] or stems.values())
-        whole = (mixture,) if mixture else (vocals, *rest)
-        others = Track(rest) if rest else None
-        found.append(Song(path.name, Track(whole), Track((vocals,)), others))
+        complete = [stems[name] for name in INSTRUMENTAL_NAMES if name in stems]
+        rest = tuple(complete[:1] or stems.values())
+        mixture_files = (mixture,) if mixture else (vocals, *rest)
+        instrumental = Track(rest) if rest else None
+        found.append(Song(path.name, Track(mixture_files), Track((vocals,)), instrumental))
     return found
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
-    """A file at 44.1 kHz that can be read."""
+def _open_audio(path: Path) -> Iterator[soundfile.SoundFile]:
+    """Opens an audio file and checks that it is at 44.1 kHz."""
     try:
         with soundfile.SoundFile(path) as file:
             if file.samplerate != SAMPLE_RATE:
-                raise AudioError(f"{path} must be at {SAMPLE_RATE} Hz; it is at {file.samplerate}")
+                raise AudioError(
+                    f"{path} must be at {SAMPLE_RATE} Hz; got {file.samplerate} Hz: resample it"
+                )
             yield file
     except soundfile.LibsndfileError as error:
         raise AudioError(f"{path} cannot be read: {printable(str(error))}") from None
 
 
-def _audio(folder: Path) -> list[Path]:
+def _audio_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES)

@@ -1,4 +1,4 @@
-"""The loop: items in, a step of the optimiser, a row of the curve; stopped and resumed at will."""
+"""The training loop: mixes items, runs optimiser steps and logs the curve; can stop and resume."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bsmamba2_training.mixing import Mixing, Mixtures
 from bsmamba2_training.run import Run
 
 Report = Callable[[int, int, str], None]
-"""Called after each step with its number, the number of all, and a line of figures."""
+"""Called after each step with its number, the total number of steps, and a line of figures."""
 
 
 def train(
@@ -35,26 +35,31 @@ def train(
     workers: int = 0,
     report: Report | None = None,
 ) -> bool:
-    """Goes on with a run until its plan is done, the minutes are over, or it is told to stop.
+    """Continues a run until its plan is complete, the time is up, or a signal stops it.
 
-    SIGINT and SIGTERM end the step, save and return; SIGKILL costs what was done since the last
-    save. What a step does depends on the plan, the data and its number alone.
+    On SIGINT or SIGTERM it finishes the current step, saves and returns. SIGKILL loses the steps
+    since the last save. The result of a step depends only on the plan, the data and the number of
+    the step.
 
     Args:
-        dataset: see :mod:`~bsmamba2_training.layout`.
-        minutes: of this leg; None for no limit.
+        dataset: a folder in a layout of :mod:`~bsmamba2_training.layout`.
+        minutes: time limit of this call; None for no limit.
         save_every_s: seconds between saves.
-        workers: processes that mix items; 0 mixes in this one.
+        workers: processes that mix items; 0 mixes in this process.
+        report: called after each step.
 
     Returns:
-        Whether the plan is done.
+        Whether the plan is complete.
+
+    Raises:
+        AudioError: the data set has no training stems or no validation songs.
     """
     plan, device = run.plan, run.device
     pools = training_pools(dataset)
     levels = None if pools.has_own_levels else Mixing.voice_db
     mixing = Mixing(voice_db=levels, second_music=plan.variety, equaliser=plan.variety)
     mixtures = Mixtures(pools, plan.samples, plan.seed, mixing)
-    heard = list(_validation(songs(dataset, "valid"), plan.valid_s))
+    excerpts = list(_validation_excerpts(songs(dataset, "valid"), plan.valid_s))
     loader = DataLoader(
         mixtures,
         batch_size=plan.batch,
@@ -65,29 +70,30 @@ def train(
     )
     started = saved = time.monotonic()
     before = run.seconds
-    with _told_to_stop() as told, native.training():
+    with _catch_stop_signals() as is_stop_requested, native.training():
         for mixture, vocals in loader:
             figures = _step(run, mixture.to(device), vocals.to(device))
             is_valid_due = (run.step + 1) % plan.valid_every == 0 or run.step + 1 == plan.steps
             if is_valid_due:
-                figures["valid_usdr_db"] = validate(run.average.net, heard, device)
+                figures["valid_usdr_db"] = validate(run.average.net, excerpts, device)
             now = time.monotonic()
             run.seconds = before + now - started
             run.log(**figures, seconds=run.seconds)
             run.step += 1
             if report:
                 report(run.step, plan.steps, _line(figures))
-            is_over = told() or (minutes is not None and now - started > 60 * minutes)
-            if is_valid_due or is_over or now - saved >= save_every_s:
+            is_time_up = minutes is not None and now - started > 60 * minutes
+            must_stop = is_stop_requested() or is_time_up
+            if is_valid_due or must_stop or now - saved >= save_every_s:
                 run.save()
                 saved = time.monotonic()
-            if is_over:
+            if must_stop:
                 break
     return run.step >= plan.steps
 
 
 def _step(run: Run, mixture: Tensor, vocals: Tensor) -> dict[str, float]:
-    """One step of the optimiser; what the curve shows of it."""
+    """Runs one optimiser step and returns its row of the curve."""
     plan = run.plan
     rate = plan.rate(run.step)
     for group in run.optimizer.param_groups:
@@ -95,10 +101,12 @@ def _step(run: Run, mixture: Tensor, vocals: Tensor) -> dict[str, float]:
     rng = np.random.default_rng((plan.seed, run.step, 1))
     run.optimizer.zero_grad(set_to_none=True)
     terms = torch.zeros(3, device=run.device)
-    for heard, wanted in zip(mixture.chunk(plan.parts), vocals.chunk(plan.parts), strict=True):
-        part = len(heard) / len(mixture) * _loss_terms(run, heard, wanted, rng)
-        (part[0] + part[1] + plan.silence * part[2]).backward()
-        terms += part.detach()
+    parts = zip(mixture.chunk(plan.parts), vocals.chunk(plan.parts), strict=True)
+    for mixture_part, vocals_part in parts:
+        weight = len(mixture_part) / len(mixture)
+        part_terms = weight * _loss_terms(run, mixture_part, vocals_part, rng)
+        (part_terms[0] + part_terms[1] + plan.silence * part_terms[2]).backward()
+        terms += part_terms.detach()
     norm = torch.nn.utils.clip_grad_norm_(run.net.parameters(), plan.clip)
     if torch.isfinite(norm):
         run.optimizer.step()
@@ -115,7 +123,7 @@ def _step(run: Run, mixture: Tensor, vocals: Tensor) -> dict[str, float]:
 
 
 def _loss_terms(run: Run, mixture: Tensor, vocals: Tensor, rng: np.random.Generator) -> Tensor:
-    """(3,): the losses of the waveform, its spectrum and, where it has a weight, of silence."""
+    """Returns the waveform, spectral and silence losses, (3,); the last is 0 if unused."""
     plan = run.plan
     with torch.autocast(run.device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
         spectra = separate(run.net, mixture, plan.streaming, rng)
@@ -126,59 +134,70 @@ def _loss_terms(run: Run, mixture: Tensor, vocals: Tensor, rng: np.random.Genera
 
 
 def separate(net: BSMamba2, mixture: Tensor, streaming: float, rng: np.random.Generator) -> Tensor:
-    """Spectra of the stems, (b, stems, channels, frames, F, 2), as songs and as streams run.
+    """Separates a batch, some items as whole songs and some as streams.
 
-    The first items of the batch run whole. The last ones run in the steps of a stream, of a block
-    and a lookahead drawn anew each time: else the network never sees a backward scan start cold.
+    The first items run whole. The last ones run in the steps of a stream, with a block and a
+    lookahead drawn at random for each call. Without these the network would never see the backward
+    scan start from an empty state in the middle of a song.
+
+    Args:
+        mixture: (b, channels, samples).
+        streaming: expected fraction of the items that run as streams.
+
+    Returns:
+        Spectra of the stems, (b, stems, channels, frames, F, 2).
     """
-    mixed = spectrum.stft(mixture, *_transform(net))
-    # A part of an item is one item, with that probability.
-    wanted = streaming * len(mixed)
-    count = int(wanted) + int(rng.random() < wanted - int(wanted))
-    whole, streamed = mixed[: len(mixed) - count], mixed[len(mixed) - count :]
+    mixture_spectra = spectrum.stft(mixture, *_transform(net))
+    # A fractional item becomes one item with that probability.
+    expected = streaming * len(mixture_spectra)
+    count = int(expected) + int(rng.random() < expected - int(expected))
+    first_streamed = len(mixture_spectra) - count
+    whole, streamed = mixture_spectra[:first_streamed], mixture_spectra[first_streamed:]
     parts = []
     if len(whole):
         parts.append(net.separate_spectrum(whole))
     if len(streamed):
-        frames = mixed.shape[2]
+        frames = mixture_spectra.shape[2]
         block = int(np.exp(rng.uniform(np.log(10), np.log(max(11, frames // 2)))))
         lookahead = int(np.exp(rng.uniform(np.log(5), np.log(max(6, frames // 2)))))
-        parts.append(_stream(net, streamed, Schedule(block, lookahead)))
+        parts.append(_separate_in_steps(net, streamed, Schedule(block, lookahead)))
     return torch.cat(parts)
 
 
-def _stream(net: BSMamba2, mixed: Tensor, schedule: Schedule) -> Tensor:
-    """Spectra in the steps of a schedule; gradients flow through the carried states."""
+def _separate_in_steps(net: BSMamba2, mixture_spectra: Tensor, schedule: Schedule) -> Tensor:
+    """Separates in the steps of a schedule; gradients flow through the carried states."""
     states, parts = net.start(), []
-    for step in schedule.steps(mixed.shape[2]):
-        block, ahead, states = net.step(
-            mixed[:, :, step.block], mixed[:, :, step.lookahead], states
+    for step in schedule.steps(mixture_spectra.shape[2]):
+        block, lookahead, states = net.step(
+            mixture_spectra[:, :, step.block], mixture_spectra[:, :, step.lookahead], states
         )
-        parts += [block, ahead] if step.last else [block]
+        parts += [block, lookahead] if step.last else [block]
     return torch.cat(parts, dim=3)
 
 
 @torch.no_grad()
-def validate(net: BSMamba2, heard: list[tuple[Tensor, Tensor]], device: torch.device) -> float:
-    """Mean uSDR of the vocals over what :func:`_validation` cut, dB."""
-    found = [
+def validate(net: BSMamba2, excerpts: list[tuple[Tensor, Tensor]], device: torch.device) -> float:
+    """Returns the mean uSDR of the vocals over pairs of mixture and vocals, dB."""
+    scores = [
         usdr_db(vocals.numpy(), net(mixture[None].to(device))[0, 0].cpu().numpy())
-        for mixture, vocals in heard
+        for mixture, vocals in excerpts
     ]
-    return float(np.mean(found))
+    return float(np.mean(scores))
 
 
-def _validation(found: tuple[Song, ...], seconds: float) -> Iterator[tuple[Tensor, Tensor]]:
-    """The middle ten seconds of songs with a voice there, until it is so many seconds."""
-    left = seconds
-    for song in found:
-        if left <= 0:
+def _validation_excerpts(
+    candidates: tuple[Song, ...], seconds: float
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cuts the middle ten seconds from songs with a voice there, until ``seconds`` are reached."""
+    remaining = seconds
+    for song in candidates:
+        if remaining <= 0:
             return
         mixture, vocals, _ = song.stems()
         start = max(0, (mixture.shape[1] - 441000) // 2)
         middle = slice(start, start + 441000)
         if vocals[:, middle].any():
-            left -= 10
+            remaining -= 10
             yield torch.from_numpy(mixture[:, middle]), torch.from_numpy(vocals[:, middle])
 
 
@@ -192,16 +211,19 @@ def _line(figures: dict[str, float]) -> str:
 
 
 @contextmanager
-def _told_to_stop() -> Iterator[Callable[[], bool]]:
-    """Whether SIGINT or SIGTERM has come, in place of what they would do."""
-    came: list[int] = []
+def _catch_stop_signals() -> Iterator[Callable[[], bool]]:
+    """Yields a function that returns whether SIGINT or SIGTERM was received.
 
-    def remember(number: int, frame: FrameType | None) -> None:
-        came.append(number)
+    The signals have no other effect until the context ends.
+    """
+    received: list[int] = []
 
-    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    def record(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+
+    previous = {number: signal.signal(number, record) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(came)
+        yield lambda: bool(received)
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,9 +1,9 @@
-"""How good a separation is, as numbers. All take audio as (2, samples) at 44.1 kHz.
+"""Metrics of separation quality. All take audio as (2, samples) at 44.1 kHz.
 
-cSDR is BSS Eval v4 by museval: SDR in windows of a second after the best filter of 512 taps, the
-median over the windows. A window whose reference is exactly zero counts for nothing there, so it
-says nothing of leakage into silence: that is :func:`leakage_db`. uSDR is over the whole song,
-without a filter.
+cSDR is BSS Eval v4 as computed by museval: the SDR in windows of one second after the best filter
+of 512 taps, and the median over the windows. It ignores windows whose reference is exactly zero, so
+it does not measure leakage into silence; :func:`leakage_db` does. uSDR is computed over the whole
+song, without a filter.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ from bsmamba2_training.voices import SAMPLE_RATE, frame_levels_db
 
 DELTA = 1e-7
 LENGTHS = ("1-2 s", "2-4 s", "4-8 s", "8 s and more")
-"""Classes of voices by how long they sound."""
+"""Length classes: how long a voice sounds without a pause."""
 _BOUNDS_S = (1.0, 2.0, 4.0, 8.0, np.inf)
 _FRAMES_PER_S = 100
 _SILENT_DB = 40.0
-_JOINED_S = 0.5
+_MAX_PAUSE_S = 0.5
 _MARGIN_S = 0.25
-_LEAST_DB = -100.0
+_MIN_LEAKAGE_DB = -100.0
 
 
 def usdr_db(reference: Audio, estimate: Audio) -> float:
-    """10·log10((Σ s² + δ) / (Σ (s − ŝ)² + δ)), δ = 1e-7, over everything."""
+    """Returns 10·log10((Σ s² + δ) / (Σ (s − ŝ)² + δ)), δ = 1e-7, over channels and samples."""
     signal = np.square(reference, dtype=np.float64).sum() + DELTA
     error = np.square(np.subtract(reference, estimate, dtype=np.float64)).sum() + DELTA
     return float(10 * np.log10(signal / error))
 
 
 def si_sdr_db(reference: Audio, estimate: Audio) -> float:
-    """Scale-invariant SDR: that of the estimate against its projection on the reference."""
+    """Returns the scale-invariant SDR: the estimate against its projection on the reference."""
     s, e = reference.astype(np.float64).ravel(), estimate.astype(np.float64).ravel()
     target = s * ((s @ e) / (s @ s + DELTA))
     return float(10 * np.log10((target @ target + DELTA) / (np.square(e - target).sum() + DELTA)))
 
 
 def csdr_db(references: tuple[Audio, Audio], estimates: tuple[Audio, Audio]) -> list[float]:
-    """BSS Eval v4's SDR of both sources, each the median over windows of a second.
+    """Returns the BSS Eval v4 SDR of both sources, each the median over windows of one second.
 
-    Both are always given together, because the score of one depends on the other. NaN where no
-    window has the source.
+    The function needs both sources because the score of one depends on the other. A source that is
+    silent in every window scores NaN.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its divisions by silence, which it marks as NaN
+        warnings.simplefilter("ignore")  # museval divides by silence and returns NaN there
         sdr, *_ = _museval().bss_eval(
             np.stack([source.T for source in references]).astype(np.float64),
             np.stack([source.T for source in estimates]).astype(np.float64),
@@ -68,7 +68,7 @@ def csdr_db(references: tuple[Audio, Audio], estimates: tuple[Audio, Audio]) -> 
 
 @cache
 def _museval() -> Any:
-    """museval's metrics alone: the package around them wants the programs ffmpeg and ffprobe."""
+    """Imports museval's module of metrics; the package itself needs ffmpeg and ffprobe."""
     package = find_spec("museval")
     assert package is not None
     assert package.submodule_search_locations is not None
@@ -83,37 +83,36 @@ def _museval() -> Any:
 
 @dataclass(frozen=True)
 class Stretch:
-    """Part of a song in which the voice sounds throughout, or not at all."""
+    """Part of a song, [start, stop) in samples, in which the voice sounds throughout or never."""
 
     start: int
-    """Samples."""
     stop: int
     has_voice: bool
 
     @property
     def length(self) -> str | None:
-        """The class of a voice that sounds so long; None under a second."""
+        """Length class of the stretch; None under one second."""
         seconds = (self.stop - self.start) / SAMPLE_RATE
-        found = np.searchsorted(_BOUNDS_S, seconds, side="right") - 1
-        return LENGTHS[found] if found >= 0 else None
+        index = np.searchsorted(_BOUNDS_S, seconds, side="right") - 1
+        return LENGTHS[index] if index >= 0 else None
 
 
-def stretches(vocals: Audio) -> Iterator[Stretch]:
-    """Cuts a song where its voice comes and goes.
+def find_stretches(vocals: Audio) -> Iterator[Stretch]:
+    """Divides a song into stretches with and without a voice.
 
-    A voice sounds where its 10 ms frames are within 40 dB of its loud ones; pauses under half a
-    second belong to it.
+    A voice sounds where 10 ms frames are within 40 dB of the loud frames; pauses under half a
+    second belong to the stretch.
     """
     levels = frame_levels_db(np.sqrt(np.square(vocals).mean(axis=0)))
     loud = levels[levels > -90]
     if not len(loud):
         yield Stretch(0, vocals.shape[1], has_voice=False)
         return
-    active = levels > np.percentile(loud, 95) - _SILENT_DB
-    edges = np.flatnonzero(np.diff(active.astype(int), prepend=0, append=0))
+    is_active = levels > np.percentile(loud, 95) - _SILENT_DB
+    edges = np.flatnonzero(np.diff(is_active.astype(int), prepend=0, append=0))
     voiced: list[list[int]] = []
     for start, stop in zip(edges[::2], edges[1::2], strict=True):
-        if voiced and start - voiced[-1][1] < _JOINED_S * _FRAMES_PER_S:
+        if voiced and start - voiced[-1][1] < _MAX_PAUSE_S * _FRAMES_PER_S:
             voiced[-1][1] = int(stop)
         else:
             voiced.append([int(start), int(stop)])
@@ -128,27 +127,28 @@ def stretches(vocals: Audio) -> Iterator[Stretch]:
 
 
 def sparse_usdr_db(vocals: Audio, estimate: Audio) -> dict[str, list[float]]:
-    """uSDR of each stretch with a voice, by the class of its length."""
-    found: dict[str, list[float]] = {length: [] for length in LENGTHS}
-    for stretch in stretches(vocals):
+    """Returns the uSDR of each stretch with a voice, by length class."""
+    scores: dict[str, list[float]] = {length: [] for length in LENGTHS}
+    for stretch in find_stretches(vocals):
         if stretch.has_voice and stretch.length:
             part = slice(stretch.start, stretch.stop)
-            found[stretch.length].append(usdr_db(vocals[:, part], estimate[:, part]))
-    return found
+            scores[stretch.length].append(usdr_db(vocals[:, part], estimate[:, part]))
+    return scores
 
 
 def leakage_db(mixture: Audio, vocals: Audio, estimate: Audio) -> float | None:
-    """Energy of the vocals' estimate over the mixture's where there is no voice, dB.
+    """Returns the energy of the estimated vocals over the mixture's where no voice sounds, dB.
 
-    Over all stretches of a second and more without one, less a quarter of a second at their ends;
-    None where there are none. At least −100.
+    The energies are summed over all stretches of at least one second without a voice, minus a
+    quarter of a second at each end. None if the mixture is silent there or there is no such
+    stretch. At least −100.
     """
-    margin, leaked, played = int(_MARGIN_S * SAMPLE_RATE), 0.0, 0.0
-    for stretch in stretches(vocals):
+    margin, leaked, mixed = int(_MARGIN_S * SAMPLE_RATE), 0.0, 0.0
+    for stretch in find_stretches(vocals):
         if not stretch.has_voice and stretch.length:
             part = slice(stretch.start + margin, stretch.stop - margin)
             leaked += float(np.square(estimate[:, part], dtype=np.float64).sum())
-            played += float(np.square(mixture[:, part], dtype=np.float64).sum())
-    if played <= DELTA:
+            mixed += float(np.square(mixture[:, part], dtype=np.float64).sum())
+    if mixed <= DELTA:
         return None
-    return max(_LEAST_DB, float(10 * np.log10(leaked / played + 1e-20)))
+    return max(_MIN_LEAKAGE_DB, float(10 * np.log10(leaked / mixed + 1e-20)))

@@ -1,16 +1,16 @@
-"""The free data set: packages in, a folder of stems out. :func:`build` is the whole recipe.
+"""Builds the free data set from Debian packages; :func:`build` is the whole recipe.
 
     SET/SOURCES.md                                  packages, licences, their copyright files
-    SET/amounts.json                                how much it was made with
-    SET/train/vocals/PACKAGE-SPEAKER-spoken.wav     every usable word of a speaker, one long line
-    SET/train/vocals/PACKAGE-SPEAKER-sung.wav       the same, sung
-    SET/train/vocals/PACKAGE-SPEAKER-held.wav       some of it, sung slowly and in full voice
+    SET/amounts.json                                the amounts that the set was built with
+    SET/train/vocals/PACKAGE-SPEAKER-spoken.wav     all usable words of a speaker, joined
+    SET/train/vocals/PACKAGE-SPEAKER-sung.wav       the same words, sung
+    SET/train/vocals/PACKAGE-SPEAKER-held.wav       some of them, sung slowly and in full voice
     SET/train/instrumental/PACKAGE-TRACK.wav
     SET/valid/NAME/{mixture,vocals,instrumental}.wav    fixed songs, see :mod:`songs`
     SET/test/NAME/{mixture,vocals,instrumental}.wav
 
-Each file is made by itself from a seed of its own, so the parts can be made at once, in any order,
-and a recipe that was stopped goes on where it was.
+Each file has its own seed and depends on no other file. So files can be built in parallel and in
+any order, and a build that was stopped resumes with the missing files.
 """
 
 from __future__ import annotations
@@ -32,104 +32,109 @@ import soundfile
 from bsmamba2.audio.array import Audio
 from bsmamba2.errors import AudioError
 from bsmamba2_training import songs
-from bsmamba2_training.run import replacing
+from bsmamba2_training.replacing import replacing
 from bsmamba2_training.singing import Style, sing
 from bsmamba2_training.sources import (
     PACKAGES,
     Package,
     Split,
-    attributions,
-    copyright_of,
     fetch,
+    format_attributions,
     matching,
+    read_copyright,
 )
 from bsmamba2_training.voices import SAMPLE_RATE, clean, join, read_mono, read_stereo
 
 Progress = Callable[[str, int, int], None]
-"""Called with what was made, how many files are done, and how many there will be."""
+"""Called with the file that was built, the number of files built, and the total number."""
 
 SOURCES, AMOUNTS = "SOURCES.md", "amounts.json"
-BEFORE_HELD: dict[str, Any] = {"held_minutes": 0.0}
-"""Of a data set from before there were long notes, which keeps no such amount."""
+BEFORE_HELD_NOTES: dict[str, Any] = {"held_minutes": 0.0}
+"""Amounts that are missing from the file of a set that was built before held notes existed."""
 PHRASE_S = 9.0
-"""Words that are sung in one style, seconds."""
+"""Speech that is sung in one style, in seconds."""
 
 
 @dataclass(frozen=True)
 class Amounts:
-    """How much of everything is made.
+    """The size of each part of the data set.
 
     Raises:
         AudioError: an amount is negative.
     """
 
     sung_minutes: float = 60.0
-    """Of speech turned into singing, at most, for each speaker; 30 s of a core a minute."""
+    """Speech per speaker to turn into singing, at most; one minute takes 30 s on one core."""
     held_minutes: float = 4.0
-    """The same, in long notes, which last four times as long."""
+    """Speech per speaker to turn into held notes, at most; they last four times as long."""
     valid_songs: int = 12
     test_songs: int = 24
 
     def __post_init__(self) -> None:
         for name, amount in dataclasses.asdict(self).items():
             if not amount >= 0:
-                raise AudioError(f"{name} must be at least 0, for none; got {amount!r}")
+                raise AudioError(f"{name} must be at least 0; got {amount!r}: 0 leaves it out")
 
 
 def build(
     folder: Path, work: Path, amounts: Amounts, jobs: int = 1, progress: Progress | None = None
 ) -> None:
-    """Makes the data set in ``folder``, from packages kept in ``work``.
+    """Builds the data set in ``folder`` from packages in ``work``.
 
     Args:
-        jobs: processes that work at once; their number changes nothing in the result.
+        work: folder to which packages are downloaded and unpacked.
+        jobs: number of worker processes; the result does not depend on it.
+        progress: called after each file.
 
     Raises:
-        AudioError: a package cannot be had, or is another than was expected; or the data set was
-            made with other amounts.
+        AudioError: a package cannot be downloaded or has the wrong hash, or the data set in
+            ``folder`` was built with other amounts.
     """
-    _agree(amounts, folder)
+    _require_same_amounts(amounts, folder)
     unpacked = {package.name: fetch(package, work) for package in PACKAGES}
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / AMOUNTS) as path:
         path.write_text(json.dumps(dataclasses.asdict(amounts), indent=1))
-    text = attributions(lambda package: copyright_of(package, unpacked[package.name]))
+    text = format_attributions(lambda package: read_copyright(package, unpacked[package.name]))
     with replacing(folder / SOURCES) as path:
-        path.write_text(f"# What this audio is made from\n\n{text}", encoding="utf-8")
-    tasks = list(_tasks(folder, unpacked, amounts))
+        path.write_text(f"# Sources of this audio\n\n{text}", encoding="utf-8")
+    tasks = list(_plan_tasks(folder, unpacked, amounts))
     pool = ProcessPoolExecutor(jobs)
     try:
-        running = {pool.submit(_make, task, unpacked): task for task in tasks}
+        running = {pool.submit(_build_file, task, unpacked): task for task in tasks}
         for done, future in enumerate(as_completed(running), start=1):
             future.result()
             if progress:
                 progress(str(running[future].target.relative_to(folder)), done, len(tasks))
     finally:
-        pool.shutdown(cancel_futures=True)  # after an error, nothing more is begun
+        pool.shutdown(cancel_futures=True)  # after an error, no further file is started
 
 
-def _agree(amounts: Amounts, folder: Path) -> None:
-    """Files that are there are not made again, so other amounts would leave a mixture of both."""
+def _require_same_amounts(amounts: Amounts, folder: Path) -> None:
+    """Refuses amounts other than those of the set in ``folder``.
+
+    Existing files are not built again, so other amounts would leave a mixture of two sets.
+    """
     path = folder / AMOUNTS
-    kept = amounts
+    built = amounts
     if path.exists():
         try:
-            kept = Amounts(**(BEFORE_HELD | json.loads(path.read_text())))
+            built = Amounts(**(BEFORE_HELD_NOTES | json.loads(path.read_text())))
         except (ValueError, TypeError, AudioError) as error:
-            raise AudioError(f"{path} is damaged: {error}; name another folder") from None
-    elif (folder / SOURCES).exists():  # from before amounts were kept: all had the defaults
-        kept = Amounts(**BEFORE_HELD)
+            raise AudioError(f"{path} is damaged: {error}; use another folder") from None
+    elif (folder / SOURCES).exists():  # sets without a file of amounts had the defaults
+        built = Amounts(**BEFORE_HELD_NOTES)
     for name, amount in dataclasses.asdict(amounts).items():
-        if amount != (before := getattr(kept, name)):
+        if amount != (previous := getattr(built, name)):
             raise AudioError(
-                f"{name} must be {before:g}, with which {folder} was made; got {amount:g}: "
-                "name another folder for another data set"
+                f"{name} must be {previous:g}, with which {folder} was built; got {amount:g}: "
+                "use another folder for another data set"
             )
 
 
 @dataclass(frozen=True)
 class _Task:
-    """One file, or one song of three files, to make."""
+    """One file to build, or one song of three files."""
 
     kind: str
     target: Path
@@ -142,16 +147,17 @@ class _Task:
 
     @property
     def seed(self) -> int:
-        """Of what is drawn for it; the same wherever the data set lies."""
-        within = self.target.parts[-2:] if self.kind == "song" else self.target.parts[-3:]
-        return zlib.crc32("/".join(("set", *within)[-3:]).encode())
+        """Seed of the random numbers; it does not depend on the data set's folder."""
+        relative = self.target.parts[-2:] if self.kind == "song" else self.target.parts[-3:]
+        return zlib.crc32("/".join(("set", *relative)[-3:]).encode())
 
 
-def _tasks(folder: Path, unpacked: dict[str, Path], amounts: Amounts) -> Iterator[_Task]:
-    for split, count in (("valid", amounts.valid_songs), ("test", amounts.test_songs)):
+def _plan_tasks(folder: Path, unpacked: dict[str, Path], amounts: Amounts) -> Iterator[_Task]:
+    song_counts: dict[Split, int] = {"valid": amounts.valid_songs, "test": amounts.test_songs}
+    for split, count in song_counts.items():
         for number in range(count):
             target = folder / split / f"{number:02d}"
-            yield _Task("song", target, split=split, number=number)  # type: ignore[arg-type]
+            yield _Task("song", target, split=split, number=number)
     for package in PACKAGES:
         if package.split != "train":
             continue
@@ -164,44 +170,48 @@ def _tasks(folder: Path, unpacked: dict[str, Path], amounts: Amounts) -> Iterato
             continue
         for speaker in sorted({name for name, _ in files}):
             paths = tuple(path for name, path in files if name == speaker)
-            most = {"spoken": 1e9, "sung": amounts.sung_minutes, "held": amounts.held_minutes}
-            for kind, minutes in most.items():
+            limits = {"spoken": 1e9, "sung": amounts.sung_minutes, "held": amounts.held_minutes}
+            for kind, minutes in limits.items():
                 target = folder / "train" / "vocals" / f"{package.name}-{speaker}-{kind}.wav"
                 yield _Task(kind, target, package, speaker, paths, minutes)
 
 
-def _make(task: _Task, unpacked: dict[str, Path]) -> None:
-    """Makes what a task says, unless it is there or comes out empty; it appears only whole."""
+def _build_file(task: _Task, unpacked: dict[str, Path]) -> None:
+    """Builds the file or song of a task, unless it exists or would be empty.
+
+    It appears under its name only when it is complete.
+    """
     if task.target.exists():
         return
     rng = np.random.default_rng(task.seed)
     if task.kind == "song":
-        songs.write(songs.compose(_cast(task, unpacked), rng), task.target)
+        songs.write_song(songs.compose(_choose_cast(task, unpacked), rng), task.target)
         return
     if task.kind == "music":
         audio = read_stereo(task.sources[0])
         audio = audio / max(1.0, float(np.abs(audio).max()) / 0.98)
     elif task.kind == "spoken":
-        audio = join(list(utterances(task.sources, rng, task.minutes)), rng)[np.newaxis]
+        audio = join(list(usable_utterances(task.sources, rng, task.minutes)), rng)[np.newaxis]
     else:
-        drawn = Style.drawn_held if task.kind == "held" else Style.drawn
-        audio = _line(sung(task.sources, rng, task.minutes, drawn))[np.newaxis]
-    if not audio.size:  # a speaker with nothing usable, or too little for a phrase
+        draw_style = Style.draw_held if task.kind == "held" else Style.draw
+        phrases = sing_phrases(task.sources, rng, task.minutes, draw_style)
+        audio = _concatenate(phrases)[np.newaxis]
+    if not audio.size:  # the speaker has no usable recordings, or too few for a phrase
         return
     task.target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(task.target) as unfinished:
         soundfile.write(unfinished, audio.T, SAMPLE_RATE, "PCM_16", format="WAV")
 
 
-def utterances(
+def usable_utterances(
     paths: tuple[Path, ...], rng: np.random.Generator, minutes: float = 1e9
 ) -> Iterator[Audio]:
-    """The usable recordings among ``paths`` in random order, each once, up to so many minutes."""
+    """Yields the usable recordings in random order, without duplicates, up to ``minutes``."""
     seen: set[bytes] = set()
-    left = minutes * 60 * SAMPLE_RATE
+    remaining = minutes * 60 * SAMPLE_RATE
     for number in rng.permutation(len(paths)):
         digest = hashlib.sha256(paths[number].read_bytes()).digest()
-        if left <= 0 or digest in seen:
+        if remaining <= 0 or digest in seen:
             continue
         seen.add(digest)
         try:
@@ -209,33 +219,33 @@ def utterances(
         except soundfile.LibsndfileError:
             continue
         if utterance is not None:
-            left -= len(utterance)
+            remaining -= len(utterance)
             yield utterance
 
 
-def sung(
+def sing_phrases(
     paths: tuple[Path, ...],
     rng: np.random.Generator,
     minutes: float,
-    drawn: Callable[[np.random.Generator], Style],
+    draw_style: Callable[[np.random.Generator], Style],
 ) -> Iterator[Audio]:
-    """Phrases of some nine seconds of speech, each sung in a style of its own."""
+    """Yields phrases made from about nine seconds of speech, each sung in another style."""
     phrase: list[Audio] = []
-    for utterance in utterances(paths, rng, minutes):
+    for utterance in usable_utterances(paths, rng, minutes):
         phrase.append(utterance)
         if sum(map(len, phrase)) >= PHRASE_S * SAMPLE_RATE:
-            song = sing(join(phrase, rng), rng, drawn(rng))
+            singing = sing(join(phrase, rng), rng, draw_style(rng))
             phrase = []
-            if song is not None:
-                yield song
+            if singing is not None:
+                yield singing
 
 
-def _line(phrases: Iterator[Audio]) -> Audio:
+def _concatenate(phrases: Iterator[Audio]) -> Audio:
     return np.concatenate([np.zeros(0, np.float32), *phrases])
 
 
-def _cast(task: _Task, unpacked: dict[str, Path]) -> songs.Cast:
-    """The speaker and the track of a song: both go round, so that each comes as often."""
+def _choose_cast(task: _Task, unpacked: dict[str, Path]) -> songs.Cast:
+    """Chooses the speaker and the track of a song in rotation, so that all occur equally often."""
     voices: dict[str, list[Path]] = {}
     tracks: dict[str, list[Path]] = {}
     for package in PACKAGES:
@@ -245,9 +255,9 @@ def _cast(task: _Task, unpacked: dict[str, Path]) -> songs.Cast:
         for name, path in matching(package, unpacked[package.name]):
             pool.setdefault(f"{package.name}-{name}", []).append(path)
     if not voices or not tracks:
-        raise AudioError(f"the packages of the split {task.split} hold no voices or no music")
+        raise AudioError(f"the packages of the split {task.split} contain no voices or no music")
     speaker = sorted(voices)[task.number % len(voices)]
-    # A stride that shares no factor with the number of tracks visits them all.
+    # A stride without a common factor with the number of tracks visits all of them.
     names = sorted(tracks)
     stride = next(step for step in (7, 5, 3, 2, 1) if np.gcd(step, len(names)) == 1)
     track = names[task.number * stride % len(names)]
@@ -256,7 +266,7 @@ def _cast(task: _Task, unpacked: dict[str, Path]) -> songs.Cast:
     def voice(rng: np.random.Generator, seconds: float, key: int) -> Audio:
         paths, minutes = tuple(voices[speaker]), seconds / 60
         if is_sung:
-            return _line(sung(paths, rng, minutes, partial(Style.drawn, key=key)))
-        return join(list(utterances(paths, rng, minutes)), rng)
+            return _concatenate(sing_phrases(paths, rng, minutes, partial(Style.draw, key=key)))
+        return join(list(usable_utterances(paths, rng, minutes)), rng)
 
     return songs.Cast(tuple(tracks[track]), voice)

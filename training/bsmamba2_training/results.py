@@ -1,4 +1,4 @@
-"""The files of an evaluation: JSON and CSV for machines, a table and a picture for people."""
+"""Writes the results of an evaluation: JSON, CSV, a Markdown table and a plot."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Table = dict[str, dict[str, Summary]]
 
 
 def write(scores: list[Score], protocol: dict[str, Any], folder: Path) -> str:
-    """Writes scores.json, songs.csv, table.md and plot.png; returns the table."""
+    """Writes scores.json, songs.csv, table.md and plot.png; returns the text of table.md."""
     folder.mkdir(parents=True, exist_ok=True)
     table = summarise(scores)
     document = {
@@ -37,25 +37,25 @@ def write(scores: list[Score], protocol: dict[str, Any], folder: Path) -> str:
     _write_csv(scores, folder / "songs.csv")
     text = page(table, protocol)
     (folder / "table.md").write_text(text)
-    drawn = plot(table)
-    drawn.savefig(folder / "plot.png")
-    plt.close(drawn)
+    figure = plot(table)
+    figure.savefig(folder / "plot.png")
+    plt.close(figure)
     return text
 
 
 def page(table: Table, protocol: dict[str, Any]) -> str:
-    """The table, and what it says under which protocol."""
-    return f"{markdown(table)}\n\n{_sentence(protocol)}\n"
+    """Returns the table as Markdown, followed by its explanation and protocol."""
+    return f"{markdown(table)}\n\n{_explanation(protocol)}\n"
 
 
 def markdown(table: Table) -> str:
-    """A row a metric: for each system its median, mean and interval, and the improvement."""
+    """Returns one row per metric with median, mean, interval and improvement of each system."""
     systems = list(table)
     lines = [
         f"| median (mean) [interval], improvement | {' | '.join(systems)} |",
         f"|---{'|---' * len(systems)}|",
     ]
-    names = METRICS | {LEAKAGE: "vocals where there is no voice, dB from the mixture"}
+    names = METRICS | {LEAKAGE: "vocals where no voice sounds, dB relative to the mixture"}
     for metric, name in names.items():
         if any(metric in table[system] for system in systems):
             cells = [_cell(table[system].get(metric), system) for system in systems]
@@ -73,17 +73,17 @@ def _cell(summary: Summary | None, system: str) -> str:
     return text
 
 
-def _sentence(protocol: dict[str, Any]) -> str:
+def _explanation(protocol: dict[str, Any]) -> str:
     parts = []
     for name, value in protocol.items():
         if isinstance(value, dict):
-            value = ", ".join(f"{key} {shown}" for key, shown in value.items())
+            value = ", ".join(f"{key} {item}" for key, item in value.items())
         parts.append(f"{name.replace('_', ' ')} {value}")
     return (
-        "Each cell: median over songs (mean) [95% interval of the median, bootstrap over songs], "
-        "and the median difference to the mixture's own score. Rows of vocals by how long they "
-        "sound are over all such stretches; there the bootstrap draws a song with all of its own. "
-        f"{'; '.join(parts)}."
+        "Each cell: median over songs (mean) [95% confidence interval of the median, bootstrap "
+        "over songs], and the median difference from the mixture's own score. Rows for vocals of "
+        "one length are over all stretches of that length; there the bootstrap draws songs with "
+        f"all their stretches. Protocol: {'; '.join(parts)}."
     )
 
 
@@ -96,8 +96,8 @@ def _write_csv(scores: list[Score], path: Path) -> None:
         for item in scores:
             cells = [item.values.get(name) for name in columns]
             cells += [_mean(item.voices.get(name.removeprefix("voice "), [])) for name in voices]
-            shown = ["" if cell is None else f"{cell:.3f}" for cell in cells]
-            writer.writerow((item.song, item.system, *shown))
+            texts = ["" if cell is None else f"{cell:.3f}" for cell in cells]
+            writer.writerow((item.song, item.system, *texts))
 
 
 def _mean(values: list[float]) -> float | None:
@@ -105,7 +105,7 @@ def _mean(values: list[float]) -> float | None:
 
 
 def plot(table: Table) -> Figure:
-    """Bars of the medians with their intervals, a group a metric; leakage on an axis of its own."""
+    """Plots medians and intervals, one group of bars per metric; leakage has its own axis."""
     metrics = [name for name in METRICS if any(name in row for row in table.values())]
     figure, (wide, narrow) = plt.subplots(
         1, 2, figsize=(13, 5), layout="constrained", width_ratios=(len(METRICS), 1.5)
@@ -113,7 +113,7 @@ def plot(table: Table) -> Figure:
     _bars(wide, table, metrics)
     wide.set_ylabel("dB, median")
     _bars(narrow, table, [LEAKAGE])
-    narrow.set_ylabel("dB from the mixture, median; lower is better")
+    narrow.set_ylabel("dB relative to the mixture, median; lower is better")
     figure.legend(*wide.get_legend_handles_labels(), loc="outside upper center", ncols=len(table))
     return figure
 
@@ -122,12 +122,17 @@ def _bars(axis: Axes, table: Table, metrics: list[str]) -> None:
     width = 0.8 / len(table)
     for number, (system, row) in enumerate(table.items()):
         at = [i + (number + 0.5) * width for i, name in enumerate(metrics) if name in row]
-        found = [row[name] for name in metrics if name in row]
-        medians = [summary.median for summary in found]
-        ends = np.array([(s.median - s.low, s.high - s.median) for s in found]).reshape(-1, 2).T
-        colour = f"C{number}"  # a system that has none of these metrics keeps its own
+        present = [row[name] for name in metrics if name in row]
+        medians = [summary.median for summary in present]
+        errors = [(s.median - s.low, s.high - s.median) for s in present]
         axis.bar(
-            at, medians, width, yerr=ends, label=system, color=colour, error_kw={"linewidth": 0.8}
+            at,
+            medians,
+            width,
+            yerr=np.array(errors).reshape(-1, 2).T,
+            label=system,
+            color=f"C{number}",  # the same on both axes, even if a system has no bar on one
+            error_kw={"linewidth": 0.8},
         )
     axis.set_xticks([i + 0.4 for i in range(len(metrics))], metrics, rotation=25, ha="right")
     axis.axhline(0, color="black", linewidth=0.8)

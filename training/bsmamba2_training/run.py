@@ -1,13 +1,13 @@
-"""A run: what is trained, how far it is, and its folder.
+"""A training run: its plan, its state, and its folder.
 
-    RUN/plan.json           the plan, fixed when the run began
-    RUN/state.pt            step, weights, their moving average, the optimiser: all to go on from
-    RUN/curve.csv           a row a step
-    RUN/curve.png           the same, drawn
-    RUN/model.safetensors   the moving average: what ``bsmamba2 separate -m`` takes
+    RUN/plan.json           the plan, fixed when the run starts
+    RUN/state.pt            all state needed to resume: step, weights, moving average, optimiser
+    RUN/curve.csv           one row per step
+    RUN/curve.png           the plotted curve
+    RUN/model.safetensors   the moving average of the weights, for ``bsmamba2 separate -m``
 
-Each file is replaced whole, the state last, so a run can be killed at any moment: it goes on from
-its last state, and rows after that are dropped.
+Each file is replaced atomically, the state last, so a run can be killed at any moment. It resumes
+from its last state and drops later rows of the curve.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 from bsmamba2.errors import Error, printable
 from bsmamba2_network import BSMamba2, Config
 from bsmamba2_training.loss import SILENCE_WINDOW
+from bsmamba2_training.replacing import replacing
 
 FIGURES = ("loss", "waveform", "spectral", "silence", "gradient", "rate")
 COLUMNS = ("step", *FIGURES, "seconds", "valid_usdr_db")
@@ -36,12 +36,12 @@ PRECISIONS = ("fp32", "bf16")
 
 
 class TrainingError(Error):
-    """A plan that cannot be trained, or a run that cannot go on."""
+    """The plan is invalid, or the run cannot be resumed."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides the result, besides the data and the weights it begins with.
+    """Everything that determines the result, except the data and the initial weights.
 
     Raises:
         TrainingError: a value is out of range.
@@ -49,35 +49,38 @@ class Plan:
 
     preset: str = "small"
     steps: int = 20000
+    """Total number of steps."""
     batch: int = 8
-    """Items a step."""
+    """Items per step."""
     parts: int = 1
-    """Parts of a batch that are computed one after the other, for less memory."""
+    """Number of parts of a batch, computed one after the other to save memory."""
     segment_s: float = 8.0
-    """Length of an item, seconds."""
+    """Length of an item, in seconds."""
     learning_rate: float = 5e-4
+    """Peak learning rate."""
     warm_up: int = 200
-    """Steps over which the rate rises from 0."""
+    """Steps over which the learning rate rises from 0."""
     decay: float = 0.2
-    """The last part of all steps, over which the rate falls linearly to 0."""
+    """Fraction of steps, at the end, over which the learning rate falls linearly to 0."""
     clip: float = 3.0
-    """Largest norm of the gradient."""
+    """Maximum norm of the gradient."""
     ema: float = 0.999
-    """Of the moving average of the weights, a step."""
+    """Decay per step of the moving average of the weights."""
     weight_decay: float = 0.01
     streaming: float = 0.5
-    """Part of a batch whose backward scans along time see a bounded lookahead."""
+    """Fraction of a batch whose backward scans along time have a bounded lookahead."""
     precision: str = "fp32"
+    """One of :data:`PRECISIONS`."""
     loss_hop: int = 147
-    """Of the loss's transforms, samples; a longer one is faster."""
+    """Hop of the transforms in the loss, in samples; a longer hop is faster."""
     silence: float = 0.0
-    """Weight of what sounds where the voice is silent; 0 is the authors' loss."""
+    """Weight of the silence loss; 0 is the authors' loss."""
     variety: float = 0.0
-    """Probability that other music or notes lie over the music, and of a stem's equaliser."""
+    """Probability that other music is added to the music, and that a stem is equalised."""
     valid_every: int = 500
-    """Steps from validation to validation."""
+    """Steps between validations."""
     valid_s: float = 60.0
-    """Seconds of songs it hears."""
+    """Audio per validation, in seconds."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -96,46 +99,47 @@ class Plan:
         _require(self.valid_every >= 1, "valid_every", "at least 1", self.valid_every)
         _require(self.valid_s > 0, "valid_s", "above 0", self.valid_s)
         _require(self.seed >= 0, "seed", "at least 0", self.seed)
-        _require(0 <= self.streaming <= 1, "streaming", "a part from 0 to 1", self.streaming)
+        _require(0 <= self.streaming <= 1, "streaming", "in [0, 1]", self.streaming)
         _require(self.silence >= 0, "silence", "at least 0", self.silence)
         has_window = self.silence == 0 or self.samples >= SILENCE_WINDOW
-        _require(has_window, "segment", "at least 0.5 with a weight of silence", self.segment_s)
-        _require(0 <= self.variety <= 1, "variety", "a probability", self.variety)
-        _require(0 <= self.decay <= 1, "decay", "a part from 0 to 1", self.decay)
-        _require(0 <= self.ema < 1, "ema", "from 0 to below 1", self.ema)
-        known = self.precision in PRECISIONS
-        _require(known, "precision", " or ".join(PRECISIONS), self.precision)
+        _require(has_window, "segment", "at least 0.5 if silence is above 0", self.segment_s)
+        _require(0 <= self.variety <= 1, "variety", "in [0, 1]", self.variety)
+        _require(0 <= self.decay <= 1, "decay", "in [0, 1]", self.decay)
+        _require(0 <= self.ema < 1, "ema", "in [0, 1)", self.ema)
+        is_known = self.precision in PRECISIONS
+        _require(is_known, "precision", " or ".join(PRECISIONS), self.precision)
 
     @property
     def config(self) -> Config:
-        """The network's sizes."""
+        """Sizes of the network."""
         return Config.preset(self.preset)
 
     @property
     def samples(self) -> int:
-        """Of an item."""
+        """Length of an item, in samples."""
         return int(self.segment_s * self.config.sample_rate)
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step: up, level, down."""
-        up = (step + 1) / max(1, self.warm_up)
-        down = (self.steps - step) / max(1.0, self.decay * self.steps)
-        return self.learning_rate * min(1.0, up, down)
+        """Returns the learning rate of a step: it rises, stays constant, then falls."""
+        rising = (step + 1) / max(1, self.warm_up)
+        falling = (self.steps - step) / max(1.0, self.decay * self.steps)
+        return self.learning_rate * min(1.0, rising, falling)
 
 
-def mean(nets: list[BSMamba2]) -> dict[str, Tensor]:
-    """The networks' weights on average, which for legs of one training is a network between them.
+def mean_weights(nets: list[BSMamba2]) -> dict[str, Tensor]:
+    """Returns the mean of the weights of several networks trained from the same weights.
 
-    Often it generalises better than each of them: Wortsman et al. 2022, "Model soups".
+    The mean often generalises better than each of them: Wortsman et al. 2022, "Model soups".
     """
     states = [net.state_dict() for net in nets]
     return {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
 
 
 class Average(nn.Module):
-    """The moving average of a network's weights, which is what is kept of it.
+    """The moving average of a network's weights; this is the model that a run produces.
 
-    Early on it forgets faster, (1 + step) / (10 + step), so that it is not the random start.
+    In the first steps its decay is smaller, (1 + step) / (10 + step), so that the random initial
+    weights do not dominate.
     """
 
     def __init__(self, net: BSMamba2, decay: float) -> None:
@@ -147,35 +151,38 @@ class Average(nn.Module):
 
     @torch.no_grad()
     def update(self, net: BSMamba2, step: int) -> None:
+        """Moves the average towards the weights of ``net`` after a step."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        ours = [weight.detach() for weight in self.net.parameters()]
-        theirs = [weight.detach() for weight in net.parameters()]
-        torch._foreach_lerp_(ours, theirs, 1 - decay)
+        average = [weight.detach() for weight in self.net.parameters()]
+        current = [weight.detach() for weight in net.parameters()]
+        torch._foreach_lerp_(average, current, 1 - decay)
 
 
 class Run:
-    """A run's folder, and what is in memory of it.
+    """A run in memory, and its folder on disk.
 
     Args:
-        folder: goes on if a run is there; begins one otherwise.
-        plan: of a new run. Given for one that is there, it must be the same.
-        weights: what a new run starts from in place of random weights, the mean of the networks in
-            these files; a run that goes on has its own.
+        folder: if it contains a run, that run is resumed; otherwise a new run starts there.
+        plan: plan of a new run; for a resumed run it must be None or the same plan.
+        weights: checkpoints from which a new run starts instead of random weights; if several,
+            their mean. A resumed run ignores them.
 
     Raises:
-        TrainingError: neither a run nor a plan is there, or the plans differ.
+        TrainingError: there is neither a run nor a plan, the plans differ, or the state of the run
+            cannot be read.
     """
 
     def __init__(
         self, folder: Path, plan: Plan | None, device: torch.device, weights: Sequence[Path] = ()
     ) -> None:
         self.folder, self.device = folder, device
-        self.plan = plan = self._settle(plan)
+        self.plan = plan = self._load_or_write_plan(plan)
         torch.manual_seed(plan.seed)
         self.net = BSMamba2(plan.config)
         is_new = not (folder / "state.pt").exists()
         if weights and is_new:
-            self.net.load_state_dict(mean([BSMamba2.load(path, plan.config) for path in weights]))
+            nets = [BSMamba2.load(path, plan.config) for path in weights]
+            self.net.load_state_dict(mean_weights(nets))
         self.net.to(device).train()
         self.average = Average(self.net, plan.ema)
         self.optimizer = torch.optim.AdamW(
@@ -184,14 +191,14 @@ class Run:
         self.step = 0
         self.seconds = 0.0
         if not is_new:
-            self._load()
+            self._load_state()
         self._rows = [row for row in self._read_rows() if int(row["step"]) < self.step]
         self._write_rows()
         if is_new:
-            self.save()  # or a run killed before its first save would forget what it started from
+            self.save()  # so that a run killed before its first save keeps its initial weights
 
     def save(self) -> None:
-        """Writes everything; after it, the run can be killed and go on from here."""
+        """Writes model, curve and state; a run that is killed later resumes from here."""
         with replacing(self.folder / "model.safetensors") as path:
             self.average.net.save(path)
         state: dict[str, Any] = {
@@ -201,12 +208,12 @@ class Run:
             "average": self.average.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        self._flush()
+        self._sync_curve()
         with replacing(self.folder / "state.pt") as path:
             torch.save(state, path)
 
     def log(self, **values: float) -> None:
-        """Adds the row of this step to the curve."""
+        """Appends the row of this step to the curve."""
         row = dict.fromkeys(COLUMNS, "") | {"step": str(self.step)}
         row |= {name: f"{value:.6g}" for name, value in values.items()}
         self._rows.append(row)
@@ -215,36 +222,40 @@ class Run:
 
     @property
     def rows(self) -> list[dict[str, str]]:
-        """The curve so far."""
+        """Rows of the curve so far, one per step."""
         return self._rows
 
-    def _settle(self, plan: Plan | None) -> Plan:
-        """The folder's plan, or the one given, now written there."""
+    def _load_or_write_plan(self, plan: Plan | None) -> Plan:
+        """Returns the plan in the folder; if there is none, writes the given plan."""
         path = self.folder / "plan.json"
         if path.exists():
             try:
-                kept = Plan(**json.loads(path.read_text()))
+                saved = Plan(**json.loads(path.read_text()))
             except (ValueError, TypeError) as error:
-                raise TrainingError(f"{path} is damaged: {error}") from None
-            if plan is not None and plan != kept:
+                raise TrainingError(f"{path} is damaged: {error}; use another folder") from None
+            if plan is not None and plan != saved:
                 changed = [
                     field.name
                     for field in dataclasses.fields(Plan)
-                    if getattr(plan, field.name) != getattr(kept, field.name)
+                    if getattr(plan, field.name) != getattr(saved, field.name)
                 ]
                 raise TrainingError(
-                    f"{self.folder} holds a run of another plan ({', '.join(changed)} differ): "
-                    "name another folder, or give no plan to go on with that one"
+                    f"plan must be that of the run in {self.folder}; got another "
+                    f"({', '.join(changed)} differ): use another folder, or leave the plan out to "
+                    "resume"
                 )
-            return kept
+            return saved
         if plan is None:
-            raise TrainingError(f"{self.folder} holds no run to go on with: name a preset")
+            raise TrainingError(
+                f"output must contain a run to resume; got {self.folder} without one: add --preset "
+                "to start a new run"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(path) as unfinished:
             unfinished.write_text(json.dumps(dataclasses.asdict(plan), indent=1))
         return plan
 
-    def _load(self) -> None:
+    def _load_state(self) -> None:
         path = self.folder / "state.pt"
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
@@ -263,7 +274,8 @@ class Run:
         if path.exists():
             with path.open(newline="") as file:
                 for row in csv.DictReader(file):
-                    if None not in row.values() and row["step"].isdigit():  # cut off by a kill
+                    # A kill can leave an incomplete row.
+                    if None not in row.values() and row["step"].isdigit():
                         yield row
 
     def _write_rows(self) -> None:
@@ -272,21 +284,11 @@ class Run:
             writer.writeheader()
             writer.writerows(self._rows)
 
-    def _flush(self) -> None:
+    def _sync_curve(self) -> None:
         with (self.folder / "curve.csv").open("a") as file:
             os.fsync(file.fileno())
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of ``path`` once it is whole and on the disk."""
-    unfinished = path.with_name(f".{path.name}.part")
-    yield unfinished
-    with unfinished.open("rb+") as file:
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-
-
-def _require(holds: bool, name: str, allowed: str, came: object) -> None:
-    if not holds:
-        raise TrainingError(f"{name} must be {allowed}; got {came!r}")
+def _require(is_valid: bool, name: str, allowed: str, got: object) -> None:
+    if not is_valid:
+        raise TrainingError(f"{name} must be {allowed}; got {got!r}")

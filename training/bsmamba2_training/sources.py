@@ -1,20 +1,20 @@
-"""Where the free training audio comes from: Debian packages by name, version and hash.
+"""Sources of the free training audio: Debian packages by name, version and hash.
 
-No package and no language stands in two splits, and nobody whom the packages name, as a speaker or
-as a composer, stands in train and test; two composers, Maxstack and Matthew Pablo, do in train and
-valid. Not named are the speakers of Fish Fillets (train), of KTuberling's sl and uk (valid) and of
-KLettres' hu and ml (test; both are KDE's), and who wrote part of the music: that they are others is
-likely, not known.
+No package and no language is in two splits. No speaker or composer named by the packages is in both
+train and test; two composers, Maxstack and Matthew Pablo, are in train and valid. The packages do
+not name the speakers of Fish Fillets (train), of sl and uk in KTuberling (valid) and of hu and ml
+in KLettres (test; both packages are by KDE), or the composers of part of the music. These are
+probably different people, but that is not known.
 
-Licences are what copyright files say of the audio, and after a semicolon what files beside it or
-tags say of some of it; names come from copyright files, tags, credits, manuals and changelogs in
-the packages. Licences are copyleft, a few of them attribution alone: none of the audio is kept in
-this repository, and weights that learnt from it name it (:func:`attributions`).
+Licences are those that the copyright files state for the audio; after a semicolon, those that
+accompanying files or tags state for part of it. Names are from copyright files, tags, credits,
+manuals and changelogs in the packages. Most licences are copyleft, a few require only attribution.
+This repository contains none of the audio. Weights trained on it list its sources
+(:func:`format_attributions`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 import subprocess
@@ -26,6 +26,7 @@ from typing import Literal
 import soundfile
 
 from bsmamba2.errors import AudioError
+from bsmamba2.files.hashing import file_sha256
 
 Split = Literal["train", "valid", "test"]
 Kind = Literal["voice", "music"]
@@ -33,7 +34,7 @@ Kind = Literal["voice", "music"]
 
 @dataclass(frozen=True)
 class Package:
-    """One Debian package, and which of its files are taken for what."""
+    """A Debian package, and the files to use from it."""
 
     name: str
     version: str
@@ -41,13 +42,13 @@ class Package:
     split: Split
     kind: Kind
     licence: str
-    """Of the audio that is taken."""
+    """Licence of the audio used."""
     by: str
-    """The work, and everybody whom it names for that audio."""
+    """Title of the work, and all people credited for that audio."""
     files: str
-    """Regular expression over paths in the package; its group, if any, names the speaker."""
+    """Regular expression for paths in the package; its group, if any, is the speaker or track."""
     rate: int | None = None
-    """Hz; files of another rate are left out."""
+    """Sample rate in Hz; files at other rates are skipped. None accepts all."""
 
 
 FILLETS = (
@@ -55,8 +56,8 @@ FILLETS = (
     "Ronny Standtke, Simone Cociancich, Przemek Bojczuk"
 )
 PACKAGES = (
-    # bg, be, ro and ru reach 9 to 19 kHz, ca and el 8 kHz. Left out: es (clipped), fr, da and nl
-    # (noise), and the effects.
+    # Bandwidth: 9 to 19 kHz for bg, be, ro and ru, 8 kHz for ca and el. Left out: es (clipped),
+    # fr, da and nl (noisy), and the effects.
     Package(
         "tuxpaint-stamps-default",
         "2022.06.04-1",
@@ -79,7 +80,7 @@ PACKAGES = (
         FILLETS,
         r"/sound/.*/(nl)/[^/]*\.ogg$",
     ),
-    # What it has at 44.1 kHz is noisy.
+    # Its recordings at 44.1 kHz are noisy.
     Package(
         "fillets-ng-data-cs",
         "1.0.1-1.1",
@@ -144,7 +145,7 @@ PACKAGES = (
         "remaxim, Joseph G. Toscano, Treskalle, Mortimer Twang; one piece after Chris Huelsbeck",
         r"/music/[^/]*/(?!voc-)[^/]*\.ogg$",
     ),
-    # What ends in _fast is the same piece once more.
+    # Files that end in _fast repeat other pieces.
     Package(
         "supertuxkart-data",
         "1.4+dfsg-2",
@@ -233,7 +234,7 @@ PACKAGES = (
         "X-Moto: X-Moto Development Team, Cubulo, Jens Erler",
         r"/Textures/Musics/[^/]*\.ogg$",
     ),
-    # Left out: gl (noise), and what is sampled at 8 kHz or comes in minutes too few.
+    # Left out: gl (noisy), languages sampled at 8 kHz, and languages with too few minutes.
     Package(
         "ktuberling-data",
         "4:22.12.3-1",
@@ -289,7 +290,7 @@ PACKAGES = (
         "HyperRogue: Shawn Parrotte (NeonCorridor), Will Savino, Lincoln Domina",
         r"/music/[^/]*\.ogg$",
     ),
-    # Two files a song, the guitar and the rest: the recipe adds them.
+    # Each song has two files, the guitar and the rest; the recipe adds them.
     Package(
         "fretsonfire-songs-muldjord",
         "2.dfsg-2.1",
@@ -306,30 +307,33 @@ PACKAGES = (
 def fetch(package: Package, folder: Path) -> Path:
     """Downloads a package with ``apt-get``, verifies it, and unpacks it below ``folder``.
 
-    Nothing is installed. What is there already is not fetched again.
+    Nothing is installed. A package that is already unpacked there is not downloaded again.
 
     Returns:
-        The folder with its files.
+        The folder with the unpacked files.
 
     Raises:
-        AudioError: apt-get or dpkg-deb is missing or fails, or the hash is another.
+        AudioError: apt-get or dpkg-deb is missing or fails, or the hash is wrong.
     """
-    folder = folder.resolve()  # the commands run in another
+    folder = folder.resolve()  # the commands below run in another folder
     unpacked = folder / "unpacked" / package.name
     if unpacked.exists():
         return unpacked
     downloads = folder / "packages"
     downloads.mkdir(parents=True, exist_ok=True)
-    if not (archive := _downloaded(package, downloads)):
+    if not (archive := _find_archive(package, downloads)):
         _run(["apt-get", "download", f"{package.name}={package.version}"], downloads)
-        archive = _downloaded(package, downloads)
+        archive = _find_archive(package, downloads)
     if archive is None:
-        raise AudioError(f"apt-get did not leave {package.name} {package.version} in {downloads}")
-    with archive.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != package.sha256:
         raise AudioError(
-            f"{archive} must have the SHA-256 {package.sha256}; it has {found}: delete it"
+            f"apt-get downloaded no {package.name} {package.version} to {downloads}: try apt-get "
+            "update"
+        )
+    sha256 = file_sha256(archive)
+    if sha256 != package.sha256:
+        raise AudioError(
+            f"{archive} must have the SHA-256 {package.sha256}; got {sha256}: delete it and try "
+            "again"
         )
     unfinished = unpacked.with_name(f"{unpacked.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -339,17 +343,17 @@ def fetch(package: Package, folder: Path) -> Path:
 
 
 def matching(package: Package, unpacked: Path) -> Iterator[tuple[str, Path]]:
-    """The files that are taken, each with what the pattern's group says, in a fixed order."""
+    """Yields the files to use in a fixed order, each as (speaker or track, path)."""
     for path in sorted(unpacked.rglob("*")):
-        found = re.search(package.files, f"/{path.relative_to(unpacked).as_posix()}")
-        if not found or not path.is_file() or path.is_symlink():
+        match = re.search(package.files, f"/{path.relative_to(unpacked).as_posix()}")
+        if not match or not path.is_file() or path.is_symlink():
             continue
         if package.rate is None or soundfile.info(path).samplerate == package.rate:
-            yield (found[1] if found.re.groups else path.stem), path
+            yield (match[1] if match.re.groups else path.stem), path
 
 
-def attributions(licence_text: Callable[[Package], str]) -> str:
-    """What is owed to the sources, as Markdown: a table, then each package's own words."""
+def format_attributions(licence_text: Callable[[Package], str]) -> str:
+    """Returns the attributions as Markdown: a table, then the licence text of each package."""
     lines = ["| package | version | used as | licence | by |", "|---|---|---|---|---|"]
     for package in PACKAGES:
         use = f"{package.split}, {package.kind}"
@@ -359,13 +363,13 @@ def attributions(licence_text: Callable[[Package], str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def copyright_of(package: Package, unpacked: Path) -> str:
-    """The package's own copyright file."""
+def read_copyright(package: Package, unpacked: Path) -> str:
+    """Reads the copyright file of a package."""
     path = unpacked / "usr/share/doc" / package.name / "copyright"
     return path.read_text(encoding="utf-8", errors="replace")
 
 
-def _downloaded(package: Package, folder: Path) -> Path | None:
+def _find_archive(package: Package, folder: Path) -> Path | None:
     version = package.version.replace(":", "%3a")
     return next(folder.glob(f"{package.name}_{version}_*.deb"), None)
 
@@ -375,9 +379,9 @@ def _run(command: list[str], folder: Path) -> None:
         subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
     except FileNotFoundError:
         raise AudioError(
-            f"the free data set is made of Debian's packages, and {command[0]} is not here: use a "
-            "Debian or Ubuntu machine or container with Debian 12's package lists"
+            f"the free data set needs {command[0]}, which is not installed: use a Debian or Ubuntu "
+            "machine or container with the package lists of Debian 12"
         ) from None
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise AudioError(f"{' '.join(command)} failed: {reason}; try apt-get update") from None
+        raise AudioError(f"{' '.join(command)} failed ({reason}): try apt-get update") from None

@@ -1,7 +1,7 @@
-"""From short recordings of speech to lines: clean, level, and exactly silent between the words.
+"""Turns short speech recordings into clean voices: levelled, and exactly silent between words.
 
-A reference that hisses between words teaches a network to let hiss through, and makes every figure
-of silence meaningless, so what lies below a voice's own level becomes exact zeros.
+Hiss between words in a reference would teach the network to pass hiss, and would make every
+measurement of silence meaningless. So everything well below a voice's own level is set to zero.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import soxr
 from bsmamba2.audio.array import Audio
 
 Array: TypeAlias = npt.NDArray[Any]
-"""Of any type: what lies between audio and audio."""
+"""An array of any type, for intermediate results."""
 
 SAMPLE_RATE = 44100
 LEVEL_DB = -20.0
-"""RMS of a voice where it sounds, dB below full scale."""
+"""RMS of a voice where it sounds, relative to full scale."""
 _FRAME = 441
 _GATE_DB = -38.0
 _NOISY_DB = -24.0
@@ -29,7 +29,7 @@ _HOLD_FRAMES = 8
 
 
 def read_mono(path: Path) -> Audio:
-    """A recording as one channel at 44.1 kHz, (samples,)."""
+    """Reads a recording as one channel at 44.1 kHz, (samples,)."""
     audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
     mono = audio.mean(axis=1)
     out: Audio = mono if rate == SAMPLE_RATE else soxr.resample(mono, rate, SAMPLE_RATE)
@@ -37,7 +37,7 @@ def read_mono(path: Path) -> Audio:
 
 
 def read_stereo(path: Path) -> Audio:
-    """Music as two channels at 44.1 kHz, (2, samples)."""
+    """Reads music as two channels at 44.1 kHz, (2, samples)."""
     audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
     audio = np.repeat(audio, 2, axis=1) if audio.shape[1] == 1 else audio[:, :2]
     out: Audio = audio if rate == SAMPLE_RATE else soxr.resample(audio, rate, SAMPLE_RATE)
@@ -45,23 +45,24 @@ def read_stereo(path: Path) -> Audio:
 
 
 def frame_levels_db(mono: Audio) -> Audio:
-    """Level of each 10 ms frame, dB; a last partial frame counts as one."""
+    """Returns the level of each 10 ms frame, dB; the last frame is padded with zeros."""
     padded = np.pad(mono, (0, -len(mono) % _FRAME)).reshape(-1, _FRAME)
     out: Audio = 10 * np.log10(np.square(padded).mean(axis=1) + 1e-12)
     return out
 
 
-def gate(mono: Audio, reference_db: float) -> Audio:
-    """The gain, in [0, 1], that zeros what is more than 38 dB below ``reference_db``.
+def gate_gains(mono: Audio, reference_db: float) -> Audio:
+    """Returns the gains of a noise gate, in [0, 1], that closes 38 dB below ``reference_db``.
 
-    A sound keeps 80 ms before and after it, so that consonants and tails survive; ramps are 10 ms.
+    It stays open for 80 ms before and after each sound, to keep consonants and tails. Ramps are
+    10 ms.
     """
     is_open = frame_levels_db(mono) > reference_db + _GATE_DB
     kernel = np.ones(2 * _HOLD_FRAMES + 1)
     held = np.convolve(is_open, kernel)[_HOLD_FRAMES:][: len(is_open)] > 0
-    # Ramps lie inside the held frames: a frame that closes on either side ramps within itself.
+    # Ramps are inside the open frames: the first and last open frame ramp within themselves.
     gains = np.repeat(held.astype(np.float32), _FRAME)
-    # Divided last: whole numbers add up to the same on every processor.
+    # Division comes last because sums of integers are exact on every processor.
     inside = np.convolve(gains, np.ones(_FRAME, np.float32), mode="same") / _FRAME
     smooth = np.clip(2 * inside - 1, 0, 1) * gains
     out: Audio = smooth[: len(mono)].astype(np.float32)
@@ -69,10 +70,10 @@ def gate(mono: Audio, reference_db: float) -> Audio:
 
 
 def clean(mono: Audio) -> Audio | None:
-    """A recording of a voice, gated, trimmed and levelled; None where it cannot be used.
+    """Gates, trims and levels a recording of a voice; returns None if it is unusable.
 
-    Not used: shorter than 0.3 s, clipped in over 0.1% of its samples, or with a noise floor less
-    than 24 dB below the voice.
+    Unusable recordings are shorter than 0.3 s, have more than 0.1% clipped samples, or have a noise
+    floor less than 24 dB below the voice.
     """
     if len(mono) < 0.3 * SAMPLE_RATE or not np.isfinite(mono).all():
         return None
@@ -84,18 +85,18 @@ def clean(mono: Audio) -> Audio | None:
     voice_db = float(np.percentile(levels, 95))
     if len(levels) > 60 and np.percentile(levels, 5) - voice_db > _NOISY_DB:
         return None
-    mono = mono * gate(mono, voice_db)
+    mono = mono * gate_gains(mono, voice_db)
     sounding = np.flatnonzero(mono)
     if len(sounding) < 0.25 * SAMPLE_RATE:
         return None
-    return levelled(mono[sounding[0] : sounding[-1] + 1])
+    return normalise_level(mono[sounding[0] : sounding[-1] + 1])
 
 
-def levelled(mono: Audio) -> Audio:
-    """At −20 dB RMS where it sounds, with peaks held below full scale."""
+def normalise_level(mono: Audio) -> Audio:
+    """Scales a voice to −20 dB RMS where it sounds, or less if its peaks would exceed 0.98."""
     levels = frame_levels_db(mono)
-    active = levels > np.percentile(levels, 95) - 25
-    rms_db = 10 * np.log10((10 ** (levels[active] / 10)).mean())
+    is_active = levels > np.percentile(levels, 95) - 25
+    rms_db = 10 * np.log10((10 ** (levels[is_active] / 10)).mean())
     gain = 10 ** ((LEVEL_DB - rms_db) / 20)
     peak = float(np.abs(mono).max()) * gain
     out: Audio = (mono * gain * min(1.0, 0.98 / peak)).astype(np.float32)
@@ -103,7 +104,7 @@ def levelled(mono: Audio) -> Audio:
 
 
 def join(utterances: list[Audio], rng: np.random.Generator) -> Audio:
-    """Utterances one after the other, with 50 to 350 ms of silence between them."""
+    """Concatenates utterances, each followed by 50 to 350 ms of silence."""
     pieces: list[Audio] = []
     for utterance in utterances:
         gap = int(rng.uniform(0.05, 0.35) * SAMPLE_RATE)
