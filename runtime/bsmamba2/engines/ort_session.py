@@ -86,11 +86,11 @@ def open_session(
                 f"the kernel cannot be loaded ({first_line(error)}): see bsmamba2 doctor, or set "
                 "BSMAMBA2_KERNEL=off, which runs plain operators in its place, slower"
             ) from None
-    if file.wanting:
-        if weights is None or any(name not in weights for name in file.wanting):
+    if file.missing_weights:
+        if weights is None or any(name not in weights for name in file.missing_weights):
             raise ModelError(f"{file.path.name} has no weights: give a checkpoint in its place")
-        values = [ort.OrtValue.ortvalue_from_numpy(weights[name]) for name in file.wanting]
-        options.add_external_initializers(list(file.wanting), values)
+        values = [ort.OrtValue.ortvalue_from_numpy(weights[name]) for name in file.missing_weights]
+        options.add_external_initializers(list(file.missing_weights), values)
     graphs = graphs and place.kind == "cuda" and os.environ.get("BSMAMBA2_CUDA_GRAPH") != "off"
     session = _create(ort, file, options, place, graphs)
     provider = PROVIDERS[place.kind]

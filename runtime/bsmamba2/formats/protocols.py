@@ -1,4 +1,4 @@
-"""What runs a chunk, and what runs the steps of a stream: all that separation asks of a device."""
+"""The interfaces that separation needs of a device: one for chunks, one for steps of a stream."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from bsmamba2.formats.manifest import Manifest
 
 
 class Engine(Protocol):
-    """Something that separates one chunk: an ONNX Runtime session, a TensorRT engine, a stub.
+    """Separates one chunk: an ONNX Runtime session, a TensorRT engine, a stub.
 
-    An engine keeps no memory between chunks and may be shared between threads. It takes one chunk a
-    call: docs/architecture.md has what was measured of more.
+    An engine keeps no memory between chunks and may be shared between threads. It takes one chunk
+    per call; docs/architecture.md has measurements of larger batches.
     """
 
     @property
     def manifest(self) -> Manifest:
-        """What the engine separates, and at which rate."""
+        """The stems, the sample rate and the sizes of the engine."""
         ...
 
     @property
     def device(self) -> str:
-        """Where it runs, in the words of ``--device``: ``cpu``, ``cuda:0``."""
+        """The device that it runs on, spelled as for ``--device``: ``cpu``, ``cuda:0``."""
         ...
 
     def run(self, chunk: Audio) -> Audio:
@@ -39,41 +39,41 @@ class Engine(Protocol):
 
 @runtime_checkable
 class ReducedPrecisionEngine(Engine, Protocol):
-    """An engine that computes in less than float32, where numbers may leave the range."""
+    """An engine that computes in less than float32, where values may overflow."""
 
     def in_float32(self) -> Engine:
-        """The same model in float32, loaded when it is first asked for.
+        """Returns the same model in float32, loaded on first use.
 
-        A chunk that comes out non-finite is run again by it.
+        It runs a chunk again whose stems are not finite.
         """
         ...
 
 
 class Stepper(Protocol):
-    """Something that separates a stream step by step, with a memory of the steps before.
+    """Separates a stream step by step, with a memory of the steps before.
 
-    A stepper serves one stream at a time and one thread at a time.
+    A stepper serves one stream and one thread at a time.
     """
 
     @property
     def manifest(self) -> Manifest:
-        """What the stepper separates, at which rate, and the grid of its spectra."""
+        """The stems, the sample rate, and the grid of the spectra."""
         ...
 
     @property
     def device(self) -> str:
-        """Where it runs, as an engine's."""
+        """The device that it runs on; see :attr:`Engine.device`."""
         ...
 
     def reset(self) -> None:
-        """Forgets the stream: the next step is the first of another."""
+        """Clears the memory: the next step starts another stream."""
         ...
 
     def step(self, block: Audio, lookahead: Audio) -> tuple[Audio, Audio]:
-        """Separates the next block of the stream, with a look at what follows it.
+        """Separates the next block of the stream, given the frames that follow it.
 
         Args:
-            block, lookahead: (batch, channels, frames, bins, 2), what comes one after the other.
+            block, lookahead: consecutive spectra, (batch, channels, frames, bins, 2).
 
         Returns:
             The stems of both, (batch, stems, channels, frames, bins, 2).
