@@ -97,7 +97,7 @@ def test_a_stem_is_known_by_its_other_names_and_shown_by_its_own(effect, name):
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        ("stem", "drums", "stem must be one of vocals, instrumental; 'drums' came"),
+        ("stem", "drums", "stem must be one of vocals, instrumental; got 'drums'"),
         ("mix", 1.01, "mix must be 0 (dry) to 1 (wet); 1.01 came: half of each is 0.5"),
         ("mix", -0.1, "mix must be"),
         ("mix", float("nan"), "mix must be"),

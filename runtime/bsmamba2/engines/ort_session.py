@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bsmamba2 import errors
 from bsmamba2.audio.array import Audio
 from bsmamba2.devices import cuda, nvidia
 from bsmamba2.devices.device import Device, choose, lacking_card
@@ -261,6 +262,6 @@ def _preload(ort: Any) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """Of what ONNX Runtime raised, for a sentence of ours."""
-    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)[:300].rstrip(".")
+    """The first line of an error of ONNX Runtime, without its prefix."""
+    line = errors.first_line(error, limit=300)
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)

@@ -59,7 +59,7 @@ class Template:
         """
         if count > 1 and "{stem}" not in self.text:
             raise AudioError(
-                f"template must contain {{stem}} to write {count} stems; got {self.text!r}"
+                f"template must have {{stem}} to write {count} stems; got {self.text!r}"
             )
 
 

@@ -71,7 +71,7 @@ def test_a_song_that_is_named_twice_is_separated_once(separate, album, tmp_path)
     [
         (["--format", "xyz"], "format must be one of"),
         (["--overlap", "2"], "overlap must be a fraction"),
-        (["--stem", "bass"], "stem must be one of vocals, instrumental; 'bass' came"),
+        (["--stem", "bass"], "stem must be one of vocals, instrumental; got 'bass'"),
         (["--template", "{name}.{ext}"], "template must have {stem}"),
     ],
 )
@@ -251,7 +251,7 @@ def test_a_template_makes_folders(separate, album, tmp_path):
 
 
 def test_two_stems_of_one_name_are_refused(stub, song):
-    with pytest.raises(AudioError, match="template must contain {stem} to write 2 stems"):
+    with pytest.raises(AudioError, match="template must have {stem} to write 2 stems"):
         Separator(stub.half()).separate_file(song(), template="{name}.{ext}")
 
 

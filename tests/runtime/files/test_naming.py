@@ -48,5 +48,5 @@ def test_a_model_s_name_cannot_leave_the_folder(model: str) -> None:
 
 def test_several_stems_need_a_template_with_their_name() -> None:
     Template("{name}.{ext}").require_stems(1)
-    with pytest.raises(AudioError, match=r"template must contain \{stem\} to write 2 stems; got "):
+    with pytest.raises(AudioError, match=r"template must have \{stem\} to write 2 stems; got "):
         Template("{name}.{ext}").require_stems(2)
