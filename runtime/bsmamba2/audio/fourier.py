@@ -21,21 +21,21 @@ def matrices(n_fft: int, hop: int) -> dict[str, Audio]:
     With F = n_fft/2 + 1 bins: analysis is (B · hop, 2F), the real and imaginary part of each bin
     next to each other, and synthesis is (2F, B · hop).
     """
-    bins, wide = n_fft // 2 + 1, -(-n_fft // hop) * hop
+    bins, padded = n_fft // 2 + 1, -(-n_fft // hop) * hop
     phase = np.arange(n_fft) * (2 * np.pi / n_fft)
     unit_circle, window = np.stack([np.cos(phase), -np.sin(phase)], -1), exact_hann(n_fft)
     # Bins count twice, for the mirrored half of a real signal's spectrum; 0 and Nyquist have none.
     scale = np.full((bins, 1), 2.0 / n_fft)
     scale[0] = scale[-1] = 1.0 / n_fft
-    analysis = np.zeros((wide, bins, 2), np.float32)
-    synthesis = np.zeros((bins, 2, wide), np.float32)
+    analysis = np.zeros((padded, bins, 2), np.float32)
+    synthesis = np.zeros((bins, 2, padded), np.float32)
     for sample in range(n_fft):
         # The phase 2π·k·n / n_fft is exact, because k·n is reduced modulo n_fft as an integer.
         row = unit_circle[sample * np.arange(bins) % n_fft] * window[sample]
         analysis[sample], synthesis[..., sample] = row, row * scale
     return {
-        ANALYSIS: analysis.reshape(wide, 2 * bins),
-        SYNTHESIS: synthesis.reshape(2 * bins, wide),
+        ANALYSIS: analysis.reshape(padded, 2 * bins),
+        SYNTHESIS: synthesis.reshape(2 * bins, padded),
     }
 
 
