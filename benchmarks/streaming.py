@@ -93,7 +93,7 @@ def row(preset: str, net: BSMamba2, engine: StepEngine, schedule: Schedule, step
     lookahead_s = schedule.lookahead * config.hop / config.sample_rate
     return (
         f"| {preset} | {block_s * 1e3:.0f} ms | {lookahead_s * 1e3:.0f} ms | "
-        f"{schedule.work_factor:g} | {taken * 1e3:.0f} ms | {block_s / taken:.2f} | "
+        f"{(schedule.block + schedule.lookahead) / schedule.block:g} | {taken * 1e3:.0f} ms | {block_s / taken:.2f} | "
         f"{'yes' if taken < block_s else 'no'} | {snr:.0f} dB |"
     )
 

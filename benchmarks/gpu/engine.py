@@ -30,7 +30,7 @@ from bsmamba2.audio import stft
 from bsmamba2.audio.array import Audio
 from bsmamba2.audio.snr import snr_db
 from bsmamba2.errors import Error
-from bsmamba2.formats.protocols import Engine
+from bsmamba2.engines.protocols import Engine
 from bsmamba2.models.check import check_input
 
 WARM_UP_RUNS = 5

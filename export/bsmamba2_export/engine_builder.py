@@ -100,7 +100,7 @@ def build_engine(
         target,
     )
     if path.exists() and not overwrite:
-        if (known := _built_here(path)) is None or not known.key.asks_for_the_same(key):
+        if (known := _built_here(path)) is None or not known.key.matches_request(key):
             raise ModelError(f"output {str(path)!r} exists: choose another, or overwrite it")
         if known.key == key:
             known.require_trust()
@@ -185,10 +185,10 @@ def _capabilities(trt: Any, backend: str, gpus: Sequence[str]) -> dict[str, Any]
 
 def _whole(read: Readable) -> ModelProto:
     """The model with its weights inside."""
-    model = onnx.load(str(read.file.path), load_external_data=not read.file.wanting)
+    model = onnx.load(str(read.file.path), load_external_data=not read.file.missing_weights)
     weights = read.weights or {}
     for value in model.graph.initializer:
-        if value.name in read.file.wanting:
+        if value.name in read.file.missing_weights:
             value.CopyFrom(numpy_helper.from_array(weights[value.name], value.name))
     return model
 

@@ -1,19 +1,23 @@
-"""What can go wrong, as one tree.
+"""The errors that bsmamba2 raises, as one tree, and the words that they share.
 
     Error
-    ├── AudioError      the audio: unreadable, of a shape that is not separated, not finite
-    ├── ModelError      the model: unreadable, of an unknown kind, damaged, not reproducing itself
-    ├── DeviceError     the device: asked for and absent, or unable to run the model
+    ├── AudioError      the audio: unreadable, of an unsupported shape, not finite
+    ├── ModelError      the model: unreadable, of an unknown kind, damaged, failing its check
+    ├── DeviceError     the device: requested but absent, or unable to run the model
     ├── MissingExtra    a part of bsmamba2 that is not installed
-    └── Cancelled       the caller asked to stop
+    └── Cancelled       the caller stopped the work
 
-Every message is one sentence for a person: which argument, what was allowed, what came, and what
-mends it. The command line prints it and exits with status 2.
+Every message is one sentence: which argument is wrong, what is allowed, what it got, and how to fix
+it. The command line prints the message and exits with status 2.
 """
+
+from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class Error(Exception):
-    """Everything that bsmamba2 raises on purpose."""
+    """Base class of every error that bsmamba2 raises on purpose."""
 
 
 class AudioError(Error):
@@ -25,18 +29,34 @@ class ModelError(Error):
 
 
 class DeviceError(Error):
-    """A device that was asked for and is not there, or cannot run the model."""
+    """A device that was requested but is absent or cannot run the model."""
 
 
-class MissingExtra(Error, ImportError):  # noqa: N818 - named for what it tells, not for its kind
-    """A part of bsmamba2 that is not installed; the message holds the line that installs it."""
+class MissingExtra(Error, ImportError):  # noqa: N818 - public, and names what is missing
+    """A part of bsmamba2 that is not installed; the message holds the command that installs it."""
 
 
-class Cancelled(Error):  # noqa: N818 - the caller asked for it
-    """The caller stopped the work; nothing half-made is left behind."""
+class Cancelled(Error):  # noqa: N818 - public, and not a fault: the caller requested it
+    """The caller stopped the work; no partial file is left behind."""
 
 
 def printable(text: str, limit: int = 200) -> str:
-    """Text from a file of a stranger's, fit for one line on a terminal."""
+    """Text from an untrusted file, shortened and escaped to fit one line of a terminal."""
     shown = "".join(letter if letter.isprintable() else "�" for letter in text[: limit + 1])
     return shown if len(text) <= limit else f"{shown[:limit]}…"
+
+
+def first_line(error: BaseException, limit: int = 200) -> str:
+    """The first line of another library's error, to quote inside a message of ours.
+
+    The operating system and libsndfile state the cause apart from the path; only the cause is
+    quoted. An error without a message is quoted by the name of its class.
+    """
+    cause = getattr(error, "strerror", None) or getattr(error, "error_string", None) or error
+    line = next(iter(str(cause).strip().splitlines()), type(error).__name__)
+    return printable(line, limit).rstrip(".")
+
+
+def not_one_of(name: str, allowed: Iterable[str], got: object) -> str:
+    """The message for an argument that must be one of a few words."""
+    return f"{name} must be one of {', '.join(allowed)}; got {printable(repr(got))}"

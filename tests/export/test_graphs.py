@@ -34,7 +34,7 @@ def test_a_shipped_graph_wants_exactly_its_checkpoints_tensors(graph):
     preset, io, streaming = FILES[graph.path.name]
     state = BSMamba2.untrained(preset).state_dict()
     matrices = {ANALYSIS, SYNTHESIS} if io == "waveform" else set()
-    assert set(graph.wanting) == state.keys() | matrices
+    assert set(graph.missing_weights) == state.keys() | matrices
     assert state.keys() == graph.manifest.initialisers.keys()
     assert (graph.manifest.io, graph.manifest.streaming) == (io, streaming)
     assert graph.path.stat().st_size < 1 << 20

@@ -185,11 +185,11 @@ def test_an_engine_of_a_strangers_is_refused_unless_it_is_trusted(engine, monkey
 def test_a_truncated_engine_and_a_damaged_description_are_refused(engine, tmp_path):
     copy = tmp_path / "copy.engine"
     copy.write_bytes(engine.path.read_bytes()[:-1])
-    with pytest.raises(ModelError, match=r"copy\.engine\.json beside it"):
+    with pytest.raises(ModelError, match=r"copy\.engine\.json next to it"):
         read_engine(copy)
     text = description_path(engine.path).read_text()
     description_path(copy).write_text(text)
-    with pytest.raises(ModelError, match="damaged or was exchanged"):
+    with pytest.raises(ModelError, match="it was damaged or replaced"):
         read_engine(copy).require_trust(trust_engine=True)
     description_path(copy).write_text(json.dumps(json.loads(text) | {"key": {}}))
     with pytest.raises(ModelError, match="is damaged"):

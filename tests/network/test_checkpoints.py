@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import collections
 import itertools
-import os
-import pickle
-import zipfile
 
 import pytest
 import torch
@@ -15,16 +12,6 @@ from safetensors.torch import save_file
 
 from bsmamba2 import ModelError
 from bsmamba2_network import BSMamba2, Config
-
-
-class Attack:
-    """Runs a command when it is unpickled."""
-
-    def __init__(self, witness):
-        self.witness = witness
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.witness}",)
 
 
 def same(one, other):
@@ -39,26 +26,12 @@ def test_safetensors_go_round_with_their_sizes(micro, tmp_path):
     assert same(again, micro)
 
 
-@pytest.mark.parametrize("wrap", [None, "state", "state_dict", "model_state_dict"])
-def test_a_torch_checkpoint_loads_however_it_is_wrapped(micro, tmp_path, wrap):
-    state = micro.state_dict()
-    torch.save({wrap: state, "epoch": 3} if wrap else state, tmp_path / "m.ckpt")
-    assert same(BSMamba2.load(tmp_path / "m.ckpt", micro.config), micro)
-
-
 def test_lightnings_prefix_windows_and_bookkeeping_are_taken_off(micro, tmp_path):
     state = {f"model.{key}": value for key, value in micro.state_dict().items()}
     state["featurizer.window"] = state["multi_featurizer.0.window"] = torch.ones(8)
     book = collections.defaultdict(list, {"callbacks": [{"best": 1.0}]})
     torch.save({"state_dict": state, "hyper_parameters": book}, tmp_path / "m.ckpt")
     assert same(BSMamba2.load(tmp_path / "m.ckpt", micro.config), micro)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_precisions_become_float32(micro, tmp_path, dtype):
-    torch.save({k: v.to(dtype) for k, v in micro.state_dict().items()}, tmp_path / "m.ckpt")
-    loaded = BSMamba2.load(tmp_path / "m.ckpt", micro.config).state_dict()
-    assert all(torch.equal(loaded[k], v.to(dtype).float()) for k, v in micro.state_dict().items())
 
 
 def test_msst_yaml_with_its_tuples_gives_the_sizes(tmp_path):
@@ -91,67 +64,12 @@ def test_every_missing_unexpected_and_misshapen_key_is_named(micro, tmp_path):
         caught.match(part)
 
 
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
-        (["BN_mask.0.0.weight"], "TS-BSMamba2"),
-        (["layers.0.0.layers.0.0.to_qkv.weight"], "RoFormer"),
-        (["encoder.0.conv.weight"], "not the weights of a BSMamba2"),
-    ],
-)
-def test_another_network_is_called_by_its_name(tmp_path, keys, message):
-    torch.save({key: torch.ones(2) for key in keys}, tmp_path / "m.ckpt")
-    with pytest.raises(ModelError, match=message):
+@pytest.mark.parametrize("key", ["encoder.0.conv.weight", "x\n\x1b[31mok"])
+def test_another_network_is_refused_in_one_line(tmp_path, key):
+    torch.save({key: torch.ones(2)}, tmp_path / "m.ckpt")
+    with pytest.raises(ModelError, match="not the weights of a BSMamba2") as error:
         BSMamba2.load(tmp_path / "m.ckpt")
-
-
-def test_a_pickle_that_carries_code_is_refused_and_not_run(tmp_path):
-    torch.save({"state_dict": {"a": Attack(tmp_path / "ran")}}, tmp_path / "m.ckpt")
-    with pytest.raises(ModelError, match=r"carries code \(posix\.system\)"):
-        BSMamba2.load(tmp_path / "m.ckpt")
-    (tmp_path / "bare.ckpt").write_bytes(pickle.dumps(Attack(tmp_path / "ran")))
-    with pytest.raises(ModelError, match="bare pickle"):
-        BSMamba2.load(tmp_path / "bare.ckpt")
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
-@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
-def test_a_truncated_file_is_said_to_be_one(micro, tmp_path, suffix, share):
-    path = tmp_path / f"m.{suffix}"
-    micro.save(path) if suffix == "safetensors" else torch.save(micro.state_dict(), path)
-    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(ModelError, match="truncated"):
-        BSMamba2.load(path)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "empty \\(0 bytes\\)"),
-        (b"<!DOCTYPE html><html>", "web page"),
-        (b"version https://git-lfs.github.com/spec/v1", "LFS pointer"),
-        (b"RIFF....WAVE", "must be a .safetensors file or a zip"),
-    ],
-)
-def test_what_is_no_checkpoint_is_told_what_it_is(tmp_path, content, message):
-    (tmp_path / "m.ckpt").write_bytes(content)
-    with pytest.raises(ModelError, match=message):
-        BSMamba2.load(tmp_path / "m.ckpt")
-
-
-def test_a_directory_and_a_missing_file_are_told_apart(tmp_path):
-    with pytest.raises(ModelError, match="is not a file"):
-        BSMamba2.load(tmp_path)
-    with pytest.raises(ModelError, match="cannot be read"):
-        BSMamba2.load(tmp_path / "none.ckpt")
-
-
-def test_a_compressed_zip_is_refused_before_it_can_unfold(tmp_path):
-    with zipfile.ZipFile(tmp_path / "m.ckpt", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("archive/data.pkl", bytes(1 << 20))
-    with pytest.raises(ModelError, match="compressed"):
-        BSMamba2.load(tmp_path / "m.ckpt")
+    assert str(error.value).isprintable()
 
 
 def published_shapes():
@@ -184,72 +102,11 @@ def test_a_checkpoint_of_the_published_keys_is_the_paper(tmp_path):
     assert (len(shapes), len(counts), sum(counts)) == (675, 675, 48_098_188)
 
 
-def pickled(path, program, storage=b""):
-    """A file of torch.save's form around a pickle written by hand."""
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("a/data.pkl", program)
-        archive.writestr("a/data/0", storage)
-    return path
-
-
-def name(module, attribute):
-    return f"c{module}\n{attribute}\n".encode()
-
-
-STORAGE = b"(X\x07\0\0\0storage" + name("torch", "FloatStorage") + b"X\x01\0\0\0"
-STORAGE += b"0X\x03\0\0\0cpuK\x04tQ"  # of four floats
-REBUILD = name("torch._utils", "_rebuild_tensor_v2")
-
-
-@pytest.mark.parametrize(
-    "program",
-    {
-        "a tensor in a tensor": REBUILD + b"(" + REBUILD + b"(" + STORAGE + b"K\0(K\x02K\x02t(K"
-        b"\x02K\x01ttRK\x02(K\x04t(K\x01ttR.",
-        "a tensor past its storage": REBUILD + b"(" + STORAGE + b"K\x02(K\x04t(K\x01ttR.",
-        "a negative offset": REBUILD + b"(" + STORAGE + b"J\xff\xff\xff\xff(K\x04t(K\x01ttR.",
-        "a tuple without end as a key": b"}" + b")\x85" + b"\x85" * 100_000 + b"K\x01s.",
-        "a tuple without end as a storage's key": b"(NN)" + b"\x85" * 100_000 + b"NNtQ.",
-        "a tuple without end that is called": b")" + b"\x85" * 100_000 + b")R.",
-        "a memo far away": b"Nr\xff\xff\xff\x7f.",
-        "an empty stack": b"R.",
-        "no end": b"}",
-        "no pickle": b"\xff\xfe",
-    }.items(),
-    ids=lambda case: case[0],
-)
-def test_a_hostile_pickle_is_refused_within_its_own_memory(tmp_path, program):
-    path = pickled(tmp_path / "m.ckpt", program[1], bytes(16))
-    with pytest.raises(ModelError, match="damaged|no state dict"):
-        BSMamba2.load(path)
-
-
-def test_many_names_for_one_storage_are_refused(tmp_path):
-    one = torch.ones(100_000, dtype=torch.uint8)
-    torch.save({f"w{i}": one for i in range(100)}, tmp_path / "m.ckpt")
-    with pytest.raises(ModelError, match="fewer numbers than its tensors together"):
-        BSMamba2.load(tmp_path / "m.ckpt")
-
-
-def test_bfloat16_safetensors_are_read(micro, tmp_path):
-    state = {key: value.bfloat16() for key, value in micro.state_dict().items()}
-    save_file(state, tmp_path / "m.safetensors")
-    loaded = BSMamba2.load(tmp_path / "m.safetensors", micro.config).state_dict()
-    assert all(torch.equal(loaded[key], value.float()) for key, value in state.items())
-
-
 def test_sizes_of_a_stranger_take_no_memory(micro, tmp_path):
     sizes = micro.config.to_json().replace('"dim": 16', '"dim": 4096')
     save_file(micro.state_dict(), tmp_path / "m.safetensors", {"bsmamba2.config": sizes})
     with pytest.raises(ModelError, match="wrong shape"):
         BSMamba2.load(tmp_path / "m.safetensors")
-
-
-def test_a_strangers_key_is_one_line_without_escapes(tmp_path):
-    torch.save({"x\n\x1b[31mok": torch.ones(1)}, tmp_path / "m.ckpt")
-    with pytest.raises(ModelError) as caught:
-        BSMamba2.load(tmp_path / "m.ckpt")
-    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize(

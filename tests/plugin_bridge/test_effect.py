@@ -122,7 +122,7 @@ def test_stem_aliases_select_the_stem_under_its_own_name(
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        ("stem", "drums", "stem must be one of vocals, instrumental"),
+        ("stem", "drums", "stem must be one of vocals, instrumental; got 'drums'"),
         ("mix", 1.01, "mix must be 0 (dry) to 1 (wet); got 1.01: half of each is 0.5"),
         ("mix", -0.1, "mix must be"),
         ("mix", float("nan"), "mix must be"),

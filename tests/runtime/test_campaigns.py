@@ -1,8 +1,9 @@
-"""A seeded fraction of each campaign; the whole is a command of its own."""
+"""A seeded fraction of each campaign; the whole campaigns are commands of their own."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,12 +12,12 @@ from campaigns import fuzz, kills
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="they read /proc and send signals")
 
 
-def test_a_batch_that_is_killed_and_resumed_ends_as_one_that_was_not(tmp_path):
+def test_a_batch_that_is_killed_and_resumed_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
     moments = list(kills.campaign(tmp_path, kills=3, seed=1, songs=2))
     assert len([moment for moment in moments if moment.startswith("killed")]) == 3
 
 
-def test_mutated_files_end_in_an_answer_or_a_sentence():
+def test_mutated_files_are_processed_or_refused_in_one_sentence() -> None:
     counts, failures, most = fuzz.campaign(120, seed=1)
     assert failures == []
     assert sum(counts.values()) == 120

@@ -1,18 +1,21 @@
-"""What can go wrong under a run: full disks, folders that take nothing, songs that vanish."""
+"""Faults during a run: full disks, read-only folders, songs and folders that vanish."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import soundfile
 
 from bsmamba2 import AudioError, Separator
+from support.engines import Stubs
+from support.fixtures import WriteSong
 
-FULL = """
+WITH_FILE_SIZE_LIMIT = """
 import resource, sys
 from bsmamba2 import Error, Separator
 sys.path.insert(0, sys.argv[3])
@@ -26,13 +29,16 @@ except Error as error:
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limits of a process")
 @pytest.mark.parametrize("limit", [0, 20, 5000, 100_000])
 @pytest.mark.parametrize("name", ["song.wav", "song.flac"])
-def test_a_disk_that_takes_no_more_is_one_sentence_and_no_file(song, tmp_path, name, limit):
+def test_a_failing_write_is_one_sentence_and_leaves_no_file(
+    song: WriteSong, tmp_path: Path, name: str, limit: int
+) -> None:
     tests, out = str(Path(__file__).parents[1]), tmp_path / "out"
-    arguments = [sys.executable, "-c", FULL, str(song(name)), str(out), tests, str(limit)]
-    run = subprocess.run(arguments, capture_output=True, text=True, timeout=60)
+    arguments = [str(song(name)), str(out), tests, str(limit)]
+    command = [sys.executable, "-c", WITH_FILE_SIZE_LIMIT, *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (run.returncode, run.stderr) == (2, ""), run.stderr
     assert len(run.stdout.splitlines()) == 1
     assert "cannot be written" in run.stdout
@@ -40,7 +46,7 @@ def test_a_disk_that_takes_no_more_is_one_sentence_and_no_file(song, tmp_path, n
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of half a MiB."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -54,7 +60,9 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["song.wav", "song.flac"])
-def test_a_full_disk_is_called_full_and_keeps_nothing(stub, song, small_disk, name):
+def test_a_full_disk_is_reported_as_full_and_no_file_remains(
+    stub: Stubs, song: WriteSong, small_disk: Path, name: str
+) -> None:
     path = song(name, samples=400_000)
     with pytest.raises(AudioError, match="no space left on the disk"):
         Separator(stub.half()).separate_file(path, small_disk, record=True)
@@ -62,34 +70,38 @@ def test_a_full_disk_is_called_full_and_keeps_nothing(stub, song, small_disk, na
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write all")
-def test_a_read_only_folder_is_one_sentence(stub, song, tmp_path):
+def test_a_read_only_folder_is_one_sentence(stub: Stubs, song: WriteSong, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir(mode=0o555)
     with pytest.raises(AudioError, match=r"cannot be written \(Permission denied\)"):
         Separator(stub.half()).separate_file(song(), out)
 
 
-def test_a_song_that_is_cut_off_midway_is_an_error_and_leaves_no_file(stub, song):
+def test_a_song_truncated_midway_is_an_error_and_leaves_no_file(
+    stub: Stubs, song: WriteSong
+) -> None:
     path = song(samples=400_000)
-    with pytest.raises(AudioError, match=r"became shorter while it was read, and was left at \d"):
+    with pytest.raises(AudioError, match=r"was truncated while it was read, at \d"):
         Separator(stub.half()).separate_file(
             path, progress=lambda done, total: os.truncate(path, 500_000)
         )
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_song_that_is_removed_midway_is_separated_to_its_end(stub, song):
+def test_a_song_removed_midway_is_separated_to_its_end(stub: Stubs, song: WriteSong) -> None:
     path = song(samples=400_000)
-    made = Separator(stub.half()).separate_file(
+    paths = Separator(stub.half()).separate_file(
         path, progress=lambda done, total: path.unlink(missing_ok=True)
     )
-    assert soundfile.info(made["vocals"]).frames == 400_000
+    assert soundfile.info(paths["vocals"]).frames == 400_000
 
 
-def test_an_output_folder_that_is_removed_midway_is_one_sentence(stub, song, tmp_path):
+def test_an_output_folder_emptied_midway_is_one_sentence(
+    stub: Stubs, song: WriteSong, tmp_path: Path
+) -> None:
     path, out = song(samples=400_000), tmp_path / "out"
 
-    def remove(done, total):
+    def remove(done: float, total: float) -> None:
         for part in out.glob(".*"):
             part.unlink()
 

@@ -40,7 +40,7 @@ def test_only_the_stems_that_are_asked_for_are_returned(stub, noise):
     stems = separator(audio, 44100, stems=["no_vocals"])
     assert list(stems) == ["instrumental"]
     np.testing.assert_array_equal(stems["other"], separator(audio, 44100)["instrumental"])
-    with pytest.raises(ModelError, match="one of vocals, instrumental; 'drums' came"):
+    with pytest.raises(ModelError, match="one of vocals, instrumental; got 'drums'"):
         separator(audio, 44100, stems=["drums"])
 
 
@@ -50,7 +50,7 @@ def test_no_samples_in_is_no_samples_out(stub):
 
 
 def test_integers_are_refused(stub):
-    with pytest.raises(AudioError, match="int16 came: give audio / 32768"):
+    with pytest.raises(AudioError, match="got int16: pass audio / 32768"):
         Separator(stub.half())(np.zeros((2, 9), np.int16), 44100)
 
 
@@ -167,7 +167,7 @@ def test_an_unknown_stem_is_a_key_error_that_lists_the_known(stub, noise):
     with pytest.raises(KeyError) as error:
         stems["drums"]
     assert isinstance(error.value, ModelError)
-    assert str(error.value) == "stem must be one of vocals, instrumental; 'drums' came"
+    assert str(error.value) == "stem must be one of vocals, instrumental; got 'drums'"
 
 
 def test_other_is_no_alias_where_it_is_a_stem_of_its_own(stub, noise):

@@ -200,7 +200,7 @@ def test_mono_may_be_pushed_without_an_axis(stub, noise):
     [
         (np.zeros((9, 2), np.float32), r"\(channels, n\) with 2 channels.*; \(9, 2\) .*samples\.T"),
         (np.zeros(9, np.float32), r"\(9,\) came"),
-        (np.zeros((2, 9), np.int16), "int16 came: give audio / 32768"),
+        (np.zeros((2, 9), np.int16), "got int16: pass audio / 32768"),
         (np.full((2, 9), np.nan, np.float32), "channel 1 is nan at 0.000113 s"),
     ],
 )
@@ -224,8 +224,8 @@ def test_what_is_refused_leaves_the_stream_as_it_was(stub, noise, samples, messa
             {"block_ms": 9, "lookahead_ms": 0},
             "lookahead_ms must be 0.0907029 ms, a frame of the model, to 60000",
         ),
-        ({"lookahead_ms": 9, "block_ms": 1e9}, "block_ms must be .* 1e\\+09 came"),
-        ({"channels": 0}, "1 to 64 channels; 0 came"),
+        ({"lookahead_ms": 9, "block_ms": 1e9}, "block_ms must be .* got 1e\\+09"),
+        ({"channels": 0}, "1 to 64 channels; got 0"),
         ({"overlap": 2}, r"MSST's num_overlap 2 is 0\.5"),
     ],
 )

@@ -1,105 +1,140 @@
 """Engines that stand in for a network: tiny chunks, no memory, known physics.
 
-The engine under test elsewhere is an ONNX Runtime session; nothing here imports one.
+Other tests run ONNX Runtime sessions; this module does not import ONNX Runtime.
 """
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from bsmamba2 import Manifest
-from bsmamba2.devices.device import CPU, parse
+from bsmamba2.audio.array import Audio
+from bsmamba2.devices.device import CPU, Device, parse
+from bsmamba2.engines.protocols import Engine
+
+SIZES: dict[str, Any] = {"name": "stub", "n_fft": 16, "hop": 4, "chunk": 64, "overlap": 0.25}
 
 
 class StubEngine:
-    """Runs a plain function on each chunk and counts the runs."""
+    """Runs a plain function on each chunk and records the lengths of the chunks."""
 
     device = CPU
 
-    def __init__(self, separate, **changes):
-        sizes = {"name": "stub", "n_fft": 16, "hop": 4, "chunk": 64, "overlap": 0.25}
-        self.manifest = Manifest(**(sizes | changes))
+    def __init__(self, separate: Callable[[Audio], Any], **changes: Any) -> None:
+        self.manifest = Manifest(**(SIZES | changes))
         self.separate = separate
-        self.lengths = []
+        self.lengths: list[int] = []
 
-    def run(self, chunk):
+    def run(self, chunk: Audio) -> Audio:
         assert chunk.dtype == np.float32
         assert chunk.shape[0] == self.manifest.channels
         self.lengths.append(chunk.shape[1])
-        return self.separate(chunk)
+        stems: Audio = self.separate(chunk)
+        return stems
 
 
 class StubStepper:
-    """Runs a plain function on the frames of each step, and on a memory of the steps before."""
+    """Runs a plain function on the frames of each step and on a memory of the steps before."""
 
     device = CPU
 
-    def __init__(self, separate, **changes):
-        sizes = {"name": "stub", "n_fft": 16, "hop": 4, "chunk": 64, "overlap": 0.25}
-        self.manifest = Manifest(**(sizes | changes))
+    def __init__(self, separate: Callable[[int, Audio], tuple[int, Audio]], **changes: Any) -> None:
+        self.manifest = Manifest(**(SIZES | changes))
         self.separate = separate
         self.memory = 0
 
-    def reset(self):
+    def reset(self) -> None:
         self.memory = 0
 
-    def step(self, block, lookahead):
+    def step(self, block: Audio, lookahead: Audio) -> tuple[Audio, Audio]:
         frames = np.concatenate([block, lookahead], axis=2)
         self.memory, stems = self.separate(self.memory, frames)
         return stems[:, :, :, : block.shape[2]], stems[:, :, :, block.shape[2] :]
 
 
-def passing(memory, frames):
-    """All of the mixture."""
+def passing(memory: int, frames: Audio) -> tuple[int, Audio]:
+    """One stem: the mixture."""
     return memory, frames[:, np.newaxis]
 
 
-def wandering(memory, frames):
-    """A gain that depends on all frames so far, block and lookahead apart."""
+def wandering(memory: int, frames: Audio) -> tuple[int, Audio]:
+    """One stem: the mixture, with a gain that depends on all frames so far."""
     memory = zlib.crc32(frames.tobytes(), memory)
     return memory, np.float32(memory / 2**31 - 1) * frames[:, np.newaxis]
 
 
-def identity(chunk):
-    """One stem, all of the mixture."""
+def identity(chunk: Audio) -> Audio:
+    """One stem: the mixture."""
     return chunk[np.newaxis].copy()
 
 
-def half(chunk):
-    """One stem, 6 dB down."""
-    return 0.5 * chunk[np.newaxis]
+def half(chunk: Audio) -> Audio:
+    """One stem: the mixture, 6 dB down."""
+    return np.float32(0.5) * chunk[np.newaxis]
 
 
-def lower_half_band(chunk):
-    """One stem, what lies below half the Nyquist frequency; no delay, no change of polarity."""
+def lower_half_band(chunk: Audio) -> Audio:
+    """One stem: the band below half the Nyquist frequency, without delay or polarity change."""
     spectrum = np.fft.rfft(chunk)
     spectrum[:, spectrum.shape[1] // 2 :] = 0
     return np.fft.irfft(spectrum, chunk.shape[1])[np.newaxis].astype(np.float32)
 
 
-def restless(chunk):
-    """One stem, whose gain and offset jump from chunk to chunk: it shows how chunks are joined."""
+def restless(chunk: Audio) -> Audio:
+    """One stem, whose gain and offset change with every chunk, to show how chunks are joined."""
     seed = zlib.crc32(chunk.tobytes())
     gain, offset = np.random.default_rng(seed).uniform(-1, 1, (2, 1, 1, 1))
-    return (gain * chunk + offset).astype(np.float32)
+    stem: Audio = (gain * chunk + offset).astype(np.float32)
+    return stem
 
 
-def left_and_right(chunk):
+def left_and_right(chunk: Audio) -> Audio:
     """Two stems: the left channel alone and the right channel alone."""
-    return chunk * np.eye(2, dtype=np.float32)[:, :, np.newaxis]
+    stems: Audio = chunk * np.eye(2, dtype=np.float32)[:, :, np.newaxis]
+    return stems
+
+
+class Stubs:
+    """Makes the engines above: ``stub.identity(channels=1, chunk=64)``."""
+
+    of = StubEngine
+
+    def identity(self, **changes: Any) -> StubEngine:
+        return StubEngine(identity, **changes)
+
+    def half(self, **changes: Any) -> StubEngine:
+        return StubEngine(half, **changes)
+
+    def lower_half_band(self, **changes: Any) -> StubEngine:
+        return StubEngine(lower_half_band, **changes)
+
+    def restless(self, **changes: Any) -> StubEngine:
+        return StubEngine(restless, **changes)
+
+    def left_and_right(self, **changes: Any) -> StubEngine:
+        stems = {"stems": ("left", "right"), "residual": None}
+        return StubEngine(left_and_right, **(stems | changes))
+
+    def passing(self, **changes: Any) -> StubStepper:
+        return StubStepper(passing, **changes)
+
+    def wandering(self, **changes: Any) -> StubStepper:
+        return StubStepper(wandering, **changes)
 
 
 class StubModel:
     """A model that opens as the given engine on any device."""
 
-    def __init__(self, engine):
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.manifest = engine.manifest
 
-    def choose_device(self, requested):
+    def choose_device(self, requested: str) -> Device:
         return parse(requested) or CPU
 
-    def chunk_engine(self, device, *, verify=True):
+    def chunk_engine(self, device: Device, *, verify: bool = True) -> Engine:
         return self.engine

@@ -1,4 +1,4 @@
-"""Models small enough to write by hand, for ONNX Runtime itself to run."""
+"""Hand-written models that are small enough for every test, run by ONNX Runtime itself."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from bsmamba2 import Manifest
+from bsmamba2.audio.array import Audio
 from bsmamba2.formats.manifest import METADATA_KEY
 from bsmamba2.models.graph import shipped_graphs
 from bsmamba2.models.open_model import open_model
@@ -13,8 +14,12 @@ from bsmamba2.models.open_model import open_model
 MANIFEST = Manifest("gain", n_fft=16, hop=4, chunk=64)
 
 
-def gain_model(manifest=MANIFEST, location=None):
-    """One stem, the spectrum times 0.5; the factor may be said to lie elsewhere."""
+def gain_model(manifest: Manifest | None = MANIFEST, location: str | None = None) -> bytes:
+    """One stem, the spectrum times 0.5.
+
+    Args:
+        location: file of the factor; None stores it inside the model.
+    """
     factor = numpy_helper.from_array(np.full(1, 0.5, np.float32), "factor")
     if location:
         factor.ClearField("raw_data")
@@ -33,11 +38,12 @@ def gain_model(manifest=MANIFEST, location=None):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     if manifest:
         helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
-    return model.SerializeToString()
+    content: bytes = model.SerializeToString()
+    return content
 
 
-def random_weights(size="tiny", seed=0):
-    """Every tensor of a shipped graph, drawn so that what comes out is finite and not silent."""
+def random_weights(size: str = "tiny", seed: int = 0) -> dict[str, Audio]:
+    """Random values for every tensor of a shipped graph; the output is finite and not silent."""
     random = np.random.default_rng(seed)
     (graph,) = [graph for graph in shipped_graphs() if graph.path.stem == size]
     return {

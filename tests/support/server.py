@@ -1,59 +1,76 @@
-"""A web server on loopback that can misbehave: what a download must survive."""
+"""A web server on loopback with faults that a download must survive."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TypeAlias
+
+Behaviour: TypeAlias = Callable[[BaseHTTPRequestHandler, "Server"], None]
+"""Answers one request."""
 
 
 class Server:
-    """Serves ``content`` at ``url``; each request takes the next of ``moods``, then behaves.
+    """Serves ``content`` at ``url``.
 
-    A mood is a function of the handler that answers the request in its own way.
+    Each request is answered by the next of ``behaviours``, and by :func:`honest` after the last.
+    ``starts`` holds the first byte that each request asked for.
     """
 
-    def __init__(self, content, moods=()):
-        self.content, self.moods, self.starts = content, deque(moods), []
-        self._served = threading.Event()
+    def __init__(self, content: bytes, behaviours: Iterable[Behaviour] = ()) -> None:
+        self.content = content
+        self.behaviours = deque(behaviours)
+        self.starts: list[int] = []
+        self._closed = threading.Event()
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
-            server = owner
-
-            def do_GET(self):
+            def do_GET(self) -> None:
                 owner.starts.append(start_of(self))
-                mood = owner.moods.popleft() if owner.moods else honest
-                mood(self, owner)
+                behaviour = owner.behaviours.popleft() if owner.behaviours else honest
+                behaviour(self, owner)
 
-            def log_message(self, *_):
+            def log_message(self, *_: object) -> None:
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self._http.handle_error = lambda *_: None  # a client may be killed
+        class Http(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: object) -> None:  # a client may be killed
+                pass
+
+        self._http = Http(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._http.server_port}/voice.safetensors"
 
-    def __enter__(self):
+    def __enter__(self) -> Server:
         threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
-    def __exit__(self, *_):
-        self._served.set()
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
         self._http.shutdown()
         self._http.server_close()
 
-    def wait(self):
-        """Until the test is over."""
-        self._served.wait(20)
+    def wait(self) -> None:
+        """Blocks until the server is closed, at most 20 s."""
+        self._closed.wait(20)
 
 
-def start_of(handler):
-    """The first byte that was asked for."""
+def start_of(handler: BaseHTTPRequestHandler) -> int:
+    """The first requested byte."""
     return int(handler.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
 
 
-def answer(handler, status, body, length=None, **headers):
+def answer(
+    handler: BaseHTTPRequestHandler,
+    status: int,
+    body: bytes,
+    length: int | None = None,
+    **headers: str,
+) -> None:
+    """Sends an answer; ``length`` overrides the stated length of the body."""
     handler.send_response(status)
     handler.send_header("Content-Length", str(len(body) if length is None else length))
     for name, value in headers.items():
@@ -62,7 +79,8 @@ def answer(handler, status, body, length=None, **headers):
     handler.wfile.write(body)
 
 
-def honest(handler, server):
+def honest(handler: BaseHTTPRequestHandler, server: Server) -> None:
+    """Sends the requested bytes."""
     start, total = start_of(handler), len(server.content)
     if start:
         span = f"bytes {start}-{total - 1}/{total}"
@@ -71,62 +89,68 @@ def honest(handler, server):
         answer(handler, 200, server.content)
 
 
-def truncating(count):
-    """Says the whole length, and sends this many bytes."""
+def truncating(count: int) -> Behaviour:
+    """States the whole length, but sends only ``count`` bytes."""
 
-    def mood(handler, server):
+    def behaviour(handler: BaseHTTPRequestHandler, server: Server) -> None:
         start = start_of(handler)
         rest, total = server.content[start:], len(server.content)
         span = {"Content_Range": f"bytes {start}-{total - 1}/{total}"} if start else {}
-        answer(handler, 206 if start else 200, rest[:count], length=len(rest), **span)
+        answer(handler, 206 if start else 200, rest[:count], len(rest), **span)
 
-    return mood
+    return behaviour
 
 
-def corrupting(handler, server):
+def corrupting(handler: BaseHTTPRequestHandler, server: Server) -> None:
+    """Sends zeros of the right length."""
     answer(handler, 200, bytes(len(server.content)))
 
 
-def without_ranges(handler, server):
+def without_ranges(handler: BaseHTTPRequestHandler, server: Server) -> None:
+    """Ignores the range and sends the whole file."""
     answer(handler, 200, server.content)
 
 
-def starting_anew(count):
-    """Knows no ranges, says the whole length, and sends this many bytes."""
+def restarting(count: int) -> Behaviour:
+    """Ignores the range, states the whole length, but sends only the first ``count`` bytes."""
     return lambda handler, server: answer(
         handler, 200, server.content[:count], length=len(server.content)
     )
 
 
-def stalling(count):
-    """Sends so many bytes, and then nothing."""
+def stalling(count: int) -> Behaviour:
+    """Sends ``count`` bytes and then nothing."""
 
-    def mood(handler, server):
+    def behaviour(handler: BaseHTTPRequestHandler, server: Server) -> None:
         answer(handler, 200, server.content[:count], length=len(server.content))
         handler.wfile.flush()
         server.wait()
 
-    return mood
+    return behaviour
 
 
-def endless(handler, server):
-    """Has no length, and sends ten times the file."""
+def endless(handler: BaseHTTPRequestHandler, server: Server) -> None:
+    """States no length and sends ten times the file."""
     handler.send_response(200)
     handler.end_headers()
     for _ in range(10):
         handler.wfile.write(server.content)
 
 
-def redirecting(to):
-    def mood(handler, server):
+def redirecting(to: str | None) -> Behaviour:
+    """Redirects to another address, or to itself without one."""
+
+    def behaviour(handler: BaseHTTPRequestHandler, server: Server) -> None:
         answer(handler, 302, b"", Location=to or handler.path)
 
-    return mood
+    return behaviour
 
 
-def failing(status):
+def failing(status: int) -> Behaviour:
+    """Answers with an error."""
     return lambda handler, server: answer(handler, status, b"no")
 
 
-def login_page(handler, server):
+def login_page(handler: BaseHTTPRequestHandler, server: Server) -> None:
+    """Sends a web page, as networks with a login do."""
     answer(handler, 200, b"<html>Log in</html>", Content_Type="text/html; charset=utf-8")

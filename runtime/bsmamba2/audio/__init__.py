@@ -1,1 +1,1 @@
-"""Audio arrays and transforms: channels, resampling, Fourier, latency, schedules."""
+"""Audio arrays and transforms: channels, resampling, Fourier transforms, latency, schedules."""

@@ -1,4 +1,4 @@
-"""Arrays of audio: the runtime's one type, and Pedalboard's rule for which axis is the channels."""
+"""Audio arrays: the runtime's array types, and Pedalboard's rule for the channel axis."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Audio: TypeAlias = npt.NDArray[np.float32]
 """float32 samples, (channels, samples) unless said otherwise."""
 
 Exact: TypeAlias = npt.NDArray[np.float64]
-"""float64 samples, (channels, samples): holds every sample of 8 to 32 bits to the bit."""
+"""float64 samples, (channels, samples): represents every sample of 8 to 32 bits exactly."""
 
 
 class Layout(Enum):
-    """How a caller's array lies, so that what comes back lies the same way."""
+    """The axis order of a caller's array, so that results can be returned in the same order."""
 
     MONO = "(samples,)"
     CHANNELS_FIRST = "(channels, samples)"
     CHANNELS_LAST = "(samples, channels)"
 
     def restore(self, audio: Audio) -> Audio:
-        """(channels, samples) turned back to this layout, without a copy where none is needed."""
+        """Returns (channels, samples) in this layout, as a view."""
         if self is Layout.CHANNELS_FIRST:
             return audio
         restored: Audio = audio[0] if self is Layout.MONO else audio.T
@@ -33,25 +33,25 @@ class Layout(Enum):
 
 
 def arrange(audio: npt.ArrayLike, channels_first: bool | None = None) -> tuple[Audio, Layout]:
-    """A caller's array as (channels, samples) float32, and the layout it came in.
+    """Converts a caller's array to (channels, samples) float32; returns it and its original layout.
 
-    One dimension is mono. Of two dimensions the smaller is the channels; where one of them is 0
-    there are no samples and the other is the channels. (1, 1) is one sample of mono either way; any
-    other square array could be read both ways and is refused.
+    One dimension is mono. Of two dimensions the smaller holds the channels, unless it is 0: then
+    there are no samples, and the other dimension holds the channels. (1, 1) is one mono sample; any
+    other square array is ambiguous and refused.
 
     Args:
         audio: float32 or float64, (samples,), (channels, samples) or (samples, channels).
-        channels_first: which way two dimensions lie, where that is known.
+        channels_first: the order of two dimensions, if known.
 
     Raises:
-        AudioError: integers, another number of dimensions, or a square array.
+        AudioError: the array holds integers, has other dimensions, or is square.
     """
     array = np.asarray(audio)
     require_floats(array.dtype)
     if array.ndim not in (1, 2):
         raise AudioError(
-            "audio must be (samples,), (channels, samples) or (samples, channels); an array of "
-            f"shape {array.shape} came: separate one song at a time"
+            "audio must be (samples,), (channels, samples) or (samples, channels); got shape "
+            f"{array.shape}: separate one song at a time"
         )
     layout = _layout(array.shape, channels_first)
     if layout is Layout.MONO:
@@ -62,31 +62,31 @@ def arrange(audio: npt.ArrayLike, channels_first: bool | None = None) -> tuple[A
 
 
 def require_floats(dtype: np.dtype[Any]) -> None:
-    """Refuses samples that are neither float32 nor float64.
+    """Requires float32 or float64 samples.
 
     Raises:
-        AudioError: with the line that makes them so.
+        AudioError: another type; the message holds the expression that converts it.
     """
     if dtype.newbyteorder("=") not in (np.float32, np.float64):
         raise AudioError(_wrong_type(dtype))
 
 
 def to_float32(audio: npt.NDArray[Any]) -> Audio:
-    """The samples in float32; what is too large for it becomes infinite, to be refused as such."""
+    """Converts to float32; values out of its range become infinite, which later checks refuse."""
     with np.errstate(over="ignore"):
         return audio.astype(np.float32, copy=False)
 
 
 def require_finite(audio: npt.NDArray[Any], sample_rate: float, start: int = 0) -> None:
-    """Refuses NaN, infinite samples, and what is infinite in float32, ±3.4e38.
+    """Requires finite samples within the range of float32, ±3.4e38.
 
     Args:
         audio: (channels, samples).
         sample_rate: Hz.
-        start: where these samples stand in the song, in samples.
+        start: position of the first sample in the song, in samples.
 
     Raises:
-        AudioError: with the time and the channel of the first.
+        AudioError: naming the time and the channel of the first bad sample.
     """
     finite = np.abs(audio) <= np.finfo(np.float32).max
     if finite.all():
@@ -108,7 +108,7 @@ def _layout(shape: tuple[int, ...], channels_first: bool | None) -> Layout:
     if rows == columns != 1:
         raise AudioError(
             f"audio of shape {shape} could be (channels, samples) or (samples, channels): append "
-            "a sample of silence, or say which with channels_first"
+            "a sample of silence, or pass channels_first"
         )
     if 0 in shape:
         return Layout.CHANNELS_FIRST if columns == 0 else Layout.CHANNELS_LAST
@@ -116,10 +116,10 @@ def _layout(shape: tuple[int, ...], channels_first: bool | None) -> Layout:
 
 
 def _wrong_type(dtype: np.dtype[Any]) -> str:
-    mend = "audio.astype(numpy.float32)"
+    fix = "audio.astype(numpy.float32)"
     if dtype.kind == "i":
-        mend = f"audio / {-int(np.iinfo(dtype).min)}"
+        fix = f"audio / {-int(np.iinfo(dtype).min)}"
     elif dtype.kind == "u":
         half = (int(np.iinfo(dtype).max) + 1) // 2
-        mend = f"(audio - {half}.0) / {half}"
-    return f"audio must be float32 or float64, in -1..1 at full scale; {dtype} came: give {mend}"
+        fix = f"(audio - {half}.0) / {half}"
+    return f"audio must be float32 or float64, in -1..1 at full scale; got {dtype}: pass {fix}"

@@ -1,14 +1,15 @@
-"""Any number of channels through an engine of one or two.
+"""Runs any number of channels through a mono or stereo engine.
 
-An engine of stereo hears channels in pairs, one that has no partner as a pair of itself, of which
-the mean comes back. Which channels are a pair follows the order of WAV, FLAC and FFmpeg:
+A stereo engine takes channels in pairs. A channel without a partner is duplicated into a pair, and
+the mean of the engine's two outputs is its result. Pairs follow the channel order of WAV, FLAC and
+FFmpeg:
 
     2   L R                     5   L R, C, Ls Rs
     3   L R, C                  6   L R, C, LFE, Ls Rs           (5.1)
     4   L R, Ls Rs              8   L R, C, LFE, Lb Rb, Ls Rs    (7.1)
 
-and with any other number they are pairs in order, the last alone where it is odd. An engine of mono
-hears channel by channel.
+Any other number of channels is paired in order; an odd last channel has no partner. A mono engine
+takes one channel at a time.
 """
 
 from __future__ import annotations
@@ -32,51 +33,51 @@ _SURROUND = {
 
 
 def require_channels(channels: int) -> None:
-    """Refuses what is no song's number of channels.
+    """Requires a supported number of channels.
 
     Raises:
         AudioError: channels is not 1 to 64.
     """
     if not 1 <= channels <= MAX_CHANNELS:
         raise AudioError(
-            f"audio must have 1 to {MAX_CHANNELS} channels; {channels} came: check which axis is "
-            "the channels, or mix it down to stereo"
+            f"audio must have 1 to {MAX_CHANNELS} channels; got {channels}: check which axis "
+            "holds the channels, or mix down to stereo"
         )
 
 
 class ChannelGroups:
-    """What an engine hears of so many channels: a batch of groups of as many as it takes.
+    """The channels of a song, in groups of the engine's number of channels.
 
     Args:
-        channels: of the audio.
-        heard: by the engine at once, 1 or 2.
+        channels: number of channels of the audio.
+        engine_channels: number of input channels of the engine, 1 or 2.
 
     Raises:
         AudioError: channels is out of range.
     """
 
-    def __init__(self, channels: int, heard: int) -> None:
+    def __init__(self, channels: int, engine_channels: int) -> None:
         require_channels(channels)
         self.channels = channels
-        if heard == 1:
+        if engine_channels == 1:
             groups: tuple[tuple[int, ...], ...] = tuple((k,) for k in range(channels))
         else:
             pairs = tuple(tuple(range(channels)[k : k + 2]) for k in range(0, channels, 2))
             groups = _SURROUND.get(channels, pairs)
-        self._heard = np.array([group * (heard // len(group)) for group in groups])
+        self._groups = np.array([group * (engine_channels // len(group)) for group in groups])
 
     def __len__(self) -> int:
-        return len(self._heard)
+        return len(self._groups)
 
     def split(self, audio: Audio) -> Audio:
-        """(channels, …) to (groups, heard, …), a copy."""
-        heard: Audio = audio[self._heard]
-        return heard
+        """Copies (channels, …) into (groups, engine_channels, …)."""
+        groups: Audio = audio[self._groups]
+        return groups
 
     def join(self, stems: Audio) -> Audio:
-        """(groups, stems, heard, …) to (stems, channels, …)."""
+        """Copies (groups, stems, engine_channels, …) back into (stems, channels, …)."""
         joined = np.empty((stems.shape[1], self.channels, *stems.shape[3:]), np.float32)
-        for group, part in zip(self._heard, stems, strict=True):
+        for group, part in zip(self._groups, stems, strict=True):
             if len(set(group)) == len(group):
                 joined[:, group] = part
             else:

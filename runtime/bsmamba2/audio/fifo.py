@@ -1,4 +1,4 @@
-"""Samples that came and are not yet used."""
+"""A queue of received samples that are not used yet."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ T = TypeVar("T", np.float32, np.float64)
 
 
 class Fifo(Generic[T]):
-    """A queue of samples, (channels, samples), whose memory follows what is in it.
+    """A queue of samples, (channels, samples), that grows with its content.
 
-    The samples lie in one buffer; it moves to the front, or to twice the room, only when the end is
-    reached, so that pushes of one sample cost what they bring:
+    The samples are contiguous in one buffer. Only when they reach its end are they moved, to the
+    front or to a buffer of twice the size, so appending costs amortised constant time per sample:
 
         |  dropped  |  held: len(fifo)  |  free  |
         0           first               last     room
@@ -29,29 +29,29 @@ class Fifo(Generic[T]):
         return self._last - self._first
 
     def append(self, samples: npt.NDArray[Any]) -> None:
-        """Takes (channels, n) in at the end."""
+        """Appends (channels, n)."""
         end = self._last + samples.shape[-1]
         if end > self._buffer.shape[-1]:
             held = len(self)
             end -= self._first
-            room = self._buffer
-            if 2 * end > room.shape[-1]:
-                room = np.empty((room.shape[0], 2 * end), room.dtype)
-            room[:, :held] = self.peek(0, held)
-            self._buffer, self._first, self._last = room, 0, held
+            grown = self._buffer
+            if 2 * end > grown.shape[-1]:
+                grown = np.empty((grown.shape[0], 2 * end), grown.dtype)
+            grown[:, :held] = self.peek(0, held)
+            self._buffer, self._first, self._last = grown, 0, held
         self._buffer[:, self._last : end] = samples
         self._last = end
 
     def peek(self, start: int, stop: int) -> npt.NDArray[T]:
-        """Samples start to stop of what is held, as a view that the next append may change."""
+        """Returns samples start to stop, as a view that the next append may invalidate."""
         return self._buffer[:, self._first + start : self._first + stop]
 
     def drop(self, count: int) -> None:
-        """Forgets the first samples."""
+        """Removes the first ``count`` samples."""
         self._first += count
 
     def take(self, count: int) -> npt.NDArray[T]:
-        """The first samples, as a copy, and forgets them."""
+        """Removes the first ``count`` samples and returns a copy of them."""
         taken = self.peek(0, count).copy()
         self.drop(count)
         return taken

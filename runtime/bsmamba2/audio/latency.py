@@ -1,9 +1,9 @@
-"""How many samples a stream holds back: exactly, from the grids of its parts.
+"""The exact latency of a stream, computed from the grids of its parts.
 
-A resampler gives floor(n · ratio) − delay samples once n have come. What runs the model gives
-nothing for long, then many at once: its output jumps. Just before a jump most is held back, and
-where in a sample of the other rate the jump falls differs from one to the next, until the pattern
-comes again.
+After n input samples a resampler has output floor(n · ratio) − delay samples. The part that runs
+the model outputs nothing for a while and then many samples at once: its output jumps. The stream
+holds back the most samples just before a jump. At the other sample rate, jumps fall at varying
+fractions of a sample; the pattern repeats after a number of jumps.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from fractions import Fraction
 
 @dataclass(frozen=True)
 class Jumps:
-    """When a part's output comes, in samples: ``done`` + k · ``period`` in all, as soon as
-    ``first`` + k · ``period`` have come; nothing where that is negative."""
+    """The output of the part that runs the model, in samples.
+
+    After ``first`` + k · ``period`` input samples, it has output ``done`` + k · ``period`` samples
+    in total, or 0 where that is negative.
+    """
 
     first: int
     done: int
@@ -24,37 +27,38 @@ class Jumps:
 
 @dataclass(frozen=True)
 class Delay:
-    """A resampler's output once n samples have come: floor(n · ratio) − samples, or nothing."""
+    """A resampler's output after n input samples: floor(n · ratio) − ``samples``, at least 0."""
 
     ratio: Fraction
     samples: int
 
-    def out(self, came: int) -> int:
-        return max(0, came * self.ratio.numerator // self.ratio.denominator - self.samples)
+    def output_samples(self, received: int) -> int:
+        """Returns the total output after ``received`` input samples."""
+        return max(0, received * self.ratio.numerator // self.ratio.denominator - self.samples)
 
 
-MOST_PHASES = 1 << 17
-"""After as many jumps the pattern has come again, wherever the rates are whole numbers of Hz."""
+MAX_PHASES = 1 << 17
+"""The pattern repeats within this many jumps if the rates are whole numbers of Hz."""
 
 
 def latency_samples(there: Delay, jumps: Jumps, back: Delay) -> int:
-    """The most that can have come and not gone out, in samples of the input.
+    """Returns the most samples that can have been received but not output, at the input's rate.
 
     Args:
-        there: from the input's rate to the model's.
-        jumps: at the model's rate.
-        back: from the model's rate to the input's.
+        there: resampling from the input's rate to the model's.
+        jumps: output of the model, at its rate.
+        back: resampling from the model's rate to the input's.
     """
-    phases = min(there.ratio.numerator, MOST_PHASES)
-    # The first jumps after which nothing is cut off at 0 any more.
-    cut_off = abs(jumps.done) + 2 + int((back.samples + 1) / back.ratio)
-    first = cut_off // jumps.period + 2
-    return max(_held(there, jumps, back, k) for k in range(first, first + phases))
+    phases = min(there.ratio.numerator, MAX_PHASES)
+    # Skip the first jumps, where outputs are still clamped to 0.
+    clamped = abs(jumps.done) + 2 + int((back.samples + 1) / back.ratio)
+    first = clamped // jumps.period + 2
+    return max(_held_back(there, jumps, back, k) for k in range(first, first + phases))
 
 
-def _held(there: Delay, jumps: Jumps, back: Delay, k: int) -> int:
-    """What is held back when one sample more would bring jump k."""
+def _held_back(there: Delay, jumps: Jumps, back: Delay, k: int) -> int:
+    """Returns the samples held back when one more input sample would cause jump k."""
     ratio = there.ratio
-    place = jumps.first + k * jumps.period + there.samples
-    came = -(-place * ratio.denominator // ratio.numerator) - 1
-    return came - back.out(jumps.done + (k - 1) * jumps.period)
+    position = jumps.first + k * jumps.period + there.samples
+    received = -(-position * ratio.denominator // ratio.numerator) - 1
+    return received - back.output_samples(jumps.done + (k - 1) * jumps.period)

@@ -1,12 +1,13 @@
-"""Another sample rate, as a stream: no delay, and a length that is exact.
+"""Streaming sample rate conversion, without delay and with an exact length.
 
-The filter is libsoxr's best. At the ratio 2 it is a half-band filter, flat to 1e-7; at any other
-it falls by up to 7e-4 (0.006 dB) at 0.9 of the lower Nyquist frequency, but below half of it by no
-more than 1e-6. So other ratios are taken at twice the lower rate, where the band ends at half:
+The filter is libsoxr's best. At a ratio of 2 it is a half-band filter, flat to 1e-7. At any other
+ratio its gain falls by up to 7e-4 (0.006 dB) at 0.9 of the lower Nyquist frequency, but by at most
+1e-6 below half of it. So other ratios are applied at twice the lower rate, where the band ends at
+half the Nyquist frequency:
 
     8000 → 16000 → 44100            44100 → 88200 → 96000 → 48000
 
-and a sine below 0.9 of the lower Nyquist frequency keeps its amplitude to 1e-5.
+A sine below 0.9 of the lower Nyquist frequency keeps its amplitude to 1e-5.
 """
 
 from __future__ import annotations
@@ -31,30 +32,30 @@ MIN_RATE, MAX_RATE = 8000, 384000
 
 
 def require_rate(sample_rate: float) -> None:
-    """Refuses a rate that no music has.
+    """Requires a supported sample rate.
 
     Raises:
         AudioError: sample_rate is out of range.
     """
     if not MIN_RATE <= sample_rate <= MAX_RATE:
         raise AudioError(
-            f"sample_rate must be {MIN_RATE} to {MAX_RATE} Hz; {sample_rate} came: give the rate "
-            "in Hz, or resample the audio first"
+            f"sample_rate must be {MIN_RATE} to {MAX_RATE} Hz; got {sample_rate}: pass the rate in "
+            "Hz, or resample the audio first"
         )
 
 
 class Resampler:
-    """A stream from one rate to another through linear-phase filters.
+    """Converts a stream from one rate to another with linear-phase filters.
 
-    libsoxr makes up for their delay, so sample k of the output stands at the time
-    k / out_rate of the input. Where the rates are equal the samples pass untouched. The output does
-    not depend on how the input is cut into pushes, and how much of it is out depends on nothing but
-    how much came: libsoxr works in blocks, so what comes early waits, see :attr:`delay`.
+    libsoxr compensates for their delay, so sample k of the output is at the time k / out_rate of
+    the input. At equal rates samples pass unchanged. The output does not depend on how the input is
+    split into pushes, and its length so far depends only on how many samples were received:
+    libsoxr works in blocks, so samples that it outputs early are held until :attr:`delay` allows.
 
     Args:
         in_rate: Hz.
         out_rate: Hz.
-        channels: of every push.
+        channels: number of channels of every push.
 
     Raises:
         AudioError: a rate is out of range.
@@ -65,8 +66,8 @@ class Resampler:
         require_rate(out_rate)
         self._ratio = out_rate / in_rate
         self._channels = channels
-        self._came = 0
-        self._went = 0
+        self._received = 0
+        self._emitted = 0
         rates = _rates(in_rate, out_rate)
         self._stages = _stages(rates, channels)
         self._early: Fifo[np.float32] = Fifo(channels, np.float32)
@@ -76,32 +77,32 @@ class Resampler:
         )
 
     def push(self, audio: Audio) -> Audio:
-        """Takes (channels, n); returns (channels, m), the output that is certain by now."""
-        self._came += audio.shape[-1]
+        """Takes (channels, n); returns (channels, m), the output that is available so far."""
+        self._received += audio.shape[-1]
         if not self._stages:
             return audio
         self._early.append(_process(self._stages, audio, last=False))
-        out = min(self.delay.out(self._came) - self._went, len(self._early))
-        self._went += out
-        return self._early.take(out)
+        count = min(self.delay.output_samples(self._received) - self._emitted, len(self._early))
+        self._emitted += count
+        return self._early.take(count)
 
     def flush(self, length: int | None = None) -> Audio:
         """Ends the stream; returns (channels, m), the rest of the output.
 
         Args:
-            length: of the whole output, in samples. Default: round(input · out_rate / in_rate). On
-                the way back to a rate that the audio came from, its length there.
+            length: total length of the output, in samples. Default: round(input · out_rate /
+                in_rate). When resampling back to an original rate, pass the original length.
         """
         if length is None:
-            length = round(self._came * self._ratio)
+            length = round(self._received * self._ratio)
         if not self._stages or length == 0:
             return np.zeros((self._channels, 0), np.float32)
-        # Silence after the end lets the filter ring out as far as the length asks, where rounding
-        # there and back would end a sample or two short.
-        silence = max(0, math.ceil((length + 1) / self._ratio) - self._came)
+        # Rounding there and back may leave the output a sample or two short, so silence follows the
+        # input until the filter has output the whole length.
+        silence = max(0, math.ceil((length + 1) / self._ratio) - self._received)
         silent = np.zeros((self._channels, silence), np.float32)
         self._early.append(_process(self._stages, silent, last=True))
-        return self._early.take(length - self._went)
+        return self._early.take(length - self._emitted)
 
 
 def _stages(rates: tuple[float, ...], channels: int) -> list[Any]:
@@ -117,22 +118,22 @@ def _process(stages: list[Any], audio: Audio, last: bool) -> Audio:
 
 @cache
 def _delay_samples(rates: tuple[float, ...]) -> int:
-    """The most that libsoxr holds back, in samples of the output: measured, and a tenth more.
+    """Measures the most output samples that libsoxr holds back, and adds a tenth.
 
-    It depends on the lengths of its blocks, which it does not tell. A longer measurement finds a
-    little more, by up to a twentieth.
+    The number depends on libsoxr's block lengths, which it does not report. A longer measurement
+    finds up to a twentieth more.
     """
     stages, ratio, piece = _stages(rates, 1), rates[-1] / rates[0], 64
     silent = np.zeros((1, piece), np.float32)
-    gone, most = 0, 0.0
-    for came in range(piece, 1 << 16, piece):
-        most = max(most, came * ratio - gone)
-        gone += _process(stages, silent, last=False).shape[-1]
+    emitted, most = 0, 0.0
+    for received in range(piece, 1 << 16, piece):
+        most = max(most, received * ratio - emitted)
+        emitted += _process(stages, silent, last=False).shape[-1]
     return math.ceil(1.1 * most)
 
 
 def _rates(start: float, end: float) -> tuple[float, ...]:
-    """The rates on the way, both ends included; see above."""
+    """Returns the rates along the way, including both ends; see the module's docstring."""
     low, high = sorted((start, end))
     rates: tuple[float, ...]
     if low == high:

@@ -1,8 +1,8 @@
-"""How a stream is cut into steps: a grid of frames, anchored at frame 0.
+"""The steps of a stream, on a grid of frames that starts at frame 0.
 
-A step takes a block and the lookahead that follows it, and the block's stems are done. The next
-begins where the block ended. The last takes all that is left, so it needs no lookahead of its own;
-one frame plays the part, and the stems of both are kept:
+A step separates a block, given the lookahead that follows it. The next step starts where the block
+ended. The last step takes all remaining frames: one frame serves as its lookahead, and the stems of
+both block and lookahead are kept:
 
     │ block ───│ lookahead ──│
                │ block ───│ lookahead ──│
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from bsmamba2.errors import AudioError
 
 MAX_MS = 60_000.0
-"""The longest block or lookahead: a step is held in memory, and a stream waits for it."""
+"""The longest block or lookahead: a step is kept in memory, and a stream waits for it."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Step:
     block: slice
     lookahead: slice
     last: bool
-    """Whether the lookahead's stems are kept too."""
+    """Whether the stems of the lookahead are kept too."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Lengths in frames; another schedule is another output.
+    """The lengths of block and lookahead in frames; the output depends on both.
 
     Raises:
         AudioError: a length is less than one frame.
@@ -49,11 +49,11 @@ class Schedule:
 
     @classmethod
     def of_ms(cls, block_ms: float, lookahead_ms: float, frame_ms: float) -> Schedule:
-        """The nearest whole frames, at least one of each.
+        """Rounds lengths in ms to whole frames, at least one each.
 
         Args:
             block_ms, lookahead_ms: half a frame to :data:`MAX_MS`.
-            frame_ms: from one frame to the next.
+            frame_ms: time from one frame to the next.
 
         Raises:
             AudioError: a length is out of range.
@@ -62,29 +62,27 @@ class Schedule:
             if not frame_ms / 2 <= length_ms <= MAX_MS:
                 raise AudioError(
                     f"{name} must be {frame_ms:g} ms, a frame of the model, to {MAX_MS:g} ms; "
-                    f"{length_ms:g} came"
+                    f"got {length_ms:g}"
                 )
         return cls(*(max(1, round(length / frame_ms)) for length in (block_ms, lookahead_ms)))
 
-    @property
-    def work_factor(self) -> float:
-        """Frames computed for each that is done."""
-        return (self.block + self.lookahead) / self.block
-
     def next(self, start: int, frames: int) -> Step | None:
-        """The step at ``start``; None while too few of its frames are there."""
-        cut, stop = start + self.block, start + self.block + self.lookahead
-        return Step(slice(start, cut), slice(cut, stop), last=False) if stop <= frames else None
+        """Returns the step at ``start``, or None if it needs more than ``frames`` frames."""
+        middle, stop = start + self.block, start + self.block + self.lookahead
+        if stop > frames:
+            return None
+        return Step(slice(start, middle), slice(middle, stop), last=False)
 
     def last(self, start: int, frames: int) -> Step:
-        """The step at ``start`` that ends the stream after ``frames`` > ``start``."""
+        """Returns the step at ``start`` that ends a stream of ``frames`` > ``start`` frames."""
         return Step(slice(start, frames - 1), slice(frames - 1, frames), last=True)
 
     def steps(self, frames: int) -> Iterator[Step]:
-        """All steps of a stream of so many frames."""
+        """Yields all steps of a stream of ``frames`` frames."""
         start = 0
         while step := self.next(start, frames):
             yield step
             start = step.block.stop
-        if start < frames:  # a lookahead remains after any step, so only nothing gives nothing
+        # Every step leaves its lookahead, so frames remain unless there were none.
+        if start < frames:
             yield self.last(start, frames)

@@ -8,7 +8,7 @@ from bsmamba2.audio.array import Audio
 
 
 def snr_db(reference: Audio, estimate: Audio) -> float:
-    """10·log10(Σ r² / Σ (r − e)²); −inf where the shapes differ or the estimate is not finite."""
+    """Returns 10·log10(Σ r² / Σ (r − e)²); −inf if shapes differ or the estimate is not finite."""
     if reference.shape != estimate.shape or not np.isfinite(estimate).all():
         return -np.inf
     exact = reference.astype(np.float64)

@@ -1,9 +1,9 @@
-"""The Fourier transform and its edges, in NumPy; the network has the same rule in PyTorch.
+"""The short-time Fourier transform in NumPy; the network implements the same rules in PyTorch.
 
-Fewer than n_fft/2 + 1 samples are padded with zeros to that number, since reflection needs them.
-Frames stand at 0, hop, … up to the last multiple of hop in the signal; both ends are reflected.
-The way back divides by the sum of the squared windows of the frames that exist: where hop does not
-divide the window (2048 / 441), that sum ripples and is no constant.
+A signal shorter than n_fft/2 + 1 samples is padded with zeros to that length, which reflection
+needs. Frames are centred at 0, hop, … up to the last multiple of hop in the signal; both ends are
+reflected. The inverse divides by the sum of the squared windows of the existing frames. That sum is
+not constant where hop does not divide the window (2048 / 441).
 
     reflected │ signal ─────────────────────── │ reflected
     ├──frame 0──┤
@@ -22,7 +22,7 @@ from bsmamba2.audio.array import Audio
 
 
 def stft(audio: Audio, n_fft: int, hop: int) -> Audio:
-    """(…, samples) to (…, frames, n_fft/2 + 1, 2), float32, real and imaginary parts last."""
+    """Transforms (…, samples) to (…, frames, n_fft/2 + 1, 2), real and imaginary parts last."""
     half = n_fft // 2
     lead = [(0, 0)] * (audio.ndim - 1)
     audio = np.pad(audio, [*lead, (0, max(0, half + 1 - audio.shape[-1]))])
@@ -33,7 +33,7 @@ def stft(audio: Audio, n_fft: int, hop: int) -> Audio:
 
 
 def istft(spectrum: Audio, n_fft: int, hop: int, samples: int) -> Audio:
-    """(…, frames, n_fft/2 + 1, 2) to (…, samples)."""
+    """Transforms (…, frames, n_fft/2 + 1, 2) back to (…, samples)."""
     window = hann(n_fft)
     packed = np.ascontiguousarray(spectrum).view(np.complex64)[..., 0]
     frames = np.fft.irfft(packed, n_fft).astype(np.float32, copy=False) * window
@@ -49,11 +49,11 @@ def istft(spectrum: Audio, n_fft: int, hop: int, samples: int) -> Audio:
 
 @cache
 def hann(n_fft: int) -> Audio:
-    """The periodic Hann window."""
+    """Returns the periodic Hann window."""
     return exact_hann(n_fft).astype(np.float32)
 
 
 def exact_hann(n_fft: int) -> npt.NDArray[np.float64]:
-    """The same in float64."""
+    """Returns the periodic Hann window in float64."""
     window: npt.NDArray[np.float64] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
     return window

@@ -1,8 +1,8 @@
-"""The Fourier transform of :mod:`bsmamba2.stft` as a stream: the same frames, to the bit.
+"""The transform of :mod:`bsmamba2.audio.stft` as a stream, with bit-identical frames.
 
-Frames come as soon as their samples are there; the start is reflected once n_fft/2 + 1 samples have
-come, the end at the flush, and no frame is made from padding anywhere else. A sample comes back as
-soon as no later frame can touch it.
+A frame is output as soon as its samples have arrived. The start is reflected after n_fft/2 + 1
+samples and the end at the flush; nothing else is padded. The inverse outputs a sample as soon as no
+later frame overlaps it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class StftStream:
     """Samples in, frames out.
 
     Args:
-        rows: signals that are transformed side by side.
-        n_fft, hop: of the frames, samples; hop is at most a quarter of n_fft.
+        rows: number of signals, transformed in parallel.
+        n_fft, hop: frame length and frame distance, samples; hop is at most n_fft / 4.
     """
 
     def __init__(self, rows: int, n_fft: int, hop: int) -> None:
@@ -46,7 +46,7 @@ class StftStream:
         return self._frames(max(0, (len(self._held) - self._n_fft) // self._hop + 1))
 
     def flush(self) -> Audio:
-        """Ends the stream; returns the frames that are left, none of no samples."""
+        """Ends the stream; returns the remaining frames, none if there were no samples."""
         if len(self._held) == 0:
             return self._frames(0)
         missing = 0 if self._reflected else self._half + 1 - len(self._held)
@@ -61,7 +61,7 @@ class StftStream:
         samples = self._held.peek(0, (count - 1) * self._hop + self._n_fft)
         frames = sliding_window_view(samples, self._n_fft, axis=-1)[:, :: self._hop]
         spectrum = np.fft.rfft(frames * hann(self._n_fft)).astype(np.complex64, copy=False)
-        # What is left is at least n_fft - hop samples: enough to reflect at the end.
+        # At least n_fft - hop samples remain: enough to reflect the end.
         self._held.drop(count * self._hop)
         return spectrum.view(np.float32).reshape(*spectrum.shape, 2)
 
@@ -71,7 +71,7 @@ class IstftStream:
 
     def __init__(self, rows: int, n_fft: int, hop: int) -> None:
         self._n_fft, self._hop = n_fft, hop
-        # The sums from the next frame's start on, and how many of them lie before the signal.
+        # The sums from the start of the next frame, and how many of them precede the signal.
         self._audio = np.zeros((rows, n_fft), np.float32)
         self._weight = np.zeros(n_fft, np.float32)
         self._before = n_fft // 2
@@ -93,6 +93,6 @@ class IstftStream:
         return np.divide(audio[:, before:done], weight[before:done], dtype=np.float32)
 
     def flush(self, samples: int) -> Audio:
-        """Ends the stream; returns (rows, samples), the samples that are left."""
+        """Ends the stream; returns (rows, samples), the remaining samples."""
         kept = slice(self._before, self._before + samples)
         return np.divide(self._audio[:, kept], self._weight[kept], dtype=np.float32)

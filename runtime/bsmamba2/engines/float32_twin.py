@@ -15,6 +15,7 @@ import numpy as np
 
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.errors import ModelError
+from bsmamba2.formats.bfloat16 import STORED_DTYPE, widen_bfloat16
 from bsmamba2.formats.onnx_file import initialisers
 
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ def _widen(stored: bytes, manifest: Manifest, shape: tuple[int, ...]) -> Audio:
         values = np.frombuffer(stored, "<f4")
     elif len(stored) != 2 * count:
         raise ModelError("a weight has another length than the manifest states: export it again")
-    elif manifest.precision == "bf16":  # the upper half of a float32
-        values = (np.frombuffer(stored, "<u2").astype(np.uint32) << 16).view(np.float32)
+    elif manifest.precision == "bf16":
+        values = widen_bfloat16(np.frombuffer(stored, STORED_DTYPE))
     else:
         values = np.frombuffer(stored, "<f2")
     return values.astype(np.float32).reshape(shape)

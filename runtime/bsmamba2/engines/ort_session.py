@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bsmamba2 import errors
 from bsmamba2.audio.array import Audio
 from bsmamba2.devices import cuda, nvidia
 from bsmamba2.devices.device import CPU, Device, missing_card
@@ -80,7 +81,7 @@ def open_session(
     graphs = graphs and device.kind == "cuda" and os.environ.get("BSMAMBA2_CUDA_GRAPH") != "off"
     shares = bool(poured) and device.kind == "cpu"
     if shares:
-        _share(options, file.wanting, poured)
+        _share(options, file.missing_weights, poured)
     session = _create(ort, file, options, device, graphs, shares)
     provider = PROVIDERS[device.kind]
     if session.get_providers()[0] != provider:
@@ -108,8 +109,8 @@ def software() -> dict[str, str]:
 
 def first_line(error: Exception) -> str:
     """The first line of an error of ONNX Runtime, without its code."""
-    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)[:300].rstrip(".")
+    line = errors.first_line(error, limit=300)
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)
 
 
 def _register_kernel(options: Any, device: Device, manifest: Manifest) -> None:
@@ -137,12 +138,12 @@ def _has_kernels(device: Device, manifest: Manifest) -> bool:
 
 def _pour(ort: Any, options: Any, file: OnnxFile, weights: Mapping[str, Audio] | None) -> list[Any]:
     """Gives a graph its missing initialisers; returns them as values of ONNX Runtime."""
-    if not file.wanting:
+    if not file.missing_weights:
         return []
-    if weights is None or any(name not in weights for name in file.wanting):
+    if weights is None or any(name not in weights for name in file.missing_weights):
         raise ModelError(f"{file.path.name} has no weights: use a checkpoint instead")
-    values = [ort.OrtValue.ortvalue_from_numpy(weights[name]) for name in file.wanting]
-    options.add_external_initializers(list(file.wanting), values)
+    values = [ort.OrtValue.ortvalue_from_numpy(weights[name]) for name in file.missing_weights]
+    options.add_external_initializers(list(file.missing_weights), values)
     return values
 
 

@@ -1,1 +1,1 @@
-"""What is on the disk: songs in, stems out, partial files, encodings, names, tags, the cache."""
+"""Files: songs, stems, partial files, encodings, names, tags, and the cache folder."""

@@ -1,7 +1,8 @@
-"""Songs that libsndfile does not read (M4A, AAC, MP4, WMA, Opus in Matroska), through FFmpeg.
+"""Reads songs that libsndfile cannot (M4A, AAC, MP4, WMA, Opus in Matroska) with FFmpeg.
 
-PyAV is an extra, and is asked only where libsndfile gives up. A stranger's file chooses neither the
-demuxer, beyond those listed, nor another file or address to read.
+PyAV is an extra and is imported only when libsndfile fails. FFmpeg is limited to the listed
+demuxers and to local files, so an untrusted file cannot select another demuxer or make FFmpeg read
+another file or address.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bsmamba2.audio.fifo import Fifo
-from bsmamba2.errors import AudioError, MissingExtra
+from bsmamba2.errors import AudioError, MissingExtra, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 _SUFFIXES = ".3gp .aac .m4a .m4b .mka .mkv .mov .mp4 .webm .wma"
 SUFFIXES = frozenset(_SUFFIXES.split())
-"""What people expect to be read, and only FFmpeg reads."""
+"""Common suffixes of songs that only FFmpeg reads."""
 
 OPTIONS = {
     "protocol_whitelist": "file",
@@ -30,15 +31,15 @@ OPTIONS = {
 
 
 class AvFile:
-    """A song through PyAV, with what is used of ``soundfile.SoundFile``.
+    """A song decoded by PyAV, with the methods of ``soundfile.SoundFile`` that we use.
 
     Raises:
         MissingExtra: PyAV is not installed.
-        AudioError: FFmpeg does not read it, or there is no audio in it.
+        AudioError: FFmpeg cannot read the file, or it contains no audio.
     """
 
     format = "FFmpeg"
-    """No container of libsndfile's: stems are written as those of a lossy song."""
+    """Not a container of libsndfile, so stems are written like those of a lossy song."""
 
     def __init__(self, path: Path) -> None:
         self._av = import_av(path)
@@ -47,18 +48,20 @@ class AvFile:
             self._container = self._av.open(str(path), options=OPTIONS)
         except (self._av.error.FFmpegError, OSError, ValueError) as error:
             raise AudioError(
-                f"{path} is not audio that FFmpeg reads ({reason(error)}): convert it to WAV or "
-                "FLAC first"
+                f"{path} is not audio that FFmpeg reads ({first_line(error)}): convert it to WAV "
+                "or FLAC first"
             ) from None
         streams = self._container.streams.audio
         if not streams:
             self.close()
-            raise AudioError(f"{path} has no audio in it: give a song")
+            raise AudioError(f"{path} contains no audio: choose a file with audio")
         self._stream = streams[0]
         context = self._stream.codec_context
         if context is None:
             self.close()
-            raise AudioError(f"{path} has audio that FFmpeg cannot decode: convert it to WAV first")
+            raise AudioError(
+                f"{path} contains audio that FFmpeg cannot decode: convert it to WAV first"
+            )
         self.samplerate = int(context.sample_rate or 0)
         self.channels = int(context.layout.nb_channels)
         self.subtype = str(context.name)
@@ -67,7 +70,7 @@ class AvFile:
 
     @property
     def frames(self) -> int:
-        """The length that the container states, in samples; 0 where it states none."""
+        """The length in samples according to the container; 0 if it does not state one."""
         stream = self._stream
         if stream.duration is not None and stream.time_base is not None:
             return int(stream.duration * stream.time_base * self.samplerate)
@@ -76,10 +79,10 @@ class AvFile:
         return 0
 
     def read(self, frames: int, dtype: str = "float64", always_2d: bool = True) -> Exact:
-        """The next (frames, channels), fewer at the end.
+        """Reads the next (frames, channels); fewer at the end.
 
         Raises:
-            AudioError: it cannot be read on.
+            AudioError: the rest of the file cannot be decoded.
         """
         while len(self._arrived) < frames:
             samples = next(self._frames, None)
@@ -92,20 +95,21 @@ class AvFile:
         self._container.close()
 
     def _decoded(self) -> Iterator[Exact]:
-        """(channels, n) a frame, in the layout and at the rate of the first."""
+        """Yields (channels, n) for each frame, in the layout and at the rate of the first frame."""
         resampler = self._av.AudioResampler("dblp", rate=self.samplerate)
         try:
             for frame in self._container.decode(self._stream):
                 for part in resampler.resample(frame):
-                    yield self._checked(part.to_ndarray())
+                    yield self._same_channels(part.to_ndarray())
             for part in resampler.resample(None):
-                yield self._checked(part.to_ndarray())
+                yield self._same_channels(part.to_ndarray())
         except (self._av.error.FFmpegError, ValueError) as error:
             raise AudioError(
-                f"{self._path} cannot be read on ({reason(error)}): it is damaged, get it again"
+                f"{self._path} cannot be read to the end ({first_line(error)}): it is damaged; "
+                "get a new copy"
             ) from None
 
-    def _checked(self, samples: Any) -> Exact:
+    def _same_channels(self, samples: Any) -> Exact:
         if samples.shape[0] != self.channels:
             raise ValueError("the number of channels changes")
         checked: Exact = samples
@@ -113,21 +117,16 @@ class AvFile:
 
 
 def import_av(path: Path) -> Any:
-    """PyAV, or the line that installs it.
+    """Imports PyAV.
 
     Raises:
-        MissingExtra: it is not installed.
+        MissingExtra: it is not installed; the message holds the command that installs it.
     """
     try:
         import av
     except ImportError:
         raise MissingExtra(
-            f'{path} needs FFmpeg to be read: pip install "bsmamba2[av]", or convert it to WAV or '
-            "FLAC first"
+            f'{path} can only be read with FFmpeg: pip install "bsmamba2[av]", or convert it to '
+            "WAV or FLAC first"
         ) from None
     return av
-
-
-def reason(error: Exception) -> str:
-    """The first line of what FFmpeg says, without the path."""
-    return str(getattr(error, "strerror", None) or error).splitlines()[0][:200]

@@ -1,7 +1,7 @@
-"""This user's cache folder: models that were fetched, and what was found out about them.
+"""The user's cache folder: downloaded models, and results about them that were computed once.
 
-Everything in it can be lost, damaged or written by two processes at once: a record is whole or it
-is nothing, and nothing is never an error.
+Its files may be lost, damaged, or written by two processes at the same time. A record is read whole
+or not at all, and a missing record is never an error.
 """
 
 from __future__ import annotations
@@ -9,26 +9,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
+from bsmamba2.files.part_file import write_atomically
+
 MAX_RECORD_BYTES = 16 << 20
 
 
 def cache_folder() -> Path:
-    """``BSMAMBA2_CACHE`` where it is set, else the system's folder for such things."""
-    asked = os.environ.get("BSMAMBA2_CACHE")
-    if asked:
-        return Path(asked).expanduser().absolute()
+    """Returns ``BSMAMBA2_CACHE`` if it is set, otherwise the system's cache folder."""
+    configured = os.environ.get("BSMAMBA2_CACHE")
+    if configured:
+        return Path(configured).expanduser().absolute()
     return platformdirs.user_cache_path("bsmamba2", appauthor=False)
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """What :func:`write_record` wrote there; None if it is not there or not as it was written."""
+    """Returns what :func:`write_record` wrote; None if the file is missing or damaged."""
     try:
         with path.open("rb") as file:
             stored = json.loads(file.read(MAX_RECORD_BYTES))
@@ -41,25 +42,23 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 
 def write_record(path: Path, content: Mapping[str, Any]) -> bool:
-    """Keeps JSON values under this path, at once or not at all; False where it cannot be kept."""
+    """Writes JSON values atomically, with their hash; returns False if the file cannot be written.
+
+    The folder is created if it is missing.
+    """
     plain = dict(content)
     text = json.dumps({"sha256": _digest(plain), "content": plain}, allow_nan=False)
     return write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> bool:
-    """Keeps a file under this path, at once or not at all; False where it cannot be kept."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    """Writes a file atomically; returns False if it cannot be written.
+
+    The folder is created if it is missing.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomically(path, content)
     except OSError:
         return False
     return True

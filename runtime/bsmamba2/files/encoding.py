@@ -1,4 +1,4 @@
-"""Which container and sample format a stem is written in."""
+"""The containers and sample formats of stems."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Literal, TypeAlias, get_args
 
 import soundfile
 
-from bsmamba2.errors import AudioError
+from bsmamba2.errors import AudioError, not_one_of
 
 Clip: TypeAlias = Literal["float", "clip", "error"]
-"""What becomes of a file whose samples leave ±1 where its format ends there: it is written as
-32-bit float, the samples are clipped, or it is an error."""
+"""What happens when samples exceed ±1 in a format limited to it: the file is written as 32-bit
+float, the samples are clipped, or an error is raised."""
 
 BITS = {
     "PCM_U8": 8,
@@ -23,7 +23,7 @@ BITS = {
     "ALAC_24": 24,
     "ALAC_32": 32,
 }
-"""Integer formats that keep every bit."""
+"""Lossless integer formats."""
 
 FLOATS = ("FLOAT", "DOUBLE")
 
@@ -39,10 +39,10 @@ CONTAINERS = {
     "OGG": ".ogg",
     "MP3": ".mp3",
 }
-"""What stems are written in, with the file's suffix. libsndfile writes more, but of those some keep
-neither the rate nor the length, and some need a second file beside the first."""
+"""Containers for stems, with the file's suffix. libsndfile writes others too, but some of them lose
+the rate or the length, and some need a second file."""
 
-ALSO = {
+SUFFIXES = {
     **dict.fromkeys(("WAV", "WAVEX", "RF64"), (".wav", ".wave", ".rf64")),
     "FLAC": (".flac",),
     "AIFF": (".aiff", ".aif", ".aifc"),
@@ -50,13 +50,13 @@ ALSO = {
     "CAF": (".caf",),
     "AU": (".au", ".snd"),
 }
-"""Suffixes of songs that their stems keep; another one, or none, is not the container's."""
+"""Suffixes that stems keep from their song; other suffixes do not belong to the container."""
 
-SHORT = ("WAV", "WAVEX", "AIFF", "AU")
-"""Containers whose header holds the length in 32 bits."""
+SIZED_IN_32_BITS = ("WAV", "WAVEX", "AIFF", "AU")
+"""Containers whose header stores the length in 32 bits."""
 
-MOST_BYTES = (1 << 32) - (1 << 20)
-"""Of samples in such a file; the rest is for tags and pictures."""
+MAX_BYTES = (1 << 32) - (1 << 20)
+"""The most bytes of samples in such a file; the rest is reserved for tags and pictures."""
 
 
 @dataclass(frozen=True)
@@ -64,20 +64,20 @@ class Encoding:
     """A container and a sample format that libsndfile writes."""
 
     format: str
-    """The container in libsndfile's words, e.g. ``FLAC``."""
+    """libsndfile's name of the container, e.g. ``FLAC``."""
     subtype: str
-    """The sample format in libsndfile's words, e.g. ``PCM_24``."""
+    """libsndfile's name of the sample format, e.g. ``PCM_24``."""
     suffix: str
-    """Of the file name, with its dot."""
+    """The suffix of the file name, with its dot."""
 
     @property
     def bits(self) -> int | None:
-        """Bits of a sample in an integer format that keeps every bit, else None."""
+        """Bits per sample in a lossless integer format, otherwise None."""
         return BITS.get(self.subtype)
 
     @property
     def step(self) -> float:
-        """The distance of neighbouring sample values in such a format, else 0."""
+        """The difference of adjacent sample values in such a format, otherwise 0."""
         return 2.0 ** (1 - self.bits) if self.bits else 0.0
 
     @property
@@ -86,68 +86,67 @@ class Encoding:
         return self.bits is not None or self.subtype in FLOATS
 
     def for_length(self, samples: int, channels: int) -> Encoding:
-        """This, or RF64 where so many samples are more than a header of 32 bits can tell."""
-        if self.format not in SHORT or samples * channels * self.sample_bytes <= MOST_BYTES:
+        """Returns this encoding, or RF64 if its header cannot state so many samples."""
+        total_bytes = samples * channels * self.sample_bytes
+        if self.format not in SIZED_IN_32_BITS or total_bytes <= MAX_BYTES:
             return self
         return Encoding("RF64", self.subtype, ".wav")
 
     @property
     def sample_bytes(self) -> int:
-        """Of one sample on the disk, where the container does not pack them."""
+        """Bytes per sample on the disk, without compression."""
         return -(-(self.bits or {"FLOAT": 32, "DOUBLE": 64}.get(self.subtype, 8)) // 8)
 
     def as_float(self) -> Encoding:
-        """32-bit float in this container, or in WAV where it has none."""
+        """Returns 32-bit float in this container, or in WAV if the container lacks it."""
         if soundfile.check_format(self.format, "FLOAT"):
             return replace(self, subtype="FLOAT")
         return Encoding("WAV", "FLOAT", ".wav")
 
 
 def choose(source: Encoding | None, format: str | None, subtype: str | None) -> Encoding:
-    """The encoding of stems: the source's own where that is lossless and among
-    :data:`CONTAINERS`, else FLAC of 24 bits.
+    """Chooses the encoding of stems: the song's if it is lossless and in :data:`CONTAINERS`,
+    otherwise 24-bit FLAC.
 
     Args:
-        source: of the song; None where the song is an array.
-        format: the container that was asked for, in any case, e.g. ``flac``, ``wav``.
-        subtype: the sample format that was asked for, e.g. ``PCM_16``, ``float``.
+        source: encoding of the song; None if the song is an array.
+        format: requested container, in upper or lower case, e.g. ``flac``, ``wav``.
+        subtype: requested sample format, e.g. ``PCM_16``, ``float``.
 
     Raises:
-        AudioError: there is no such container, or it has no such sample format.
+        AudioError: the container is unknown or does not support the sample format.
     """
     if source and not (source.lossless and source.format in CONTAINERS):
         source = None
     container = _container(format) if format else source.format if source else "FLAC"
     suffix = CONTAINERS[container]
-    if source and source.suffix.lower() in ALSO.get(container, ()):
-        suffix = source.suffix  # as its owner writes it
+    if source and source.suffix.lower() in SUFFIXES.get(container, ()):
+        suffix = source.suffix  # keep the spelling of the song's suffix
     known = soundfile.available_subtypes(container)
     if subtype:
         if subtype.upper() not in known:
-            raise AudioError(
-                f"subtype for {container} must be one of {', '.join(known)}; {subtype!r} came"
-            )
+            raise AudioError(not_one_of(f"subtype for {container}", known, subtype))
         return Encoding(container, subtype.upper(), suffix)
-    wanted = (source.subtype if source else "", "PCM_24")
+    preferred = (source.subtype if source else "", "PCM_24")
     default = soundfile.default_subtype(container) or next(iter(known))
-    return Encoding(container, next((sub for sub in wanted if sub in known), default), suffix)
+    return Encoding(container, next((sub for sub in preferred if sub in known), default), suffix)
 
 
 def require_clip(clip: str) -> None:
-    """Refuses an unknown way of clipping.
+    """Requires a known way of clipping.
 
     Raises:
         AudioError: clip is not one of :data:`Clip`.
     """
     if clip not in get_args(Clip):
-        raise AudioError(f"clip must be one of {', '.join(get_args(Clip))}; {clip!r} came")
+        raise AudioError(not_one_of("clip", get_args(Clip), clip))
 
 
 def require_format(format: str | None) -> None:
-    """Refuses an unknown container.
+    """Requires a known container, or None.
 
     Raises:
-        AudioError: format is none of :data:`CONTAINERS`.
+        AudioError: format is not one of :data:`CONTAINERS`.
     """
     if format:
         _container(format)
@@ -156,6 +155,5 @@ def require_format(format: str | None) -> None:
 def _container(name: str) -> str:
     container = {"AIF": "AIFF"}.get(name.upper(), name.upper())
     if container not in CONTAINERS:
-        known = ", ".join(CONTAINERS).lower()
-        raise AudioError(f"format must be one of {known}; {name!r} came")
+        raise AudioError(not_one_of("format", map(str.lower, CONTAINERS), name))
     return container

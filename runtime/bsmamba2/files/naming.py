@@ -1,4 +1,4 @@
-"""What the files of stems are called: ``{name}_{stem}.{ext}``, or as a template says."""
+"""Names of stem files: ``{name}_{stem}.{ext}``, or another template."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _END = ".{ext}"
 
 @dataclass(frozen=True)
 class Template:
-    """Where a stem goes, below the folder for stems.
+    """The path of a stem, relative to the output folder.
 
-    ``{name}`` is the song's file name without its suffix, ``{stem}`` what the file holds,
-    ``{model}`` what made it. A ``/`` makes folders: ``{name}/{stem}.{ext}``. The end is
-    ``.{ext}``, since a stem that leaves full scale may need another format than the rest.
+    ``{name}`` is the song's file name without its suffix; ``{stem}`` and ``{model}`` are the names
+    of stem and model. A ``/`` separates folders: ``{name}/{stem}.{ext}``. A template ends with
+    ``.{ext}``, because a stem that exceeds full scale may need another format.
 
     Raises:
-        AudioError: another field, another end, or a way out of the folder.
+        AudioError: the template has an unknown field, another end, or leaves the folder.
     """
 
     text: str = DEFAULT_TEMPLATE
@@ -33,37 +33,37 @@ class Template:
         except ValueError:
             parts = [("", "{", "", None)]
         plain = all(
-            field is None or (field in FIELDS and not spec and not how)
-            for _, field, spec, how in parts
+            field is None or (field in FIELDS and not spec and not conversion)
+            for _, field, spec, conversion in parts
         )
         body = self.text.removesuffix(_END)
-        places = PurePosixPath(body)
-        inside = not places.is_absolute() and ".." not in places.parts and "\\" not in body
+        path = PurePosixPath(body)
+        inside = not path.is_absolute() and ".." not in path.parts and "\\" not in body
         if not (plain and inside and self.text.endswith(_END) and "{ext}" not in body and body):
             raise AudioError(
-                "template must be a path below the output folder made of "
-                f"{', '.join('{' + field + '}' for field in FIELDS)}, with {_END} at its end; "
-                f"{self.text!r} came: the default is {DEFAULT_TEMPLATE}"
+                "template must be a path below the output folder, made of "
+                f"{', '.join('{' + field + '}' for field in FIELDS)}, and end with {_END}; "
+                f"got {self.text!r}: the default is {DEFAULT_TEMPLATE}"
             )
 
     def base(self, name: str, stem: str, model: str) -> str:
-        """The path without its suffix; ``/`` between folders."""
+        """Returns the path without its suffix, with ``/`` between folders."""
         fields = {"name": name, "stem": stem, "model": _one_part(model)}
         return self.text.removesuffix(_END).format(**fields)
 
     def require_stems(self, count: int) -> None:
-        """Refuses to give several stems one name.
+        """Requires a name for each of several stems.
 
         Raises:
             AudioError: the template has no ``{stem}``.
         """
         if count > 1 and "{stem}" not in self.text:
             raise AudioError(
-                f"template must have {{stem}} where {count} stems are written; {self.text!r} came"
+                f"template must have {{stem}} to write {count} stems; got {self.text!r}"
             )
 
 
 def _one_part(text: str) -> str:
-    """A model's name comes from a stranger's file, and must not make folders."""
+    """Makes a model's name, which comes from an untrusted file, one part of a path."""
     part = text.replace("/", "_").replace("\\", "_")
     return "_" if part in ("", ".", "..") else part

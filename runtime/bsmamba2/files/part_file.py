@@ -1,18 +1,23 @@
-"""A file on its way to its name: whole before it is seen, and made by one run at a time.
+"""Files that appear under their name only when they are complete, written by one process at a time.
 
-    .song_vocals.flac.part  ── whole, on the disk ──▶  song_vocals.flac
+    .song_vocals.flac.part  ── complete, on the disk ──▶  song_vocals.flac
 
-The process that makes it holds a lock on it (flock), which ends with the process, however that
-ends. So a part that is held is being made, and a second run can say so; one that is not was left by
-a run that was killed, and the next run takes it over. Where there are no such locks (Windows, some
-network folders) every part has a name of its own instead, and those of killed runs stay.
+The writing process holds a lock (flock) on the temporary file. The lock ends with the process,
+even if it is killed. So a locked part is being written, and a second run can report that; an
+unlocked part is a leftover of a killed run, and the next run takes it over. Where locks are not
+available (Windows, some network folders) every part gets a unique name instead, and the leftovers
+of killed runs remain.
+
+:func:`write_atomically` writes a small file, :func:`replacing` is for writers that take a path, and
+:class:`PartFile` gives control over each step.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-from contextlib import suppress
+import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 try:
@@ -21,21 +26,26 @@ except ImportError:  # pragma: no cover - Windows
     fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+WAIT_S = 10.0
+"""How long :func:`write_atomically` waits for another writer of the same file."""
+
+_POLL_S = 0.01
 _FLAGS = os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
-class WriteInProgress(FileExistsError):  # noqa: N818 - named for what it tells
-    """Another run, or another thread of this one, makes a file of the same name."""
+class WriteInProgress(FileExistsError):  # noqa: N818 - a state of the file, not a fault
+    """Another process or thread is writing a file of the same name."""
 
 
 class PartFile:
-    """A file on its way to ``path``, under a temporary name beside it.
+    """A file that is being written for ``path``, under a temporary name in the same folder.
 
-    Whoever makes one calls :meth:`discard` in the end, come what may. Ctrl-C comes at any moment,
-    inside a call of the system too: so what is to be removed is seen on the disk, and not kept in
-    mind.
+    Callers must always call :meth:`discard`, even after an error. Ctrl-C can arrive at any moment,
+    even inside a system call, so the code that removes files looks at the disk and does not rely on
+    attributes of the object.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,45 +54,71 @@ class PartFile:
         self._held = -1
         self._published = False
 
-    def open(self) -> None:
-        """Makes the file, empty.
+    def open(self, wait_s: float = 0.0) -> None:
+        """Creates the file, empty.
+
+        Args:
+            wait_s: how long to wait for another writer.
 
         Raises:
-            WriteInProgress: another run makes it.
-            OSError: the folder does not take it.
+            WriteInProgress: another process is writing it.
+            OSError: the file cannot be created.
         """
-        while not self._take():
-            pass
+        deadline = time.monotonic() + wait_s
+        while True:
+            try:
+                if self._take():
+                    return
+            except WriteInProgress:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(_POLL_S)
 
     def set_aside(self) -> None:
-        """Takes another temporary name, so that the file can be made anew beside this one.
+        """Renames the temporary file, so that the file can be written again next to it.
 
         Raises:
-            OSError: the folder does not take it.
+            OSError: the file cannot be renamed.
         """
-        self._before, self.temporary = self.temporary, self._name_of_its_own()
+        self._before, self.temporary = self.temporary, self._unique_name()
         self._before.replace(self.temporary)
 
     def descriptor(self) -> int:
-        """Of the file, for a writer that closes it."""
+        """Returns a duplicate of the file's descriptor, for a writer that closes it."""
         return os.dup(self._held)
 
-    def sync(self) -> None:
-        """Waits until all that was written is on the disk.
+    def reopen(self) -> None:
+        """Holds the current file if a writer has replaced the original one, as safetensors does.
 
         Raises:
-            OSError: it does not get there.
+            WriteInProgress: another process has taken the new file.
+            OSError: it cannot be opened.
+        """
+        if not os.path.lexists(self.temporary) or _is_at(self._held, self.temporary):
+            return
+        replacement = os.open(self.temporary, _FLAGS & ~os.O_CREAT)
+        if hasattr(os, "fchmod"):
+            os.fchmod(replacement, os.fstat(self._held).st_mode & 0o7777)
+        self._release()
+        self._held = replacement
+        _hold(replacement)
+
+    def sync(self) -> None:
+        """Waits until the content is on the disk.
+
+        Raises:
+            OSError: the disk does not accept it.
         """
         os.fsync(self._held)
 
     def publish(self, overwrite: bool) -> None:
-        """Gives the file its name, at once.
+        """Renames the file to its final name, atomically.
 
         Raises:
-            FileExistsError: there is one of that name, and it may not be replaced.
-            OSError: the folder does not take it.
+            FileExistsError: a file of that name exists and must not be replaced.
+            OSError: the file cannot be renamed.
         """
-        if fcntl is None:  # pragma: no cover - Windows renames no open file
+        if fcntl is None:  # pragma: no cover - Windows cannot rename an open file
             self._release()
         if overwrite:
             self.temporary.replace(self.path)
@@ -92,26 +128,26 @@ class PartFile:
         _sync_folder(self.path.parent)
 
     def withdraw(self) -> None:
-        """Takes the name away again, if it was given."""
+        """Removes the file under its final name, if it was published."""
         if self._published or (self._held >= 0 and _is_at(self._held, self.path)):
             self.path.unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Removes the file, unless it has its name or another run makes it."""
-        with suppress(OSError):  # it is not there, or nobody may remove it
+        """Removes the temporary file, unless it was published or another process is writing it."""
+        with suppress(OSError):  # it does not exist or cannot be removed
             if self._held < 0:
                 self._held = os.open(self.temporary, _FLAGS & ~os.O_CREAT)
             locks = _hold(self._held)
             names = {self.temporary, self._before}
             ours = [name for name in names if _is_at(self._held, name)]
-            if not locks:  # Windows removes no open file
+            if not locks:  # Windows cannot remove an open file
                 self._release()
             for name in ours:
                 name.unlink()
         self._release()
 
     def _take(self) -> bool:
-        """Makes the file and holds it; False where it vanished meanwhile."""
+        """Creates and locks the file; False if it vanished in between."""
         self._held = os.open(self.temporary, _FLAGS, 0o666)
         try:
             locks = _hold(self._held)
@@ -122,15 +158,15 @@ class PartFile:
             self._release()
             with suppress(OSError):
                 self.temporary.unlink()
-            self.temporary = self._name_of_its_own()
+            self.temporary = self._unique_name()
             self._held = os.open(self.temporary, _FLAGS | os.O_EXCL, 0o666)
-        elif _is_at(self._held, self.temporary):  # its maker did not just publish or discard it
+        elif _is_at(self._held, self.temporary):  # not just published or discarded by its writer
             os.ftruncate(self._held, 0)
         else:
             self._release()
         return self._held >= 0
 
-    def _name_of_its_own(self) -> Path:
+    def _unique_name(self) -> Path:
         return self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part")
 
     def _release(self) -> None:
@@ -139,36 +175,57 @@ class PartFile:
             os.close(file)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a small file whole, in place of what is there.
+@contextmanager
+def replacing(path: Path, *, mode: int | None = None, wait_s: float = 0.0) -> Iterator[Path]:
+    """Yields a temporary path to write to; on success it replaces ``path``, on error it is removed.
+
+    Args:
+        path: the final name; its folder exists.
+        mode: permissions of the file from the moment it is created. Default: by the umask.
+        wait_s: how long to wait for another writer.
 
     Raises:
-        WriteInProgress: another run writes it.
-        OSError: the folder does not take it.
+        WriteInProgress: another process is writing it.
+        OSError: the file cannot be written.
     """
     part = PartFile(path)
     try:
-        part.open()
-        with os.fdopen(part.descriptor(), "wb") as file:
-            file.write(data)
+        part.open(wait_s)
+        if mode is not None:
+            part.temporary.chmod(mode)
+        try:
+            yield part.temporary
+        finally:
+            part.reopen()
         part.sync()
         part.publish(overwrite=True)
     finally:
         part.discard()
 
 
-def _hold(file: int) -> bool:
-    """Locks the file; False where there are no locks.
+def write_atomically(path: Path, data: bytes, *, mode: int | None = None) -> None:
+    """Writes a small file, replacing an existing one; readers see the old content or the new.
 
     Raises:
-        WriteInProgress: another holds it.
+        WriteInProgress: another process has been writing it for :data:`WAIT_S`.
+        OSError: the file cannot be written.
+    """
+    with replacing(path, mode=mode, wait_s=WAIT_S) as temporary:
+        temporary.write_bytes(data)
+
+
+def _hold(file: int) -> bool:
+    """Locks the file; returns False where locks are not available.
+
+    Raises:
+        WriteInProgress: another process holds the lock.
     """
     if fcntl is None:  # pragma: no cover - Windows
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise WriteInProgress("another run is making it") from None
+        raise WriteInProgress("another run is writing it") from None
     except OSError:
         return False
     return True
@@ -186,7 +243,7 @@ def _rename_to_new(source: Path, target: Path) -> None:
         os.link(source, target)
     except FileExistsError:
         raise
-    except OSError:  # a file system without links: the second look may come too late
+    except OSError:  # no hard links here: another process may create the target after this check
         if os.path.lexists(target):
             raise FileExistsError(target) from None
         source.replace(target)
@@ -195,7 +252,7 @@ def _rename_to_new(source: Path, target: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    with suppress(OSError):  # not every system can
+    with suppress(OSError):  # some systems cannot
         file = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(file)

@@ -1,4 +1,4 @@
-"""Songs read in blocks, so that memory does not grow with their length."""
+"""Reads songs in blocks, so that memory does not grow with their length."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import soundfile
 from bsmamba2.audio.array import require_finite
 from bsmamba2.audio.channels import require_channels
 from bsmamba2.audio.resample import require_rate
-from bsmamba2.errors import AudioError
+from bsmamba2.errors import AudioError, first_line
 from bsmamba2.files.av_file import SUFFIXES, AvFile
 from bsmamba2.files.encoding import Encoding
 
@@ -23,15 +23,16 @@ if TYPE_CHECKING:
     from bsmamba2.audio.array import Exact
 
 BLOCK = 1 << 16
-"""Samples read or copied at once."""
+"""Samples to read or copy per call."""
 
 
 class SongFile:
-    """A song on disk, to be read once in blocks; a context manager.
+    """A song on disk, readable once, in blocks; a context manager.
 
     Raises:
-        AudioError: the file is missing, unreadable, empty, or of no song's rate or channels.
-        MissingExtra: only FFmpeg reads it, and PyAV is not installed.
+        AudioError: the file is missing, unreadable or empty, or has an unsupported rate or number
+            of channels.
+        MissingExtra: only FFmpeg can read it, and PyAV is not installed.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -39,14 +40,14 @@ class SongFile:
         with audio_errors(f"{self.path} cannot be opened", "check its name"):
             mode = self.path.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise AudioError(f"{self.path} is a folder: give the songs in it, e.g. {self.path}/*")
+            raise AudioError(f"{self.path} is a folder: name the songs in it, e.g. {self.path}/*")
         if not stat.S_ISREG(mode):
-            raise AudioError(f"{self.path} is no file: write the song to one first")
+            raise AudioError(f"{self.path} is not a regular file: copy the song to a file first")
         if self.path.stat().st_size == 0:
-            raise AudioError(f"{self.path} is an empty file: get it again")
+            raise AudioError(f"{self.path} is an empty file: get a new copy")
         self._file = self._open()
         try:
-            with self._named():
+            with self._naming_the_song():
                 require_channels(self.channels)
                 require_rate(self.sample_rate)
         except AudioError:
@@ -64,7 +65,7 @@ class SongFile:
 
     @property
     def samples(self) -> int:
-        """The length that the header states; what can be read decides."""
+        """The length according to the header; the file may contain more or fewer samples."""
         return int(self._file.frames)
 
     @property
@@ -72,33 +73,35 @@ class SongFile:
         return Encoding(self._file.format, self._file.subtype, self.path.suffix)
 
     def blocks(self) -> Iterator[Exact]:
-        """The samples, (channels, n) in float64, full scale ±1.
+        """Yields the samples, (channels, n) in float64, full scale ±1.
 
         Raises:
-            AudioError: the file cannot be read on, became shorter meanwhile, a sample is not
-                finite, or there is none.
+            AudioError: the file cannot be read to its end, was truncated while it was read, has
+                no samples, or has a sample that is not finite.
         """
         start, size = 0, self.path.stat().st_size
         while True:
-            with audio_errors(f"{self.path} cannot be read on", "it is damaged, get it again"):
+            with audio_errors(
+                f"{self.path} cannot be read to the end", "it is damaged; get a new copy"
+            ):
                 frames = self._file.read(BLOCK, dtype="float64", always_2d=True)
             if len(frames) == 0:
                 break
-            with self._named():
+            with self._naming_the_song():
                 require_finite(frames.T, self.sample_rate, start)
             start += len(frames)
             yield frames.T
-        # libsndfile takes what is cut off under its hands for the end of the song.
+        # libsndfile treats a file that is truncated while it is read as the end of the song.
         if self._is_shorter_than(size):
             raise AudioError(
-                f"{self.path} became shorter while it was read, and was left at "
-                f"{start / self.sample_rate:.1f} s: get it again"
+                f"{self.path} was truncated while it was read, at "
+                f"{start / self.sample_rate:.1f} s: get a new copy"
             )
         if start == 0:
-            raise AudioError(f"{self.path} has no samples: give a song that is not empty")
+            raise AudioError(f"{self.path} has no samples: choose a song that is not empty")
 
     def _is_shorter_than(self, size: int) -> bool:
-        """Whether the file lost bytes; one that was removed can be read to its end."""
+        """Whether the file lost bytes; one that was removed can still be read to its end."""
         try:
             return self.path.stat().st_size < size
         except OSError:
@@ -113,18 +116,18 @@ class SongFile:
     def _open(self) -> soundfile.SoundFile | AvFile:
         try:
             return soundfile.SoundFile(self.path)
-        # libsndfile takes a name that ends in .raw for headerless samples, and asks for their type.
+        # TypeError: libsndfile takes a name ending in .raw for raw samples and needs their format.
         except (soundfile.LibsndfileError, OSError, TypeError) as error:
             if self.path.suffix.lower() in SUFFIXES:
                 return AvFile(self.path)
             raise AudioError(
-                f"{self.path} is not audio that libsndfile reads ({_reason(error)}): convert it to "
-                "WAV or FLAC first"
+                f"{self.path} is not audio that libsndfile reads ({first_line(error)}): convert "
+                "it to WAV or FLAC first"
             ) from None
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Puts the song's name before what is wrong with its audio."""
+    def _naming_the_song(self) -> Iterator[None]:
+        """Prefixes messages about the audio with the song's path."""
         try:
             yield
         except AudioError as error:
@@ -132,15 +135,14 @@ class SongFile:
 
 
 @contextmanager
-def audio_errors(what: str, mend: str) -> Iterator[None]:
-    """Turns errors of libsndfile and of the operating system into a sentence."""
+def audio_errors(what: str, fix: str) -> Iterator[None]:
+    """Turns errors of libsndfile and the operating system into an AudioError.
+
+    Args:
+        what: what failed, e.g. ``song.wav cannot be opened``.
+        fix: how to fix it.
+    """
     try:
         yield
     except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(f"{what} ({_reason(error)}): {mend}") from None
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, soundfile.LibsndfileError):
-        return str(error.error_string).strip().rstrip(".")
-    return getattr(error, "strerror", None) or str(error)
+        raise AudioError(f"{what} ({first_line(error)}): {fix}") from None

@@ -1,4 +1,4 @@
-"""Stems written in blocks, and no file ever half there."""
+"""Writes stems in blocks; a file appears under its name only when it is complete."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
 log = logging.getLogger("bsmamba2")
 
 PIECE = 1 << 12
-"""Samples written at once: libvorbis puts them on the stack, and crashes on a few seconds."""
+"""Samples per call of libsndfile: libvorbis keeps them on the stack, which overflows."""
 
 FULL_BYTES = 1 << 16
-"""A disk with less than this left is full: it did not take a piece, of which it may keep a part."""
+"""A disk with fewer free bytes is full: it rejected a piece, but may have stored part of it."""
 
 
 class StemFile:
-    """One stem on its way to disk: under a temporary name until :meth:`publish`.
+    """One stem that is being written, under a temporary name until :meth:`publish`.
 
-    Whoever makes one calls :meth:`discard` in the end, come what may.
+    Callers must always call :meth:`discard`, even after an error.
 
     Args:
         stem_path: the final name without its suffix.
         encoding: container and sample format.
         sample_rate: Hz.
-        channels: of every block.
-        clip: what to do with samples beyond full scale where the format ends there.
+        channels: number of channels of every block.
+        clip: what to do with samples beyond full scale if the format cannot hold them.
         overwrite: whether an existing file may be replaced.
-        song: never written onto, whatever ``overwrite`` says; None where there is none.
+        song: file that is never overwritten, even with ``overwrite``; None for an array.
     """
 
     def __init__(
@@ -67,18 +67,18 @@ class StemFile:
         self._song = song
         self._samples = 0
         self._file: Any = None
-        """A ``soundfile.SoundFile``, once it is open."""
+        """A ``soundfile.SoundFile`` after :meth:`open`."""
         self._parts: list[PartFile] = []
-        """All that was begun, the present one last."""
+        """Every file that was opened, the current one last."""
 
     def open(self) -> None:
-        """Begins the file.
+        """Opens the file.
 
         Raises:
             AudioError: it exists or cannot be written.
         """
         self._require_free()
-        with self._told():
+        with self._write_errors():
             self._parts.append(PartFile(self.path))
             self._part.open()
             self._file = soundfile.SoundFile(
@@ -96,59 +96,59 @@ class StemFile:
 
     @property
     def path(self) -> Path:
-        """The final name; its suffix changes where WAV has to take what does not fit."""
+        """The final name; its suffix changes if the samples do not fit the container."""
         return self._stem_path.with_name(self._stem_path.name + self._encoding.suffix)
 
     def write(self, samples: Exact) -> None:
-        """Takes (channels, n) in at the end; in an integer format they are on its grid.
+        """Appends (channels, n); for an integer format the samples must be on its grid.
 
         Raises:
-            AudioError: the disk does not take it, or clip is ``error`` and it leaves full scale.
+            AudioError: it cannot be written, or a sample exceeds full scale and clip is ``error``.
         """
         if self._encoding.bits:
             samples = self._fit(samples)
-        samples_in_all = self._samples + samples.shape[-1]
-        fitting = self._encoding.for_length(samples_in_all, self._channels)
+        total_samples = self._samples + samples.shape[-1]
+        fitting = self._encoding.for_length(total_samples, self._channels)
         if fitting != self._encoding:
-            self._go_on_as(fitting, "is longer than its format can tell: it is written as RF64")
-        with self._told():
-            self._put(samples)
-        self._samples = samples_in_all
+            self._switch_to(fitting, "is too long for its format's header: it is written as RF64")
+        with self._write_errors():
+            self._append(samples)
+        self._samples = total_samples
 
     def finish(self, tags: Tags) -> int:
         """Closes the file and waits until it is on the disk, still under its temporary name.
 
         Returns:
-            Its length in bytes.
+            The file's length in bytes.
         """
-        with self._told():
+        with self._write_errors():
             self._file.close()
             write_tags(self._part.temporary, self._encoding.format, tags, self.path.name)
             self._part.sync()
             return self._part.temporary.stat().st_size
 
     def publish(self) -> Path:
-        """Gives the finished file its name.
+        """Renames the finished file to its final name.
 
         Raises:
-            AudioError: somebody else made a file of that name meanwhile.
+            AudioError: another process has created a file of that name.
         """
         self._require_free()
-        with self._told():
+        with self._write_errors():
             try:
                 self._part.publish(self._overwrite)
             except FileExistsError:
-                self._require_free()  # says so, if it is still there
+                self._require_free()  # raises the clearer error if the file still exists
                 raise
         return self.path
 
     def withdraw(self) -> None:
-        """Takes the name away again, if it was given."""
+        """Removes the file under its final name, if it was published."""
         if self._parts:
             self._part.withdraw()
 
     def discard(self) -> None:
-        """Removes what is not published."""
+        """Removes the temporary files."""
         with suppress(soundfile.LibsndfileError, OSError):
             if self._file is not None:
                 self._file.close()
@@ -156,7 +156,7 @@ class StemFile:
             part.discard()
 
     def _fit(self, samples: Exact) -> Exact:
-        """Samples of an integer format, with those beyond full scale treated as ``clip`` says."""
+        """Applies ``clip`` to samples that exceed full scale of an integer format."""
         low, high = -1.0, 1.0 - self._encoding.step
         if samples.min(initial=0) >= low and samples.max(initial=0) <= high:
             return samples
@@ -164,36 +164,36 @@ class StemFile:
             return np.clip(samples, low, high)
         if self._clip == "error":
             raise AudioError(
-                f"{self.path.name} leaves full scale, which {self._encoding.subtype} cannot hold: "
-                "use --clip float or --clip clip, or a --subtype that holds it"
+                f"{self.path.name} exceeds full scale, which {self._encoding.subtype} cannot hold: "
+                "use --clip float or --clip clip, or a float --subtype"
             )
-        self._go_on_as(
+        self._switch_to(
             self._encoding.as_float(),
-            f"leaves full scale, which {self._encoding.subtype} cannot hold: it is written as "
+            f"exceeds full scale, which {self._encoding.subtype} cannot hold: it is written as "
             "32-bit float",
         )
         return samples
 
-    def _go_on_as(self, encoding: Encoding, why: str) -> None:
-        """Changes the encoding midway: what was written is copied over, in blocks."""
-        was = self._part
-        with self._told():
+    def _switch_to(self, encoding: Encoding, why: str) -> None:
+        """Changes the encoding midway: copies the samples written so far, in blocks."""
+        previous = self._part
+        with self._write_errors():
             self._file.close()
-            was.set_aside()
+            previous.set_aside()
         self._encoding = encoding.for_length(self._samples, self._channels)
         self.open()
         if self._samples:  # a FLAC without samples has no header to read
-            self._copy(was.temporary)
-        was.discard()
+            self._copy(previous.temporary)
+        previous.discard()
         log.warning("%s %s", self.path.name, why)
 
     def _copy(self, source: Path) -> None:
-        with self._told(), soundfile.SoundFile(source) as written:
+        with self._write_errors(), soundfile.SoundFile(source) as written:
             for block in written.blocks(BLOCK, dtype="float64", always_2d=True):
-                self._put(block.T)
+                self._append(block.T)
 
-    def _put(self, samples: Exact) -> None:
-        frames = _native(samples, self._encoding)
+    def _append(self, samples: Exact) -> None:
+        frames = _to_native(samples, self._encoding)
         for start in range(0, len(frames), PIECE):
             self._file.write(frames[start : start + PIECE])
 
@@ -201,47 +201,47 @@ class StemFile:
         if not os.path.lexists(self.path):
             return
         if self._song is not None and self.path.exists() and self.path.samefile(self._song):
-            raise AudioError(f"{self.path} is the song itself: give another directory (-o)")
+            raise AudioError(f"{self.path} is the song itself: choose another directory (-o)")
         if not self._overwrite:
             raise AudioError(
-                f"{self.path} exists already: give another directory (-o), allow overwriting "
-                "(--overwrite), or go on where a run has ended (--resume)"
+                f"{self.path} exists already: choose another directory (-o), allow overwriting "
+                "(--overwrite), or continue an earlier run (--resume)"
             )
         if self.path.is_dir():
-            raise AudioError(f"{self.path} is a folder: give another directory (-o)")
+            raise AudioError(f"{self.path} is a folder: choose another directory (-o)")
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        with audio_errors(f"{self.path} cannot be written", "give another directory or format"):
+    def _write_errors(self) -> Iterator[None]:
+        with audio_errors(f"{self.path} cannot be written", "choose another directory or format"):
             try:
                 yield
             except soundfile.LibsndfileError:
-                # It says no more than "System error" where the disk is full.
+                # libsndfile reports a full disk only as "System error".
                 if shutil.disk_usage(self._stem_path.parent).free < FULL_BYTES:
                     raise AudioError(
-                        f"{self.path} cannot be written (no space left on the disk): make room, or "
-                        "give another directory (-o)"
+                        f"{self.path} cannot be written (no space left on the disk): free some "
+                        "space, or choose another directory (-o)"
                     ) from None
                 raise
             except WriteInProgress:
                 raise AudioError(
-                    f"{self.path} is being made by another run: wait for it, or give another "
-                    "directory (-o)"
+                    f"{self.path} is being written by another run: wait for it, or choose "
+                    "another directory (-o)"
                 ) from None
 
 
 class StemFiles:
-    """The stems of one song on their way to disk; a context manager.
+    """The stems of one song that are being written; a context manager.
 
-    Leaving it without :meth:`publish` (an error, Ctrl-C) removes what was made.
+    Leaving it without :meth:`publish` (an error, Ctrl-C) removes the files.
 
     Args:
-        directory: made where it does not exist.
-        names: what each row of a block is written to, below the directory and without a suffix;
-            None: not written.
-        tags: for every file.
+        directory: created if it does not exist.
+        names: path for each row of a block, relative to the directory and without a suffix; None
+            skips the row.
+        tags: written to every file.
 
-    The other arguments and errors are those of :class:`StemFile`.
+    See :class:`StemFile` for the other arguments and the errors.
     """
 
     def __init__(
@@ -266,21 +266,21 @@ class StemFiles:
         }
 
     def write(self, outputs: Exact) -> None:
-        """Takes (outputs, channels, n) in at the end of the files."""
+        """Appends (outputs, channels, n) to the files."""
         for row, file in self._files.items():
             file.write(outputs[row])
 
     def finish(self) -> Mapping[int, tuple[Path, int]]:
-        """Puts all files on the disk under their temporary names.
+        """Completes all files on the disk, under their temporary names.
 
         Returns:
-            What each row is going to be called, and its length in bytes.
+            The final path and the length in bytes of each row.
         """
         sizes = {row: file.finish(self._tags) for row, file in self._files.items()}
         return {row: (self._files[row].path, size) for row, size in sizes.items()}
 
     def publish(self) -> Mapping[int, Path]:
-        """Gives the finished files their names, all or none; returns the name of each row."""
+        """Renames the finished files to their final names, all or none; returns each row's path."""
         try:
             return {row: file.publish() for row, file in self._files.items()}
         except BaseException:
@@ -292,9 +292,9 @@ class StemFiles:
     def __enter__(self) -> StemFiles:
         try:
             for file in self._files.values():
-                _make_folder(file.path.parent)
+                _create_folder(file.path.parent)
                 file.open()
-        except BaseException:  # nobody leaves what was not entered
+        except BaseException:  # __exit__ is not called if __enter__ fails
             self._discard()
             raise
         return self
@@ -312,16 +312,16 @@ class StemFiles:
             file.discard()
 
 
-def _make_folder(folder: Path) -> None:
-    with audio_errors(f"the folder {folder} cannot be made", "give another directory (-o)"):
+def _create_folder(folder: Path) -> None:
+    with audio_errors(f"the folder {folder} cannot be created", "choose another directory (-o)"):
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def _native(samples: Exact, encoding: Encoding) -> Any:
-    """(n, channels) in the type that libsndfile writes without a change of any bit.
+def _to_native(samples: Exact, encoding: Encoding) -> Any:
+    """Converts to (n, channels) in the type that libsndfile writes without changing any bit.
 
-    It scales floats by 2^(bits-1) - 1 on their way to integers, but shifts integers; so samples for
-    an integer format go as 32-bit integers, full scale 2^31.
+    libsndfile scales floats by 2^(bits-1) - 1 to convert them to integers, but shifts integers; so
+    samples for an integer format are passed as 32-bit integers, full scale 2^31.
     """
     frames = np.ascontiguousarray(samples.T)
     if encoding.bits:

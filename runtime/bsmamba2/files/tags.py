@@ -1,8 +1,8 @@
-"""Tags and cover art, from a song to its stems, as far as both formats have them.
+"""Copies tags and cover art from a song to its stems, as far as both formats support them.
 
-Between files of one kind of tags (ID3 of MP3, WAV and AIFF; Vorbis comments of FLAC and Ogg) all is
-copied; between kinds, what :data:`NAMES` translates, and the pictures. What tells of the song's own
-samples is left out: a stem is not as loud as the song.
+Between files with the same kind of tags (ID3 in MP3, WAV and AIFF; Vorbis comments in FLAC and Ogg)
+all tags are copied; between different kinds, pictures and the tags in :data:`NAMES`. Tags that
+describe the song's samples are dropped: a stem is not as loud as the song.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from mutagen.oggopus import OggOpus
 from mutagen.oggvorbis import OggVorbis
 from mutagen.wave import WAVE
 
+from bsmamba2.errors import first_line
+
 if TYPE_CHECKING:
     from pathlib import Path
 
 log = logging.getLogger("bsmamba2")
 
 MAX_PICTURE_BYTES = (1 << 24) - (1 << 16)
-"""A FLAC block ends at 16 MiB."""
+"""A FLAC block holds at most 16 MiB."""
 
 NAMES = {
     # Vorbis comment: ID3 frame, MP4 atom
@@ -53,11 +55,11 @@ NAMES = {
     "comment": ("COMM", "\xa9cmt"),
     "lyrics": ("USLT", "\xa9lyr"),
 }
-OF_THE_SAMPLES = ("replaygain", "r128_", "itunnorm", "itunsmpb", "tlen", "tsse", "rva2", "encoder")
+ABOUT_SAMPLES = ("replaygain", "r128_", "itunnorm", "itunsmpb", "tlen", "tsse", "rva2", "encoder")
 
 _ID3_FILES = (MP3, WAVE, AIFF)
 _VORBIS_FILES = (FLAC, OggVorbis, OggOpus)
-_WRITTEN: dict[str, Callable[..., Any]] = {
+_WRITERS: dict[str, Callable[..., Any]] = {
     "FLAC": FLAC,
     "OGG": OggVorbis,
     "MP3": MP3,
@@ -69,12 +71,12 @@ _WRITTEN: dict[str, Callable[..., Any]] = {
 
 @dataclass
 class Tags:
-    """What a file says of itself."""
+    """The tags of a file."""
 
     fields: dict[str, list[str]] = field(default_factory=dict)
-    """By the name of a Vorbis comment, in lower case."""
+    """Values by the lower-case name of a Vorbis comment."""
     frames: list[Any] = field(default_factory=list)
-    """The ID3 frames as they are, where the file has such."""
+    """The unchanged ID3 frames, if the file has ID3 tags."""
     pictures: list[Picture] = field(default_factory=list)
 
     def __bool__(self) -> bool:
@@ -82,7 +84,7 @@ class Tags:
 
 
 def read_tags(path: Path) -> Tags:
-    """A song's tags; none, with a line in the log, where they are damaged."""
+    """Reads a song's tags; logs a warning and returns no tags if they are damaged."""
     try:
         file = mutagen.File(path)
         if file is None or file.tags is None:
@@ -92,22 +94,24 @@ def read_tags(path: Path) -> Tags:
         if isinstance(file, _VORBIS_FILES):
             return _from_vorbis(file)
         return _from_mp4(file.tags) if isinstance(file, MP4) else Tags()
-    except Exception as error:  # a stranger's file: mutagen raises many classes
-        log.warning("the tags of %s are damaged (%s): its stems have none", path.name, _said(error))
+    except Exception as error:  # mutagen raises many classes for a malformed file
+        log.warning(
+            "the tags of %s are damaged (%s): its stems have none", path.name, first_line(error)
+        )
         return Tags()
 
 
 def write_tags(path: Path, container: str, tags: Tags, name: str) -> None:
-    """Puts tags into a finished file of stems, if its container has a place for them.
+    """Writes tags to a finished stem, if its container supports them.
 
     Args:
-        container: in libsndfile's words, e.g. ``FLAC``.
-        name: of the file, for the log.
+        container: libsndfile's name of it, e.g. ``FLAC``.
+        name: name of the file in log messages.
 
     Raises:
-        OSError: the disk does not take them, which leaves the file damaged.
+        OSError: the tags cannot be written; the file may be damaged.
     """
-    kind = _WRITTEN.get(container)
+    kind = _WRITERS.get(container)
     if kind is None or not tags:
         return
     try:
@@ -120,20 +124,20 @@ def write_tags(path: Path, container: str, tags: Tags, name: str) -> None:
             _to_vorbis(file, tags)
         file.save()
     except Exception as error:
-        # mutagen puts what the system says inside an error of its own.
+        # mutagen wraps errors of the operating system in its own.
         for cause in (error, *error.args):
             if isinstance(cause, OSError):
                 raise cause from None
-        log.warning("the tags of %s could not be written (%s)", name, _said(error))
+        log.warning("the tags of %s could not be written (%s)", name, first_line(error))
 
 
 def _from_id3(id3: ID3) -> Tags:
-    frames = [frame for frame in id3.values() if not _of_the_samples(frame.HashKey)]
+    frames = [frame for frame in id3.values() if not _is_about_samples(frame.HashKey)]
     tags = Tags(frames=[frame for frame in frames if not isinstance(frame, APIC)])
-    of_frame = {id: name for name, (id, _) in NAMES.items()}
+    name_of_frame = {id: name for name, (id, _) in NAMES.items()}
     for frame in tags.frames:
         named = frame.FrameID == "TXXX"
-        name = frame.desc.lower() if named else of_frame.get(frame.FrameID)
+        name = frame.desc.lower() if named else name_of_frame.get(frame.FrameID)
         text = getattr(frame, "text", None)
         if name and text:
             tags.fields[name] = [text] if isinstance(text, str) else [str(line) for line in text]
@@ -146,7 +150,7 @@ def _from_vorbis(file: Any) -> Tags:
     for name, value in file.tags:
         if name.lower() == "metadata_block_picture":
             tags.pictures.append(Picture(base64.b64decode(value)))
-        elif not _of_the_samples(name):
+        elif not _is_about_samples(name):
             tags.fields.setdefault(name.lower(), []).append(value)
     tags.pictures += getattr(file, "pictures", [])
     return tags
@@ -205,15 +209,11 @@ def _picture(data: bytes, mime: str, type: int, description: str) -> Picture:
 
 
 def _line(value: Any) -> str:
-    """A track number of MP4 is a pair, (3, 12), of which 0 is not known."""
+    """Formats a value; MP4 stores track numbers as pairs, (3, 12), where 0 means unknown."""
     if isinstance(value, tuple):
         return "/".join(str(number) for number in value if number)
     return str(value)
 
 
-def _of_the_samples(name: str) -> bool:
-    return any(word in name.lower() for word in OF_THE_SAMPLES)
-
-
-def _said(error: Exception) -> str:
-    return str(error)[:200] or type(error).__name__
+def _is_about_samples(name: str) -> bool:
+    return any(word in name.lower() for word in ABOUT_SAMPLES)

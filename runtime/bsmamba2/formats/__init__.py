@@ -1,1 +1,1 @@
-"""Model files and what they declare: manifest, checkpoints, ONNX files, engine files, protocols."""
+"""Model files: manifests, checkpoints, ONNX files, engine files; and the protocols of engines."""

@@ -1,6 +1,6 @@
-"""Checkpoints as NumPy tensors by the names that BSMamba2 gives them, strictly checked.
+"""Reads checkpoints as NumPy tensors under BSMamba2's names, and checks them strictly.
 
-Nothing in a checkpoint is ever run: see :mod:`bsmamba2.torch_file`.
+No code in a checkpoint is ever run: see :mod:`bsmamba2.formats.pickle_reader`.
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ import numpy as np
 import safetensors
 
 from bsmamba2.audio.array import Audio
-from bsmamba2.errors import ModelError, printable
+from bsmamba2.errors import ModelError, first_line, printable
 from bsmamba2.files.hashing import file_sha256
-from bsmamba2.formats.pickle_reader import read_torch_file, widen_bfloat16
+from bsmamba2.formats.bfloat16 import STORED_DTYPE, widen_bfloat16
+from bsmamba2.formats.pickle_reader import read_torch_file
 
 CONFIG_KEY = "bsmamba2.config"
-"""Under this key a safetensors file of ours holds the network's sizes, as JSON."""
+"""The key in our safetensors files that holds the sizes of the network, as JSON."""
 
 LICENCE_KEY = "bsmamba2.licence"
-"""Under this key it holds what the weights are licensed under, in one line."""
+"""The key that holds the licence of the weights, in one line."""
 
 MARK = "layers.0.0.forward_blocks.0.mixer.A_log"
-"""A tensor that every BSMamba2 has and no other network."""
+"""The name of a tensor that every BSMamba2 has and no other network has."""
 
 _SAFETENSORS_DTYPES = {
     "F64": "<f8",
     "F32": "<f4",
     "F16": "<f2",
-    "BF16": "<u2",
+    "BF16": STORED_DTYPE,
     "I64": "<i8",
     "I32": "<i4",
     "I16": "<i2",
@@ -52,32 +53,34 @@ _FOREIGN = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors by the names that BSMamba2 gives them, in float32."""
+    """Tensors in float32, under BSMamba2's names."""
 
     tensors: Mapping[str, Audio]
     metadata: Mapping[str, str]
-    """What a safetensors file says of itself; empty for others."""
+    """The metadata of a safetensors file; empty for other files."""
     sha256: str
     name: str
-    """The file's stem."""
+    """The file name without its suffix."""
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Reads a ``.safetensors`` file or a PyTorch zip (``.ckpt``, ``.pt``, ``.pth``).
 
-    State dicts wrapped in ``state_dict``, ``model_state_dict`` or ``state``, prefixes of wrapping
-    modules, and the windows that the authors' Lightning file keeps are taken off.
+    A state dict may be wrapped in ``state_dict``, ``model_state_dict`` or ``state``. Prefixes of
+    wrapping modules are stripped, and the windows in the authors' Lightning file are dropped.
 
     Raises:
-        ModelError: not a checkpoint, of another network, damaged, or carrying code.
+        ModelError: the file is not a checkpoint, of another network, damaged, or contains code.
     """
     if path.is_dir():
-        raise ModelError(f"the checkpoint {path} is not a file but a folder")
+        raise ModelError(f"the checkpoint {path} is a folder: name the file in it")
     try:
         with path.open("rb") as file:
             head = file.read(256)
     except OSError as error:
-        raise ModelError(f"the checkpoint {path} cannot be read: {error.strerror}") from None
+        raise ModelError(
+            f"the checkpoint {path} cannot be read ({first_line(error)}): check its name"
+        ) from None
     if not head:
         raise ModelError(f"the checkpoint {path} is empty (0 bytes): download it again")
     metadata: dict[str, str] = {}
@@ -86,28 +89,28 @@ def read_checkpoint(path: Path) -> Checkpoint:
     elif head.startswith(b"PK\x03\x04"):
         tensors = _state_dict(read_torch_file(path), path)
     else:
-        raise ModelError(f"{path} is no checkpoint: {_looks_like(head)}")
+        raise ModelError(f"{path} is not a checkpoint: {_describe(head)}")
     tensors = _plain_names(tensors)
-    for mark, what in _FOREIGN:
-        if any(mark in key for key in tensors):
-            raise ModelError(f"{path} is a checkpoint of {what}; bsmamba2 runs BSMamba2 alone")
+    for part, network in _FOREIGN:
+        if any(part in key for key in tensors):
+            raise ModelError(f"{path} is a checkpoint of {network}; bsmamba2 runs only BSMamba2")
     return Checkpoint(tensors, metadata, file_sha256(path), path.stem)
 
 
 def match(tensors: Mapping[str, Audio], shapes: Mapping[str, tuple[int, ...]], name: str) -> None:
-    """Compares tensors with the names and shapes that a network has, strictly.
+    """Requires exactly the names and shapes of a network.
 
     Raises:
-        ModelError: naming the missing, unexpected and wrongly shaped keys: the first of each in
-            the sentence, all of them in its notes.
+        ModelError: keys are missing, unexpected or of a wrong shape. The message names the first
+            of each kind, the notes of the exception name all.
     """
     if MARK not in tensors:
         first = printable(", ".join(list(tensors)[:3]))
         raise ModelError(
-            f"{name} is not a checkpoint of a BSMamba2, which is all that bsmamba2 runs: it has no "
-            f"{MARK} (but {first})"
+            f"{name} is not a checkpoint of a BSMamba2, the only network that bsmamba2 runs: it "
+            f"has no {MARK} (but {first})"
         )
-    found = {
+    differences = {
         "missing": [key for key in shapes if key not in tensors],
         "unexpected": [key for key in tensors if key not in shapes],
         "wrong shape": [
@@ -116,7 +119,7 @@ def match(tensors: Mapping[str, Audio], shapes: Mapping[str, tuple[int, ...]], n
             if key in tensors and tensors[key].shape != tuple(shape)
         ],
     }
-    faults = {kind: keys for kind, keys in found.items() if keys}
+    faults = {kind: keys for kind, keys in differences.items() if keys}
     if faults:
         parts = [f"{len(keys)} {kind}: {_first(keys)}" for kind, keys in faults.items()]
         error = ModelError(f"{name} does not hold this network's weights; {'; '.join(parts)}")
@@ -130,16 +133,16 @@ def _first(keys: list[str]) -> str:
     return printable(", ".join(keys[:4]), limit=500) + rest
 
 
-def _looks_like(head: bytes) -> str:
+def _describe(head: bytes) -> str:
     text = head.lstrip().lower()
     if text.startswith((b"<!doctype", b"<html")):
-        return "it is a web page, so the download went wrong"
+        return "it is a web page, so the download failed"
     if head.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer; fetch the file itself (git lfs pull)"
     if head.startswith(b"\x80"):
         return (
-            "it is a bare pickle, which can carry code and is never run here; save the state dict "
-            "as safetensors or with torch.save of torch 1.6 or later"
+            "it is a bare pickle, which can contain code and is never loaded; save the state dict "
+            "as safetensors, or with torch.save of torch 1.6 or later"
         )
     return "it must be a .safetensors file or a zip written by torch.save"
 
@@ -151,13 +154,15 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Audio], dict[str, str]]:
         entries = dict(safetensors.deserialize(path.read_bytes()))
         return {key: _to_float32(**entry) for key, entry in entries.items()}, metadata
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-        reason = printable(str(error))
-        raise ModelError(f"{path} is a damaged or truncated safetensors file: {reason}") from None
+        raise ModelError(
+            f"{path} is a damaged or truncated safetensors file ({first_line(error)}): download it "
+            "again"
+        ) from None
 
 
 def _to_float32(dtype: str, shape: list[int], data: bytes) -> Audio:
     if dtype not in _SAFETENSORS_DTYPES:
-        raise ValueError(f"tensors of type {dtype} hold no weights of ours")
+        raise ValueError(f"BSMamba2 has no tensors of type {dtype}")
     values = np.frombuffer(data, _SAFETENSORS_DTYPES[dtype])
     if dtype == "BF16":
         values = widen_bfloat16(values)
@@ -168,25 +173,25 @@ def _state_dict(document: Any, path: Path) -> dict[str, Audio]:
     for wrapper in _WRAPPERS:
         if isinstance(document, dict) and isinstance(document.get(wrapper), dict):
             document = document[wrapper]
-    found = {
+    tensors = {
         key: value
         for key, value in (document.items() if isinstance(document, dict) else ())
         if isinstance(key, str) and isinstance(value, np.ndarray)
     }
-    if not found:
+    if not tensors:
         keys = list(document)[:3] if isinstance(document, dict) else [type(document).__name__]
-        came = printable(", ".join(map(str, keys)))
+        found = printable(", ".join(map(str, keys)))
         raise ModelError(
-            f"{path} holds no state dict, no tensors by name (but {came}): save net.state_dict()"
+            f"{path} holds no state dict, i.e. tensors by name (but {found}): save net.state_dict()"
         )
-    # Many names for one storage would unfold to many times the file.
-    if sum(math.prod(value.shape) for value in found.values()) > path.stat().st_size:
+    # If many tensors share one storage, copying them would take many times the size of the file.
+    if sum(math.prod(value.shape) for value in tensors.values()) > path.stat().st_size:
         raise ModelError(f"{path} holds fewer numbers than its tensors together: refused")
-    return {key: value.astype(np.float32) for key, value in found.items()}
+    return {key: value.astype(np.float32) for key, value in tensors.items()}
 
 
 def _plain_names(tensors: Mapping[str, Audio]) -> dict[str, Audio]:
-    """Names without the prefixes of wrapping modules, and without the Lightning file's windows."""
+    """Strips the prefixes of wrapping modules and drops the Lightning file's windows."""
     windows = ("featurizer.", "inverse_featurizer.", "multi_featurizer.")
     kept = {key: value for key, value in tensors.items() if not key.startswith(windows)}
     for prefix in ("module.", "model.", "_orig_mod."):

@@ -1,8 +1,8 @@
-"""A TensorRT engine as a file, with what must be known of it in a JSON beside it.
+"""TensorRT engine files, each with a JSON description next to it.
 
-An engine is executable code: whoever can put one on the disk can run anything in this process. It
-is loaded only if it was built here by this user, whose cache then holds its SHA-256, or if the
-caller says that it is to be trusted.
+An engine is executable code: anyone who can replace the file can run anything in this process. An
+engine is loaded only if this user built it on this machine, whose cache then holds its SHA-256, or
+if the caller explicitly trusts it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bsmamba2.errors import ModelError
+from bsmamba2.errors import ModelError, first_line
 from bsmamba2.files.cache import cache_folder, read_record, write_record
 from bsmamba2.files.hashing import file_sha256
+from bsmamba2.files.part_file import write_atomically
 from bsmamba2.formats.manifest import MAX_JSON_BYTES, Manifest, missing_field
 
 BACKENDS = ("tensorrt", "tensorrt-rtx")
@@ -22,30 +23,30 @@ BACKENDS = ("tensorrt", "tensorrt-rtx")
 
 @dataclass(frozen=True)
 class BuildKey:
-    """What an engine depends on: another key is another engine."""
+    """Everything that an engine depends on; a different key needs a different engine."""
 
     model_sha256: str
-    """Of all the bytes that the model is made of."""
+    """SHA-256 of all bytes of the model."""
     backend: str
     version: str
-    """Of the backend; an engine runs on the version that built it."""
+    """Version of the backend; an engine runs only on the version that built it."""
     gpus: tuple[str, ...]
-    """Compute capabilities, e.g. ``sm89``; or the name of the card it was built on."""
+    """Compute capabilities, e.g. ``sm89``; or the name of the GPU that it was built on."""
     batch: int
-    """The largest."""
+    """The largest batch."""
     frames: int
-    """The most of one run."""
+    """The most frames per run."""
     target: str = "tensorrt"
-    """Of the ONNX that it was built from."""
+    """Target of the ONNX file that it was built from."""
 
-    def asks_for_the_same(self, other: BuildKey) -> bool:
-        """Whether only the model's bytes or the backend's version differ: then one is stale."""
+    def matches_request(self, other: BuildKey) -> bool:
+        """Whether at most the model's bytes or the backend's version differ: one is outdated."""
         return self == replace(other, model_sha256=self.model_sha256, version=self.version)
 
 
 @dataclass(frozen=True)
 class EngineFile:
-    """An engine and what is known of it."""
+    """An engine file and its description."""
 
     path: Path
     manifest: Manifest
@@ -53,66 +54,69 @@ class EngineFile:
     sha256: str
 
     def write_description(self) -> None:
-        """Writes the JSON beside the engine, and remembers that this user built it.
+        """Writes the JSON next to the engine, and records that this user built it.
 
         Raises:
-            ModelError: it cannot be written.
+            ModelError: the JSON cannot be written.
         """
         content = {
             "manifest": json.loads(self.manifest.to_json()),
             "key": asdict(self.key),
             "sha256": self.sha256,
         }
+        path = description_path(self.path)
         try:
-            description_path(self.path).write_text(json.dumps(content), encoding="utf-8")
+            write_atomically(path, json.dumps(content).encode())
         except OSError as error:
-            raise ModelError(f"{self.path} cannot be described: {error.strerror}") from None
+            raise ModelError(
+                f"{path} cannot be written ({first_line(error)}): choose another folder"
+            ) from None
         write_record(_trusted_path(self.sha256), {"sha256": self.sha256})
 
     def require_trust(self, trust_engine: bool = False) -> None:
-        """Refuses an engine that is not as it was built, or that somebody else built.
+        """Requires the unchanged engine, built by this user or explicitly trusted.
 
         Raises:
-            ModelError: with the line that mends it.
+            ModelError: the message holds the command that fixes it.
         """
         try:
-            found = file_sha256(self.path)
+            sha256 = file_sha256(self.path)
         except OSError as error:
             raise ModelError(
-                f"the engine {self.path} cannot be read ({error.strerror}): check its name and "
+                f"the engine {self.path} cannot be read ({first_line(error)}): check its name and "
                 "folder"
             ) from None
-        if found != self.sha256:
+        if sha256 != self.sha256:
             raise ModelError(
                 f"{self.path} is not the engine that {description_path(self.path).name} describes: "
-                "it is damaged or was exchanged; build it again with bsmamba2 build-engine"
+                "it was damaged or replaced; build it again with bsmamba2 build-engine"
             )
         if not trust_engine and read_record(_trusted_path(self.sha256)) is None:
             raise ModelError(
                 f"{self.path} was not built here, and an engine can run any code: build it with "
-                "bsmamba2 build-engine, or load it with trust_engine=True if you trust its maker"
+                "bsmamba2 build-engine, or pass trust_engine=True if you trust its author"
             )
 
 
 def description_path(engine: Path) -> Path:
-    """Where an engine's JSON lies."""
+    """Returns the path of an engine's JSON description."""
     return engine.with_name(engine.name + ".json")
 
 
 def read_engine(path: Path) -> EngineFile:
-    """Reads what is known of an engine, without loading it.
+    """Reads the description of an engine, without loading the engine.
 
     Raises:
-        ModelError: there is no description beside it, or a damaged one.
+        ModelError: the description is missing or damaged.
     """
-    beside = description_path(path)
+    description = description_path(path)
     try:
-        with beside.open("rb") as file:
+        with description.open("rb") as file:
             text = file.read(MAX_JSON_BYTES + 1)
     except OSError as error:
         raise ModelError(
-            f"{path} has no {beside.name} beside it ({error.strerror}): copy both, or build it "
-            "again with bsmamba2 build-engine"
+            f"{path} has no {description.name} next to it ({first_line(error)}): copy both, or "
+            "build it again with bsmamba2 build-engine"
         ) from None
     try:
         content = json.loads(text)
@@ -120,8 +124,8 @@ def read_engine(path: Path) -> EngineFile:
         return EngineFile(path, manifest, _key(content["key"]), str(content["sha256"]))
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         raise ModelError(
-            f"{beside} is damaged{missing_field(error)}: copy it again with its engine, or build "
-            "both again with bsmamba2 build-engine"
+            f"{description} is damaged{missing_field(error)}: copy it again with its engine, or "
+            "build both again with bsmamba2 build-engine"
         ) from None
 
 

@@ -1,8 +1,8 @@
-"""The manifest: everything that a runtime must know of a model, and nothing else.
+"""The manifest: everything that a runtime must know about a model, and nothing else.
 
-Export writes it, the runtime reads it: it is the one contract between the two. It stands as JSON
-in the ONNX metadata under ``bsmamba2.manifest`` and as a file beside every engine. A model is
-untrusted input, so each field is checked here, once, before anything is allocated from it.
+Export writes it and the runtime reads it; it is the only contract between the two. It is stored as
+JSON in the ONNX metadata under ``bsmamba2.manifest``, and in a file next to every engine. A model
+is untrusted input, so this module checks every field before any memory is allocated from it.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 WEIGHT_PRECISIONS = ("fp32", "fp16", "bf16")
 IO_KINDS = ("spectrum", "waveform")
 
+_FOREIGN = "the model is damaged or was not exported by bsmamba2"
+
 
 @dataclass(frozen=True)
 class State:
-    """A tensor that a streaming graph carries from one step to the next.
+    """A tensor that a streaming graph passes from one step to the next.
 
-    The input is called ``name``, the output ``next_<name>``; both are float32.
+    The input is called ``name`` and the output ``next_<name>``; both are float32.
     """
 
     name: str
@@ -44,11 +46,11 @@ class State:
 
 @dataclass(frozen=True)
 class Check:
-    """What the model made of a known second of noise, so that any device can be tested once. A
-    streaming model takes it in the steps of :data:`bsmamba2.models.check.CHECK_STEPS`.
+    """The model's output for a second of seeded noise, against which each device is tested once.
 
     ``expected`` is every ``stride``-th sample of the stems (row-major over stems, channels,
-    samples); a device must reproduce it with an SNR of at least ``snr_db``.
+    samples); a device must reproduce it with an SNR of at least ``snr_db``. A streaming model
+    processes the noise in the steps of :data:`bsmamba2.models.check.CHECK_STEPS`.
     """
 
     seed: int
@@ -81,55 +83,56 @@ class Check:
 
 @dataclass(frozen=True)
 class Manifest:
-    """One model, described. Lengths are in samples at ``sample_rate``.
+    """The description of a model. Lengths are in samples at ``sample_rate``.
 
     Raises:
-        ModelError: a field is out of range; the message names it.
+        ModelError: a field is out of range; the message names the field.
     """
 
     name: str
-    """What the model is called, e.g. ``bs_mamba2_vocals``: the file stem of its checkpoint."""
+    """The name of the model, e.g. ``bs_mamba2_vocals``: its checkpoint's file name, no suffix."""
     stems: tuple[str, ...] = ("vocals",)
-    """The sources that the engine returns, in its order."""
+    """The stems that the engine returns, in its order."""
     residual: str | None = "instrumental"
-    """What the mixture less the stems is called; None where the stems are everything."""
+    """The name of the mixture minus the stems; None if the stems add up to the mixture."""
     sample_rate: int = 44100
     """Hz."""
     channels: int = 2
     n_fft: int = 2048
-    """Length of the periodic Hann window and of the transform, samples."""
+    """Length of the periodic Hann window and of the transform, in samples."""
     hop: int = 441
-    """From one frame of the spectrum to the next, samples."""
+    """Distance of the frames of the spectrum, in samples."""
     chunk: int = 352800
-    """One run of the engine, samples."""
+    """Length of one run of the engine, in samples."""
     overlap: float = 0.125
-    """Default overlap of neighbouring chunks, a fraction of the chunk in [0, 1)."""
+    """Default overlap of adjacent chunks, as a fraction of the chunk in [0, 1)."""
     io: str = "spectrum"
     """``spectrum``: (batch, channels, frames, bins, 2) to (batch, stems, channels, frames, bins,
     2). ``waveform``: (batch, channels, samples) to (batch, stems, channels, samples)."""
     target: str = "portable"
-    """Which body the scan has in the graph."""
+    """The body of the scan in the graph."""
     precision: str = "fp32"
-    """What the engine computes in."""
+    """The precision that the engine computes in."""
     weights: str = "fp32"
-    """What the weights are stored in."""
+    """The precision that the weights are stored in."""
     states: tuple[State, ...] = ()
-    """What a streaming graph carries; empty for a graph that takes whole chunks."""
+    """The tensors that a streaming graph passes on; empty for a graph that takes whole chunks."""
     parameters: int = 0
+    """The number of weights."""
     checkpoint_sha256: str | None = None
-    """Of the checkpoint file that the weights came from; None where there was no file."""
+    """SHA-256 of the checkpoint file with the weights; None if there was no file."""
     licence: str = "not stated"
-    """Of the weights."""
+    """The licence of the weights."""
     initialisers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """Every weight by its name in the checkpoint, with its shape."""
+    """The shape of every weight, by its name in the checkpoint."""
     verification: Mapping[str, float] = field(default_factory=dict)
-    """What export measured: names of comparisons to SNR in dB."""
+    """Measurements of the export: the SNR in dB of each comparison, by name."""
     check: Check | None = None
-    """None in a graph without weights."""
+    """The check of the model; None in a graph without weights."""
 
     def __post_init__(self) -> None:
-        shown = self.name.isprintable() and 1 <= len(self.name) <= 200
-        _require(shown, "name", "1 to 200 printable letters", self.name)
+        named = self.name.isprintable() and 1 <= len(self.name) <= 200
+        _require(named, "name", "1 to 200 printable letters", self.name)
         _require(self.licence.isprintable(), "licence", "one printable line", self.licence)
         sha = self.checkpoint_sha256
         hexadecimal = sha is None or (isinstance(sha, str) and len(sha) == 64 and sha.isalnum())
@@ -157,25 +160,25 @@ class Manifest:
 
     @property
     def bins(self) -> int:
-        """Frequencies of a frame: n_fft / 2 + 1."""
+        """Number of frequencies of a frame: n_fft / 2 + 1."""
         return self.n_fft // 2 + 1
 
     @property
     def streaming(self) -> bool:
-        """Whether the graph carries states from one step to the next."""
+        """Whether the graph passes states from one step to the next."""
         return bool(self.states)
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """All that a user gets: the stems, then the residual."""
+        """The names of all outputs for users: the stems, then the residual."""
         return (*self.stems, self.residual) if self.residual else self.stems
 
     def replace(self, **changes: Any) -> Manifest:
-        """A copy with some fields changed."""
+        """Returns a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
     def to_json(self) -> str:
-        """The manifest as JSON text; :meth:`from_json` reads it back unchanged."""
+        """Returns the manifest as JSON text; :meth:`from_json` reads it back unchanged."""
         fields: dict[str, Any] = {"format": FORMAT}
         for item in dataclasses.fields(self):
             fields[item.name] = getattr(self, item.name)
@@ -190,27 +193,27 @@ class Manifest:
         """Reads a manifest.
 
         Raises:
-            ModelError: not a manifest, made by a later version, or a field is out of range.
+            ModelError: it is not a manifest or of a later version, or a field is out of range.
         """
         if len(text) > MAX_JSON_BYTES:
-            raise ModelError(f"the manifest is larger than {MAX_JSON_BYTES >> 20} MiB: not ours")
+            raise ModelError(f"the manifest is larger than {MAX_JSON_BYTES >> 20} MiB: {_FOREIGN}")
         try:
             fields = json.loads(text)
         except (ValueError, RecursionError):
-            raise ModelError("the manifest is not JSON: the model is damaged or not ours") from None
+            raise ModelError(f"the manifest is not JSON: {_FOREIGN}") from None
         if not isinstance(fields, dict) or type(fields.get("format")) is not int:
-            raise ModelError("the manifest has no format number: the model is damaged or not ours")
+            raise ModelError(f"the manifest has no format number: {_FOREIGN}")
         if not 1 <= fields["format"] <= FORMAT:
             raise ModelError(
-                f"the model's manifest has format {fields['format']}, this bsmamba2 reads up to "
+                f"the model's manifest has format {fields['format']}, and this version reads up to "
                 f"{FORMAT}: upgrade with pip install -U bsmamba2"
             )
         try:
             return cls._from_fields(fields)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ModelError(
-                f"the model's manifest is damaged{missing_field(error)}: get the model again, or "
-                "export it again"
+                f"the model's manifest is damaged{missing_field(error)}: download or export "
+                "the model again"
             ) from None
 
     @classmethod
@@ -244,28 +247,27 @@ class Manifest:
 
 
 def default_overlap(chunk: int, sample_rate: int) -> float:
-    """A crossfade of a second, half a chunk at most, as a fraction of the chunk."""
+    """Returns a crossfade of a second, at most half a chunk, as a fraction of the chunk."""
     return min(0.5, sample_rate / chunk)
 
 
 def residual_of(stems: tuple[str, ...]) -> str:
-    """What a mixture less these stems is called: the instrumental, if they are the vocals."""
+    """Returns the name of a mixture minus these stems: ``instrumental`` if they are the vocals."""
     return "instrumental" if stems == ("vocals",) else "residual"
 
 
 def missing_field(error: Exception) -> str:
-    """For a sentence about a damaged JSON: which field it lacks, if that is what was raised."""
+    """Returns the part of a message about damaged JSON that names a missing field."""
     return f", it has no {printable(repr(error.args[0]))}" if isinstance(error, KeyError) else ""
 
 
-def _require(holds: bool, name: str, allowed: str, came: object) -> None:
+def _require(holds: bool, name: str, allowed: str, got: object) -> None:
     if not holds:
-        shown = printable(repr(came))
-        raise ModelError(f"the manifest's {name} must be {allowed}; it is {shown}")
+        raise ModelError(f"the manifest's {name} must be {allowed}; got {printable(repr(got))}")
 
 
 def _is_plain_name(name: str) -> bool:
-    """Stems become file names, so they must not be able to leave a folder."""
+    """Whether a stem's name is safe in a file name: it cannot leave its folder."""
     return 0 < len(name) <= 64 and name.replace("-", "").replace("_", "").isalnum()
 
 

@@ -1,11 +1,10 @@
-"""Reads what must be known of an ONNX file before it may be loaded, without the onnx package.
+"""Checks an ONNX file before it is loaded, without the onnx package.
 
-An ONNX file is a protocol buffer: fields of (number, kind, payload), nested. Three things are
-wanted: the metadata, which holds the manifest; the initialisers' names; and where initialisers
-that lie outside the file say they lie, because a file from a stranger must not point out of its
-own folder. Weights inside the file are stepped over, never copied. Tensors in other places of the
-file (attributes, subgraphs, functions) and links are left to ONNX Runtime, which refuses any that
-leaves the model's folder; a test holds it to that.
+An ONNX file is a protocol buffer: nested fields of (number, kind, payload). This module reads three
+things: the metadata, which holds the manifest; the names of the initialisers; and the locations of
+initialisers outside the file, because an untrusted file must not refer to files outside its folder.
+Weights inside the file are skipped, never copied. Other tensors (attributes, subgraphs, functions)
+and links are left to ONNX Runtime, which refuses any outside the model's folder; a test checks it.
 
 Field numbers: onnx/onnx.proto of ONNX 1.x; they never change.
 """
@@ -17,11 +16,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from bsmamba2.errors import ModelError
+from bsmamba2.errors import ModelError, first_line, printable
 from bsmamba2.formats.manifest import METADATA_KEY, Manifest
 
 WEIGHTLESS = "weights"
-"""Where a graph without weights says that they lie: nowhere, until they are poured in."""
+"""The location of weights in a graph without weights, until a checkpoint provides them."""
 
 _MODEL_GRAPH, _MODEL_METADATA = 7, 14
 _GRAPH_INITIALISER = 5
@@ -32,50 +31,53 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """An ONNX file of ours, read but not loaded."""
+    """An ONNX file exported by bsmamba2, checked but not loaded."""
 
     path: Path
     manifest: Manifest
-    wanting: tuple[str, ...]
-    """The initialisers that have to be poured in from a checkpoint; none in a whole model."""
+    missing_weights: tuple[str, ...]
+    """The initialisers to load from a checkpoint; empty in a complete model."""
     data: tuple[Path, ...] = ()
-    """The files beside it that hold its weights; none where they lie inside."""
+    """The files next to it that hold its weights; empty if the file contains them."""
 
 
 def read_onnx(path: Path) -> OnnxFile:
-    """Reads a model's manifest and checks where it would load data from.
+    """Reads a model's manifest and checks which files it would load data from.
 
     Raises:
-        ModelError: not an ONNX file, not ours, of a later version, or pointing out of its folder.
+        ModelError: it is not an ONNX file, not from bsmamba2, of a later version, or refers to
+            files outside its folder.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             metadata, locations = _scan_model(data)
     except ModelError:
-        raise ModelError(f"{path} is no ONNX file, or a damaged one: export it again") from None
+        raise ModelError(f"{path} is not an ONNX file, or is damaged: export it again") from None
     except (OSError, ValueError) as error:  # mmap refuses an empty file with ValueError
-        reason = getattr(error, "strerror", None) or "it is empty"
-        raise ModelError(f"the model {path} cannot be read: {reason}") from None
+        cause = first_line(error) if isinstance(error, OSError) else "it is empty"
+        raise ModelError(f"the model {path} cannot be read ({cause}): check its name") from None
     if METADATA_KEY not in metadata:
         raise ModelError(
-            f"{path} is not a model of bsmamba2: it has no {METADATA_KEY} in its metadata; make "
-            "one with bsmamba2 export"
+            f"{path} is not a model of bsmamba2: it has no {METADATA_KEY} in its metadata; "
+            "create one with bsmamba2 export"
         )
-    beside = sorted({str(at) for _, at in locations if at not in (None, WEIGHTLESS)})
-    for location in beside:
-        inside = PurePosixPath(location)
-        if inside.is_absolute() or ".." in inside.parts or "\\" in location:
-            raise ModelError(f"{path} wants data from outside its folder ({location!r}): refused")
-    wanting = tuple(name for name, location in locations if location == WEIGHTLESS)
-    data_files = tuple(path.parent / location for location in beside)
-    return OnnxFile(path, Manifest.from_json(metadata[METADATA_KEY]), wanting, data_files)
+    external = sorted({str(at) for _, at in locations if at not in (None, WEIGHTLESS)})
+    for location in external:
+        target = PurePosixPath(location)
+        if target.is_absolute() or ".." in target.parts or "\\" in location:
+            raise ModelError(
+                f"{path} refers to data outside its folder ({printable(location)}): refused"
+            )
+    missing = tuple(name for name, location in locations if location == WEIGHTLESS)
+    data_files = tuple(path.parent / location for location in external)
+    return OnnxFile(path, Manifest.from_json(metadata[METADATA_KEY]), missing, data_files)
 
 
 def initialisers(data: mmap.mmap) -> Iterator[tuple[str, range]]:
-    """Each initialiser that lies in the file, and where its bytes lie.
+    """Yields each initialiser in the file with the range of its bytes.
 
     Raises:
-        ModelError: no ONNX file, or a damaged one.
+        ModelError: the data is not an ONNX file, or is damaged.
     """
     for number, graph in _fields(data, range(len(data))):
         if number == _MODEL_GRAPH:
@@ -87,7 +89,7 @@ def initialisers(data: mmap.mmap) -> Iterator[tuple[str, range]]:
 
 
 def _scan_model(data: mmap.mmap) -> tuple[dict[str, str], list[tuple[str, str | None]]]:
-    """The metadata, and each initialiser's location: None inside the file."""
+    """Returns the metadata, and each initialiser's location: None inside the file."""
     metadata: dict[str, str] = {}
     locations: list[tuple[str, str | None]] = []
     for number, field in _fields(data, range(len(data))):
@@ -121,11 +123,11 @@ def _text(data: mmap.mmap, field: range) -> str:
     try:
         return data[field.start : field.stop].decode("utf-8")
     except UnicodeDecodeError:
-        raise ModelError("text that is no UTF-8") from None
+        raise ModelError("text that is not UTF-8") from None
 
 
 def _fields(data: mmap.mmap, message: range) -> Iterator[tuple[int, range]]:
-    """Every length-delimited field of a message, by where it lies; numbers are stepped over."""
+    """Yields number and range of each length-delimited field of a message; skips other fields."""
     at = message.start
     while at < message.stop:
         key, at = _varint(data, at, message.stop)
@@ -145,7 +147,7 @@ def _fields(data: mmap.mmap, message: range) -> Iterator[tuple[int, range]]:
 
 
 def _varint(data: mmap.mmap, at: int, stop: int) -> tuple[int, int]:
-    """A base-128 number and where it ends."""
+    """Returns a base-128 number and the offset after it."""
     value = shift = 0
     while at < stop and shift < 64:
         byte = data[at]

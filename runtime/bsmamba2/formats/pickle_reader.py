@@ -1,10 +1,10 @@
-"""Reads the tensors of a file that torch.save wrote, without torch and without unpickling it.
+"""Reads the tensors of a file written by torch.save, without torch and without unpickling it.
 
-The file is a zip of raw storages and one pickle that says how tensors lie in them. A pickle is a
-program for a stack machine, and Python's own machine calls whatever the program names. The machine
-here knows the instructions that torch.save writes and calls nothing: a name stands for a tensor or
-a plain container, or, where it belongs to the bookkeeping that training frameworks leave behind,
-for a dead object. Every other name is refused, and shown.
+The file is a zip of raw storages and one pickle that describes the tensors in them. A pickle is a
+program for a stack machine, and Python's machine calls any function that the program names. The
+machine in this module supports only the instructions that torch.save writes, and calls nothing. A
+name creates a tensor or a plain container; names from the bookkeeping of training frameworks create
+inert placeholders. Any other name is refused, and the error shows it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bsmamba2.errors import ModelError, printable
+from bsmamba2.errors import ModelError, first_line, printable
+from bsmamba2.formats.bfloat16 import STORED_DTYPE, widen_bfloat16
 
 MAX_PICKLE_BYTES = 64 << 20
 
@@ -29,7 +30,7 @@ _DTYPES = {
     "FloatStorage": "<f4",
     "DoubleStorage": "<f8",
     "HalfStorage": "<f2",
-    "BFloat16Storage": "<u2",
+    "BFloat16Storage": STORED_DTYPE,
     "LongStorage": "<i8",
     "IntStorage": "<i4",
     "ShortStorage": "<i2",
@@ -53,7 +54,7 @@ _BOOKKEEPING_NAMES = {
 
 @dataclass(frozen=True)
 class _Name:
-    """A name in the pickle, standing for itself."""
+    """A name in the pickle, which is never looked up."""
 
     module: str
     name: str
@@ -61,45 +62,47 @@ class _Name:
 
 @dataclass(frozen=True)
 class _Storage:
-    """Raw values, made by the machine alone: what tensors may lie in."""
+    """Raw values that tensors are views of; only the machine creates them."""
 
     values: Tensor
 
 
-class _Dead:
-    """Stands for an object of a training framework."""
+class _Inert:
+    """A placeholder for an object of a training framework."""
 
 
-_MARK = _Dead()
+_MARK = _Inert()
 
 
 def read_torch_file(path: Path) -> Any:
-    """What was saved: tensors as NumPy arrays inside plain dicts, lists and tuples.
+    """Returns the saved object: tensors as NumPy arrays in plain dicts, lists and tuples.
 
     Raises:
-        ModelError: not such a file, damaged, or naming code.
+        ModelError: the file was not written by torch.save, is damaged, or names code.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             pickles = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
             if len(pickles) != 1:
-                raise ModelError(f"{path} is a zip, but torch.save did not write it")
+                raise ModelError(f"{path} is a zip file, but torch.save did not write it")
             if any(e.compress_type != zipfile.ZIP_STORED for e in archive.infolist()):
-                raise ModelError(f"{path} is a compressed zip; torch.save writes none")
+                raise ModelError(f"{path} is a compressed zip file, which torch.save never writes")
             if archive.getinfo(pickles[0]).file_size > MAX_PICKLE_BYTES:
-                raise ModelError(f"{path} has an index above {MAX_PICKLE_BYTES >> 20} MiB")
+                raise ModelError(f"the index of {path} is larger than {MAX_PICKLE_BYTES >> 20} MiB")
             return _Machine(archive, pickles[0].removesuffix("/data.pkl")).run()
     except zipfile.BadZipFile:
         raise ModelError(f"{path} is truncated or damaged: download it again") from None
     except _CodeError as error:
-        raise ModelError(f"{path} carries code ({error}) and is refused") from None
-    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, OSError) as error:
-        why = printable(str(error)) if isinstance(error, ValueError) else "its index makes no sense"
-        raise ModelError(f"{path} is damaged ({why}): download it again") from None
+        raise ModelError(f"{path} contains code ({error}) and is refused: save tensors") from None
+    except (
+        ValueError, LookupError, TypeError, AttributeError, RuntimeError, OSError, OverflowError
+    ) as error:  # fmt: skip
+        cause = first_line(error) if isinstance(error, ValueError) else "its index is invalid"
+        raise ModelError(f"{path} is damaged ({cause}): download it again") from None
 
 
 class _CodeError(Exception):
-    """A name that is nothing of ours."""
+    """A name that is not allowed."""
 
 
 class _Machine:
@@ -117,7 +120,7 @@ class _Machine:
             if opcode.name == "STOP":
                 return self.stack.pop()
             self.step(opcode.name, argument)
-        raise ValueError("no end")
+        raise ValueError("its index has no end")
 
     def step(self, op: str, argument: Any) -> None:
         push, pop = self.stack.append, self.stack.pop
@@ -151,9 +154,9 @@ class _Machine:
                 push(_known(_Name(_text(module), _text(name))))
             case "REDUCE" | "NEWOBJ":
                 arguments = pop()
-                push(self.made(pop(), arguments))
+                push(self.create(pop(), arguments))
             case "BUILD":
-                pop()  # attributes of a dead object, or of an OrderedDict
+                pop()  # attributes of a placeholder or of an OrderedDict
             case "BINPERSID":
                 push(self.storage(*pop()))
             case _ if op.startswith(("BININT", "LONG", "BINFLOAT", "BINUNICODE", "SHORT_BIN")):
@@ -161,7 +164,7 @@ class _Machine:
             case _ if op in ("BINBYTES", "BINBYTES8", "BINSTRING"):
                 push(argument)
             case _:
-                raise ValueError(f"the instruction {op}, which torch.save does not write")
+                raise ValueError(f"the instruction {op}, which torch.save never writes")
 
     def pop_to_mark(self) -> list[Any]:
         at = len(self.stack) - 1
@@ -171,10 +174,10 @@ class _Machine:
         del self.stack[at:]
         return items
 
-    def made(self, name: Any, arguments: Any) -> Any:
-        """What a name makes of its arguments."""
+    def create(self, name: Any, arguments: Any) -> Any:
+        """Returns the value that a call of ``name`` stands for."""
         if not isinstance(name, _Name):
-            raise ValueError("a call of what is no name")
+            raise ValueError("a call of a value that is not a name")
         if name == _Name("collections", "OrderedDict"):
             return {}
         if name in (_Name("builtins", "dict"), _Name("builtins", "list"), _Name("builtins", "set")):
@@ -183,10 +186,10 @@ class _Machine:
             return arguments[0]
         if name in _REBUILDERS:
             return _view(*arguments[:4])
-        return _Dead()
+        return _Inert()
 
     def storage(self, _: Any, kind: _Name, key: str, __: Any, elements: int) -> _Storage:
-        """A storage by its reference: ('storage', kind, key, device, elements)."""
+        """Returns the storage for a reference: ('storage', kind, key, device, elements)."""
         if _text(key) not in self.storages:
             if kind.name not in _DTYPES:
                 raise ValueError(f"a storage of kind {kind.name}")
@@ -207,55 +210,50 @@ _REBUILDERS = {
 }
 
 
-def widen_bfloat16(bits: Tensor) -> Tensor:
-    """bfloat16, the upper half of a float32, as uint16, to float32."""
-    return (bits.astype("<u4") << 16).view("<f4")
-
-
 def _known(name: _Name) -> _Name:
-    """The name itself, if anything is to be made of it.
+    """Returns the name if it is allowed.
 
     Raises:
-        _CodeError: nothing is.
+        _CodeError: it is not.
     """
     module = "builtins" if name.module == "__builtin__" else name.module
     name = _Name(module, name.name)
-    makers = name in _REBUILDERS or name in (
+    creates_data = name in _REBUILDERS or name in (
         _Name("torch._utils", "_rebuild_parameter"),
         _Name("collections", "OrderedDict"),
     )
     storage = module in ("torch", "torch.storage") and name.name.endswith("Storage")
     package = module.split(".")[0] in _BOOKKEEPING_PACKAGES
     listed = name.name in _BOOKKEEPING_NAMES.get(module, ())
-    if name.name.isidentifier() and (makers or storage or package or listed):
+    if name.name.isidentifier() and (creates_data or storage or package or listed):
         return name
     raise _CodeError(printable(f"{name.module}.{name.name}"))
 
 
 def _text(value: Any) -> str:
-    """Only text may be hashed or shown: anything else might be nested without end."""
+    """Requires text: other values could be nested too deeply to be hashed or shown."""
     if not isinstance(value, str):
-        raise ValueError("no text where a name should be")
+        raise ValueError("a name that is not text")
     return value
 
 
 def _fill(container: Any, items: list[Any]) -> None:
     if isinstance(container, dict):
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if isinstance(key, (str, int)):  # others are bookkeeping, and might not hash
+            if isinstance(key, (str, int)):  # other keys are bookkeeping and may not be hashable
                 container[key] = value
     elif isinstance(container, list):
         container.extend(items)
-    elif not isinstance(container, _Dead):
+    elif not isinstance(container, _Inert):
         raise ValueError(f"items for a {type(container).__name__}")
 
 
 def _view(storage: Any, offset: int, shape: Any, strides: Any) -> Tensor:
-    """A tensor as it lies in a storage, after checking that it stays inside and is no larger."""
+    """Returns a tensor as a view of its storage, after checking that it stays inside."""
     if not isinstance(storage, _Storage) or not all(
         type(n) is int and n >= 0 for n in (offset, *shape, *strides)
     ):
-        raise ValueError("a tensor that lies in no storage")
+        raise ValueError("a tensor without a storage")
     values = storage.values
     count = math.prod(shape)
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))

@@ -1,40 +1,44 @@
-"""The names of stems, and what else people call them."""
+"""The names of stems and their aliases."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bsmamba2.errors import ModelError
+from bsmamba2.errors import ModelError, not_one_of
 
 ALIASES = {"instrumental": ("other", "accompaniment", "no_vocals")}
-"""What people also call a stem."""
+"""Other common names of a stem."""
 
 
-class UnknownStem(ModelError, KeyError):  # noqa: N818 - a KeyError by another name
-    """A stem that the model does not make."""
+class UnknownStem(ModelError, KeyError):  # noqa: N818 - named like the KeyError that it is
+    """A stem that the model does not separate."""
 
     # KeyError would print its message in quotes.
     __str__ = Exception.__str__
 
 
 def find_stem(name: str, known: Sequence[str]) -> str:
-    """The known stem that a name or an alias means.
+    """Returns the known stem that a name or alias refers to.
 
     Raises:
-        UnknownStem: none; the message lists what there is.
+        UnknownStem: there is none; the message lists the known stems.
     """
     for stem in known:
         if name == stem or name in ALIASES.get(stem, ()):
             return stem
-    raise UnknownStem(f"stem must be one of {', '.join(known)}; {name!r} came")
+    raise UnknownStem(not_one_of("stem", known, name))
 
 
 def wanted_stems(names: Iterable[str] | None, known: Sequence[str]) -> tuple[str, ...]:
-    """The known stems that are asked for, in their order; None asks for all, text for one.
+    """Returns the requested stems, in the order of the known ones.
+
+    Args:
+        names: names or aliases; one name as text; or None for all stems.
+        known: the stems of the model.
 
     Raises:
-        UnknownStem: as :func:`find_stem`.
+        UnknownStem: see :func:`find_stem`.
     """
     names = (names,) if isinstance(names, str) else names
-    asked = known if names is None else {find_stem(name, known) for name in names}
-    return tuple(stem for stem in known if stem in asked)
+    requested = known if names is None else {find_stem(name, known) for name in names}
+    return tuple(stem for stem in known if stem in requested)

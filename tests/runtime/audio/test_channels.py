@@ -1,12 +1,15 @@
-"""Any number of channels through engines of one or two."""
+"""Any number of channels runs through mono and stereo engines."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from bsmamba2 import AudioError
 from bsmamba2.audio.channels import ChannelGroups
 from bsmamba2.pipeline.song_pipeline import SongPipeline
+from support.engines import Stubs
+from support.fixtures import Noise
 
 PAIRS = {
     1: [[0, 0]],
@@ -21,29 +24,37 @@ PAIRS = {
 
 
 @pytest.mark.parametrize(("channels", "pairs"), PAIRS.items())
-def test_an_engine_of_stereo_hears_the_stated_pairs(channels, pairs):
+def test_a_stereo_engine_takes_the_documented_pairs(channels: int, pairs: list[list[int]]) -> None:
     names = np.arange(channels, dtype=np.float32)[:, np.newaxis]
     assert ChannelGroups(channels, 2).split(names)[..., 0].tolist() == pairs
 
 
 @pytest.mark.parametrize("channels", range(1, 65))
-@pytest.mark.parametrize("heard", [1, 2])
-def test_what_is_split_joins_to_what_it_was(noise, channels, heard):
-    groups, audio = ChannelGroups(channels, heard), noise(channels, 9)
+@pytest.mark.parametrize("engine_channels", [1, 2])
+def test_joining_undoes_splitting(noise: Noise, channels: int, engine_channels: int) -> None:
+    groups, audio = ChannelGroups(channels, engine_channels), noise(channels, 9)
     joined = groups.join(groups.split(audio)[:, np.newaxis])
     np.testing.assert_array_equal(joined[0], audio)
 
 
-def test_the_front_pair_of_a_surround_song_is_separated_as_a_stereo_song(stub, noise):
+@pytest.mark.parametrize("channels", [0, 65])
+def test_an_unsupported_number_of_channels_is_refused(channels: int) -> None:
+    with pytest.raises(AudioError, match=f"audio must have 1 to 64 channels; got {channels}: "):
+        ChannelGroups(channels, 2)
+
+
+def test_the_front_pair_of_a_surround_song_is_separated_like_a_stereo_song(
+    stub: Stubs, noise: Noise
+) -> None:
     engine, audio = stub.restless(), noise(6, 500)
-    separation, stereo = (SongPipeline.by_chunks(engine, 48000, n, 0.25) for n in (6, 2))
-    all_six = np.concatenate([separation.push(audio), separation.flush()], axis=-1)
+    surround, stereo = (SongPipeline.by_chunks(engine, 48000, n, 0.25) for n in (6, 2))
+    all_six = np.concatenate([surround.push(audio), surround.flush()], axis=-1)
     front = np.concatenate([stereo.push(audio[:2]), stereo.flush()], axis=-1)
     np.testing.assert_array_equal(all_six[:, :2], front)
     np.testing.assert_allclose(all_six.sum(axis=0), audio, rtol=0, atol=1e-6)
 
 
-def test_an_engine_rests_at_silent_pairs(stub, noise):
+def test_the_engine_does_not_run_on_silent_pairs(stub: Stubs, noise: Noise) -> None:
     engine, audio = stub.identity(), noise(6, 60)
     audio[2:] = 0
     separation = SongPipeline.by_chunks(engine, 44100, 6, 0.25)

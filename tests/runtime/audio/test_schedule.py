@@ -1,4 +1,4 @@
-"""The grid of a stream: every frame is done once, in order, whatever the lengths."""
+"""The grid of a stream: every frame is separated once, in order, whatever the lengths."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ LENGTHS = st.integers(1, 40)
 
 
 @given(LENGTHS, LENGTHS, st.integers(0, 200))
-def test_every_frame_is_done_once_and_in_order(block, lookahead, frames):
-    done = []
+def test_every_frame_is_kept_once_and_in_order(block: int, lookahead: int, frames: int) -> None:
+    kept: list[int] = []
     for step in Schedule(block, lookahead).steps(frames):
-        done += range(step.block.start, step.lookahead.stop if step.last else step.block.stop)
-    assert done == list(range(frames))
+        kept += range(step.block.start, step.lookahead.stop if step.last else step.block.stop)
+    assert kept == list(range(frames))
 
 
 @given(LENGTHS, LENGTHS, st.integers(1, 200))
-def test_all_steps_but_the_last_are_the_block_and_its_lookahead(block, lookahead, frames):
+def test_every_step_but_the_last_is_a_block_and_its_lookahead(
+    block: int, lookahead: int, frames: int
+) -> None:
     *steps, last = Schedule(block, lookahead).steps(frames)
     assert all(s.lookahead == slice(s.block.stop, s.block.stop + lookahead) for s in steps)
     assert all(s.block == slice(i * block, (i + 1) * block) for i, s in enumerate(steps))
@@ -30,24 +32,30 @@ def test_all_steps_but_the_last_are_the_block_and_its_lookahead(block, lookahead
     assert not any(step.last for step in steps)
 
 
-def test_a_step_waits_for_all_of_its_lookahead():
+def test_a_step_waits_for_its_whole_lookahead() -> None:
     assert Schedule(4, 3).next(8, 14) is None
-    assert Schedule(4, 3).next(8, 15).lookahead == slice(12, 15)
-
-
-def test_the_work_is_what_is_computed_for_what_is_done():
-    assert Schedule(4, 12).work_factor == 4
+    step = Schedule(4, 3).next(8, 15)
+    assert step is not None
+    assert step.lookahead == slice(12, 15)
 
 
 @given(st.floats(0.5, 2000), st.floats(0.5, 2000), st.floats(0.1, 10))
-def test_milliseconds_are_the_nearest_whole_frames(block_ms, lookahead_ms, frame_ms):
+def test_milliseconds_are_rounded_to_whole_frames(
+    block_ms: float, lookahead_ms: float, frame_ms: float
+) -> None:
     assume(min(block_ms, lookahead_ms) >= frame_ms / 2)
-    made = Schedule.of_ms(block_ms, lookahead_ms, frame_ms)
-    assert abs(made.block * frame_ms - block_ms) <= frame_ms * 0.500001
-    assert abs(made.lookahead * frame_ms - lookahead_ms) <= frame_ms * 0.500001
+    schedule = Schedule.of_ms(block_ms, lookahead_ms, frame_ms)
+    assert abs(schedule.block * frame_ms - block_ms) <= frame_ms * 0.500001
+    assert abs(schedule.lookahead * frame_ms - lookahead_ms) <= frame_ms * 0.500001
 
 
 @pytest.mark.parametrize(("block", "lookahead", "name"), [(0, 1, "block"), (3, 0, "lookahead")])
-def test_a_length_below_one_frame_is_refused(block, lookahead, name):
+def test_a_length_below_one_frame_is_refused(block: int, lookahead: int, name: str) -> None:
     with pytest.raises(AudioError, match=f"{name} must be at least 1 frame; got 0"):
         Schedule(block, lookahead)
+
+
+@pytest.mark.parametrize("block_ms", [1, 60_001])
+def test_milliseconds_out_of_range_are_refused(block_ms: float) -> None:
+    with pytest.raises(AudioError, match=rf"block_ms must be 10 ms, .*; got {block_ms}"):
+        Schedule.of_ms(block_ms, 100, 10)

@@ -1,26 +1,33 @@
-"""Songs that FFmpeg alone reads, and what a stranger's file may not make it do."""
+"""Songs that only FFmpeg reads, and the limits on what an untrusted file can make it do."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
 from bsmamba2 import AudioError, MissingExtra, Separator
+from bsmamba2.audio.array import Audio
 from bsmamba2.files.song_file import SongFile
+from support.engines import Stubs
 
 av = pytest.importorskip("av")
 
 KINDS = {"song.m4a": "aac", "alac.m4a": "alac", "song.wma": "wmav2", "song.webm": "libopus"}
+Encode = Callable[..., tuple[Path, Audio]]
 
 
 @pytest.fixture
-def encoded(tmp_path):
-    """``encoded("song.m4a")``: two seconds of a sine, and its path."""
+def encode(tmp_path: Path) -> Encode:
+    """``encode("song.m4a")``: writes two seconds of a sine; its path and its samples."""
 
-    def write(name, codec=None, channels=2, rate=48000):
+    def write(
+        name: str, codec: str | None = None, channels: int = 2, rate: int = 48000
+    ) -> tuple[Path, Audio]:
         path, t = tmp_path / name, np.arange(2 * rate) / rate
         codec = codec or KINDS[name]
         sine = np.tile(0.5 * np.sin(2 * np.pi * 440 * t), (channels, 1)).astype(np.float32)
@@ -40,42 +47,46 @@ def encoded(tmp_path):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_song_comes_through_ffmpeg(stub, encoded, name):
-    path, _ = encoded(name)
-    made = Separator(stub.half()).separate_file(path)
-    assert soundfile.info(made["vocals"]).subtype == "PCM_24"
-    audio, rate = soundfile.read(made["vocals"])
+def test_a_song_that_only_ffmpeg_reads_is_separated(stub: Stubs, encode: Encode, name: str) -> None:
+    path, _ = encode(name)
+    paths = Separator(stub.half()).separate_file(path)
+    assert soundfile.info(paths["vocals"]).subtype == "PCM_24"
+    audio, rate = soundfile.read(paths["vocals"])
     assert rate == 48000
     tone = np.exp(2j * np.pi * 440 * np.arange(48000) / 48000)
     amplitude = 2 * np.abs(np.mean(audio[24000:72000].T * tone, axis=1))
     np.testing.assert_allclose(amplitude, 0.25, atol=0.01)
 
 
-def test_a_lossless_song_comes_to_the_bit(encoded):
-    path, sine = encoded("alac.m4a")
+def test_a_lossless_song_is_read_exactly(encode: Encode) -> None:
+    path, sine = encode("alac.m4a")
     with SongFile(path) as song:
         samples = np.concatenate(list(song.blocks()), axis=1)
         assert song.samples == samples.shape[1]
     np.testing.assert_allclose(samples[:, : sine.shape[1]], sine, rtol=0, atol=2**-15)
 
 
-def test_surround_comes_with_all_its_channels(encoded):
-    path, _ = encoded("surround.m4a", "aac", channels=6)
+def test_a_surround_song_keeps_all_its_channels(encode: Encode) -> None:
+    path, _ = encode("surround.m4a", "aac", channels=6)
     with SongFile(path) as song:
         assert song.channels == 6
 
 
-def test_without_ffmpeg_the_sentence_has_the_line_that_installs_it(stub, encoded, monkeypatch):
-    path, _ = encoded("song.m4a")
+def test_without_pyav_the_error_holds_the_command_that_installs_it(
+    stub: Stubs, encode: Encode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = encode("song.m4a")
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(MissingExtra, match=r'song.m4a needs FFmpeg .*pip install "bsmamba2\[av\]"'):
+    with pytest.raises(MissingExtra, match=r'song.m4a can only .*pip install "bsmamba2\[av\]"'):
         Separator(stub.half()).separate_file(path)
 
 
 @pytest.mark.parametrize("keep", [0.02, 0.5, 0.9])
 @pytest.mark.parametrize("name", KINDS)
-def test_a_cut_off_song_is_one_sentence_or_shorter(stub, encoded, name, keep):
-    path, _ = encoded(name)
+def test_a_truncated_song_is_shorter_or_refused_in_one_sentence(
+    stub: Stubs, encode: Encode, name: str, keep: float
+) -> None:
+    path, _ = encode(name)
     path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
     try:
         Separator(stub.half()).separate_file(path)
@@ -84,10 +95,10 @@ def test_a_cut_off_song_is_one_sentence_or_shorter(stub, encoded, name, keep):
         assert "\n" not in str(error)
 
 
-def test_a_codec_that_nobody_knows_is_refused(stub, encoded):
-    path, _ = encoded("song.m4a")
+def test_an_unknown_codec_is_refused(stub: Stubs, encode: Encode) -> None:
+    path, _ = encode("song.m4a")
     path.write_bytes(path.read_bytes().replace(b"mp4a", b"zzzz").replace(b"esds", b"free"))
-    with pytest.raises(AudioError, match=r"has audio that FFmpeg cannot decode"):
+    with pytest.raises(AudioError, match=r"contains audio that FFmpeg cannot decode"):
         Separator(stub.half()).separate_file(path)
 
 
@@ -95,15 +106,17 @@ PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nsong.m4a\n#EXT-X-ENDLI
 
 
 @pytest.mark.parametrize("content", [PLAYLIST, "ffconcat version 1.0\nfile song.m4a\n", "no song"])
-def test_a_file_that_points_to_another_is_refused(stub, encoded, content):
-    path, _ = encoded("song.m4a")
+def test_a_file_that_refers_to_another_is_refused(
+    stub: Stubs, encode: Encode, content: str
+) -> None:
+    path, _ = encode("song.m4a")
     trap = path.with_name("trap.m4a")
     trap.write_text(content)
     with pytest.raises(AudioError, match=r"trap\.m4a is not audio that FFmpeg reads"):
         Separator(stub.half()).separate_file(trap)
 
 
-def test_a_film_without_sound_is_refused(stub, tmp_path):
+def test_a_video_without_sound_is_refused(stub: Stubs, tmp_path: Path) -> None:
     path = tmp_path / "silent.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=24)
@@ -111,5 +124,5 @@ def test_a_film_without_sound_is_refused(stub, tmp_path):
         stream.pix_fmt = "yuv420p"
         frame = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")
         container.mux([*stream.encode(frame), *stream.encode(None)])
-    with pytest.raises(AudioError, match="has no audio in it"):
+    with pytest.raises(AudioError, match="contains no audio"):
         Separator(stub.half()).separate_file(path)

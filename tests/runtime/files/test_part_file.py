@@ -1,52 +1,62 @@
-"""A file appears under its name whole, and nothing else stays, whenever Ctrl-C comes."""
+"""A file appears under its name complete, and nothing else remains, whenever Ctrl-C arrives."""
 
 from __future__ import annotations
 
 import dis
 import os
+import stat
 import sys
+import threading
+from collections.abc import Callable
+from functools import partial
 from itertools import count
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
 
 from bsmamba2.files import part_file, stem_files
 from bsmamba2.files.encoding import Encoding
-from bsmamba2.files.part_file import PartFile, WriteInProgress, write_atomically
+from bsmamba2.files.part_file import PartFile, WriteInProgress, replacing, write_atomically
 from bsmamba2.files.stem_files import StemFiles
 from bsmamba2.files.tags import Tags
 
 WAV = Encoding("WAV", "PCM_16", ".wav")
-LOOKS = {"RESUME", "CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD"}
+INTERRUPTIBLE = {"RESUME", "CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD"}
 FILES = {part_file.__file__, stem_files.__file__}
 
 
-def make_stems(folder):
-    """Two stems, of which one leaves full scale midway and becomes another file."""
-    wanted = {"clip": "float", "overwrite": False, "tags": Tags(fields={"title": ["x"]})}
-    with StemFiles(folder, ["a", "b"], WAV, 8000, 1, **wanted) as files:
+def write_stems(folder: Path) -> None:
+    """Writes two stems; one leaves full scale midway, which changes its encoding."""
+    tags = Tags(fields={"title": ["x"]})
+    with StemFiles(
+        folder, ["a", "b"], WAV, 8000, 1, clip="float", overwrite=False, tags=tags
+    ) as files:
         files.write(np.full((2, 1, 10), 0.5))
         files.write(np.array([[[0.5]], [[1.5]]]))
         files.finish()
         files.publish()
 
 
-def interrupt_at(moment, work):
-    """Ctrl-C at the nth moment in the modules above; False where work has fewer.
+def interrupt_at(moment: int, work: Callable[[], None]) -> bool:
+    """Raises Ctrl-C at the nth moment in the modules above; False if the work has fewer.
 
-    Python looks for it at the start of a function, after a call, and where a loop goes on. What
-    cleans up is let through: only one Ctrl-C comes.
+    Python checks for Ctrl-C at the start of a function, after a call, and where a loop repeats.
+    The cleanup itself is not interrupted: a run gets only one Ctrl-C.
     """
-    left, before = moment, {}
+    left = moment
+    previous: dict[FrameType, str] = {}
 
-    def trace(frame, event, arg):
+    def trace(frame: FrameType, event: str, arg: Any) -> Any:
         nonlocal left
         if frame.f_code.co_filename not in FILES or frame.f_code.co_name == "_discard":
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":
-            left -= before.get(frame) in LOOKS
-            before[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+            left -= previous.get(frame) in INTERRUPTIBLE
+            previous[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
             if left < 0:
                 raise KeyboardInterrupt
         return trace
@@ -63,22 +73,24 @@ def interrupt_at(moment, work):
 
 
 @pytest.mark.parametrize("locks", [True, False], ids=["with locks", "without locks"])
-def test_ctrl_c_at_any_moment_leaves_all_stems_or_nothing(tmp_path, monkeypatch, locks):
+def test_ctrl_c_at_any_moment_leaves_all_stems_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: bool
+) -> None:
     if not locks:
         monkeypatch.setattr(part_file, "_hold", lambda file: False)
     step = int(os.environ.get("BSMAMBA2_TEST_EVERY", "7"))
     for moment in count(0, step):
         folder = tmp_path / str(moment)
-        goes_on = interrupt_at(moment, lambda folder=folder: make_stems(folder))
+        interrupted = interrupt_at(moment, partial(write_stems, folder))
         left = {path.name for path in folder.iterdir()} if folder.exists() else set()
         assert left in (set(), {"a.wav", "b.wav"}), moment
-        if not goes_on:
+        if not interrupted:
             break
     assert moment > 200
     assert left
 
 
-def test_what_another_run_makes_is_neither_taken_nor_removed(tmp_path):
+def test_a_file_that_another_run_is_writing_is_neither_taken_nor_removed(tmp_path: Path) -> None:
     one, other = PartFile(tmp_path / "x"), PartFile(tmp_path / "x")
     one.open()
     with pytest.raises(WriteInProgress):
@@ -89,13 +101,15 @@ def test_what_another_run_makes_is_neither_taken_nor_removed(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
-def test_what_a_killed_run_left_is_taken_over(tmp_path):
+def test_a_leftover_of_a_killed_run_is_taken_over(tmp_path: Path) -> None:
     (tmp_path / ".x.part").write_bytes(b"ruins")
     write_atomically(tmp_path / "x", b"whole")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"x": b"whole"}
 
 
-def test_without_locks_nothing_but_the_file_stays(tmp_path, monkeypatch):
+def test_without_locks_only_the_file_remains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(part_file, "fcntl", None)
     write_atomically(tmp_path / "x", b"whole")
     one, other = PartFile(tmp_path / "y"), PartFile(tmp_path / "y")
@@ -107,3 +121,73 @@ def test_without_locks_nothing_but_the_file_stays(tmp_path, monkeypatch):
     for part in (one, other):
         part.discard()
     assert {path.name for path in tmp_path.iterdir()} == {"x", "y"}
+
+
+def rewrite(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def swap(path: Path, data: bytes) -> None:
+    """Writes as safetensors does: to another file, which then replaces the path."""
+    other = path.with_name("other")
+    other.write_bytes(data)
+    other.chmod(0o600)
+    other.replace(path)
+
+
+WRITERS = pytest.mark.parametrize("write", [rewrite, swap])
+
+
+@WRITERS
+def test_replacing_shows_the_old_content_until_the_new_is_complete(
+    tmp_path: Path, write: Callable[[Path, bytes], None]
+) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    with replacing(path) as temporary:
+        write(temporary, b"new")
+        assert path.read_bytes() == b"old"
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"x": b"new"}
+
+
+@WRITERS
+def test_an_error_while_replacing_keeps_the_old_content_and_nothing_else(
+    tmp_path: Path, write: Callable[[Path, bytes], None]
+) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+
+    def fail_midway() -> None:
+        with replacing(path) as temporary:
+            write(temporary, b"half of the")
+            raise ValueError("failed")
+
+    with pytest.raises(ValueError, match="failed"):
+        fail_midway()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"x": b"old"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+@WRITERS
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+def test_replacing_sets_permissions_before_content_is_written(
+    tmp_path: Path, write: Callable[[Path, bytes], None], mode: int
+) -> None:
+    with replacing(tmp_path / "x", mode=mode) as temporary:
+        assert stat.S_IMODE(temporary.stat().st_mode) == mode
+        write(temporary, b"secret")
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == mode
+
+
+def test_concurrent_writers_of_one_file_wait_for_each_other(tmp_path: Path) -> None:
+    contents = [bytes([k]) * 10_000 for k in range(8)]
+    threads = [
+        threading.Thread(target=write_atomically, args=(tmp_path / "x", content))
+        for content in contents
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "x").read_bytes() in contents
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]

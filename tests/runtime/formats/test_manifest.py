@@ -1,8 +1,9 @@
-"""The manifest is read back as it was written, and believes nothing."""
+"""A manifest is read back as it was written, and every field of an untrusted one is checked."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bsmamba2 import Manifest, ModelError
-from bsmamba2.formats.manifest import Check, State
+from bsmamba2.formats.manifest import Check, State, default_overlap, residual_of
 
 FULL = Manifest(
     name="voice",
@@ -27,12 +28,12 @@ JSON = st.recursive(
 )
 
 
-def test_json_and_back_is_the_manifest():
+def test_json_and_back_is_the_manifest() -> None:
     assert Manifest.from_json(FULL.to_json()).to_json() == FULL.to_json()
 
 
 @given(st.sampled_from(sorted(json.loads(FULL.to_json()))), JSON)
-def test_any_value_in_any_field_is_taken_or_refused_with_a_sentence(name, value):
+def test_any_value_in_any_field_is_accepted_or_refused_in_a_sentence(name: str, value: Any) -> None:
     fields = json.loads(FULL.to_json()) | {name: value}
     try:
         Manifest.from_json(json.dumps(fields))
@@ -41,20 +42,20 @@ def test_any_value_in_any_field_is_taken_or_refused_with_a_sentence(name, value)
 
 
 @given(st.sampled_from(sorted(set(json.loads(FULL.to_json())) - {"format"})))
-def test_a_missing_field_is_a_damaged_manifest(name):
+def test_a_manifest_without_a_field_is_damaged(name: str) -> None:
     fields = json.loads(FULL.to_json())
     del fields[name]
     with pytest.raises(ModelError, match="damaged"):
         Manifest.from_json(json.dumps(fields))
 
 
-def test_a_later_format_asks_for_an_upgrade():
+def test_a_later_format_needs_an_upgrade() -> None:
     with pytest.raises(ModelError, match="has format 2, .* pip install -U bsmamba2"):
         Manifest.from_json(FULL.to_json().replace('"format":1', '"format":2'))
 
 
 @pytest.mark.parametrize("stem", ["../vocals", "a/b", "", "x" * 65, "vo\0cals"])
-def test_a_stem_cannot_become_a_path(stem):
+def test_a_stem_cannot_become_a_path(stem: str) -> None:
     with pytest.raises(ModelError, match="stems"):
         Manifest("voice", stems=(stem,))
 
@@ -63,6 +64,17 @@ def test_a_stem_cannot_become_a_path(stem):
     ("name", "value"),
     [("sample_rate", 0), ("hop", 2000), ("n_fft", 2047), ("chunk", 1 << 40), ("overlap", 1.0)],
 )
-def test_a_size_out_of_range_is_named(name, value):
-    with pytest.raises(ModelError, match=name):
+def test_a_size_out_of_range_is_named_with_its_value(name: str, value: Any) -> None:
+    with pytest.raises(ModelError, match=f"manifest's {name} must be .*; got {value}"):
         Manifest("voice", **{name: value})
+
+
+@given(st.integers(1, 1 << 24), st.integers(8000, 384000))
+def test_the_default_crossfade_is_a_second_or_half_a_chunk(chunk: int, sample_rate: int) -> None:
+    crossfade = default_overlap(chunk, sample_rate) * chunk
+    assert crossfade == pytest.approx(min(sample_rate, chunk / 2))
+
+
+def test_the_residual_of_vocals_is_the_instrumental() -> None:
+    assert residual_of(("vocals",)) == "instrumental"
+    assert residual_of(("drums",)) == residual_of(("vocals", "drums")) == "residual"

@@ -23,8 +23,8 @@ from support.server import (
     failing,
     login_page,
     redirecting,
+    restarting,
     stalling,
-    starting_anew,
     truncating,
     without_ranges,
 )
@@ -103,7 +103,7 @@ def test_a_server_that_fails_for_a_while_is_asked_for_the_rest(fetch, moods):
 
 
 def test_a_server_that_starts_anew_each_time_is_not_asked_for_ever(fetch):
-    flapping = [cut for _ in range(20) for cut in (starting_anew(200_000), starting_anew(9))]
+    flapping = [cut for _ in range(20) for cut in (restarting(200_000), restarting(9))]
     with pytest.raises(ModelError, match="cannot be downloaded .the connection broke"):
         fetch(*flapping)
     assert len(fetch.starts) < 10

@@ -132,7 +132,7 @@ def test_a_model_without_a_residual_returns_its_stems_alone(stub, noise):
 
 @pytest.mark.parametrize("channels", [0, 65])
 def test_what_is_no_number_of_channels_is_refused(stub, channels):
-    with pytest.raises(AudioError, match=f"must have 1 to 64 channels; {channels} came"):
+    with pytest.raises(AudioError, match=f"must have 1 to 64 channels; got {channels}"):
         SongPipeline.by_chunks(stub.identity(), 44100, channels, 0.25)
 
 

@@ -1,0 +1,33 @@
+"""The signal-to-noise ratio of known errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bsmamba2.audio.snr import snr_db
+from support.fixtures import Noise
+
+
+@given(st.floats(-60, 60))
+def test_an_error_of_known_level_gives_that_snr(noise: Noise, db: float) -> None:
+    reference = noise(2, 1000)
+    estimate = (reference * (1 + 10 ** (-db / 20))).astype(np.float32)
+    assert snr_db(reference, estimate) == pytest.approx(db, abs=0.01)
+
+
+def test_a_perfect_estimate_has_infinite_snr(noise: Noise) -> None:
+    assert snr_db(noise(2, 9), noise(2, 9)) == np.inf
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_estimate_that_is_not_finite_has_no_snr(noise: Noise, value: float) -> None:
+    estimate = noise(2, 9)
+    estimate[0, 0] = value
+    assert snr_db(noise(2, 9), estimate) == -np.inf
+
+
+def test_an_estimate_of_another_shape_has_no_snr(noise: Noise) -> None:
+    assert snr_db(noise(2, 9), noise(2, 10)) == -np.inf

@@ -1,0 +1,48 @@
+"""Texts that errors share: one printable line, from any source."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bsmamba2.errors import first_line, not_one_of, printable
+
+
+@given(st.text(), st.integers(0, 300))
+def test_printable_text_is_one_short_line(text: str, limit: int) -> None:
+    shown = printable(text, limit)
+    assert shown.isprintable()
+    assert len(shown) <= limit + 1
+
+
+@given(st.text())
+def test_a_short_printable_text_is_unchanged(text: str) -> None:
+    if text.isprintable():
+        assert printable(text, len(text)) == text
+
+
+class MockLibsndfileError(Exception):
+    error_string = "Format not recognised.\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("bad header"), "bad header"),
+        (ValueError("\n  bad header.\n  more"), "bad header"),
+        (FileNotFoundError(2, "No such file", "song.wav"), "No such file"),
+        (
+            MockLibsndfileError("Error opening 'song.wav': Format not recognised."),
+            "Format not recognised",
+        ),
+        (RuntimeError(), "RuntimeError"),
+        (RuntimeError("x\x1b[31m"), "x�[31m"),
+    ],
+)
+def test_the_first_line_is_the_cause_without_the_path(error: Exception, line: str) -> None:
+    assert first_line(error) == line
+
+
+def test_a_refused_word_is_shown_with_the_allowed_ones() -> None:
+    assert not_one_of("clip", ("float", "clip"), "x") == "clip must be one of float, clip; got 'x'"
