@@ -27,8 +27,9 @@ from benchmarks.pages import RESULTS
 from benchmarks.weights import random_model
 from bsmamba2 import Manifest, Separator
 from bsmamba2.audio.array import Audio
+from bsmamba2.devices.device import CPU
 from bsmamba2.engines.protocols import Engine
-from bsmamba2.models.model import open_engine
+from bsmamba2.models.open_model import open_model
 from bsmamba2_pedalboard import Board, Separate, SeparationEffect, plugin_path
 
 RATE = 44100
@@ -64,7 +65,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         engine = TimedEngine(
-            open_engine(random_model(arguments.size, Path(folder)), "cpu"), chunk=RATE
+            open_model(random_model(arguments.size, Path(folder))).chunk_engine(CPU), chunk=RATE
         )
     random = np.random.default_rng(0)
     audio = random.uniform(-0.5, 0.5, (2, arguments.seconds * RATE)).astype(np.float32)

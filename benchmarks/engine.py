@@ -37,6 +37,7 @@ from benchmarks.machine import Watch, background_load, conditions
 from benchmarks.pages import RESULTS, ROOT
 from bsmamba2.audio.array import Audio
 from bsmamba2.audio.snr import snr_db
+from bsmamba2.devices.device import CPU
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.formats.onnx_file import read_onnx
 from bsmamba2.models.check import check_input
@@ -163,7 +164,7 @@ def runner(name: str, threads: int, folder: Path) -> tuple[Run, float]:
 
         return networks.runner(name, threads)
     path = folder / ("ort.onnx" if name == "ort" else "portable.onnx")
-    engine = OrtEngine(read_onnx(path), "cpu", threads=threads, kernel=name == "engine")
+    engine = OrtEngine(read_onnx(path), CPU, threads=threads, kernel=name == "engine")
     return engine.run, engine.manifest.parameters
 
 

@@ -25,7 +25,7 @@ from benchmarks.machine import EVERY_CORE, Watch, background_load, conditions
 from benchmarks.pages import RESULTS, ROOT, replace_in_readme
 from benchmarks.weights import random_model
 from bsmamba2.formats.checkpoint import read_checkpoint
-from bsmamba2.models.model import find_graph
+from bsmamba2.models.graph import find_graph
 
 BEGIN, END = "<!-- benchmarks/song.py -->", "<!-- end -->"
 

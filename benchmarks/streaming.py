@@ -26,8 +26,9 @@ from bsmamba2.audio.array import Audio
 from bsmamba2.audio.schedule import Schedule
 from bsmamba2.audio.snr import snr_db
 from bsmamba2.devices import kernel
+from bsmamba2.devices.device import CPU
 from bsmamba2.engines.step_engine import StepEngine
-from bsmamba2.models.model import open_step_engine
+from bsmamba2.models.open_model import open_model
 from bsmamba2_network import BSMamba2
 
 SCHEDULES = {
@@ -77,7 +78,7 @@ def rows(preset: str, steps: int) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"{preset}.safetensors")
         net.save(path)
-        engine = open_step_engine(path, "cpu")
+        engine = open_model(path).step_engine(CPU)
     for pair in SCHEDULES[preset]:
         yield row(preset, net, engine, Schedule(*pair), steps)
 
@@ -91,9 +92,10 @@ def row(preset: str, net: BSMamba2, engine: StepEngine, schedule: Schedule, step
     taken = median_s(lambda: engine.step(block, lookahead), steps)
     block_s = schedule.block * config.hop / config.sample_rate
     lookahead_s = schedule.lookahead * config.hop / config.sample_rate
+    work = (schedule.block + schedule.lookahead) / schedule.block
     return (
         f"| {preset} | {block_s * 1e3:.0f} ms | {lookahead_s * 1e3:.0f} ms | "
-        f"{(schedule.block + schedule.lookahead) / schedule.block:g} | {taken * 1e3:.0f} ms | {block_s / taken:.2f} | "
+        f"{work:g} | {taken * 1e3:.0f} ms | {block_s / taken:.2f} | "
         f"{'yes' if taken < block_s else 'no'} | {snr:.0f} dB |"
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from bsmamba2.models.model import shipped_graphs
+from bsmamba2.models.graph import shipped_graphs
 
 
 def random_model(size: str, folder: Path) -> Path:

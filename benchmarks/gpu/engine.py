@@ -29,8 +29,8 @@ from benchmarks.gpu.rows import (
 from bsmamba2.audio import stft
 from bsmamba2.audio.array import Audio
 from bsmamba2.audio.snr import snr_db
-from bsmamba2.errors import Error
 from bsmamba2.engines.protocols import Engine
+from bsmamba2.errors import Error
 from bsmamba2.models.check import check_input
 
 WARM_UP_RUNS = 5
@@ -108,6 +108,7 @@ def load(task: Task) -> Subject:
 
 def _load_onnxruntime(task: Task) -> BatchEngine:
     from bsmamba2.audio import fourier
+    from bsmamba2.devices.device import choose
     from bsmamba2.engines import ort_session
     from bsmamba2.engines.ort_engine import OrtEngine
     from bsmamba2.formats.checkpoint import read_checkpoint
@@ -120,15 +121,18 @@ def _load_onnxruntime(task: Task) -> BatchEngine:
     weights = read_checkpoint(Path(task["weights"])).tensors
     if manifest.io == "waveform":
         weights = {**weights, **fourier.matrices(manifest.n_fft, manifest.hop)}
-    return OrtEngine(file, task["device"], weights, kernel=task["kernel"])
+    return OrtEngine(
+        file, choose(task["device"], ort_session.BACKENDS), weights, kernel=task["kernel"]
+    )
 
 
 def _load_tensorrt(task: Task) -> BatchEngine:
-    from bsmamba2.engines.tensorrt_engine import TensorRtEngine
+    from bsmamba2.devices.device import choose
+    from bsmamba2.engines.tensorrt_engine import BACKENDS, TensorRtEngine
     from bsmamba2.formats.engine_file import read_engine
 
     engine = read_engine(Path(task["engine"]))
-    return TensorRtEngine(engine, task["device"], trust_engine=True)
+    return TensorRtEngine(engine, choose(task["device"], BACKENDS), trust_engine=True)
 
 
 def build(task: Task) -> Path:

@@ -24,6 +24,7 @@ from benchmarks.machine import Watch, background_load, conditions
 from benchmarks.pages import RESULTS
 from benchmarks.streaming import check_step, median_s, require_snr
 from bsmamba2.devices import kernel
+from bsmamba2.devices.device import CPU
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.engines.step_engine import StepEngine
 from bsmamba2.formats.onnx_file import read_onnx
@@ -118,7 +119,7 @@ def write(net: BSMamba2, path: Path, *, streaming: bool) -> None:
 
 def chunk_share(net: BSMamba2, path: Path, with_kernel: bool, repeat: int) -> float:
     """A chunk's time over its length, after comparing the first second with the network."""
-    engine = OrtEngine(read_onnx(path), "cpu", threads=THREADS, kernel=with_kernel)
+    engine = OrtEngine(read_onnx(path), CPU, threads=THREADS, kernel=with_kernel)
     audio = np.random.default_rng(0).standard_normal((2, net.config.chunk)).astype(np.float32)
     second = audio[:, : net.config.sample_rate]
     with torch.inference_mode():
@@ -134,7 +135,7 @@ def step_share(net: BSMamba2, path: Path, repeat: int) -> float:
     shape = (1, config.channels, frames, config.bins, 2)
     spectra = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     block, lookahead = np.split(spectra, [frames // 2], axis=2)
-    engine = StepEngine(read_onnx(path), "cpu", threads=THREADS)
+    engine = StepEngine(read_onnx(path), CPU, threads=THREADS)
     check_step(net, engine, block, lookahead)
     taken = median_s(lambda: engine.step(block, lookahead), STEPS_PER_CHUNK * repeat)
     return taken / (frames // 2 * config.hop / config.sample_rate)

@@ -10,12 +10,12 @@ from onnx import ModelProto
 
 from bsmamba2.devices.kernel import library
 from bsmamba2.engines.ort_engine import OrtEngine
+from bsmamba2.engines.protocols import Engine
 from bsmamba2.engines.step_engine import StepEngine, SteppedEngine
 from bsmamba2.errors import ModelError
 from bsmamba2.formats.checkpoint import read_checkpoint
 from bsmamba2.formats.manifest import Manifest, State, default_overlap, residual_of
 from bsmamba2.formats.onnx_file import read_onnx
-from bsmamba2.engines.protocols import Engine
 from bsmamba2.models.check import CHECK_STEPS, SNR_DB, make_check
 from bsmamba2_export import artifact, tensorrt_target
 from bsmamba2_export.precision import MINIMUM_SNR_DB, with_half_weights

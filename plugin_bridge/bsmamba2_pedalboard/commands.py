@@ -15,7 +15,7 @@ from typing import TypeVar
 import click
 
 from bsmamba2 import Separator
-from bsmamba2.models.model import describe
+from bsmamba2.models.open_model import open_model
 from bsmamba2_pedalboard.server import Server
 from bsmamba2_pedalboard.vst3 import plugin_path
 
@@ -112,7 +112,7 @@ def install(
         path = Path(model).expanduser()
         model = str(path.resolve()) if path.exists() else model
         words += ["--model", model]
-    describe(model)  # now, because a server that the DAW starts cannot show an error
+    open_model(model)  # now, because a server that the DAW starts cannot show an error
     words += ["--device", device]
     for name, value in (("--lookahead-ms", lookahead_ms), ("--headroom-ms", headroom_ms)):
         if value is not None:

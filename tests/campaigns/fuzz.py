@@ -32,8 +32,10 @@ from safetensors.numpy import save_file
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bsmamba2 import Error, Manifest, Separator
-from bsmamba2.models.model import describe, open_engine, shipped_graphs
+from bsmamba2.models.graph import shipped_graphs
+from bsmamba2.models.open_model import open_model
 from support.engines import StubEngine, half
+from support.models import open_engine
 
 RESULTS = Path(__file__).parent / "results"
 BATCH = 250
@@ -164,7 +166,7 @@ def run_cases(corpus: Path, seed: int, cases: int) -> dict[str, object]:
 
 
 def read_model(path: Path) -> None:
-    describe(path)
+    assert open_model(path).manifest.name
     open_engine(path, "cpu", verify=False)
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import soundfile
 from safetensors.numpy import save_file
 
-from bsmamba2.models.model import shipped_graphs
+from bsmamba2.models.graph import shipped_graphs
 
 RESULTS = Path(__file__).parent / "results"
 

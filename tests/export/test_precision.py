@@ -14,8 +14,8 @@ from onnx import TensorProto
 from bsmamba2 import DeviceError, ModelError, cli
 from bsmamba2.audio.snr import snr_db
 from bsmamba2.engines.float32_twin import widened
-from bsmamba2.formats.onnx_file import read_onnx
 from bsmamba2.engines.protocols import ReducedPrecisionEngine
+from bsmamba2.formats.onnx_file import read_onnx
 from bsmamba2.models.check import check_input
 from bsmamba2.models.model import open_engine
 from bsmamba2_export import export

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from bsmamba2.audio.array import Audio
+from bsmamba2.devices.device import Device
 from bsmamba2_pedalboard import SeparationEffect
 from support import vst3_host as host
-from support.engines import StubEngine
+from support.engines import StubEngine, StubModel
 
 
 class GainEngine(StubEngine):
@@ -43,11 +44,15 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """Opens an engine that halves for any model; returns each opened (model, device), in order."""
     opened: list[tuple[str, str]] = []
 
-    def open_engine(model: str, device: str, **options: Any) -> GainEngine:
-        opened.append((model, device))
-        return GainEngine(0.5, name=str(model))
+    class HalvingModel(StubModel):
+        def choose_device(self, requested: str) -> Device:
+            opened.append((self.manifest.name, requested))
+            return super().choose_device(requested)
 
-    monkeypatch.setattr("bsmamba2.models.model.open_engine", open_engine)
+    monkeypatch.setattr(
+        "bsmamba2.models.loaded_model.open_model",
+        lambda model, **_: HalvingModel(GainEngine(0.5, name=str(model))),
+    )
     return opened
 
 
@@ -67,7 +72,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("onnxruntime")
     from safetensors.numpy import save_file
 
-    from bsmamba2.models.model import shipped_graphs
+    from bsmamba2.models.graph import shipped_graphs
 
     graph = next(graph for graph in shipped_graphs() if graph.path.stem == "tiny")
     random = np.random.default_rng(0)

@@ -19,7 +19,7 @@ from bsmamba2 import DeviceError, ModelError, Separator
 from bsmamba2.audio.array import Audio
 from bsmamba2.models import registry
 from bsmamba2_pedalboard import Separate, SeparationEffect
-from support.engines import StubEngine
+from support.engines import StubEngine, StubModel
 
 RATES = [8000, 44100, 48000, 192000]
 
@@ -222,11 +222,11 @@ def test_engine_is_trusted_only_if_requested(
 ) -> None:
     requested = []
 
-    def open_engine(model: str, device: str, *, trust_engine: bool) -> StubEngine:
+    def open_model(model: str, *, trust_engine: bool) -> StubModel:
         requested.append(trust_engine)
-        return engine()
+        return StubModel(engine())
 
-    monkeypatch.setattr("bsmamba2.models.model.open_engine", open_engine)
+    monkeypatch.setattr("bsmamba2.models.loaded_model.open_model", open_model)
     classes: list[Any] = [SeparationEffect, Separate]
     for make in classes:
         copy.copy(make("vocals.engine", **trust))

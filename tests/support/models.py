@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from bsmamba2 import Manifest
 from bsmamba2.audio.array import Audio
+from bsmamba2.engines.step_engine import StepEngine
 from bsmamba2.formats.manifest import METADATA_KEY
 from bsmamba2.models.graph import shipped_graphs
 from bsmamba2.models.open_model import open_model
@@ -52,13 +56,17 @@ def random_weights(size: str = "tiny", seed: int = 0) -> dict[str, Audio]:
     }
 
 
-def open_engine(model=None, device="auto", **options):
+def open_engine(
+    model: str | os.PathLike[str] | None = None, device: str = "auto", *, verify: bool = True
+) -> Any:
     """An engine for whole chunks, from the name or path of a model."""
     opened = open_model(model)
-    return opened.chunk_engine(opened.choose_device(device), **options)
+    return opened.chunk_engine(opened.choose_device(device), verify=verify)
 
 
-def open_step_engine(model=None, device="auto", **options):
+def open_step_engine(
+    model: str | os.PathLike[str] | None = None, device: str = "auto", *, verify: bool = True
+) -> StepEngine:
     """An engine for the steps of a stream."""
     opened = open_model(model)
-    return opened.step_engine(opened.choose_device(device), **options)
+    return opened.step_engine(opened.choose_device(device), verify=verify)

@@ -9,7 +9,7 @@ import pytest
 
 from bsmamba2.errors import ModelError
 from bsmamba2.formats.checkpoint import read_checkpoint
-from bsmamba2.models.model import describe
+from bsmamba2.models.open_model import open_model
 from bsmamba2_network import BSMamba2, Config
 from bsmamba2_training.ship import ship
 
@@ -45,7 +45,7 @@ def test_shipped_weights_have_half_the_size_and_a_licence(run: Path, sources: Pa
     shipped = run / "weights" / "first.safetensors"
     assert snr > 40
     assert shipped.stat().st_size < 0.52 * (run / "model.safetensors").stat().st_size
-    manifest = describe(shipped)
+    manifest = open_model(shipped).manifest
     assert manifest.licence == "to be tested"
     assert manifest.chunk == BSMamba2.untrained("tiny").config.chunk
     assert set(read_checkpoint(shipped).tensors) == set(manifest.initialisers)
@@ -71,7 +71,7 @@ def test_shipped_weights_have_their_checks(
     ship([run], run / "weights", "first", "to be tested", sources)
     monkeypatch.setattr("bsmamba2.models.verdict.SHIPPED", run / "weights/checks")
     monkeypatch.setenv("BSMAMBA2_CACHE", str(run / "empty"))
-    assert describe(run / "weights" / "first.safetensors").check is not None
+    assert open_model(run / "weights" / "first.safetensors").manifest.check is not None
     assert len(list((run / "weights/checks").iterdir())) == 2
 
 

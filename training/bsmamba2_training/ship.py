@@ -21,7 +21,8 @@ import bsmamba2.models
 from bsmamba2.audio.snr import snr_db
 from bsmamba2.errors import ModelError
 from bsmamba2.formats.checkpoint import CONFIG_KEY, LICENCE_KEY, read_checkpoint
-from bsmamba2.models.model import add_checks, find_graph
+from bsmamba2.models.graph import find_graph
+from bsmamba2.models.open_model import open_model
 from bsmamba2_network import BSMamba2
 from bsmamba2_training.run import mean_weights
 
@@ -87,7 +88,7 @@ def ship(runs: Sequence[Path], folder: Path, name: str, licence: str, sources: P
     checks = folder / "checks"
     before = {check: check.stat().st_mtime_ns for check in checks.glob("*.json")}
     for weights in folder.glob("*.safetensors"):
-        add_checks(weights, folder=checks)
+        open_model(weights).add_checks(folder=checks)
     for check, written in before.items():
         if check.stat().st_mtime_ns == written:  # not renewed: its weights were replaced
             check.unlink()

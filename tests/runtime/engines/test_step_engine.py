@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from bsmamba2 import AudioError, ModelError, Separator
 from bsmamba2.audio.schedule import Schedule
 from bsmamba2.audio.snr import snr_db
+from bsmamba2.devices.device import CPU
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.engines.step_engine import StepEngine, StepsAsEngine
 from bsmamba2.formats.manifest import State
@@ -30,7 +31,7 @@ def weights():
 
 @pytest.fixture(scope="module")
 def engine(weights):
-    return StepEngine(TINY, "cpu", weights)
+    return StepEngine(TINY, CPU, weights)
 
 
 def noise(frames, batch=1, seed=0):
@@ -76,7 +77,7 @@ def test_streams_of_a_batch_do_not_hear_each_other(engine):
 
 def test_the_kernel_and_plain_operators_agree_to_100_db(engine, weights, monkeypatch):
     monkeypatch.setenv("BSMAMBA2_KERNEL", "off")
-    plain = StepEngine(TINY, "cpu", weights)
+    plain = StepEngine(TINY, CPU, weights)
     assert snr_db(stream(plain, noise(80)), stream(engine, noise(80))) >= 100
 
 
@@ -103,15 +104,15 @@ def test_what_does_not_fit_is_refused_and_the_stream_goes_on(engine, block, look
 
 def test_a_graph_of_the_other_kind_is_refused_with_its_mend(weights):
     with pytest.raises(ModelError, match="export it with --streaming"):
-        StepEngine(GRAPHS["tiny"], "cpu", weights)
+        StepEngine(GRAPHS["tiny"], CPU, weights)
     with pytest.raises(ModelError, match="export it without --streaming"):
-        OrtEngine(TINY, "cpu", weights)
+        OrtEngine(TINY, CPU, weights)
 
 
 def test_states_that_the_graph_does_not_have_are_refused(weights):
     manifest = TINY.manifest.replace(states=(State("memory", (25, 3)),))
     with pytest.raises(ModelError, match="the inputs that its manifest lists .*memory"):
-        StepEngine(replace(TINY, manifest=manifest), "cpu", weights)
+        StepEngine(replace(TINY, manifest=manifest), CPU, weights)
 
 
 def test_streams_of_one_model_share_its_session_and_not_its_states(engine):
@@ -129,7 +130,7 @@ def test_streams_of_one_model_share_its_session_and_not_its_states(engine):
 
 def test_a_streaming_model_runs_whole_chunks_as_the_other_graph_does(engine, weights):
     chunk = np.random.default_rng(0).uniform(-1, 1, (2, 9000)).astype(np.float32)
-    wanted = OrtEngine(GRAPHS["tiny"], "cpu", weights).run(chunk)
+    wanted = OrtEngine(GRAPHS["tiny"], CPU, weights).run(chunk)
     assert snr_db(wanted, StepsAsEngine(engine).run(chunk)) >= 100
 
 

@@ -143,7 +143,7 @@ def test_no_onnxruntime_or_two_of_them_is_an_error_with_the_fix(
 
 
 def test_threads_can_share_an_engine(write: Write) -> None:
-    engine = OrtEngine(read_onnx(write(gain_model())), "cpu")
+    engine = OrtEngine(read_onnx(write(gain_model())))
     chunks = [np.full((2, 64), k, np.float32) for k in range(32)]
     with ThreadPoolExecutor(4) as pool:
         for chunk, stems in zip(chunks, pool.map(engine.run, chunks), strict=True):
