@@ -1,116 +1,79 @@
 // The gradients of one sequence's scan, compiled once for each instruction set (see vector.h).
 //
-// Within the names of chunk.cpp, with x already times Δ, let y be a head's output before the skip
-// and d• the gradient of the loss by •. The sum that chunk.cpp unrolls,
+// With the notation of segment.cpp, but x already multiplied by Δ, let y be a head's output before
+// the skip and d• the gradient of the loss with respect to •. The sum that segment.cpp derives,
 //
 //     y_i = Σ_{j≤i} L_ij (C_i·B_j) x_j,    L_ij = exp(a_{j+1} + … + a_i)
 //
-// is linear in x, in B and in C, so with M_ij = L_ij (C_i·B_j) and U_ij = L_ij (dy_i·x_j)
+// is linear in x, in B and in C. So with M_ij = L_ij (C_i·B_j) and U_ij = L_ij (dy_i·x_j)
 //
 //     dx = Mᵀ dy        dC = U B        dB = Uᵀ C
 //
-// and the same cut at chunks: with h the state before a chunk and dh' the gradient of the one
-// after it, s_i = exp(a_0 + … + a_i) and e_j = exp(a_{j+1} + … + a_last),
+// Split into segments, with h the state before a segment, dh' the gradient of the state after it,
+// s_i = exp(a_0 + … + a_i) and e_j = exp(a_{j+1} + … + a_last), this becomes
 //
 //     dC_i += s_i h dy_i      dx_j += e_j dh' B_j      dB_j += e_j dh'ᵀ x_j
 //     dh = exp(a_0 + … + a_last) dh' + Σ_i s_i dy_i ⊗ C_i
 //
-// A decay a_t stands in every term that goes from a j < t to an i ≥ t: in the chunk's own terms
-// S_ij = U_ij (C_i·B_j), in what comes from h, in what goes to dh', and in what only passes.
+// The decay exp(a_t) is a factor of every term that leads from a j < t to an i ≥ t: the terms
+// within the segment, S_ij = U_ij (C_i·B_j), those from h, those to dh', and those from h to dh'.
 //
 //     da_t = Σ_{i≥t>j} S_ij + Σ_{i≥t} s_i dy_i·h C_i + Σ_{j<t} e_j x_j·dh' B_j + s_last dh'·h
 //
-// The first is Σ_{i≥t} (row i of S − column i of S), which cancels to the digits of a double.
+// The first sum is Σ_{i≥t} (row i of S − column i of S). It cancels, so it is computed in double.
 //
-// Multiply-adds of a token, in units of 64·64 (P = N = Q = 64): 9 a head with states on both sides,
-// 3 without, and 4 once for all heads.
+// Multiply-adds per token, in units of 64·64 (P = N = Q = 64): 9 per head with states on both
+// sides, 3 without, and 4 once for all heads.
 #include "adjoint.h"
 #include "tile.h"
 
 namespace bsmamba2 {
 namespace {
 
-constexpr int Q = chunk_length;
+constexpr int Q = segment_length;
 
-INLINE int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
-
-// What is kept of a sequence. Rows are tokens unless said otherwise.
+// The arrays of one sequence. Rows are tokens unless noted.
 struct Work {
-  int64_t chunks;
+  int64_t segments;
   float *past;                // (K - 1, I + 2N), the convolution's inputs before the first token
-  float *u, *xbc, *dxbc;      // (L, I + 2N): the convolution, its SiLU, and the gradient of either
-  float *y, *dy;              // (L, I): before the gate and the skip; the gradient there
+  float *u, *xbc, *dxbc;      // (L, I + 2N): the convolution, its SiLU, the gradient of both
+  float *y, *dy;              // (L, I): y before the skip and the gate, and its gradient
   float *delta, *a, *ddt;     // (H, L)
-  float *h;                   // (chunks + 1, H, N, P): before each chunk, and in the end
+  float *h;                   // (segments + 1, H, N, P): before each segment, and the last
   float *dh;                  // (H, N, P)
-  float *CB, *M, *U;          // (Q, Q) of one head but for CB
-  float* sum_of_U;            // (Q, Q) of all heads
-  float *turned;              // (max(N, P), max(Q, N, P)), something transposed
-  float *x, *dx, *weighed;    // (Q, P) of one head
+  float *CB, *M, *U;          // (Q, Q); M and U are of one head
+  float* sum_of_U;            // (Q, Q), over all heads
+  float* transposed;          // (max(N, P), max(Q, N, P)), any transposed matrix
+  float *x, *dx, *weighted;   // (Q, P) of one head
   float *from_start, *to_end; // (Q)
-  float* part;                // (Q, N), what a state gives to dB or dC
+  float* part;                // (Q, N), the contribution of a state to dB or dC
   int64_t floats = 0;
 
-  Work(const Shape& s, int64_t length, float* at) : chunks((length + Q - 1) / Q) {
+  Work(const Shape& s, int64_t length, float* at) : segments((length + Q - 1) / Q) {
     auto take = [&](int64_t count) {
       float* part = at ? at + floats : nullptr;
       floats += (count + 15) / 16 * 16;
       return part;
     };
     const int64_t state = s.inner() * s.state, larger = s.state > s.head_dim ? s.state : s.head_dim;
-    const int64_t padded = chunks * Q;
+    const int64_t padded = segments * Q;
     past = take((s.taps - 1) * s.channels());
     u = take(padded * s.channels()), xbc = take(padded * s.channels());
     dxbc = take(padded * s.channels());
     y = take(padded * s.inner()), dy = take(padded * s.inner());
     delta = take(s.heads * padded), a = take(s.heads * padded);
     ddt = take(s.heads * padded);
-    h = take((chunks + 1) * state), dh = take(state);
+    h = take((segments + 1) * state), dh = take(state);
     CB = take(Q * Q), M = take(Q * Q), U = take(Q * Q);
     sum_of_U = take(Q * Q);
-    turned = take(larger * (larger > Q ? larger : Q));
-    x = take(Q * s.head_dim), dx = take(Q * s.head_dim), weighed = take(Q * s.head_dim);
+    transposed = take(larger * (larger > Q ? larger : Q));
+    x = take(Q * s.head_dim), dx = take(Q * s.head_dim), weighted = take(Q * s.head_dim);
     from_start = take(Q), to_end = take(Q);
     part = take(Q * s.state);
   }
 };
 
-// to(i, j, W sums) of a · b, rows by columns, from `count` terms; columns in whole panels.
-template <class To>
-INLINE void product(int64_t rows, int64_t columns, int64_t count, const float* a, int64_t a_row,
-                    int64_t a_k, const float* b, int64_t b_k, To to) {
-  for (int64_t j = 0; j < columns; j += panel)
-    each_tile(rows, [&](int64_t i, auto tile) {
-      tile.multiply(a + i * a_row, a_row, a_k, b + j, b_k, count);
-      tile.each([&](int r, int v, Vec sum) { to(i + r, j + v, sum); });
-    });
-}
-
-INLINE void add(float* to, Vec v) { store(to, load(to) + v); }
-
-INLINE double dot(const float* a, const float* b, int64_t count) {
-  double total[W] = {}, all = 0;
-  for (int64_t i = 0; i < count; i += W)
-    for (int l = 0; l < W; ++l) total[l] += double(a[i + l]) * b[i + l];
-  for (int l = 0; l < W; ++l) all += total[l];
-  return all;
-}
-
-// to (columns, rows) of from (rows, columns): rows up to the next multiple of W are there.
-INLINE void turn(int64_t rows, int64_t columns, const float* from, int64_t stride, float* to,
-                 int64_t to_stride) {
-  for (int64_t r = 0; r < rows; r += W)
-    for (int64_t c = 0; c < columns; c += W)
-      transpose(from + r * stride + c, stride, to + c * to_stride + r, to_stride);
-}
-
-INLINE Vec sigmoid(Vec x) { return reciprocal(1.0f + exp(-x)); }
-INLINE Vec silu_slope(Vec x) {
-  const Vec g = sigmoid(x);
-  return g * (1.0f + x * (1.0f - g));
-}
-
-// One sequence: forward again, keeping what the way back needs, then back.
+// One sequence: the forward pass again, keeping its intermediate values, then the backward pass.
 struct Pass {
   const Shape& s;
   const Weights& w;
@@ -135,18 +98,18 @@ struct Pass {
         store(m.u + t * channels + c, total);
         store(m.xbc + t * channels + c, silu(total));
       }
-    // The rows that fill the last chunk take part in transposed tiles, and count for nothing.
-    for (int64_t i = q.length * channels; i < m.chunks * Q * channels; ++i) m.xbc[i] = 0;
-    for (int64_t i = q.length * inner; i < m.chunks * Q * inner; ++i) m.dy[i] = 0;
+    // Rows that pad the last segment are part of transposed tiles, so they must be zero.
+    for (int64_t i = q.length * channels; i < m.segments * Q * channels; ++i) m.xbc[i] = 0;
+    for (int64_t i = q.length * inner; i < m.segments * Q * inner; ++i) m.dy[i] = 0;
   }
 
   void discretise() {
     for (int64_t h = 0; h < s.heads; ++h) {
-      float *delta = m.delta + h * m.chunks * Q, *a = m.a + h * m.chunks * Q;
-      float* slope = m.ddt + h * m.chunks * Q;
-      for (int64_t t = 0; t < m.chunks * Q; ++t)
+      float *delta = m.delta + h * m.segments * Q, *a = m.a + h * m.segments * Q;
+      float* slope = m.ddt + h * m.segments * Q;
+      for (int64_t t = 0; t < m.segments * Q; ++t)
         delta[t] = t < q.length ? q.rows[t * q.stride + inner + channels + h] + w.dt_bias[h] : 0;
-      for (int64_t t = 0; t < m.chunks * Q; t += W) {
+      for (int64_t t = 0; t < m.segments * Q; t += W) {
         const Vec dt = load(delta + t), step = softplus(dt);
         store(slope + t, sigmoid(dt));
         store(delta + t, step);
@@ -155,12 +118,11 @@ struct Pass {
     }
   }
 
-  // Whether the state before a chunk may be other than zero, and whether anybody reads the one
-  // after it.
-  bool has_past(int64_t chunk) const { return chunk > 0 || q.ssm_state; }
-  bool has_future(int64_t chunk) const { return chunk + 1 < m.chunks || q.dssm_state_out; }
+  // Whether the state before a segment can be nonzero, and whether the state after it is needed.
+  bool has_past(int64_t segment) const { return segment > 0 || q.ssm_state; }
+  bool has_future(int64_t segment) const { return segment + 1 < m.segments || q.dssm_state_out; }
 
-  // One head of one chunk.
+  // One head of one segment.
   struct Part {
     int64_t h, first;
     int rows;
@@ -168,30 +130,31 @@ struct Pass {
     float over;        // exp(a_0 + … + a_last)
   };
 
-  Part part(int64_t chunk, int64_t h) const {
-    const int64_t first = chunk * Q;
+  Part part(int64_t segment, int64_t h) const {
+    const int64_t first = segment * Q;
     float* row = m.xbc + first * channels;
     const int rows = int(lesser(Q, q.length - first));
     return {h, first, rows, row + inner, row + inner + N, row + h * P, 0};
   }
 
   void products_of_C_and_B(const Part& c) {
-    turn(c.rows, N, c.B, channels, m.turned, Q);
-    product(c.rows, Q, N, c.C, channels, 1, m.turned, Q,
+    transpose_matrix(c.rows, N, c.B, channels, m.transposed, Q);
+    product(c.rows, Q, N, c.C, channels, 1, m.transposed, Q,
             [&](int64_t i, int64_t j, Vec v) { store(m.CB + i * Q + j, v); });
   }
 
-  // x times Δ, the decays to both ends, and M; `also`, if there, is multiplied by L too.
-  void open(Part& c, float* also) {
-    const float *a = m.a + c.h * m.chunks * Q + c.first;
-    const float* delta = m.delta + c.h * m.chunks * Q + c.first;
-    float total[Q], ahead[Q], sum = 0;
+  // Computes x times Δ, the decays from the start and to the end, and M. Also multiplies `also` by
+  // L, unless it is null.
+  void prepare(Part& c, float* also) {
+    const float *a = m.a + c.h * m.segments * Q + c.first;
+    const float* delta = m.delta + c.h * m.segments * Q + c.first;
+    float total[Q], remaining[Q], sum = 0;
     for (int i = 0; i < c.rows; ++i) total[i] = sum += a[i];
     for (int i = c.rows; i < Q; ++i) total[i] = sum;
-    for (int i = 0; i < Q; ++i) ahead[i] = sum - total[i];
+    for (int i = 0; i < Q; ++i) remaining[i] = sum - total[i];
     for (int i = 0; i < Q; i += W) {
       store(m.from_start + i, exp(load(total + i)));
-      store(m.to_end + i, exp(load(ahead + i)));
+      store(m.to_end + i, exp(load(remaining + i)));
     }
     c.over = m.from_start[c.rows - 1];
     for (int i = 0; i < c.rows; ++i)
@@ -207,76 +170,77 @@ struct Pass {
       }
   }
 
+  // Multiplies each row by its weight.
   INLINE void weigh(const float* weight, const float* rows, int64_t stride, int count) {
     for (int i = 0; i < count; ++i)
       for (int64_t p = 0; p < P; p += W)
-        store(m.weighed + i * P + p, load(rows + i * stride + p) * weight[i]);
+        store(m.weighted + i * P + p, load(rows + i * stride + p) * weight[i]);
   }
 
-  void forward(int64_t chunk) {
-    products_of_C_and_B(part(chunk, 0));
+  void forward(int64_t segment) {
+    products_of_C_and_B(part(segment, 0));
     for (int64_t h = 0; h < s.heads; ++h) {
-      Part c = part(chunk, h);
-      open(c, nullptr);
+      Part c = part(segment, h);
+      prepare(c, nullptr);
       float* y = m.y + c.first * inner + h * P;
-      const float* before = m.h + chunk * state + h * N * P;
+      const float* before = m.h + segment * state + h * N * P;
       product(c.rows, P, c.rows, m.M, Q, 1, m.x, P,
               [&](int64_t i, int64_t p, Vec v) { store(y + i * inner + p, v); });
-      if (has_past(chunk))
+      if (has_past(segment))
         product(c.rows, P, N, c.C, channels, 1, before, P, [&](int64_t i, int64_t p, Vec v) {
           add(y + i * inner + p, v * m.from_start[i]);
         });
-      if (!has_future(chunk)) continue;
-      float* after = m.h + (chunk + 1) * state + h * N * P;
+      if (!has_future(segment)) continue;
+      float* after = m.h + (segment + 1) * state + h * N * P;
       weigh(m.to_end, m.x, P, c.rows);
-      product(N, P, c.rows, c.B, 1, channels, m.weighed, P, [&](int64_t n, int64_t p, Vec v) {
+      product(N, P, c.rows, c.B, 1, channels, m.weighted, P, [&](int64_t n, int64_t p, Vec v) {
         store(after + n * P + p, v + load(before + n * P + p) * c.over);
       });
     }
   }
 
-  // Of y·SiLU(z), normed; y has the skip in it here alone.
+  // Back through the norm and the gate: from dy of the call to dz and the gradient before the skip.
   void gate() {
     for (int64_t t = 0; t < q.length; ++t) {
-      const float *z = q.rows + t * q.stride, *given = q.dy + t * q.dy_stride;
+      const float *z = q.rows + t * q.stride, *dout = q.dy + t * q.dy_stride;
       const float *y = m.y + t * inner, *x = m.xbc + t * channels;
       float *dz = q.drows + t * q.stride, *dy = m.dy + t * inner;
       Vec squares{}, along{};
-      auto skipped = [&](int64_t c) { return load(y + c) + load(x + c) * w.D[c / P]; };
+      auto with_skip = [&](int64_t c) { return load(y + c) + load(x + c) * w.D[c / P]; };
       for (int64_t c = 0; c < inner; c += W) {
-        const Vec g = skipped(c) * silu(load(z + c));
-        squares += g * g, along += g * load(given + c) * load(w.norm + c);
+        const Vec g = with_skip(c) * silu(load(z + c));
+        squares += g * g, along += g * load(dout + c) * load(w.norm + c);
       }
       const float r = 1.0f / __builtin_sqrtf(sum(squares) / float(inner) + w.epsilon);
       const float back = r * r * r * sum(along) / float(inner);
       for (int64_t c = 0; c < inner; c += W) {
-        const Vec gated = skipped(c), to = load(z + c), open = silu(to), g = gated * open;
-        add(sums.norm + c, load(given + c) * g * r);
-        const Vec dg = load(given + c) * load(w.norm + c) * r - g * back;
-        store(dz + c, dg * gated * silu_slope(to));
+        const Vec value = with_skip(c), zs = load(z + c), open = silu(zs), g = value * open;
+        add(sums.norm + c, load(dout + c) * g * r);
+        const Vec dg = load(dout + c) * load(w.norm + c) * r - g * back;
+        store(dz + c, dg * value * silu_slope(zs));
         store(dy + c, dg * open);
       }
     }
   }
 
-  void backward(int64_t chunk) {
-    const Part whole = part(chunk, 0);
+  void backward(int64_t segment) {
+    const Part whole = part(segment, 0);
     float *const dB = m.dxbc + whole.first * channels + inner, *const dC = dB + N;
     for (int i = 0; i < whole.rows; ++i)
       for (int64_t n = 0; n < 2 * N; n += W) store(dB + i * channels + n, Vec{});
     for (int i = 0; i < Q * Q; i += W) store(m.sum_of_U + i, Vec{});
     products_of_C_and_B(whole);
     for (int64_t h = 0; h < s.heads; ++h) {
-      Part c = part(chunk, h);
+      Part c = part(segment, h);
       const float* dy = m.dy + c.first * inner + h * P;
-      const float* before = m.h + chunk * state + h * N * P;
+      const float* before = m.h + segment * state + h * N * P;
       float* dh = m.dh + h * N * P;
-      const float* delta = m.delta + h * m.chunks * Q + c.first;
-      // U without its decays: dy_i·x_j, where x is not yet times Δ.
-      turn(c.rows, P, c.x, channels, m.turned, Q);
-      product(c.rows, Q, P, dy, inner, 1, m.turned, Q,
+      const float* delta = m.delta + h * m.segments * Q + c.first;
+      // U without its decays: dy_i·x_j, where c.x is not yet multiplied by Δ.
+      transpose_matrix(c.rows, P, c.x, channels, m.transposed, Q);
+      product(c.rows, Q, P, dy, inner, 1, m.transposed, Q,
               [&](int64_t i, int64_t j, Vec v) { store(m.U + i * Q + j, v * load(delta + j)); });
-      open(c, m.U);
+      prepare(c, m.U);
       for (int i = 0; i < c.rows * Q; i += W) add(m.sum_of_U + i, load(m.U + i));
       double da[Q + 1] = {}, to_later[Q] = {}, passing = 0;
       for (int i = 0; i < c.rows; ++i)
@@ -287,30 +251,30 @@ struct Pass {
 
       product(c.rows, P, c.rows, m.M, 1, Q, dy, inner,
               [&](int64_t j, int64_t p, Vec v) { store(m.dx + j * P + p, v); });
-      if (has_future(chunk)) {
+      if (has_future(segment)) {
         product(c.rows, P, N, c.B, channels, 1, dh, P,
                 [&](int64_t j, int64_t p, Vec v) { add(m.dx + j * P + p, v * m.to_end[j]); });
-        turn(N, P, dh, P, m.turned, N);
-        product(c.rows, N, P, m.x, P, 1, m.turned, N, [&](int64_t j, int64_t n, Vec v) {
+        transpose_matrix(N, P, dh, P, m.transposed, N);
+        product(c.rows, N, P, m.x, P, 1, m.transposed, N, [&](int64_t j, int64_t n, Vec v) {
           store(m.part + j * N + n, v * m.to_end[j]);
         });
-        for (int j = 0; j < c.rows; ++j) to_later[j] = give(j, c.B, dB);
-        if (has_past(chunk)) passing = c.over * dot(dh, before, N * P);
+        for (int j = 0; j < c.rows; ++j) to_later[j] = add_part(j, c.B, dB);
+        if (has_past(segment)) passing = c.over * dot(dh, before, N * P);
       }
-      if (has_past(chunk)) {
-        turn(N, P, before, P, m.turned, N);
-        product(c.rows, N, P, dy, inner, 1, m.turned, N, [&](int64_t i, int64_t n, Vec v) {
+      if (has_past(segment)) {
+        transpose_matrix(N, P, before, P, m.transposed, N);
+        product(c.rows, N, P, dy, inner, 1, m.transposed, N, [&](int64_t i, int64_t n, Vec v) {
           store(m.part + i * N + n, v * m.from_start[i]);
         });
-        for (int i = 0; i < c.rows; ++i) da[i] += give(i, c.C, dC);
+        for (int i = 0; i < c.rows; ++i) da[i] += add_part(i, c.C, dC);
       }
-      if (has_past(chunk) || q.dssm_state) {
+      if (has_past(segment) || q.dssm_state) {
         weigh(m.from_start, dy, inner, c.rows);
-        product(N, P, c.rows, c.C, 1, channels, m.weighed, P, [&](int64_t n, int64_t p, Vec v) {
+        product(N, P, c.rows, c.C, 1, channels, m.weighted, P, [&](int64_t n, int64_t p, Vec v) {
           store(dh + n * P + p, v + load(dh + n * P + p) * c.over);
         });
       }
-      // What begins at token j has left it behind for every later t, and passes none before.
+      // The term of token j to dh' contains a_t for every t > j.
       double left = 0;
       for (int t = 0; t < c.rows; ++t) left += to_later[t];
       for (int t = c.rows - 1; t >= 0; --t) {
@@ -326,16 +290,17 @@ struct Pass {
             [&](int64_t j, int64_t n, Vec v) { add(dB + j * channels + n, v); });
   }
 
-  // Adds a token's part to its gradient; what that part multiplies.
-  double give(int64_t token, const float* with, float* to) const {
+  // Adds a token's part to its gradient. Returns the dot product of the part and the token's row of
+  // `rows`.
+  double add_part(int64_t token, const float* rows, float* to) const {
     const float* part = m.part + token * N;
     for (int64_t n = 0; n < N; n += W) add(to + token * channels + n, load(part + n));
-    return dot(with + token * channels, part, N);
+    return dot(rows + token * channels, part, N);
   }
 
-  // From dx, that of x·Δ, and da: the gradients of x, Δ and what both were made of.
+  // From dx (the gradient of x·Δ) and da: the gradients of x, dt and the head's parameters.
   void decays_and_steps(const Part& c, const double* da) {
-    const int64_t at = c.h * m.chunks * Q + c.first;
+    const int64_t at = c.h * m.segments * Q + c.first;
     float* dx = m.dxbc + c.first * channels + c.h * P;
     for (int i = c.rows - 1; i >= 0; --i) {
       const float *dy = m.dy + (c.first + i) * inner + c.h * P, *x = c.x + i * channels;
@@ -351,8 +316,9 @@ struct Pass {
     }
   }
 
-  // The convolution and its SiLU. An input's gradient comes from the K outputs that it is heard in.
-  void convolved() {
+  // Back through SiLU and the convolution. An input's gradient is a sum over the K outputs that
+  // depend on it.
+  void convolution_gradients() {
     for (int64_t t = 0; t < q.length; ++t)
       for (int64_t c = 0; c < channels; c += W) {
         float* at = m.dxbc + t * channels + c;
@@ -367,9 +333,9 @@ struct Pass {
       for (int64_t c = 0; c < channels; c += W) {
         Vec total{};
         for (int64_t k = 0; k <= past; ++k) {
-          const int64_t heard = t + past - k;
-          if (heard >= 0 && heard < q.length)
-            total += load(w.taps + k * channels + c) * load(m.dxbc + heard * channels + c);
+          const int64_t output = t + past - k;
+          if (output >= 0 && output < q.length)
+            total += load(w.taps + k * channels + c) * load(m.dxbc + output * channels + c);
         }
         store(to + c, total);
       }
@@ -384,19 +350,19 @@ struct Pass {
     convolve();
     discretise();
     for (int64_t i = 0; i < state; i += W) store(m.h + i, Vec{}), store(m.dh + i, Vec{});
-    if (q.ssm_state) turn_heads(P, N, q.ssm_state, m.h);
-    for (int64_t chunk = 0; chunk < m.chunks; ++chunk) forward(chunk);
+    if (q.ssm_state) transpose_heads(P, N, q.ssm_state, m.h);
+    for (int64_t segment = 0; segment < m.segments; ++segment) forward(segment);
     gate();
 
-    if (q.dssm_state_out) turn_heads(P, N, q.dssm_state_out, m.dh);
-    for (int64_t chunk = m.chunks - 1; chunk >= 0; --chunk) backward(chunk);
-    if (q.dssm_state) turn_heads(N, P, m.dh, q.dssm_state);
-    convolved();
+    if (q.dssm_state_out) transpose_heads(P, N, q.dssm_state_out, m.dh);
+    for (int64_t segment = m.segments - 1; segment >= 0; --segment) backward(segment);
+    if (q.dssm_state) transpose_heads(N, P, m.dh, q.dssm_state);
+    convolution_gradients();
   }
 
-  void turn_heads(int64_t rows, int64_t columns, const float* from, float* to) {
+  void transpose_heads(int64_t rows, int64_t columns, const float* from, float* to) {
     for (int64_t h = 0; h < s.heads; ++h)
-      turn(rows, columns, from + h * N * P, columns, to + h * N * P, rows);
+      transpose_matrix(rows, columns, from + h * N * P, columns, to + h * N * P, rows);
   }
 };
 

@@ -1,13 +1,13 @@
-// The gradients of the scan, for training on a CPU: what one sequence gives to each input.
+// The gradients of the scan, for training on a CPU: the contribution of one sequence.
 #pragma once
 
 #include "scan.h"
 
 namespace bsmamba2 {
 
-// One sequence. Tokens are in scan order: `stride` floats from one to the next, backwards in memory
-// where the scan is. The state may be null: zero. So may its gradients: nobody read the state that
-// was left, or wants the gradient of the first. P and N are multiples of 64.
+// One sequence. Tokens are in scan order, `stride` floats from one to the next, so the stride of a
+// reversed scan is negative. ssm_state is null if it is zero. The output states' gradients are null
+// if those states were not used, dssm_state if it is not needed. P and N are multiples of 64.
 struct Sequence {
   int64_t length;
   const float* rows;  // (L, 2I + 2N + H)
@@ -18,12 +18,12 @@ struct Sequence {
   int64_t dy_stride;
   const float* dconv_state_out;
   const float* dssm_state_out;
-  float* drows;  // as rows
+  float* drows;  // like rows
   float* dconv_state;
   float* dssm_state;
 };
 
-// Sums over all tokens, which the weights' gradients are.
+// The gradients of the weights, which are sums over all tokens.
 struct WeightSums {
   float* taps;       // (K, I + 2N)
   float* conv_bias;  // (I + 2N)
@@ -33,8 +33,8 @@ struct WeightSums {
   float* norm;       // (I)
 };
 
-// What one instruction set offers: the floats of memory that it needs, and the gradients. It adds to
-// the sums and writes the rest.
+// The functions that each instruction set implements: the floats of memory that `run` needs, and
+// `run`, which adds to the sums and writes the other gradients.
 struct Adjoint {
   size_t (*floats)(const Shape&, int64_t length);
   void (*run)(const Shape&, const Weights&, const Sequence&, const WeightSums&, float* memory);

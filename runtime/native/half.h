@@ -1,5 +1,5 @@
-// Float16 to float32 and back, rounding to the nearest. Tokens may come and go as float16; nothing
-// is computed in it. Private to each translation unit, as all of vector.h.
+// Conversion of float16 to float32 and back, rounding to nearest. Input and output tokens may be
+// float16; all arithmetic is float32. Private to each translation unit, like vector.h.
 #pragma once
 
 #include <cstdint>
@@ -43,7 +43,7 @@ void narrow(const float* single, uint16_t* half, int64_t count) {
     word &= 0x7fffffff;
     if (word > 0x7f800000) {
       word = 0x7e00;
-    } else if (word >= 0x47800000) {  // 65536 and more
+    } else if (word >= 0x47800000) {  // 65536 or more
       word = 0x7c00;
     } else if (word < 0x38800000) {  // below 2⁻¹⁴: adding 1/2 rounds to a multiple of 2⁻²⁴
       float shifted;

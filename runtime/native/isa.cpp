@@ -16,21 +16,21 @@ extern const Isa avx2, avx512;
 
 // Best first.
 static std::vector<const Isa*> isas_of_this_machine() {
-  std::vector<const Isa*> found;
+  std::vector<const Isa*> isas;
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  // Every processor with AVX2 converts float16 too, which not every compiler can be asked about.
+  // Every processor with AVX2 also has F16C, which not every compiler's builtin can test for.
   const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (has_avx2 && __builtin_cpu_supports("avx512f")) found.push_back(&avx512);
-  if (has_avx2) found.push_back(&avx2);
+  if (has_avx2 && __builtin_cpu_supports("avx512f")) isas.push_back(&avx512);
+  if (has_avx2) isas.push_back(&avx2);
 #endif
-  found.push_back(&portable);
-  return found;
+  isas.push_back(&portable);
+  return isas;
 }
 
-const Isa* choose_isa(const char* asked) {
+const Isa* choose_isa(const char* name) {
   for (const Isa* isa : isas_of_this_machine())
-    if (!asked || !*asked || !std::strcmp(asked, isa->name)) return isa;
+    if (!name || !*name || !std::strcmp(name, isa->name)) return isa;
   return nullptr;
 }
 
@@ -43,9 +43,9 @@ std::string isa_names() {
 
 const Isa& isa() {
   static const Isa* const chosen = [] {
-    const char* asked = std::getenv("BSMAMBA2_ISA");
-    if (const Isa* found = choose_isa(asked)) return found;
-    throw std::runtime_error("BSMAMBA2_ISA must be one of " + isa_names() + " here; got " + asked +
+    const char* name = std::getenv("BSMAMBA2_ISA");
+    if (const Isa* isa = choose_isa(name)) return isa;
+    throw std::runtime_error("BSMAMBA2_ISA must be one of " + isa_names() + " here; got " + name +
                              ".");
   }();
   return *chosen;

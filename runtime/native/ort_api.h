@@ -1,6 +1,6 @@
 // The part of ONNX Runtime's C API that a custom operator needs, declared here because no package
-// ships the header. OrtApi is a table of functions that only ever grows: a function keeps its place
-// for ever, so it is enough to know the places of those that are called.
+// ships the header. OrtApi is a table of functions to which new versions only append, so the index
+// of a function never changes.
 #pragma once
 
 #include <cstddef>
@@ -30,7 +30,7 @@ enum { ORT_REQUIRED = 0, ORT_OPTIONAL = 1 };
 enum { ORT_MEMORY_DEFAULT = 0, ORT_ARENA_ALLOCATOR = 1 };
 enum { ORT_OP_ATTR_INT = 1, ORT_OP_ATTR_FLOAT = 3 };
 
-// KernelContext_ParallelFor and shape inference came with version 17.
+// The first version with KernelContext_ParallelFor and shape inference.
 constexpr uint32_t ort_api_version = 17;
 
 struct OrtCustomOp {
@@ -63,24 +63,24 @@ struct OrtCustomOp {
 };
 
 template <class Function>
-Function* ort_function(const OrtApi* api, size_t place) {
-  return reinterpret_cast<Function*>(reinterpret_cast<void* const*>(api)[place]);
+Function* ort_function(const OrtApi* api, size_t index) {
+  return reinterpret_cast<Function*>(reinterpret_cast<void* const*>(api)[index]);
 }
 
-// For a table that may be too short for all of the others.
+// For a table from an older ONNX Runtime, which may lack later functions.
 inline OrtStatus* create_status(const OrtApi* api, int code, const char* message) {
   return ort_function<OrtStatus*(int, const char*)>(api, 0)(code, message);
 }
 
-// The functions that are called, each with its place in OrtApi.
+// The functions that are called, each with its index in OrtApi.
 class Ort {
   const OrtApi* api;
 
  public:
   explicit Ort(const OrtApi* api) : api(api) {}
 
-#define ORT_FUNCTION(place, result, name, parameters) \
-  result(*name) parameters = ort_function<result parameters>(api, place)
+#define ORT_FUNCTION(index, result, name, parameters) \
+  result(*name) parameters = ort_function<result parameters>(api, index)
 
   ORT_FUNCTION(0, OrtStatus*, CreateStatus, (int code, const char* message));
   ORT_FUNCTION(2, const char*, GetErrorMessage, (const OrtStatus*));

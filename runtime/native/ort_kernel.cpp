@@ -31,7 +31,7 @@ void parallel_for(OrtKernelContext* context, int64_t n, const std::function<void
   };
   if (n > 0)
     check(ort().KernelContext_ParallelFor(context, iteration, size_t(n), size_t(n), &loop));
-  if (loop.failed) throw std::bad_alloc();  // the only thing that the scan throws
+  if (loop.failed) throw std::bad_alloc();  // the only exception that the scan throws
 }
 
 // ---- Tensors ----------------------------------------------------------------------------------
@@ -53,7 +53,7 @@ std::string text(const int64_t* sizes, size_t count) {
 Tensor::Tensor(OrtKernelContext* context, size_t input, const char* name, size_t rank)
     : name(name) {
   check(ort().KernelContext_GetInput(context, input, &value));
-  if (!value) throw Refusal(std::string(name) + " is missing; all inputs are needed.");
+  if (!value) throw Refusal(std::string(name) + " is missing: all inputs are required.");
   OrtTypeAndShape* raw = nullptr;
   check(ort().GetTensorTypeAndShape(value, &raw));
   const ShapeInfo owner = owned(raw);
@@ -77,10 +77,10 @@ const float* Tensor::floats(std::initializer_list<int64_t> expected, int64_t bat
     ++i;
   }
   if (fits) return static_cast<const float*>(data);
-  std::string wanted = text(expected.begin(), expected.size());
+  std::string shape = text(expected.begin(), expected.size());
   if (*expected.begin() < 0)
-    wanted.replace(1, 2, batch == 1 ? "1" : "1 or " + std::to_string(batch));
-  throw Refusal(std::string(name) + " must have the shape " + wanted + "; got " +
+    shape.replace(1, 2, batch == 1 ? "1" : "1 or " + std::to_string(batch));
+  throw Refusal(std::string(name) + " must have the shape " + shape + "; got " +
                 text(dimensions.sizes, dimensions.count) + ".");
 }
 
@@ -105,7 +105,7 @@ Sketch::Sketch(const OrtShapeInferContext* context, size_t input) {
   if (count > 4) return;
   check(ort().GetDimensions(info, sizes, count));
   check(ort().GetSymbolicDimensions(info, names, count));
-  // An unknown size without a name is -1, which ONNX Runtime would take back as a size.
+  // An unknown size without a name is -1. Returned to ONNX Runtime, it would count as a size.
   for (size_t i = 0; i < count; ++i)
     if (sizes[i] < 0 && !*names[i]) return;
   rank = count;
@@ -125,33 +125,33 @@ void Sketch::set(const OrtShapeInferContext* context, size_t index) const {
 
 namespace {
 
-// An attribute of the node, or `otherwise` where the node has none of that name.
+// Reads an attribute of the node. Returns *fallback if the node does not have it.
 template <class Value, class Getter>
 Value attribute(Getter getter, const OrtKernelInfo* info, const char* name,
-                const Value* otherwise) {
+                const Value* fallback) {
   Value value{};
   OrtStatus* status = getter(info, name, &value);
   if (!status) return value;
   const std::string message = ort().GetErrorMessage(status);
   ort().ReleaseStatus(status);
-  if (otherwise && message.find("No attribute") != std::string::npos) return *otherwise;
-  throw Refusal("the attribute " + std::string(name) + " is missing or of the wrong kind (" +
+  if (fallback && message.find("No attribute") != std::string::npos) return *fallback;
+  throw Refusal("the attribute " + std::string(name) + " is missing or has the wrong type (" +
                 message + ").");
 }
 
 }  // namespace
 
 Attributes::Attributes(const OrtKernelInfo* info) {
-  auto integer = [info](const char* name, const int64_t* otherwise = nullptr) {
-    return attribute<int64_t>(ort().KernelInfoGetAttribute_int64, info, name, otherwise);
+  auto integer = [info](const char* name, const int64_t* fallback = nullptr) {
+    return attribute<int64_t>(ort().KernelInfoGetAttribute_int64, info, name, fallback);
   };
   const int64_t forward = 0;
-  const float usual = 1e-5f;
+  const float default_epsilon = 1e-5f;
   head_dim = integer("head_dim");
   state_size = integer("state_size");
   const int64_t direction = integer("reverse", &forward);
-  epsilon = attribute<float>(ort().KernelInfoGetAttribute_float, info, "epsilon", &usual);
-  // Sizes beyond these would overflow products of them long before memory could hold the tensors.
+  epsilon = attribute<float>(ort().KernelInfoGetAttribute_float, info, "epsilon", &default_epsilon);
+  // Products of larger sizes could overflow, for tensors that no memory can hold.
   constexpr int64_t limit = 1 << 16;
   if (head_dim < 1 || head_dim > limit)
     throw Refusal("head_dim must be 1 to 65536; got " + std::to_string(head_dim) + ".");
@@ -159,7 +159,8 @@ Attributes::Attributes(const OrtKernelInfo* info) {
     throw Refusal("state_size must be 1 to 65536; got " + std::to_string(state_size) + ".");
   if (direction != 0 && direction != 1)
     throw Refusal("reverse must be 0 or 1; got " + std::to_string(direction) + ".");
-  if (!(epsilon >= 0)) throw Refusal("epsilon must not be negative.");
+  if (!(epsilon >= 0))
+    throw Refusal("epsilon must be 0 or more; got " + std::to_string(epsilon) + ".");
   reverse = direction == 1;
 }
 

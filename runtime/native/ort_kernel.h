@@ -1,5 +1,5 @@
-// What the operators have in common: the border to ONNX Runtime's C API, and the inputs and
-// attributes of a scan.
+// The code that the operators share: calls to ONNX Runtime's C API, and the inputs and attributes
+// of a scan.
 #pragma once
 
 #include <functional>
@@ -14,18 +14,18 @@
 
 namespace bsmamba2 {
 
-// What does not fit is thrown as this and becomes an OrtStatus at the border to C.
+// Thrown for an invalid input or attribute. `guarded` turns it into an OrtStatus.
 struct Refusal : std::runtime_error {
   using runtime_error::runtime_error;
 };
 
-// Set once, by the first call, which registers the library and hands the API over.
+// The functions of ONNX Runtime. The first call, from RegisterCustomOps, sets the API.
 const Ort& ort(const OrtApi* api = nullptr);
 
-// Throws what a status says.
+// Throws the message of a status, if there is one, and releases it.
 void check(OrtStatus* status);
 
-// Runs what may throw and returns what ONNX Runtime understands.
+// Runs `body` and turns its exceptions into a status.
 template <class Body>
 OrtStatus* guarded(const char* name, Body body) noexcept {
   try {
@@ -43,7 +43,7 @@ OrtStatus* guarded(const char* name, Body body) noexcept {
   }
 }
 
-// ONNX Runtime's threads, as the scan's loop. What a thread throws is thrown again by the caller.
+// Runs body(0) … body(n - 1) on ONNX Runtime's threads. Throws if a thread threw.
 void parallel_for(OrtKernelContext*, int64_t n, const std::function<void(int64_t)>& body);
 
 // ---- Tensors ----------------------------------------------------------------------------------
@@ -63,15 +63,15 @@ struct Tensor {
 
   Tensor(OrtKernelContext*, size_t input, const char* name, size_t rank);
 
-  // As float32, after a look at the sizes; -1 stands for 1 or `batch`.
+  // Checks type and sizes and returns the data. An expected size of -1 means 1 or `batch`.
   const float* floats(std::initializer_list<int64_t> expected, int64_t batch = 0) const;
 };
 
-// Null where the node leaves the output out.
+// Allocates an output and returns its data, or null if the node omits the output.
 void* output(OrtKernelContext*, size_t index, std::initializer_list<int64_t> sizes);
 
-// What is known of a tensor before anything runs; the names of unknown sizes let ONNX Runtime see
-// which buffers can follow each other in the same memory.
+// The type and shape of a tensor at load time. Unknown sizes have names, by which ONNX Runtime
+// knows which buffers have equal sizes and can reuse the same memory.
 struct Sketch {
   size_t rank = 0;
   int type = ORT_FLOAT;
@@ -92,15 +92,15 @@ struct Attributes {
   explicit Attributes(const OrtKernelInfo*);
 };
 
-// The inputs from conv_weight to ssm_state stand in this order in every operator.
+// The number of inputs from conv_weight to ssm_state. Their order is the same in every operator.
 constexpr size_t parameter_count = 8;
 
-// The call with everything but zxbcdt and y; `first` is the place of conv_weight. The row of zxbcdt
-// is the shape's, and `batch` and `length` are those of its tokens.
+// Returns the call without zxbcdt and y. `first` is the index of the input conv_weight; `batch` and
+// `length` are the sizes of the tokens.
 Call scan_call(OrtKernelContext*, const Attributes&, size_t first, int64_t batch, int64_t length);
 
-// What the tables of both operators share; the first input and the first output are tokens, whose
-// type is looked at when they come, and all else is float32.
+// The table entries that all operators share. The first input and output are tokens, whose type is
+// checked at run time; everything else is float32.
 OrtCustomOp operator_table();
 
 const OrtCustomOp& scan_operator();

@@ -1,11 +1,12 @@
-// The library's entry: gives ONNX Runtime the operators.
+// The library's entry point, which registers the operators.
 #include <cstdio>
 #include <exception>
 
 #include "cuda/driver.h"
 #include "ort_kernel.h"
 
-// The name of the instruction set that is used; empty where BSMAMBA2_ISA names none that is here.
+// Returns the name of the instruction set in use, or "" if BSMAMBA2_ISA names one that the machine
+// does not support.
 extern "C" __attribute__((visibility("default"))) const char* bsmamba2_isa() {
   try {
     return bsmamba2::isa().name;
@@ -17,8 +18,8 @@ extern "C" __attribute__((visibility("default"))) const char* bsmamba2_isa() {
 namespace bsmamba2 {
 namespace {
 
-// The session's setting that asks for the operator on CUDA, and says where its kernels lie. A
-// session on CUDA gets no other: what the CPU has kernels for would be taken to the CPU.
+// The session option with the folder of the CUDA kernels. A session that has it gets the operator
+// for CUDA alone: ONNX Runtime would assign nodes to the CPU if it had kernels for them there.
 constexpr const char* cuda_kernels = "bsmamba2.cuda_kernels";
 
 std::string setting(const OrtSessionOptions* options, const char* key) {
@@ -48,21 +49,21 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
   using namespace bsmamba2;
   const OrtApi* api = base->GetApi(ort_api_version);
   if (!api) {
-    char sentence[160];
-    std::snprintf(sentence, sizeof sentence,
-                  "bsmamba2's kernels need ONNX Runtime 1.17 or newer; this is %s.",
+    char message[160];
+    std::snprintf(message, sizeof message,
+                  "bsmamba2's kernels need ONNX Runtime 1.17 or newer; got %s.",
                   base->GetVersionString());
-    return create_status(base->GetApi(1), ORT_FAIL, sentence);
+    return create_status(base->GetApi(1), ORT_FAIL, message);
   }
   static const OrtApi* const first = api;
   if (api != first)
     return create_status(api, ORT_FAIL,
-                         "bsmamba2's kernels serve one ONNX Runtime a process, and another has "
-                         "loaded them.");
+                         "bsmamba2's kernels can serve only one ONNX Runtime per process, and "
+                         "another one has already loaded them.");
   ort(api);
   return guarded("bsmamba2", [=] {
     isa();
-    // Lent to all sessions.
+    // Shared by all sessions.
     static OrtCustomOpDomain* const on_cpu = domain({&scan_operator(), &mixer_operator()});
     static OrtCustomOpDomain* const on_cuda = domain({&cuda_scan_operator()});
     const std::string kernels = setting(options, cuda_kernels);

@@ -1,10 +1,11 @@
 // The operator bsmamba2::mamba2_mixer for ONNX Runtime's CPU provider: in_proj, the scan and
 // out_proj, for a few sequences at a time.
 //
-// What lies between the projections is nine times as wide as what the mixer takes and gives (at the
-// paper's size 2320 + 1024 columns against 256): for 8 s of audio 660 MB, written once and read
-// once. A tile of it is made, used and forgotten while it is near. Sequences do not know of each
-// other, so the result is the same to the bit. The products are ONNX Runtime's own.
+// Between the projections a token is nine times as wide as in the mixer's input and output (at the
+// paper's size 2320 + 1024 columns against 256). For 8 s of audio that is 660 MB, written once and
+// read once. A tile of a few sequences stays in the caches from its first use to its last.
+// Sequences are independent, so tiling does not change the result by a bit. The products are
+// computed by ONNX Runtime's kernel.
 #include <algorithm>
 #include <memory>
 #include <vector>
@@ -22,8 +23,8 @@ enum Input {
 enum Output { result };
 constexpr const char* name = "mamba2_mixer";
 
-// About as many tokens as a tile has, but always a whole sequence: enough for a product to reach
-// its speed.
+// The approximate number of tokens in a tile, which always has whole sequences: enough for a
+// product to reach its full speed.
 constexpr int64_t tile_tokens = 2048;
 
 Pool tiles;
@@ -39,7 +40,7 @@ Value matrix(const OrtMemoryInfo* memory, const float* data, int64_t rows, int64
   return {value, ort().ReleaseValue};
 }
 
-// a · wᵀ, by ONNX Runtime's kernel.
+// Computes a · wᵀ with ONNX Runtime's kernel.
 class Product {
   template <class T>
   using Owned = std::unique_ptr<T, void (*)(T*)>;
@@ -49,15 +50,15 @@ class Product {
 
  public:
   explicit Product(const OrtKernelInfo* info) {
-    // A kernel that is made without a node has no defaults.
+    // An operator created without a node has no default attributes.
     const int64_t no = 0, yes = 1;
     const float one = 1;
-    const struct { const char* name; const void* value; int type; } given[] = {
+    const struct { const char* name; const void* value; int type; } values[] = {
         {"transA", &no, ORT_OP_ATTR_INT}, {"transB", &yes, ORT_OP_ATTR_INT},
         {"alpha", &one, ORT_OP_ATTR_FLOAT}, {"beta", &one, ORT_OP_ATTR_FLOAT}};
     std::vector<Owned<OrtOpAttr>> owners;
     std::vector<const OrtOpAttr*> attributes;
-    for (const auto& entry : given) {
+    for (const auto& entry : values) {
       OrtOpAttr* attribute = nullptr;
       check(ort().CreateOpAttr(entry.name, entry.value, 1, entry.type, &attribute));
       owners.emplace_back(attribute, ort().ReleaseOpAttr);
@@ -65,13 +66,13 @@ class Product {
     }
     const char* constraints[] = {"T"};
     const int types[] = {ORT_FLOAT};
-    OrtOp* made = nullptr;
+    OrtOp* created = nullptr;
     check(ort().CreateOp(info, "Gemm", "", 13, constraints, types, 1, attributes.data(),
-                         int(attributes.size()), 2, 1, &made));
-    op.reset(made);
-    OrtMemoryInfo* place = nullptr;
-    check(ort().CreateCpuMemoryInfo(ORT_ARENA_ALLOCATOR, ORT_MEMORY_DEFAULT, &place));
-    memory.reset(place);
+                         int(attributes.size()), 2, 1, &created));
+    op.reset(created);
+    OrtMemoryInfo* cpu = nullptr;
+    check(ort().CreateCpuMemoryInfo(ORT_ARENA_ALLOCATOR, ORT_MEMORY_DEFAULT, &cpu));
+    memory.reset(cpu);
   }
 
   // a is (rows, width), w is (columns, width), out is (rows, columns).

@@ -9,12 +9,12 @@ enum Input { zxbcdt, conv_weight, norm_weight = conv_weight + 5 };
 enum Output { y, conv_state_out, ssm_state_out };
 constexpr const char* name = "mamba2_scan";
 
-// The tensors' types, as far as a provider has kernels for them.
+// The types of tokens that a provider's kernels take, and the call of these kernels.
 struct OnCpu {
   static constexpr const char* provider = "CPUExecutionProvider";
   static constexpr const char* types = "float32 or float16";
 
-  static bool takes(int type) { return type == ORT_FLOAT || type == ORT_FLOAT16; }
+  static bool accepts(int type) { return type == ORT_FLOAT || type == ORT_FLOAT16; }
   static void run(const Call& call, int, OrtKernelContext* context) {
     scan(call, isa(), [context](int64_t n, const std::function<void(int64_t)>& body) {
       parallel_for(context, n, body);
@@ -22,35 +22,35 @@ struct OnCpu {
   }
 };
 
-// The tensors lie on the GPU: nothing here looks into them.
+// The tensors are in GPU memory, so nothing here reads them.
 struct OnCuda {
   static constexpr const char* provider = "CUDAExecutionProvider";
   static constexpr const char* types = "float32, float16 or bfloat16";
 
-  static bool takes(int type) { return OnCpu::takes(type) || type == ORT_BFLOAT16; }
+  static bool accepts(int type) { return OnCpu::accepts(type) || type == ORT_BFLOAT16; }
   static void run(const Call& call, int type, OrtKernelContext* context) {
     const Shape& s = call.shape;
     if (s.taps != cuda::taps || !cuda::has_kernels(s.head_dim, s.state))
-      throw Refusal("on CUDA there are kernels for 4 taps, head_dim 64 and state_size 64 or 128; "
-                    "got " + std::to_string(s.taps) + ", " + std::to_string(s.head_dim) + " and " +
-                    std::to_string(s.state) + ": export with --target ort.");
-    cuda::Call given{};
-    given.batch = call.batch, given.length = call.length, given.heads = int32_t(s.heads);
-    given.conv_batch = call.conv_state_is_shared ? 1 : int32_t(call.batch);
-    given.ssm_batch = call.ssm_state_is_shared ? 1 : int32_t(call.batch);
-    given.reverse = call.reverse, given.epsilon = call.epsilon, given.zxbcdt = call.zxbcdt;
-    given.conv_weight = call.conv_weight, given.conv_bias = call.conv_bias;
-    given.dt_bias = call.dt_bias, given.A_log = call.A_log, given.D = call.D;
-    given.norm_weight = call.norm_weight;
-    given.conv_state = call.conv_state, given.ssm_state = call.ssm_state;
-    given.y = call.y;
-    given.conv_state_out = call.conv_state_out, given.ssm_state_out = call.ssm_state_out;
+      throw Refusal("on CUDA conv_weight must have 4 taps, head_dim must be 64 and state_size 64 "
+                    "or 128; got " + std::to_string(s.taps) + ", " + std::to_string(s.head_dim) +
+                    " and " + std::to_string(s.state) + ": export with --target ort.");
+    cuda::Call on_gpu{};
+    on_gpu.batch = call.batch, on_gpu.length = call.length, on_gpu.heads = int32_t(s.heads);
+    on_gpu.conv_batch = call.conv_state_is_shared ? 1 : int32_t(call.batch);
+    on_gpu.ssm_batch = call.ssm_state_is_shared ? 1 : int32_t(call.batch);
+    on_gpu.reverse = call.reverse, on_gpu.epsilon = call.epsilon, on_gpu.zxbcdt = call.zxbcdt;
+    on_gpu.conv_weight = call.conv_weight, on_gpu.conv_bias = call.conv_bias;
+    on_gpu.dt_bias = call.dt_bias, on_gpu.A_log = call.A_log, on_gpu.D = call.D;
+    on_gpu.norm_weight = call.norm_weight;
+    on_gpu.conv_state = call.conv_state, on_gpu.ssm_state = call.ssm_state;
+    on_gpu.y = call.y;
+    on_gpu.conv_state_out = call.conv_state_out, on_gpu.ssm_state_out = call.ssm_state_out;
     const cuda::Kind kind = type == ORT_FLOAT16    ? cuda::Kind::fp16
                             : type == ORT_BFLOAT16 ? cuda::Kind::bf16
                                                    : cuda::Kind::fp32;
     void* stream = nullptr;
     check(ort().KernelContext_GetGPUComputeStream(context, &stream));
-    cuda::scan(given, kind, s.state, static_cast<cuda::Stream>(stream));
+    cuda::scan(on_gpu, kind, s.state, static_cast<cuda::Stream>(stream));
   }
 };
 
@@ -64,7 +64,7 @@ void compute(const Attributes& attributes, OrtKernelContext* context) {
     throw Refusal("zxbcdt must have 2 * heads * head_dim + 2 * state_size + heads = " +
                   std::to_string(s.row()) + " columns; got " +
                   std::to_string(projected.dimensions[2]) + ".");
-  if (!Where::takes(projected.type))
+  if (!Where::accepts(projected.type))
     throw Refusal(std::string("zxbcdt must be ") + Where::types + ".");
   call.half = projected.type == ORT_FLOAT16;
   call.zxbcdt = projected.data;
@@ -89,7 +89,8 @@ const OrtCustomOp& operator_on() {
       return guarded(name, [=] { *kernel = new Attributes(info); });
     };
     table.KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
-      return guarded(name, [=] { compute<Where>(*static_cast<const Attributes*>(kernel), context); });
+      return guarded(
+          name, [=] { compute<Where>(*static_cast<const Attributes*>(kernel), context); });
     };
     table.KernelDestroy = [](void* kernel) { delete static_cast<Attributes*>(kernel); };
     table.InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) {

@@ -1,5 +1,6 @@
-// Workspace that is lent and comes back, so that after the first calls nobody pays for fresh pages.
-// There are as many blocks as were ever lent at once, and they stay until the library goes.
+// Workspace that is lent, returned and reused, so that after the first calls no call pays for fresh
+// pages. The pool has as many blocks as were ever lent at the same time, and keeps them until the
+// library is unloaded.
 #pragma once
 
 #include <cstddef>

@@ -1,9 +1,9 @@
 // The loop over sequences, time and heads.
 //
-// Many sequences are shared out one by one, each with one chunk's workspace. Few sequences are
-// shared out by chunks, in three passes over a stretch of time: every chunk by itself, with the
-// state that its own tokens add up to; then, head by head, the state that each chunk starts from;
-// then every chunk's outputs. A state does not depend on which of the two ways computed it.
+// If there are many sequences, each one is a unit of work and has the workspace of one segment. If
+// there are few, the unit is a segment, in three passes over a group of segments: first each
+// segment alone, with the state that its own tokens add up to; then, head by head, the state before
+// each segment; then the outputs of each segment. Both ways give the states the same bits.
 #include "scan.h"
 
 #include <algorithm>
@@ -20,9 +20,9 @@
 namespace bsmamba2 {
 namespace {
 
-// From this many sequences on, they are shared out one by one whatever the machine; on machines of
-// few threads, from fewer on, which is faster there and gives the same bits. With fewer, this many
-// chunks are prepared before a state is handed on.
+// With at least this many sequences, each one is a unit of work. Machines with few threads do so
+// with fewer sequences, which is faster there and gives the same bits. Otherwise this is the number
+// of segments that are processed in parallel.
 constexpr int64_t many = 32;
 
 bool enough_sequences(int64_t batch) {
@@ -30,12 +30,12 @@ bool enough_sequences(int64_t batch) {
   return batch >= std::min(many, 2 * threads);
 }
 
-// From this many values on (32 MB), y will have left the caches before it is read.
+// With at least this many values (32 MB), y has left the caches before it is read.
 constexpr int64_t large = 8 << 20;
 
 Pool pool;
 
-// Decays below 1e-38 count as zero: computing with denormal numbers costs a hundred times more.
+// Treats decays below 1e-38 as zero: arithmetic with denormal numbers is a hundred times slower.
 class FlushToZero {
 #if defined(__x86_64__)
   const unsigned saved = _mm_getcsr();
@@ -55,23 +55,25 @@ class FlushToZero {
 #endif
 };
 
-// What every part of a call needs to know.
+// The call and the sizes derived from it.
 struct Plan {
   const Call& call;
   const Isa& isa;
   const Shape& shape = call.shape;
   const int64_t past = shape.taps - 1;
-  const int64_t chunks = (call.length + chunk_length - 1) / chunk_length;
+  const int64_t segments = (call.length + segment_length - 1) / segment_length;
   const int64_t state_size = shape.inner() * shape.state;
   const size_t block_floats = isa.block_floats(shape);
   const size_t rows_floats =
       size_t(past * shape.channels() +
-             (call.half ? (past + chunk_length) * shape.row() + chunk_length * shape.inner() : 0));
+             (call.half
+                  ? (past + segment_length) * shape.row() + segment_length * shape.inner()
+                  : 0));
   const size_t state_floats = isa.state_floats(shape);
   const bool past_caches = !call.half && call.batch * call.length * shape.inner() >= large &&
                            shape.inner() % 16 == 0 && reinterpret_cast<uintptr_t>(call.y) % 64 == 0;
 
-  // Token t of sequence b, in scan order, in a tensor with `width` columns.
+  // The offset of token t (in scan order) of sequence b in a tensor with `width` columns.
   int64_t at(int64_t b, int64_t t, int64_t width) const {
     return (b * call.length + (call.reverse ? call.length - 1 - t : t)) * width;
   }
@@ -81,25 +83,27 @@ struct Plan {
   const float* ssm_state(int64_t b) const {
     return call.ssm_state + (call.ssm_state_is_shared ? 0 : b) * state_size;
   }
-  bool state_is_read(int64_t chunk) const { return chunk + 1 < chunks || call.ssm_state_out; }
+  bool state_is_needed(int64_t segment) const {
+    return segment + 1 < segments || call.ssm_state_out;
+  }
 };
 
-// The rows of one chunk as the instruction sets want them: pointers in scan order, to float32. What
-// comes before the first token is the state of the convolution, transposed into rows.
+// The rows of one segment in the format that the instruction sets take: pointers to float32, in
+// scan order. Rows before the first token are the state of the convolution, transposed.
 struct Rows {
   int count = 0;
-  const float* xbc_and_past[max_taps - 1 + chunk_length];
-  const float* z[chunk_length];
-  float* out[chunk_length];
+  const float* xbc_and_past[max_taps - 1 + segment_length];
+  const float* z[segment_length];
+  float* out[segment_length];
   const float* const* xbc = nullptr;
 
-  void open(const Plan& plan, int64_t b, int64_t chunk, float* memory) {
+  void open(const Plan& plan, int64_t b, int64_t segment, float* memory) {
     const Shape& s = plan.shape;
-    const int64_t first = chunk * chunk_length, channels = s.channels();
-    count = int(std::min<int64_t>(chunk_length, plan.call.length - first));
+    const int64_t first = segment * segment_length, channels = s.channels();
+    count = int(std::min<int64_t>(segment_length, plan.call.length - first));
     xbc = xbc_and_past + plan.past;
     float* widened = memory + plan.past * channels;
-    float* outputs = widened + (plan.past + chunk_length) * s.row();
+    float* outputs = widened + (plan.past + segment_length) * s.row();
     for (int64_t i = -plan.past; i < count; ++i) {
       const int64_t t = first + i;
       if (t < 0) {
@@ -124,18 +128,18 @@ struct Rows {
     }
   }
 
-  void close(const Plan& plan, int64_t b, int64_t chunk) const {
+  void close(const Plan& plan, int64_t b, int64_t segment) const {
     if (!plan.call.half) return;
     for (int i = 0; i < count; ++i)
       plan.isa.narrow(out[i],
                       static_cast<uint16_t*>(plan.call.y) +
-                          plan.at(b, chunk * chunk_length + i, plan.shape.inner()),
+                          plan.at(b, segment * segment_length + i, plan.shape.inner()),
                       plan.shape.inner());
   }
 };
 
-// The convolution's state after the last token, from its inputs or, in a short sequence, from what
-// was there before.
+// Writes the convolution's state after the last token: the last inputs or, if the sequence is
+// shorter than the state, also part of the state before it.
 void store_conv_state(const Plan& plan, int64_t b) {
   if (!plan.call.conv_state_out) return;
   const int64_t channels = plan.shape.channels(), past = plan.past, row = plan.shape.row();
@@ -158,14 +162,14 @@ void store_conv_state(const Plan& plan, int64_t b) {
 void store_ssm_state(const Plan& plan, int64_t b, const float* panels) {
   if (!plan.call.ssm_state_out) return;
   float* after = plan.call.ssm_state_out + b * plan.state_size;
-  if (plan.chunks)
+  if (plan.segments)
     plan.isa.store_state(plan.shape, panels, after);
   else
     std::memcpy(after, plan.ssm_state(b), size_t(plan.state_size) * 4);
 }
 
-// The state that sequence b starts from, in panels, or null if it is zero and needs no products.
-class Start {
+// Loads the initial states.
+class InitialState {
   const Plan& plan;
   bool shared_is_zero;
 
@@ -175,9 +179,10 @@ class Start {
   }
 
  public:
-  explicit Start(const Plan& plan)
+  explicit InitialState(const Plan& plan)
       : plan(plan), shared_is_zero(plan.call.ssm_state_is_shared && is_zero(0)) {}
 
+  // The initial state of sequence b in panels, or null if it is zero and needs no products.
   const float* load(int64_t b, float* panels) const {
     if (plan.call.ssm_state_is_shared ? shared_is_zero : is_zero(b)) return nullptr;
     plan.isa.load_state(plan.shape, plan.ssm_state(b), panels);
@@ -186,18 +191,18 @@ class Start {
 };
 
 void many_sequences(const Plan& plan, const Weights& weights, const Parallel& parallel) {
-  const Start start(plan);
+  const InitialState initial(plan);
   parallel(plan.call.batch, [&](int64_t b) {
     Pool::Loan memory(pool, plan.block_floats + plan.state_floats + plan.rows_floats);
     float *block = memory.data(), *panels = block + plan.block_floats;
-    const float* state = plan.chunks ? start.load(b, panels) : nullptr;
+    const float* state = plan.segments ? initial.load(b, panels) : nullptr;
     Rows rows;
-    for (int64_t chunk = 0; chunk < plan.chunks; ++chunk) {
-      rows.open(plan, b, chunk, panels + plan.state_floats);
+    for (int64_t segment = 0; segment < plan.segments; ++segment) {
+      rows.open(plan, b, segment, panels + plan.state_floats);
       plan.isa.prepare(plan.shape, weights, rows.xbc, rows.count, block);
       plan.isa.finish(plan.shape, weights, rows.z, rows.out, rows.count, plan.past_caches, block,
-                      state, plan.state_is_read(chunk) ? panels : nullptr);
-      rows.close(plan, b, chunk);
+                      state, plan.state_is_needed(segment) ? panels : nullptr);
+      rows.close(plan, b, segment);
       state = panels;
     }
     store_conv_state(plan, b);
@@ -207,30 +212,30 @@ void many_sequences(const Plan& plan, const Weights& weights, const Parallel& pa
 
 void few_sequences(const Plan& plan, const Weights& weights, const Parallel& parallel) {
   const int64_t batch = plan.call.batch, heads = plan.shape.heads;
-  const int64_t stretch = std::min(plan.chunks, std::max<int64_t>(1, many / batch));
-  const size_t chunk_floats = plan.block_floats + plan.state_floats + plan.rows_floats;
-  Pool::Loan memory(pool, size_t(batch) * (size_t(stretch) * chunk_floats + plan.state_floats));
+  const int64_t group = std::min(plan.segments, std::max<int64_t>(1, many / batch));
+  const size_t segment_floats = plan.block_floats + plan.state_floats + plan.rows_floats;
+  Pool::Loan memory(pool, size_t(batch) * (size_t(group) * segment_floats + plan.state_floats));
   auto running = [&](int64_t b) { return memory.data() + size_t(b) * plan.state_floats; };
   auto block = [&](int64_t i) {
-    return memory.data() + size_t(batch) * plan.state_floats + size_t(i) * chunk_floats;
+    return memory.data() + size_t(batch) * plan.state_floats + size_t(i) * segment_floats;
   };
   auto own_state = [&](int64_t i) { return block(i) + plan.block_floats; };
-  std::vector<Rows> rows(size_t(batch * stretch));
+  std::vector<Rows> rows(size_t(batch * group));
   std::vector<char> from_zero(static_cast<size_t>(batch));
 
-  const Start start(plan);
+  const InitialState initial(plan);
   parallel(batch, [&](int64_t b) {
-    from_zero[size_t(b)] = !start.load(b, running(b));
+    from_zero[size_t(b)] = !initial.load(b, running(b));
     if (from_zero[size_t(b)]) std::fill_n(running(b), plan.state_floats, 0.0f);
   });
-  for (int64_t first = 0; first < plan.chunks; first += stretch) {
-    const int64_t count = std::min(stretch, plan.chunks - first);
+  for (int64_t first = 0; first < plan.segments; first += group) {
+    const int64_t count = std::min(group, plan.segments - first);
     parallel(batch * count, [&](int64_t i) {
-      const int64_t b = i / count, chunk = first + i % count;
+      const int64_t b = i / count, segment = first + i % count;
       Rows& r = rows[size_t(i)];
-      r.open(plan, b, chunk, own_state(i) + plan.state_floats);
+      r.open(plan, b, segment, own_state(i) + plan.state_floats);
       plan.isa.prepare(plan.shape, weights, r.xbc, r.count, block(i));
-      if (plan.state_is_read(chunk))
+      if (plan.state_is_needed(segment))
         plan.isa.advance(plan.shape, r.count, block(i), own_state(i));
       else
         std::fill_n(own_state(i), plan.state_floats, 0.0f);
@@ -242,12 +247,12 @@ void few_sequences(const Plan& plan, const Weights& weights, const Parallel& par
                          own_state(c));
     });
     parallel(batch * count, [&](int64_t i) {
-      const int64_t b = i / count, chunk = first + i % count;
+      const int64_t b = i / count, segment = first + i % count;
       const Rows& r = rows[size_t(i)];
-      const bool is_zero = chunk == 0 && from_zero[size_t(b)];
+      const bool is_zero = segment == 0 && from_zero[size_t(b)];
       plan.isa.finish(plan.shape, weights, r.z, r.out, r.count, plan.past_caches, block(i),
                       is_zero ? nullptr : own_state(i), nullptr);
-      r.close(plan, b, chunk);
+      r.close(plan, b, segment);
     });
   }
   parallel(batch, [&](int64_t b) {
@@ -272,11 +277,11 @@ void scan(const Call& call, const Isa& isa, const Parallel& host) {
                         call.D, call.norm_weight, call.epsilon};
   const Parallel parallel = [&host](int64_t n, const std::function<void(int64_t)>& body) {
     host(n, [&body](int64_t i) {
-      const FlushToZero here;
+      const FlushToZero guard;
       body(i);
     });
   };
-  if (!enough_sequences(call.batch) && plan.chunks)
+  if (!enough_sequences(call.batch) && plan.segments)
     few_sequences(plan, weights, parallel);
   else
     many_sequences(plan, weights, parallel);

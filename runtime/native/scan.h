@@ -1,5 +1,5 @@
-// The scan between in_proj and out_proj of a Mamba2 mixer, for any host: what to compute, the
-// instruction sets that can compute it, and the loop over sequences, time and heads.
+// The scan between in_proj and out_proj of a Mamba2 mixer, for any host: the call, the interface to
+// the instruction sets, and the loop over sequences, time and heads.
 #pragma once
 
 #include <cstddef>
@@ -9,24 +9,25 @@
 
 namespace bsmamba2 {
 
-// Tokens that are computed at once. See README.md for the operations this costs.
-constexpr int chunk_length = 64;
+// Tokens that are processed together. segment.cpp counts the operations.
+constexpr int segment_length = 64;
 constexpr int max_taps = 4;
 
 struct Shape {
   int64_t heads;     // H
   int64_t head_dim;  // P
   int64_t state;     // N
-  int64_t taps;      // K, width of the convolution
+  int64_t taps;      // K, the width of the convolution
 
-  // Always inlined, as every instruction set compiles them and the linker would keep one copy.
+  // Always inlined: each instruction set compiles these, and the linker would keep only one copy.
 #define ALWAYS_INLINE inline __attribute__((always_inline))
   ALWAYS_INLINE int64_t inner() const { return heads * head_dim; }             // I
   ALWAYS_INLINE int64_t channels() const { return inner() + 2 * state; }       // x | B | C
   ALWAYS_INLINE int64_t row() const { return inner() + channels() + heads; }   // z | x | B | C | dt
 };
 
-// The weights of one mixer. The convolution's taps lie tap by tap, so that channels are adjacent.
+// The weights of one mixer. The convolution's weights are stored tap by tap, so that channels are
+// adjacent.
 struct Weights {
   const float* taps;       // (K, I + 2N)
   const float* conv_bias;  // (I + 2N)
@@ -37,29 +38,30 @@ struct Weights {
   float epsilon;
 };
 
-// What one instruction set offers, for one chunk of one sequence. A chunk's block holds everything
-// that is known about it before the state arrives, so that chunks can be prepared side by side.
+struct Adjoint;
+
+// The functions that each instruction set implements, for one segment of one sequence. A segment's
+// block holds everything that does not depend on the state before it, so that segments can be
+// prepared in parallel. Segments of one sequence run one after another as
 //
 //     prepare   convolution, softplus, decays, C·Bᵀ            rows -> block
 //     finish    outputs of all heads, gate, norm; the state     block, state, z -> out, state
 //
-// or, where chunks are computed side by side,
+// or in parallel as
 //
-//     advance   the state that the chunk adds up by itself      block -> own state
-//     combine   the state after the chunk, and into its own     running, own state -> the same
-//               the one that it starts from
+//     advance   the state after the segment if it starts at 0   block -> own state
+//     combine   the state after the segment, and the state      running, own state -> the same
+//               before it (in place of its own state)
 //     finish    the rest                                        block, own state, z -> out
 //
-// finish uses the block up. A null state is zero, or is not wanted. `past_caches` asks that y go
-// straight to memory; its rows must then be whole cache lines. A state lies head by head in panels
-// of as many columns as a tile has: (H, panels, N, columns).
-struct Adjoint;
-
+// finish overwrites the block. A null input state is zero; a null output state is not computed.
+// `past_caches` writes y to memory without caching it; its rows must then be whole cache lines. A
+// state is stored head by head in panels with as many columns as a tile: (H, panels, N, columns).
 struct Isa {
   const char* name;
   size_t (*block_floats)(const Shape&);
   size_t (*state_floats)(const Shape&);
-  // `xbc[i]` points to the x|B|C columns of token i; i from -(K-1), the convolution's past.
+  // `xbc[i]` points to the x|B|C columns of token i. i starts at -(K-1): the convolution's state.
   void (*prepare)(const Shape&, const Weights&, const float* const* xbc, int rows, float* block);
   void (*advance)(const Shape&, int rows, const float* block, float* own);
   void (*combine)(const Shape&, int64_t head, int rows, const float* block, float* running,
@@ -73,16 +75,16 @@ struct Isa {
   const Adjoint* adjoint;  // the gradients, see adjoint.h
 };
 
-// The best instruction set of this machine, or the one that is asked for by name. Null where that
-// names none that runs here; `isa_names` then lists those that do.
-const Isa* choose_isa(const char* asked);
+// Returns the best instruction set of this machine, or the one with this name. Null if the machine
+// does not support that one; `isa_names` lists those that it supports.
+const Isa* choose_isa(const char* name);
 std::string isa_names();
 
-// The one of this process: as BSMAMBA2_ISA asks at the first call, or the best. Throws where it
-// names none that runs here.
+// Returns the instruction set of this process: the one that BSMAMBA2_ISA names at the first call,
+// or the best one. Throws if the machine does not support it.
 const Isa& isa();
 
-// One call. Sequences of zxbcdt and y are float32 or, if `half`, float16; all else is float32.
+// One call. zxbcdt and y are float32 or, if `half`, float16; everything else is float32.
 struct Call {
   Shape shape;
   int64_t batch, length;
@@ -99,15 +101,15 @@ struct Call {
   const float* ssm_state;     // (B or 1, H, P, N)
   bool conv_state_is_shared, ssm_state_is_shared;
   void* y;                    // (B, L, I)
-  float* conv_state_out;      // null where nobody reads it
+  float* conv_state_out;      // null if not needed
   float* ssm_state_out;
 };
 
-// Runs body(0) … body(n - 1), in any order, on as many threads as the host likes.
+// Runs body(0) … body(n - 1), in any order, on any number of threads.
 using Parallel = std::function<void(int64_t n, const std::function<void(int64_t)>& body)>;
 
-// Throws std::bad_alloc. The result has the same bits however many threads take part and
-// however the work is split among them.
+// Throws std::bad_alloc. The bits of the result do not depend on the number of threads or on how
+// the work is split among them.
 void scan(const Call&, const Isa&, const Parallel&);
 
 }  // namespace bsmamba2

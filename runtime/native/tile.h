@@ -1,5 +1,5 @@
-// The one matrix product of the kernels, for the instruction set that this translation unit is
-// compiled for (see vector.h).
+// The matrix product of the kernels, for the instruction set that this translation unit is compiled
+// for (see vector.h).
 #pragma once
 
 #include "vector.h"
@@ -8,7 +8,7 @@ namespace {
 
 constexpr int panel = V * W;
 
-// A tile of rows by columns: sums += a · b over k.
+// The sums of a tile of `rows` rows and `vectors` vectors of columns.
 template <int row_count, int vectors = V>
 struct Tile {
   static constexpr int rows = row_count;
@@ -21,6 +21,7 @@ struct Tile {
       for (int v = 0; v < vectors; ++v) sums[r][v] = Vec{};
   }
 
+  // sums += a · b, over `count` values of k.
   INLINE void multiply(const float* a, int64_t a_row, int64_t a_k, const float* b, int64_t b_k,
                        int64_t count) {
     for (int64_t k = 0; k < count; ++k, a += a_k, b += b_k) {
@@ -46,8 +47,8 @@ struct Tile {
   }
 };
 
-// Calls body(i, tile) for the rows 0 … count - 1 from the last to the first: what is left over R in
-// one tile, then R at a time.
+// Calls body(i, tile) for rows 0 … count - 1, from the last tile to the first. The last tile has
+// the count % R rows that remain, the others have R.
 template <int n, class Body>
 INLINE void last_tile(int64_t i, int64_t rows, Body body) {
   if (rows == n) return body(i, Tile<n>{});
@@ -58,6 +59,18 @@ INLINE void each_tile(int64_t count, Body body) {
   int64_t i = count / R * R;
   last_tile<R - 1>(i, count - i, body);
   while ((i -= R) >= 0) body(i, Tile<R>{});
+}
+
+// Calls to(i, j, W sums) for a · b, rows by columns, with `count` terms per sum. Columns are
+// rounded up to whole panels.
+template <class To>
+INLINE void product(int64_t rows, int64_t columns, int64_t count, const float* a, int64_t a_row,
+                    int64_t a_k, const float* b, int64_t b_k, To to) {
+  for (int64_t j = 0; j < columns; j += panel)
+    each_tile(rows, [&](int64_t i, auto tile) {
+      tile.multiply(a + i * a_row, a_row, a_k, b + j, b_k, count);
+      tile.each([&](int r, int v, Vec sum) { to(i + r, j + v, sum); });
+    });
 }
 
 }  // namespace

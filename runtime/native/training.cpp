@@ -45,7 +45,7 @@ Parallel on(int64_t threads) {
     try {
       for (int64_t t = 1; t < std::min(threads, n); ++t) others.emplace_back(work);
     } catch (const std::system_error&) {
-      // No more threads are to be had: those that are there do the work.
+      // The system allows no more threads: the existing ones do the work.
     }
     work();
     for (std::thread& other : others) other.join();
@@ -63,8 +63,8 @@ int guarded(Body body) {
   }
 }
 
-// Sums over sequences are formed in this many parts and added in order, so that the result has the
-// same bits at every number of threads.
+// Sums over sequences are computed in this many parts, which are added in order, so that the bits
+// of the result do not depend on the number of threads.
 constexpr int64_t parts = 16;
 
 struct Sums {
@@ -82,7 +82,7 @@ struct Sums {
   }
 };
 
-void gradients(const Sizes& n, const Call& call, const Inputs& in, const OutputGradients& given,
+void gradients(const Sizes& n, const Call& call, const Inputs& in, const OutputGradients& dout,
                const InputGradients& out) {
   const Shape& s = call.shape;
   const int64_t channels = s.channels(), conv = channels * (s.taps - 1), ssm = s.inner() * s.state;
@@ -100,16 +100,17 @@ void gradients(const Sizes& n, const Call& call, const Inputs& in, const OutputG
   on(n.threads)(parts, [&](int64_t part) {
     Pool::Loan memory(pool, isa().adjoint->floats(s, n.length));
     for (int64_t b = n.batch * part / parts; b < n.batch * (part + 1) / parts; ++b) {
-      const int64_t first = b * n.length + (n.reverse ? n.length - 1 : 0), way = n.reverse ? -1 : 1;
+      const int64_t first = b * n.length + (n.reverse ? n.length - 1 : 0);
+      const int64_t step = n.reverse ? -1 : 1;
       const Sequence q{n.length,
                        in.zxbcdt + first * s.row(),
-                       way * s.row(),
+                       step * s.row(),
                        in.conv_state + (n.conv_states == 1 ? 0 : b * conv),
                        from_zero ? nullptr : in.ssm_state + (n.ssm_states == 1 ? 0 : b * ssm),
-                       given.y + first * s.inner(),
-                       way * s.inner(),
-                       given.conv_state ? given.conv_state + b * conv : nullptr,
-                       given.ssm_state ? given.ssm_state + b * ssm : nullptr,
+                       dout.y + first * s.inner(),
+                       step * s.inner(),
+                       dout.conv_state ? dout.conv_state + b * conv : nullptr,
+                       dout.ssm_state ? dout.ssm_state + b * ssm : nullptr,
                        out.zxbcdt + first * s.row(),
                        out.conv_state + b * conv,
                        out.ssm_state ? out.ssm_state + b * ssm : nullptr};
@@ -144,6 +145,6 @@ int bsmamba2_scan(const Sizes* sizes, float epsilon, const Inputs* in, const Out
 }
 
 int bsmamba2_scan_gradients(const Sizes* sizes, float epsilon, const Inputs* in,
-                            const OutputGradients* given, const InputGradients* out) {
-  return guarded([&] { gradients(*sizes, call_of(*sizes, epsilon, *in), *in, *given, *out); });
+                            const OutputGradients* dout, const InputGradients* out) {
+  return guarded([&] { gradients(*sizes, call_of(*sizes, epsilon, *in), *in, *dout, *out); });
 }

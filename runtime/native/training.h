@@ -1,6 +1,7 @@
-// The scan and its gradients as two plain functions, for a host that trains on a CPU. All tensors are
-// float32 and of the shapes in scan.h. Both return 0, or 1 where memory ran out. The instruction set is
-// the process's, see scan.h; `bsmamba2_isa` says beforehand whether there is one.
+// The scan and its gradients as two C functions, for training on a CPU. All tensors are float32 and
+// have the shapes in scan.h. Both functions return 0, or 1 if they failed (for example if memory
+// ran out). They use the instruction set of the process (see scan.h); call `bsmamba2_isa` first to
+// check that there is one.
 #pragma once
 
 #include <cstdint>
@@ -32,8 +33,9 @@ struct InputGradients {
 BSMAMBA2_C int bsmamba2_scan(const bsmamba2::Sizes*, float epsilon, const bsmamba2::Inputs*,
                              const bsmamba2::Outputs*);
 
-// Gradients of the states that were left may be null, as may be the one of the first ssm_state.
-// What a state gives is of the full batch. P and N must be multiples of 64, L at least 1.
+// The output states' gradients may be null, and so may the gradient of the initial ssm_state. The
+// gradients of the initial states have the full batch size. P and N must be multiples of 64, and L
+// at least 1.
 BSMAMBA2_C int bsmamba2_scan_gradients(const bsmamba2::Sizes*, float epsilon,
                                        const bsmamba2::Inputs*, const bsmamba2::OutputGradients*,
                                        const bsmamba2::InputGradients*);

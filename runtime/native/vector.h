@@ -1,7 +1,7 @@
-// A vector of W floats and the few functions the scan needs, for the instruction set that this
-// translation unit is compiled for. Everything is in an anonymous namespace and nothing of the
-// standard library is called: an inline function shared with another instruction set's object
-// would be merged by the linker, and a machine without AVX-512 would run the AVX-512 copy.
+// A vector of W floats and the functions on it that the scan needs, for the instruction set that
+// this translation unit is compiled for. Everything is in an anonymous namespace, and no function
+// of the standard library is called: the linker would merge an inline function with that of another
+// instruction set's object, and a machine without AVX-512 could run the AVX-512 copy.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@
 
 namespace {
 
-// V vectors and R rows make a tile of sums that stays in registers: R·V + V + 1 of them.
+// A tile of R rows and V vectors of sums stays in registers. It uses R·V + V + 1 of them.
 #if defined(__AVX512F__)
 constexpr int W = 16, V = 4;
 #elif defined(__AVX2__)
@@ -36,8 +36,9 @@ INLINE Vec all(float x) { return x - Vec{}; }
 INLINE Vec bits(Ints i) { Vec v; memcpy(&v, &i, sizeof v); return v; }
 INLINE Ints bits(Vec v) { Ints i; memcpy(&i, &v, sizeof i); return i; }
 
-// Whole vectors at aligned addresses that nobody reads soon: memory need not be read to be written,
-// a tenth of the time of a scan larger than the caches. Other threads see them after a fence.
+// Stores a whole vector, at an aligned address, that will not be read soon. The cache line is not
+// read first, which saves a tenth of the time of a scan larger than the caches. Other threads see
+// the values after a fence.
 #if defined(__AVX512F__)
 INLINE void store_past_caches(float* p, Vec v) { _mm512_stream_ps(p, v); }
 #elif defined(__AVX2__)
@@ -51,7 +52,7 @@ INLINE void fence() { _mm_sfence(); }
 INLINE void fence() {}
 #endif
 
-// The first `count` of W values; the others read as zero and are not written.
+// Load or store the first `count` of W values. The others load as zero and are not stored.
 INLINE Vec load(const float* p, int64_t count) {
   Vec v{};
   memcpy(&v, p, size_t(count) * 4);
@@ -59,7 +60,8 @@ INLINE Vec load(const float* p, int64_t count) {
 }
 INLINE void store(float* p, Vec v, int64_t count) { memcpy(p, &v, size_t(count) * 4); }
 
-// Calls body(i, whole) for each W of `count` values and body(i, rest) for those that are left.
+// Calls body(i, Whole{}) for each full vector of `count` values, then body(i, n) for the n values
+// that remain.
 struct Whole {};
 INLINE Vec load(const float* p, Whole) { return load(p); }
 INLINE void store(float* p, Vec v, Whole) { store(p, v); }
@@ -71,14 +73,27 @@ INLINE void each_vector(int64_t count, Body body) {
   if (i < count) body(i, count - i);
 }
 
+INLINE int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
+
+INLINE void add(float* to, Vec v) { store(to, load(to) + v); }
+
 INLINE float sum(Vec v) {
   float total = 0;
   for (int l = 0; l < W; ++l) total += v[l];
   return total;
 }
 
-// min and max that hand on a NaN in their second argument, and 1 / x to float32's accuracy for
-// normal results. A hardware estimate and one Newton step are three times faster than a division.
+// The dot product of whole vectors, summed in double.
+INLINE double dot(const float* a, const float* b, int64_t count) {
+  double total[W] = {}, all = 0;
+  for (int64_t i = 0; i < count; i += W)
+    for (int l = 0; l < W; ++l) total[l] += double(a[i + l]) * b[i + l];
+  for (int l = 0; l < W; ++l) all += total[l];
+  return all;
+}
+
+// min and max that propagate a NaN in their second argument, and 1 / x to float32's accuracy for
+// normal results. A hardware estimate with one Newton step is three times faster than a division.
 #if defined(__AVX512F__)
 INLINE Vec smaller(Vec a, Vec b) { return _mm512_min_ps(a, b); }
 INLINE Vec larger(Vec a, Vec b) { return _mm512_max_ps(a, b); }
@@ -93,9 +108,9 @@ INLINE Vec larger(Vec a, Vec b) { return a > b ? a : b; }
 INLINE Vec reciprocal(Vec x) { return 1.0f / x; }
 #endif
 
-// exp(sign · x) = 2ⁿ·exp(r) with n the integer nearest to sign · x / ln 2, found by adding 1.5·2²³,
-// whose last bit counts ones, and |r| ≤ ln(2) / 2, where exp is a polynomial. x is kept within ±87,
-// so that 2ⁿ is a normal number: a decay of e⁻⁸⁷ is as good as zero.
+// exp(sign · x) = 2ⁿ·exp(r), where n is the integer nearest to sign · x / ln 2 and |r| ≤ ln(2) / 2.
+// Adding 1.5·2²³, whose last bit has the value 1, rounds to n; exp(r) is a polynomial. x is clamped
+// to ±87 so that 2ⁿ is a normal number: a decay of e⁻⁸⁷ is as good as zero.
 struct Power {
   Vec shifted, r;
   INLINE Power(Vec x, float sign) {
@@ -107,7 +122,7 @@ struct Power {
   INLINE Vec times(Vec q) const { return bits(bits(q) + (bits(shifted) << 23)); }
 };
 
-// To 2e-9 and rounding: errors of decays add up along a chunk.
+// Accurate to 2e-9 plus rounding, because errors of decays accumulate along a segment.
 INLINE Vec exp(Vec x) {
   const Power power(x, 1);
   const Vec r = power.r;
@@ -119,7 +134,7 @@ INLINE Vec exp(Vec x) {
   return power.times(q * r + 1.0f);
 }
 
-// x / (1 + e⁻ˣ), with the exponential to 9e-8.
+// x / (1 + e⁻ˣ), with the exponential accurate to 9e-8.
 INLINE Vec silu(Vec x) {
   const Power power(x, -1);
   const Vec r = power.r;
@@ -130,8 +145,15 @@ INLINE Vec silu(Vec x) {
   return x * reciprocal(1.0f + power.times(q * r + 1.0f));
 }
 
-// log(1 + eˣ) = max(x, 0) + log(1 + u) with u = exp(-|x|), and log(1 + u) = 2·artanh(s) with
-// s = u / (2 + u) is a short series in s² ≤ 1/9 without cancellation: 1e-6 is as accurate as 50.
+INLINE Vec sigmoid(Vec x) { return reciprocal(1.0f + exp(-x)); }
+INLINE Vec silu_slope(Vec x) {
+  const Vec g = sigmoid(x);
+  return g * (1.0f + x * (1.0f - g));
+}
+
+// log(1 + eˣ) = max(x, 0) + log(1 + u) with u = exp(-|x|). log(1 + u) = 2·artanh(s) with
+// s = u / (2 + u) is a short series in s² ≤ 1/9 without cancellation, so the relative error is as
+// small for results of 1e-6 as of 50.
 INLINE Vec softplus(Vec x) {
   Vec u = exp(smaller(x, -x));
   Vec s = u / (2.0f + u), s2 = s * s;
@@ -141,7 +163,7 @@ INLINE Vec softplus(Vec x) {
   return larger(Vec{}, x) + 2.0f * (s + s * s2 * q);
 }
 
-// The lanes of a, then those of b, that `lanes` counts through from 0 to 2W - 1.
+// Picks lanes by number: 0 … W - 1 are those of a, W … 2W - 1 those of b.
 template <int... lanes>
 INLINE Vec pick(Vec a, Vec b) {
 #if defined(__clang__)
@@ -151,8 +173,8 @@ INLINE Vec pick(Vec a, Vec b) {
 #endif
 }
 
-// Transposes W by W values: in step s, the lanes of row r whose bit s is set change places with
-// those of row r + s whose bit s is not.
+// Transposes W by W values: in step s, the lanes of row r whose bit s is set are swapped with those
+// of row r + s whose bit s is clear.
 template <int S, int... L>
 struct Swap {
   static INLINE void rows(Vec& a, Vec& b) {
@@ -174,7 +196,7 @@ INLINE void transpose_steps(Vec (&m)[W]) {
   if constexpr (S > 1) transpose_steps<S / 2>(m);
 }
 
-// to[c][r] = from[r][c] for whole tiles; both must have room for them.
+// to[c][r] = from[r][c] for W by W values.
 INLINE void transpose(const float* from, int64_t from_stride, float* to, int64_t to_stride) {
   Vec m[W];
 #pragma GCC unroll 16
@@ -182,6 +204,15 @@ INLINE void transpose(const float* from, int64_t from_stride, float* to, int64_t
   transpose_steps<W / 2>(m);
 #pragma GCC unroll 16
   for (int r = 0; r < W; ++r) store(to + r * to_stride, m[r]);
+}
+
+// to[c][r] = from[r][c] for a matrix. Rows and columns are rounded up to multiples of W, which both
+// arrays must have room for.
+INLINE void transpose_matrix(int64_t rows, int64_t columns, const float* from, int64_t stride,
+                             float* to, int64_t to_stride) {
+  for (int64_t r = 0; r < rows; r += W)
+    for (int64_t c = 0; c < columns; c += W)
+      transpose(from + r * stride + c, stride, to + c * to_stride + r, to_stride);
 }
 
 }  // namespace

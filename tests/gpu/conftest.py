@@ -1,4 +1,4 @@
-"""The CUDA kernels, run lane by lane on the CPU; and a driver that stands for one with a GPU."""
+"""The CUDA kernels, run lane by lane on the CPU, and a mock of NVIDIA's driver."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import ctypes
 import dataclasses
 import hashlib
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +28,7 @@ KEY = BuildKey("0" * 64, "tensorrt-rtx", "1.7", ("sm90",), batch=2, frames=101)
 
 
 def compile_lanes(source: str, output: Path) -> Path:
-    """Compiles the kernels for the CPU; the pragmas and puns in them are for NVIDIA's compiler."""
+    """Compiles the kernels for the CPU, with options for their NVIDIA pragmas and type punning."""
     command = ["c++", "-std=c++17", "-O2", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
     command += ["-fno-strict-aliasing", "-fvisibility=hidden", "-shared", "-fPIC", f"-I{LANES}"]
     done = subprocess.run(
@@ -37,13 +39,15 @@ def compile_lanes(source: str, output: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def lanes(tmp_path_factory):
-    """Runs a scan by the kernels: ``lanes(scan, kind, last_lane_first=False)`` gives a Memory."""
+def lanes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Memory]:
+    """``lanes(scan, kind, states=True, last_lane_first=False)`` runs a scan with the kernels."""
     library = ctypes.CDLL(str(compile_lanes("scan.cpp", tmp_path_factory.mktemp("lanes") / "s.so")))
     library.scan_by_lanes.argtypes = [Call, ctypes.c_int, ctypes.c_int, ctypes.c_int]
     library.scan_by_lanes.restype = None
 
-    def run(scan: Scan, kind: str = "fp32", *, states=True, last_lane_first=False) -> Memory:
+    def run(
+        scan: Scan, kind: str = "fp32", *, states: bool = True, last_lane_first: bool = False
+    ) -> Memory:
         memory = Memory(scan, kind, states)
         library.scan_by_lanes(memory.call, KINDS[kind], scan.state_size, last_lane_first)
         return memory
@@ -52,16 +56,16 @@ def lanes(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def fake_driver(tmp_path_factory) -> Path:
-    """The folder of a libcuda.so.1 whose GPU is the CPU."""
+def fake_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a mock libcuda.so.1, whose GPU is the CPU."""
     folder = tmp_path_factory.mktemp("driver")
     compile_lanes("driver.cpp", folder / "libcuda.so.1")
     return folder
 
 
 @pytest.fixture
-def card(monkeypatch, fake_driver):
-    """A card of compute capability 9.0 and what runs on it."""
+def card(monkeypatch: pytest.MonkeyPatch, fake_driver: Path) -> None:
+    """Installs mocks of a card of compute capability 9.0 and of TensorRT."""
     cards = Driver((Card("NVIDIA H100", (9, 0), 80 << 30),), (13, 0), "580.1")
     monkeypatch.setattr(nvidia, "driver", lambda: cards)
     library = ctypes.CDLL(str(fake_driver / "libcuda.so.1"))
@@ -70,10 +74,10 @@ def card(monkeypatch, fake_driver):
 
 
 @pytest.fixture
-def write(tmp_path):
-    """Writes an engine with its description: ``write(data, **changes of the key)``."""
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """``write(data, manifest, **changes of the key)`` writes an engine and its description."""
 
-    def engine(data=b"engine", manifest=None, **changes):
+    def engine(data: bytes = b"engine", manifest: Manifest | None = None, **changes: Any) -> Path:
         path = tmp_path / "voice.engine"
         path.write_bytes(data)
         key = dataclasses.replace(KEY, **changes)

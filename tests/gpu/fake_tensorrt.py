@@ -1,8 +1,9 @@
-"""A TensorRT that is made up, for engines without a GPU."""
+"""A mock of TensorRT, for engines without a GPU."""
 
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import numpy as np
 
@@ -15,26 +16,26 @@ class FakeTensorRT:
     class Logger:
         ERROR = 1
 
-        def __init__(self, level):
+        def __init__(self, level: int) -> None:
             pass
 
     class Runtime:
-        def __init__(self, logger):
+        def __init__(self, logger: Any) -> None:
             pass
 
-        def deserialize_cuda_engine(self, data):
+        def deserialize_cuda_engine(self, data: bytes) -> Any:
             return None if data == b"nothing" else self
 
-        def create_execution_context(self):
-            self.addresses = {}
+        def create_execution_context(self) -> Any:
+            self.addresses: dict[str, int] = {}
             return self
 
-        def set_input_shape(self, name, shape):
+        def set_input_shape(self, name: str, shape: tuple[int, ...]) -> None:
             self.bytes = 4 * int(np.prod(shape))
 
-        def set_tensor_address(self, name, address):
+        def set_tensor_address(self, name: str, address: int) -> None:
             self.addresses[name] = address
 
-        def execute_async_v3(self, stream):
+        def execute_async_v3(self, stream: int) -> bool:
             ctypes.memmove(self.addresses["stems"], self.addresses["spectrum"], self.bytes)
             return True

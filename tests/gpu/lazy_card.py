@@ -1,8 +1,10 @@
-"""A card that does nothing until it must: what is put on a stream is done when that is waited for.
+"""A mock card that runs the work of a stream only when a caller waits for that stream.
 
-Streams that do not follow one another are independent, so a missing dependency gives wrong numbers
-here every time, and not only when a real card happens to be slow.
+Streams that do not wait for one another are independent. So a missing dependency gives wrong
+results here every time, and not only when a real card happens to be slow.
 """
+
+# ruff: noqa: N802, N815 - the methods have the names of the driver's functions
 
 from __future__ import annotations
 
@@ -11,24 +13,27 @@ import itertools
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable
+from typing import Any
 
 
 class LazyCard:
-    """What ``bsmamba2.cuda_memory`` calls of the driver; memory of the card is memory of the host.
+    """The driver's functions that ``bsmamba2.devices.cuda_memory`` calls, with host memory.
 
     Args:
-        waiting: nobody's wait for a stream goes on before so many wait; 0 for no such rule.
+        waiting: how many threads must wait for a stream before any of them continues; 0 for no
+            such condition.
     """
 
     def __init__(self, waiting: int = 0) -> None:
         self._handles = itertools.count(1)
-        self._queues: dict[int, deque[Callable[[], None]]] = defaultdict(deque)
+        self._queues: dict[int, deque[Callable[[], Any]]] = defaultdict(deque)
         self._marks: dict[int, tuple[list[bool], int]] = {}
         self._memory: dict[int, ctypes.Array[ctypes.c_char]] = {}
         self._lock = threading.RLock()
         self._together = threading.Barrier(waiting) if waiting else None
 
-    def put(self, stream: int, work: Callable[[], None]) -> None:
+    def put(self, stream: int, work: Callable[[], Any]) -> None:
+        """Adds work to a stream."""
         with self._lock:
             self._queues[stream].append(work)
 
@@ -37,66 +42,66 @@ class LazyCard:
         while queue:
             queue.popleft()()
 
-    # ---- The driver's functions; handles come as ctypes values, results go through pointers
+    # ---- The driver's functions. Handles are ctypes values; results are written through pointers.
 
-    def cuInit(self, flags):  # noqa: N802
+    def cuInit(self, flags: Any) -> int:
         return 0
 
-    def cuDeviceGet(self, device, index):  # noqa: N802
+    def cuDeviceGet(self, device: Any, index: Any) -> int:
         return 0
 
-    def cuDevicePrimaryCtxRetain(self, context, device):  # noqa: N802
+    def cuDevicePrimaryCtxRetain(self, context: Any, device: Any) -> int:
         return 0
 
-    def cuCtxSetCurrent(self, context):  # noqa: N802
+    def cuCtxSetCurrent(self, context: Any) -> int:
         return 0
 
-    def cuStreamCreate(self, stream, flags):  # noqa: N802
+    def cuStreamCreate(self, stream: Any, flags: Any) -> int:
         stream._obj.value = next(self._handles)
         return 0
 
-    cuEventCreate = cuStreamCreate  # noqa: N815
+    cuEventCreate = cuStreamCreate
 
-    def cuEventRecord(self, event, stream):  # noqa: N802
+    def cuEventRecord(self, event: Any, stream: Any) -> int:
         mark = [False]
         self._marks[event.value] = mark, stream.value
         self.put(stream.value, lambda: mark.__setitem__(0, True))
         return 0
 
-    def cuStreamWaitEvent(self, stream, event, flags):  # noqa: N802
+    def cuStreamWaitEvent(self, stream: Any, event: Any, flags: Any) -> int:
         mark, other = self._marks[event.value]
 
-        def wait():
+        def wait() -> None:
             while not mark[0]:
                 self._queues[other].popleft()()
 
         self.put(stream.value, wait)
         return 0
 
-    def cuStreamSynchronize(self, stream):  # noqa: N802
+    def cuStreamSynchronize(self, stream: Any) -> int:
         if self._together:
             self._together.wait(timeout=20)
         with self._lock:
             self._drain(stream.value)
         return 0
 
-    def cuMemAlloc_v2(self, address, size):  # noqa: N802
+    def cuMemAlloc_v2(self, address: Any, size: Any) -> int:
         memory = ctypes.create_string_buffer(size.value)
         address._obj.value = ctypes.addressof(memory)
         self._memory[address._obj.value] = memory
         return 0
 
-    cuMemAllocHost_v2 = cuMemAlloc_v2  # noqa: N815
+    cuMemAllocHost_v2 = cuMemAlloc_v2
 
-    def cuMemFree_v2(self, address):  # noqa: N802
+    def cuMemFree_v2(self, address: Any) -> int:
         del self._memory[address.value]
         return 0
 
-    cuMemFreeHost = cuMemFree_v2  # noqa: N815
+    cuMemFreeHost = cuMemFree_v2
 
-    def cuMemcpyHtoDAsync_v2(self, to, source, size, stream):  # noqa: N802
+    def cuMemcpyHtoDAsync_v2(self, to: Any, source: Any, size: Any, stream: Any) -> int:
         to, source, size = to.value, source.value, size.value
         self.put(stream.value, lambda: ctypes.memmove(to, source, size))
         return 0
 
-    cuMemcpyDtoHAsync_v2 = cuMemcpyHtoDAsync_v2  # noqa: N815
+    cuMemcpyDtoHAsync_v2 = cuMemcpyHtoDAsync_v2

@@ -1,12 +1,14 @@
-"""A call of the CUDA kernels with its tensors in memory of the host."""
+"""A call of the CUDA kernels with its tensors in host memory."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
 
 from bsmamba2.devices.cuda import Call
-from kernel.scans import Scan, random_scan, recurrence
+from kernel.scans import Array, Scan, random_scan, recurrence
 
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 PARAMETERS = (
@@ -15,14 +17,14 @@ PARAMETERS = (
 
 
 class Memory:
-    """The tensors of a call, its outputs poisoned."""
+    """The tensors of a call. Its outputs are filled with NaN before the call."""
 
     def __init__(self, scan: Scan, kind: str, states: bool = True) -> None:
         self.tokens = torch.from_numpy(scan["zxbcdt"]).to(TYPES[kind])
         batch, length, _ = self.tokens.shape
         shape = (batch, length, len(scan["norm_weight"]))
         self.y = torch.full(shape, torch.nan, dtype=self.tokens.dtype)
-        self.kept = [
+        self.states = [
             np.full((batch, *scan[name].shape[1:]), np.nan, np.float32)
             for name in ("conv_state", "ssm_state")
         ]
@@ -31,17 +33,18 @@ class Memory:
             batch, length, len(scan["A_log"]), scan["conv_state"].shape[0],
             scan["ssm_state"].shape[0], scan.reverse, scan.epsilon, self.tokens.data_ptr(),
             *(scan[name].ctypes.data for name in PARAMETERS), self.y.data_ptr(),
-            *((kept.ctypes.data for kept in self.kept) if states else (None, None)),
+            *((state.ctypes.data for state in self.states) if states else (None, None)),
         )  # fmt: skip
 
-    def outputs(self) -> list[np.ndarray]:
-        return [self.y.float().numpy(), *self.kept]
+    def outputs(self) -> list[Array]:
+        """y and both states, after the call."""
+        return [self.y.float().numpy(), *self.states]
 
-    def wanted(self) -> tuple[np.ndarray, ...]:
-        """The recurrence of the tokens as they were rounded."""
-        return recurrence(self.scan.but(zxbcdt=self.tokens.float().numpy()))
+    def expected(self) -> tuple[Array, Array, Array]:
+        """Computes the recurrence of the tokens after their rounding to this type."""
+        return recurrence(self.scan.with_tensors(zxbcdt=self.tokens.float().numpy()))
 
 
-def of_model(**sizes) -> Scan:
-    """A scan of the sizes that there are kernels for."""
+def kernel_scan(**sizes: Any) -> Scan:
+    """Returns a random scan of sizes that have CUDA kernels."""
     return random_scan(**{"head_dim": 64, "state_size": 64, "heads": 1, "batch": 1} | sizes)

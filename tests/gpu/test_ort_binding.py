@@ -1,72 +1,86 @@
-"""A session with bound memory: ONNX Runtime's own on the CPU, and a made-up one for CUDA graphs."""
+"""A session with bound memory: ONNX Runtime's on the CPU, and a mock session for CUDA graphs."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from bsmamba2.audio.array import Audio
 from bsmamba2.devices.device import Device
 from bsmamba2.engines import ort_engine, ort_session
 from bsmamba2.engines.ort_binding import REPEATS, BoundSession
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.engines.ort_session import import_onnxruntime, open_session
 from bsmamba2.errors import ModelError
-from bsmamba2.formats.onnx_file import read_onnx
+from bsmamba2.formats.onnx_file import OnnxFile, read_onnx
 from support.models import gain_model
 
 
-def spectrum(frames=5, seed=0):
+def spectrum(frames: int = 5, seed: int = 0) -> Audio:
     random = np.random.default_rng(seed)
     return random.standard_normal((1, 2, frames, 9, 2)).astype(np.float32)
 
 
 @pytest.fixture
-def file(tmp_path):
+def file(tmp_path: Path) -> OnnxFile:
     path = tmp_path / "gain.onnx"
     path.write_bytes(gain_model())
     return read_onnx(path)
 
 
 @pytest.fixture
-def session(file):
-    """ONNX Runtime's, on the CPU: half of the spectrum."""
+def session(file: OnnxFile) -> Any:
+    """A session of ONNX Runtime on the CPU, which halves the spectrum."""
     return open_session(file, "cpu")[0]
 
 
-def bind(session):
+def bind(session: Any) -> BoundSession:
     return BoundSession(import_onnxruntime(), session, ("cpu", 0), 1)
 
 
 class RecordingSession:
-    """A session on CUDA with graphs, as ONNX Runtime documents them: the first run of a graph's
-    number runs and records, the later ones replay what was recorded. Its memory is the host's."""
+    """A mock session on CUDA with graphs, after ONNX Runtime's documentation.
 
-    def __init__(self, session, replay=lambda output: None, fails=False, enabled=True):
+    The first run with a graph's number runs and records; later runs replay the recording. Memory is
+    host memory. ``graphs`` lists the graph numbers of all runs, ``threads`` the threads.
+    """
+
+    def __init__(
+        self,
+        session: Any,
+        replay: Callable[[Audio], None] = lambda output: None,
+        fails: bool = False,
+        enabled: bool = True,
+    ) -> None:
         self._session, self._replay, self._fails, self._enabled = session, replay, fails, enabled
-        self.asked, self.threads = [], set()
+        self.graphs: list[str] = []
+        self.threads: set[int] = set()
         self.get_inputs, self.get_outputs = session.get_inputs, session.get_outputs
         self.io_binding = session.io_binding
 
-    def get_provider_options(self):
+    def get_provider_options(self) -> dict[str, dict[str, str]]:
         return {"CUDAExecutionProvider": {"enable_cuda_graph": str(int(self._enabled))}}
 
-    def run_with_iobinding(self, binding, options):
+    def run_with_iobinding(self, binding: Any, options: Any) -> None:
         graph = options.get_run_config_entry("gpu_graph_id")
-        self.asked.append(graph)
+        self.graphs.append(graph)
         self.threads.add(threading.get_ident())
         if graph == "1" and self._fails:
             raise RuntimeError("capture failed")
         self._session.run_with_iobinding(binding)
-        if self.asked.count("1") > 1 and graph == "1":
+        if self.graphs.count("1") > 1 and graph == "1":
             self._replay(binding.get_outputs()[0].numpy())
 
 
-def test_the_thread_of_a_session_ends_with_it(session):
+def test_the_thread_of_a_session_ends_with_it(session: Any) -> None:
     before = threading.active_count()
     bound = bind(session)
     bound.run(spectrum(5, 0))
@@ -78,115 +92,131 @@ def test_the_thread_of_a_session_ends_with_it(session):
 
 
 @pytest.mark.parametrize("frames", [(5,), (5, 5, 5, 5, 5), (5, 3, 5, 5, 5, 5, 3, 1)])
-def test_bound_runs_are_plain_runs(session, frames):
+def test_bound_runs_equal_plain_runs(session: Any, frames: tuple[int, ...]) -> None:
     bound = bind(session)
     for seed, count in enumerate(frames):
         values = spectrum(count, seed)
         np.testing.assert_array_equal(bound.run(values), 0.5 * values[:, None])
 
 
-def test_what_came_out_stays_when_the_buffer_is_used_again(session):
+def test_an_output_stays_intact_when_the_buffer_is_reused(session: Any) -> None:
     bound = bind(session)
     first = bound.run(spectrum(seed=0))
     bound.run(spectrum(seed=1))
     np.testing.assert_array_equal(first, 0.5 * spectrum(seed=0)[:, None])
 
 
-def test_threads_take_turns(session):
-    bound, wrong = bind(session), []
+def test_threads_take_turns(session: Any) -> None:
+    bound = bind(session)
+    wrong: list[int] = []
 
-    def work(seed):
+    def work(seed: int) -> None:
         for _ in range(50):
             values = spectrum(2 + seed, seed)
             if not np.array_equal(bound.run(values), 0.5 * values[:, None]):
                 wrong.append(seed)
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(3)]
-    [thread.start() for thread in threads]
-    [thread.join() for thread in threads]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert not wrong
 
 
-def test_a_shape_that_keeps_coming_is_recorded_once_and_replayed(session):
-    made_up = RecordingSession(session)
-    bound = bind(made_up)
+def test_a_repeated_shape_is_recorded_once_and_replayed(session: Any) -> None:
+    mock = RecordingSession(session)
+    bound = bind(mock)
     for seed in range(REPEATS + 2):
         values = spectrum(seed=seed)
         np.testing.assert_array_equal(bound.run(values), 0.5 * values[:, None])
     bound.run(spectrum(3))  # the last chunk of a song: another shape
     bound.run(spectrum(5))
     record = ["1", "1"]
-    assert made_up.asked == ["-1"] * REPEATS + record + ["1", "1"] + ["-1"] + ["1"]
+    assert mock.graphs == ["-1"] * REPEATS + record + ["1", "1"] + ["-1"] + ["1"]
 
 
-def test_whoever_asks_one_thread_runs(session):
-    """ONNX Runtime keeps what was recorded for each thread."""
-    made_up = RecordingSession(session)
-    bound = bind(made_up)
+def test_one_thread_runs_the_session_for_all_callers(session: Any) -> None:
+    """ONNX Runtime keeps separate recordings for each thread."""
+    mock = RecordingSession(session)
+    bound = bind(mock)
     for _ in range(3):
         with ThreadPoolExecutor(2) as callers:
             list(callers.map(bound.run, [spectrum()] * 4))
-    assert len(made_up.threads) == 1
-    assert made_up.asked.count("-1") == REPEATS
+    assert len(mock.threads) == 1
+    assert mock.graphs.count("-1") == REPEATS
 
 
-def test_without_graphs_nothing_is_recorded(session):
-    made_up = RecordingSession(session, enabled=False)
-    bound = bind(made_up)
-    [bound.run(spectrum()) for _ in range(REPEATS + 2)]
-    assert set(made_up.asked) == {"-1"}
+def test_without_graphs_nothing_is_recorded(session: Any) -> None:
+    mock = RecordingSession(session, enabled=False)
+    bound = bind(mock)
+    for _ in range(REPEATS + 2):
+        bound.run(spectrum())
+    assert set(mock.graphs) == {"-1"}
 
 
 @pytest.mark.parametrize(
-    ("trouble", "said"),
+    ("trouble", "message"),
     [
         ({"fails": True}, "recording one failed: capture failed"),
         ({"replay": lambda stems: stems.fill(0)}, "a replay is 0 dB from a run"),
         ({"replay": lambda stems: stems.fill(np.nan)}, "a replay is -inf dB from a run"),
     ],
 )
-def test_a_graph_that_does_not_give_the_same_is_told_and_not_used(session, caplog, trouble, said):
+def test_a_graph_with_other_results_is_reported_and_not_used(
+    session: Any, caplog: pytest.LogCaptureFixture, trouble: dict[str, Any], message: str
+) -> None:
     bound = bind(RecordingSession(session, **trouble))
     with caplog.at_level(logging.WARNING):
         for seed in range(REPEATS + 2):
             values = spectrum(seed=seed)
             np.testing.assert_array_equal(bound.run(values), 0.5 * values[:, None])
-    assert [said in record.message for record in caplog.records] == [True]
+    assert [message in record.message for record in caplog.records] == [True]
 
 
-def test_an_engine_on_a_card_binds_its_memory(file, monkeypatch):
-    def on_card(*given, **options):
+def test_an_engine_on_a_card_binds_its_memory(
+    file: OnnxFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_card(*arguments: Any, **options: Any) -> tuple[Any, str]:
         session, _ = open_session(file, "cpu")
         return session, "cuda:1"
 
-    def bound(ort, session, memory, stems):
+    def bound(ort: Any, session: Any, memory: tuple[str, int], stems: int) -> BoundSession:
         assert memory == ("cuda", 1)
         return BoundSession(ort, session, ("cpu", 0), stems)
 
     chunk = np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)
-    wanted = OrtEngine(file, "cpu").run(chunk)
+    expected = OrtEngine(file, "cpu").run(chunk)
     monkeypatch.setattr(ort_engine, "open_session", on_card)
     monkeypatch.setattr(ort_engine, "BoundSession", bound)
-    np.testing.assert_array_equal(OrtEngine(file, "cuda:1").run(chunk), wanted)
+    np.testing.assert_array_equal(OrtEngine(file, "cuda:1").run(chunk), expected)
 
 
 class RefusingRuntime:
-    """An ONNX Runtime that refuses CUDA graphs, or everything."""
+    """A mock ONNX Runtime that refuses CUDA graphs, or everything.
 
-    def __init__(self, refuses):
-        self.refuses, self.seen = refuses, []
+    ``seen`` are the provider options of all sessions that were requested.
+    """
 
-    def set_default_logger_severity(self, level):
+    def __init__(self, refuses: Callable[[dict[str, str]], bool]) -> None:
+        self.refuses = refuses
+        self.seen: list[dict[str, str]] = []
+
+    def set_default_logger_severity(self, level: int) -> None:
         pass
 
-    def InferenceSession(self, path, options, providers, enable_fallback):  # noqa: N802
+    def InferenceSession(  # noqa: N802 - onnxruntime's name
+        self, path: str, options: Any, providers: list[Any], enable_fallback: int
+    ) -> SimpleNamespace:
         self.seen.append(providers[0][1])
         if self.refuses(providers[0][1]):
             raise RuntimeError("nodes on the CPU cannot be captured")
         return SimpleNamespace()
 
 
-def test_where_graphs_are_refused_the_session_comes_without_them_and_says_so(file, caplog):
+def test_a_session_that_refuses_graphs_is_created_without_them_and_logs_it(
+    file: OnnxFile, caplog: pytest.LogCaptureFixture
+) -> None:
     ort = RefusingRuntime(lambda options: "enable_cuda_graph" in options)
     with caplog.at_level(logging.WARNING):
         ort_session._create(ort, file, None, Device("cuda", 1), graphs=True)
@@ -197,7 +227,9 @@ def test_where_graphs_are_refused_the_session_comes_without_them_and_says_so(fil
     assert "ONNX Runtime refuses them: nodes on the CPU" in caplog.text
 
 
-def test_a_model_that_is_refused_altogether_is_a_sentence(file, caplog):
+def test_a_model_that_is_refused_without_graphs_too_is_an_error(
+    file: OnnxFile, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(ModelError, match="refuses gain.onnx: nodes on the CPU"):
         ort_session._create(RefusingRuntime(lambda _: True), file, None, Device("cuda"), True)
     assert not caplog.records

@@ -1,4 +1,4 @@
-"""The kernel's library: the installed one, or one that is built here."""
+"""Fixtures for the kernels' library: the installed one, or one that is built here."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,13 @@ from . import scans
 
 ROOT = Path(__file__).parents[2]
 
-# A busy machine is slow, not wrong.
+# No deadline: on a busy machine an example may be slow.
 settings.register_profile("patient", deadline=None, max_examples=25)
 settings.load_profile("patient")
 
 
 def build(folder: Path, *definitions: str) -> Path:
-    """Builds the native part into the folder, or brings it up to date."""
+    """Builds the native part in the folder, or updates it."""
     for command in (
         ["cmake", "-S", str(ROOT), "-B", str(folder), *definitions],
         ["cmake", "--build", str(folder), "--parallel"],
@@ -35,30 +36,32 @@ def build(folder: Path, *definitions: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def library(request):
+def library(request: pytest.FixtureRequest) -> Path:
+    """The kernels' library."""
     installed = kernel.library()
-    if installed is None and not shutil.which("cmake"):
-        pytest.skip("the kernel is not installed, and there is no CMake to build it")
-    if installed is None:
-        folder = build(request.config.cache.mkdir("kernel"))
-        installed = folder / "runtime" / "native" / "libbsmamba2_ort.so"
-    return installed
+    if installed is not None:
+        return installed
+    if not shutil.which("cmake"):
+        pytest.skip("the kernels are not installed, and there is no CMake to build them")
+    assert request.config.cache is not None
+    folder = build(request.config.cache.mkdir("kernel"))
+    return folder / "runtime" / "native" / "libbsmamba2_ort.so"
 
 
 @pytest.fixture(scope="session")
-def run(library):
-    """Runs a scan by the kernel: ``run(scan, threads=2, outputs=…)``."""
+def run(library: Path) -> scans.Run:
+    """``run(scan, threads=2, outputs=…)`` runs a scan with the kernel."""
     return functools.partial(scans.run, library)
 
 
 @pytest.fixture(scope="session")
-def python(library):
-    """Runs this Python in a process of its own: ``python(arguments, **environment)``."""
+def python(library: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``python(arguments, **environment)`` runs this Python in a separate process."""
 
     def start(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        known = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+        variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
         return subprocess.run(
-            [sys.executable, *arguments], capture_output=True, text=True, env=known, cwd=ROOT
+            [sys.executable, *arguments], capture_output=True, text=True, env=variables, cwd=ROOT
         )
 
     return start

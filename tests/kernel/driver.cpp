@@ -1,5 +1,6 @@
-// The kernel without ONNX Runtime, for sanitizers and for machines that have none: random shapes on
-// every instruction set, against the recurrence in double, with the same bits on 1 and 4 threads.
+// Tests the kernels without ONNX Runtime, for sanitizers and for machines without it: random shapes
+// on every instruction set, compared with the recurrence in double, and with the same bits on 1 and
+// 4 threads.
 //
 //     kernel_driver [rounds]
 #include <algorithm>
@@ -43,18 +44,18 @@ static void threads(int count, int64_t n, const std::function<void(int64_t)>& bo
   for (std::thread& other : others) other.join();
 }
 
-// One call with its inputs, and the outputs that go with it.
+// One call with its input tensors.
 struct Case {
   Call call{};
   Floats tokens, taps, bias, dt_bias, A_log, D, norm, conv, ssm;
 
-  explicit Case(bool trains) {
+  explicit Case(bool for_training) {
     const int64_t states[] = {1, 8, 17, 64}, dims[] = {1, 7, 16, 64, 72};
     Shape& s = call.shape;
     s = {between(1, 5), dims[between(0, 4)], states[between(0, 3)], between(2, 4)};
-    if (trains) s.head_dim = 64, s.state = 64 * between(1, 2);
+    if (for_training) s.head_dim = 64, s.state = 64 * between(1, 2);
     call.batch = between(0, 9) ? between(0, 4) : 40;
-    call.length = between(0, 3) ? between(trains, 150) : between(60, 68);
+    call.length = between(0, 3) ? between(for_training, 150) : between(60, 68);
     call.reverse = between(0, 1);
     call.epsilon = 1e-5f;
     call.conv_state_is_shared = between(0, 1) || call.batch == 1;
@@ -72,7 +73,7 @@ struct Case {
     call.norm_weight = norm.data(), call.conv_state = conv.data(), call.ssm_state = ssm.data();
   }
 
-  // y and both states, one after the other.
+  // Runs the scan. Returns y and both states, concatenated.
   Floats run(const Isa& isa, int thread_count) {
     const Shape& s = call.shape;
     const int64_t y = call.batch * call.length * s.inner();
@@ -87,7 +88,7 @@ struct Case {
     return out;
   }
 
-  // All gradients, one after the other, of the sum of everything that comes out.
+  // Returns all gradients of the sum of all outputs, concatenated; empty if the call failed.
   Floats gradients(int thread_count) {
     const Shape& s = call.shape;
     const int64_t conv_size = call.batch * s.channels() * (s.taps - 1);
@@ -98,17 +99,18 @@ struct Case {
     const Inputs in{tokens.data(), taps.data(), bias.data(), dt_bias.data(), A_log.data(),
                     D.data(), norm.data(), conv.data(), ssm.data()};
     const Floats ones(size_t(std::max({call.batch * length * s.inner(), conv_size, ssm_size})), 1);
-    const OutputGradients given{ones.data(), ones.data(), ones.data()};
+    const OutputGradients dout{ones.data(), ones.data(), ones.data()};
     const int64_t counts[] = {call.batch * length * s.row(), s.channels() * s.taps, s.channels(),
                               s.heads, s.heads, s.heads, s.inner(), conv_size, ssm_size};
-    Floats found(size_t(std::accumulate(counts, counts + 9, int64_t(0))), 7.0f);
-    float *at[9], *next = found.data();
+    Floats result(size_t(std::accumulate(counts, counts + 9, int64_t(0))), 7.0f);
+    float *at[9], *next = result.data();
     for (int i = 0; i < 9; next += counts[i++]) at[i] = next;
     const InputGradients out{at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8]};
-    if (bsmamba2_scan_gradients(&sizes, call.epsilon, &in, &given, &out)) found.clear();
-    return found;
+    if (bsmamba2_scan_gradients(&sizes, call.epsilon, &in, &dout, &out)) result.clear();
+    return result;
   }
 
+  // The expected result of `run`.
   Floats recurrence() const {
     const Shape& s = call.shape;
     const int64_t past = s.taps - 1, channels = s.channels();
@@ -118,7 +120,7 @@ struct Case {
         const int64_t at = call.reverse ? call.length - 1 - t : t;
         return tokens.data() + (b * call.length + at) * s.row();
       };
-      auto fed = [&](int64_t t, int64_t c) {
+      auto conv_input = [&](int64_t t, int64_t c) {
         const int64_t own = call.conv_state_is_shared ? 0 : b;
         return t < 0 ? conv[size_t((own * channels + c) * past + past + t)] : row(t)[s.inner() + c];
       };
@@ -130,7 +132,7 @@ struct Case {
         for (int64_t c = 0; c < channels; ++c) {
           double sum = bias[size_t(c)];
           for (int64_t k = 0; k <= past; ++k)
-            sum += double(taps[size_t(c * s.taps + k)]) * fed(t - past + k, c);
+            sum += double(taps[size_t(c * s.taps + k)]) * conv_input(t - past + k, c);
           x[size_t(c)] = silu(sum);
         }
         const double *B = x.data() + s.inner(), *C = B + s.state;
@@ -156,7 +158,7 @@ struct Case {
               float(out[size_t(i)] * scale * norm[size_t(i)]);
       }
       for (int64_t c = 0; c < channels; ++c)
-        for (int64_t k = 0; k < past; ++k) convs.push_back(fed(call.length - past + k, c));
+        for (int64_t k = 0; k < past; ++k) convs.push_back(conv_input(call.length - past + k, c));
       states.insert(states.end(), h.begin(), h.end());
     }
     y.insert(y.end(), convs.begin(), convs.end());
@@ -170,17 +172,17 @@ int main(int count, char** arguments) {
   double worst = 1e9;
   for (int round = 0; round < rounds; ++round) {
     Case c(false);
-    const Floats wanted = c.recurrence();
+    const Floats expected = c.recurrence();
     for (const char* name : {"portable", "avx2", "avx512"}) {
       const Isa* isa = choose_isa(name);
       if (!isa) continue;
       const Floats alone = c.run(*isa, 1), shared = c.run(*isa, 4);
       if (!alone.empty() && std::memcmp(alone.data(), shared.data(), alone.size() * 4))
-        return std::printf("round %d, %s: other bits on 4 threads\n", round, name), 1;
+        return std::printf("round %d, %s: different bits on 4 threads\n", round, name), 1;
       double power = 0, error = 0;
-      for (size_t i = 0; i < wanted.size(); ++i) {
-        power += double(wanted[i]) * wanted[i];
-        error += (double(wanted[i]) - alone[i]) * (double(wanted[i]) - alone[i]);
+      for (size_t i = 0; i < expected.size(); ++i) {
+        power += double(expected[i]) * expected[i];
+        error += (double(expected[i]) - alone[i]) * (double(expected[i]) - alone[i]);
       }
       const double snr_db = error > 0 || error != error ? 10 * std::log10(power / error) : 300;
       if (!(snr_db >= 100)) return std::printf("round %d, %s: %.1f dB\n", round, name, snr_db), 1;
@@ -192,7 +194,7 @@ int main(int count, char** arguments) {
     const Floats alone = c.gradients(1), shared = c.gradients(4);
     if (alone.empty() || alone.size() != shared.size() ||
         std::memcmp(alone.data(), shared.data(), alone.size() * 4))
-      return std::printf("round %d: other gradients on 4 threads\n", round), 1;
+      return std::printf("round %d: different gradients on 4 threads\n", round), 1;
     for (float value : alone)
       if (!std::isfinite(value)) return std::printf("round %d: not finite\n", round), 1;
   }

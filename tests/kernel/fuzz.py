@@ -1,8 +1,8 @@
-"""Random calls of the operators, most of them wrong in one or two places.
+"""Random calls of the operators, most of them with one or two invalid inputs.
 
     python -m tests.kernel.fuzz LIBRARY [--calls 100000] [--seed 0]
 
-Each call must come back with outputs of the right shapes or with a sentence; the process must live.
+Each call must return outputs of the right shapes or an error message, and must not crash.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from .scans import MIXER_INPUTS, model, random_mixer, random_scan, session
+from .scans import MIXER_INPUTS, Array, model, random_mixer, random_scan, session
 
 NUMBERS = [0, 1, 2, 3, 5, 16, 63, 64, 65, 100]
 
 
-def wrong_tensor(rng: np.random.Generator, tensor: np.ndarray) -> np.ndarray:
-    """Another shape: a dimension resized, dropped or added, or all of them drawn anew."""
+def wrong_tensor(rng: np.random.Generator, tensor: Array) -> Array:
+    """Returns another shape: one dimension resized, dropped or added, or all drawn again."""
     shape = list(tensor.shape)
     match rng.integers(4):
         case 0:
@@ -29,18 +29,18 @@ def wrong_tensor(rng: np.random.Generator, tensor: np.ndarray) -> np.ndarray:
         case 2:
             shape.insert(rng.integers(len(shape) + 1), rng.choice(NUMBERS[:4]))
         case _:
-            shape = rng.choice(NUMBERS[:6], len(shape))
+            shape = rng.choice(NUMBERS[:6], len(shape)).tolist()
     return rng.standard_normal(shape).astype(np.float32)
 
 
-def wrong_values(rng: np.random.Generator, tensor: np.ndarray) -> np.ndarray:
-    """The same shape, with numbers that no network has."""
-    odd = np.array([0, np.nan, np.inf, -np.inf, 1e38, -1e38, 1e-45], np.float32)
-    return np.where(rng.random(tensor.shape) < 0.1, rng.choice(odd, tensor.shape), tensor)
+def wrong_values(rng: np.random.Generator, tensor: Array) -> Array:
+    """Returns the same shape, with some values that no network has."""
+    extreme = np.array([0, np.nan, np.inf, -np.inf, 1e38, -1e38, 1e-45], np.float32)
+    return np.where(rng.random(tensor.shape) < 0.1, rng.choice(extreme, tensor.shape), tensor)
 
 
 def call(library: Path, rng: np.random.Generator) -> bool:
-    """One call. Whether it was answered rather than refused."""
+    """Makes one call. Returns whether it succeeded; False if it was refused with a message."""
     sizes = ("batch", "length", "heads", "head_dim", "state_size")
     drawn = [*rng.choice(NUMBERS, 2), *rng.choice(NUMBERS[1:7], 3)]
     make = random_mixer if rng.random() < 0.3 else random_scan
@@ -51,14 +51,16 @@ def call(library: Path, rng: np.random.Generator) -> bool:
     )
     for name in rng.choice(list(scan.tensors), rng.integers(3), replace=False):
         spoil = wrong_tensor if rng.random() < 0.7 else wrong_values
-        scan = scan.but(**{name: spoil(rng, scan[name])})
+        scan = scan.with_tensors(**{name: spoil(rng, scan[name])})
     attributes = {
         "head_dim": scan.head_dim if rng.random() < 0.9 else int(rng.integers(-2, 2**40)),
         "state_size": scan.state_size if rng.random() < 0.9 else int(rng.integers(-2, 70)),
         "reverse": int(rng.integers(0, 2)),
     }
-    mixer = {"name": "mamba2_mixer", "inputs": MIXER_INPUTS, "outputs": ("y",)}
-    proto = model(**attributes, **(mixer if make is random_mixer else {}))
+    if make is random_mixer:
+        proto = model(attributes, ("y",), name="mamba2_mixer", inputs=MIXER_INPUTS)
+    else:
+        proto = model(attributes)
     try:
         loaded = session(library, proto, threads=int(rng.integers(1, 4)))
         y, *states = loaded.run(None, scan.tensors)
@@ -77,15 +79,17 @@ def call(library: Path, rng: np.random.Generator) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Runs the campaign and prints its totals."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("library", type=Path)
     parser.add_argument("--calls", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    answered = 0
-    for i in range(asked.calls):
-        answered += call(asked.library, np.random.default_rng([asked.seed, i]))
-    print(f"{asked.calls} calls: {answered} answered, {asked.calls - answered} refused.")
+    options = parser.parse_args()
+    succeeded = 0
+    for i in range(options.calls):
+        succeeded += call(options.library, np.random.default_rng([options.seed, i]))
+    refused = options.calls - succeeded
+    print(f"{options.calls} calls: {succeeded} succeeded, {refused} refused.")
     print(f"onnxruntime {onnxruntime.__version__}.")
 
 

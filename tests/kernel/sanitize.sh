@@ -1,13 +1,13 @@
 #!/bin/sh
-# Builds the kernel's driver under each sanitizer, and for aarch64 where the cross compiler and qemu
-# are there, and runs it:   tests/kernel/sanitize.sh [rounds]
+# Builds and runs the kernels' test driver with each sanitizer, and for aarch64 if the cross compiler
+# and qemu are installed:   tests/kernel/sanitize.sh [rounds]
 set -eu
 rounds=${1:-100}
 root=$(cd "$(dirname "$0")/../.." && pwd)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
-drive() { # name, how to run it, CMake's definitions …
+drive() { # NAME RUNNER CMAKE_DEFINITIONS...
   name=$1 runner=$2
   shift 2
   cmake -S "$root" -B "$folder/$name" -DBSMAMBA2_DRIVER=ON "$@" >/dev/null

@@ -1,6 +1,9 @@
-"""The kernel against the recurrence in float64: at least 100 dB, whatever the sizes."""
+"""The kernel agrees with the recurrence in float64 to at least 100 dB, at all sizes."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -8,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .scans import INPUTS, random_scan, recurrence, session, snr_db
+from .scans import INPUTS, Run, Scan, random_scan, recurrence, session, snr_db
 
 
-def check(run, scan, least_db=100):
-    for wanted, got in zip(recurrence(scan), run(scan), strict=True):
-        assert snr_db(wanted, got) >= least_db
+def check(run: Run, scan: Scan, least_db: float = 100) -> None:
+    for expected, got in zip(recurrence(scan), run(scan), strict=True):
+        assert snr_db(expected, got) >= least_db
 
 
 sizes = st.fixed_dictionaries(
@@ -32,30 +35,34 @@ sizes = st.fixed_dictionaries(
 
 
 @given(sizes=sizes)
-def test_any_sizes_give_the_recurrence(run, sizes):
+def test_any_sizes_match_the_recurrence(run: Run, sizes: dict[str, Any]) -> None:
     check(run, random_scan(**sizes))
 
 
 @pytest.mark.parametrize("reverse", [0, 1])
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 63, 64, 65, 128, 129, 801, 2000])
-def test_lengths_around_the_chunks_give_the_recurrence(run, length, reverse):
+def test_lengths_near_multiples_of_a_segment_match_the_recurrence(
+    run: Run, length: int, reverse: int
+) -> None:
     check(run, random_scan(batch=1, length=length, reverse=reverse))
 
 
 @pytest.mark.parametrize("batch", [0, 1, 31, 32, 33, 900])
-def test_batches_shared_out_either_way_give_the_recurrence(run, batch):
+def test_few_and_many_sequences_match_the_recurrence(run: Run, batch: int) -> None:
     check(run, random_scan(batch=batch, length=70))
 
 
 @pytest.mark.parametrize("state_size", [64, 128])
-def test_the_sizes_of_the_models_give_the_recurrence(run, state_size):
+def test_the_sizes_of_the_models_match_the_recurrence(run: Run, state_size: int) -> None:
     check(run, random_scan(length=200, heads=16, head_dim=64, state_size=state_size))
 
 
-# Large numbers are their own softplus, and small steps come from very negative ones.
+# softplus(x) is x for large x, and tiny for very negative x.
 @pytest.mark.parametrize("A", [1e-3, 1, 16, 100])
 @pytest.mark.parametrize("delta", [1e-6, 1e-3, 0.7, 50])
-def test_extreme_steps_and_decays_neither_cancel_nor_underflow(run, delta, A):
+def test_extreme_steps_and_decays_do_not_cancel_or_underflow(
+    run: Run, delta: float, A: float
+) -> None:
     scan = random_scan(batch=1, length=2000)
     scan["zxbcdt"][..., -2:] = np.log(np.expm1(delta))
     scan["dt_bias"][:] = 0
@@ -63,22 +70,22 @@ def test_extreme_steps_and_decays_neither_cancel_nor_underflow(run, delta, A):
     check(run, scan)
 
 
-def test_tiny_steps_after_huge_ones_keep_their_accuracy(run):
+def test_tiny_steps_after_huge_ones_stay_accurate(run: Run) -> None:
     scan = random_scan(batch=1, length=2000)
     huge = np.random.default_rng(1).random((1, 2000, 2)) < 0.1
     scan["zxbcdt"][..., -2:] = np.where(huge, 50, -14)
     check(run, scan)
 
 
-def test_large_activations_saturate_as_they_should(run):
+def test_large_activations_saturate_correctly(run: Run) -> None:
     scan = random_scan()
     scan["zxbcdt"][...] *= 60
     check(run, scan)
 
 
-def test_float16_tokens_are_computed_in_float32(run):
+def test_float16_tokens_are_computed_in_float32(run: Run) -> None:
     scan = random_scan(length=150, reverse=1)
-    half = scan.but(zxbcdt=scan["zxbcdt"].astype(np.float16))
+    half = scan.with_tensors(zxbcdt=scan["zxbcdt"].astype(np.float16))
     y, conv_state, ssm_state = run(half)
     assert y.dtype == np.float16
     assert snr_db(recurrence(half)[0].astype(np.float16), y) >= 90
@@ -86,15 +93,15 @@ def test_float16_tokens_are_computed_in_float32(run):
     np.testing.assert_array_equal(recurrence(half)[1], conv_state)
 
 
-def test_outputs_that_are_left_out_change_nothing(run):
+def test_omitted_outputs_do_not_change_the_others(run: Run) -> None:
     scan = random_scan(length=130)
     y, _, ssm_state = run(scan)
     np.testing.assert_array_equal(run(scan, outputs=("y",))[0], y)
     np.testing.assert_array_equal(run(scan, outputs=("y", "", "ssm_state_out"))[1], ssm_state)
 
 
-def test_a_graph_that_cuts_and_joins_time_is_loaded_and_runs(library):
-    """What is cut has a length that ONNX Runtime neither knows nor has a name for."""
+def test_a_graph_that_slices_and_concatenates_time_loads_and_runs(library: Path) -> None:
+    """The length of a slice is unknown to ONNX Runtime, and has no name."""
     scan = random_scan(length=30)
     names = ", ".join(INPUTS[1:])
     inputs = ", ".join(f"float[{', '.join(map(str, scan[n].shape))}] {n}" for n in INPUTS[1:])
@@ -108,5 +115,5 @@ def test_a_graph_that_cuts_and_joins_time_is_loaded_and_runs(library):
             twice = Concat <axis = 1> (y, y)
         }}""")
     (twice,) = session(library, proto.SerializeToString()).run(None, scan.tensors)
-    wanted, _, _ = recurrence(scan.but(zxbcdt=scan["zxbcdt"][:, 5:]))
-    assert snr_db(np.concatenate([wanted, wanted], 1), twice) >= 100
+    expected, _, _ = recurrence(scan.with_tensors(zxbcdt=scan["zxbcdt"][:, 5:]))
+    assert snr_db(np.concatenate([expected, expected], 1), twice) >= 100

@@ -1,17 +1,21 @@
-"""The kernel's gradients, for training on a CPU, against those of the plain body in float64."""
+"""The kernel's gradients, for training on a CPU, match those of the plain body in float64."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from bsmamba2.devices import kernel
 from bsmamba2_network import mamba2_scan, native
 from bsmamba2_network.scan import scan
 
-pytestmark = pytest.mark.skipif(kernel.library() is None, reason="the kernel is not built here")
+pytestmark = pytest.mark.skipif(kernel.library() is None, reason="the kernels are not installed")
 
 NAMES = [
     "zxbcdt", "conv_weight", "conv_bias", "dt_bias", "A_log", "D", "norm_weight",
@@ -19,8 +23,13 @@ NAMES = [
 ]  # fmt: skip
 
 
-def inputs(batch, length, heads, state, taps, shared, seed=0):
-    """The nine tensors of a call, every head of 64 features, every state at work."""
+Gradients: TypeAlias = dict[str, Tensor]
+
+
+def inputs(
+    batch: int, length: int, heads: int, state: int, taps: int, *, shared: bool, seed: int = 0
+) -> list[Tensor]:
+    """Returns the nine tensors of a call, with heads of 64 features and nonzero states."""
     torch.manual_seed(seed)
     inner, states = 64 * heads, 1 if shared else batch
     channels = inner + 2 * state
@@ -37,33 +46,44 @@ def inputs(batch, length, heads, state, taps, shared, seed=0):
     ]
 
 
-def gradients(tensors, operator, reverse, outputs=3, dtype=torch.float32):
-    """Of a random sum of the outputs, by each input that has one."""
+def gradients(
+    tensors: list[Tensor],
+    operator: Callable[..., Any],
+    reverse: bool,
+    outputs: int = 3,
+    dtype: torch.dtype = torch.float32,
+) -> Gradients:
+    """Returns the gradients of a random weighted sum of the outputs."""
     tensors = [v.to(dtype).requires_grad_() for v in tensors]
-    found = operator(*tensors, 64, tensors[8].shape[3], reverse, 1e-5)[:outputs]
+    results = operator(*tensors, 64, tensors[8].shape[3], reverse, 1e-5)[:outputs]
     torch.manual_seed(1)
-    total = sum((torch.randn(v.shape).to(dtype) * v).sum() for v in found)
+    total = sum((torch.randn(v.shape).to(dtype) * v).sum() for v in results)
     return dict(zip(NAMES, torch.autograd.grad(total, tensors, allow_unused=True), strict=True))
 
 
-def by_kernel(tensors, reverse, outputs=3):
+def kernel_gradients(tensors: list[Tensor], reverse: bool, outputs: int = 3) -> Gradients:
     with native.training():
         return gradients(tensors, mamba2_scan, reverse, outputs)
 
 
-def assert_as_exact_as_the_plain_body(found, tensors, reverse, outputs):
-    """Within 1e-5, and four times what the plain body loses of the same gradient in float32: a sum
-    over many tokens may cancel, such as D's, and is then as uncertain in any order of its terms."""
-    wanted = gradients(tensors, scan, reverse, outputs, torch.float64)
-    lost = errors(gradients(tensors, scan, reverse, outputs), wanted)
-    for name, error in errors(found, wanted).items():
-        assert error < 1e-5 + 4 * lost[name], name
+def assert_as_exact_as_the_plain_body(
+    got: Gradients, tensors: list[Tensor], reverse: bool, outputs: int
+) -> None:
+    """Allows an error of 1e-5 plus four times the float32 error of the plain body's same gradient.
+
+    A sum over many tokens, such as D's gradient, may cancel. Then it is inexact in any order of its
+    terms.
+    """
+    expected = gradients(tensors, scan, reverse, outputs, torch.float64)
+    plain = errors(gradients(tensors, scan, reverse, outputs), expected)
+    for name, error in errors(got, expected).items():
+        assert error < 1e-5 + 4 * plain[name], name
 
 
-def errors(found, wanted):
-    """Each gradient's largest error, of its largest value, or of 1 where that is smaller."""
-    size = {name: float(wanted[name].abs().max().clamp_min(1)) for name in NAMES}
-    return {name: float((found[name] - wanted[name]).abs().max()) / size[name] for name in NAMES}
+def errors(got: Gradients, expected: Gradients) -> dict[str, float]:
+    """Returns each gradient's largest error, relative to its largest value or to 1 if larger."""
+    size = {name: float(expected[name].abs().max().clamp_min(1)) for name in NAMES}
+    return {name: float((got[name] - expected[name]).abs().max()) / size[name] for name in NAMES}
 
 
 @settings(max_examples=20, deadline=None)
@@ -77,51 +97,63 @@ def errors(found, wanted):
     reverse=st.booleans(),
     outputs=st.sampled_from([1, 3]),
 )
-def test_gradients_are_those_of_the_plain_body(
-    batch, length, heads, state, taps, shared, reverse, outputs
-):
-    tensors = inputs(batch, length, heads, state, taps, shared)
-    found = by_kernel(tensors, reverse, outputs)
-    assert_as_exact_as_the_plain_body(found, tensors, reverse, outputs)
+def test_gradients_match_those_of_the_plain_body(
+    batch: int,
+    length: int,
+    heads: int,
+    state: int,
+    taps: int,
+    shared: bool,
+    reverse: bool,
+    outputs: int,
+) -> None:
+    tensors = inputs(batch, length, heads, state, taps, shared=shared)
+    got = kernel_gradients(tensors, reverse, outputs)
+    assert_as_exact_as_the_plain_body(got, tensors, reverse, outputs)
 
 
-def test_a_scan_from_zero_takes_the_short_way_to_the_same_gradients():
+def test_a_scan_from_a_zero_state_has_the_same_gradients() -> None:
     tensors = inputs(3, 70, 2, 64, 4, shared=True)
     tensors[8].zero_()
-    assert_as_exact_as_the_plain_body(by_kernel(tensors, False, 1), tensors, False, 1)
+    assert_as_exact_as_the_plain_body(kernel_gradients(tensors, False, 1), tensors, False, 1)
 
 
-def test_an_instruction_set_asked_for_too_late_changes_nothing(monkeypatch):
+def test_setting_the_instruction_set_after_the_first_call_has_no_effect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     tensors = inputs(1, 5, 1, 64, 4, shared=True)
-    before = by_kernel(tensors, False)
+    before = kernel_gradients(tensors, False)
     monkeypatch.setenv("BSMAMBA2_ISA", "mmx")
-    after = by_kernel(tensors, False)
+    after = kernel_gradients(tensors, False)
     assert all(torch.equal(before[name], after[name]) for name in NAMES)
 
 
-def test_gradients_have_the_same_bits_on_every_number_of_threads(restore_threads):
+@pytest.mark.usefixtures("restore_threads")
+def test_any_number_of_threads_gives_gradients_the_same_bits() -> None:
     tensors = inputs(20, 65, 2, 64, 4, shared=False)
-    found = []
+    results = []
     for threads in (1, 3):
         torch.set_num_threads(threads)
-        found.append(by_kernel(tensors, True))
-    assert all(torch.equal(found[0][name], found[1][name]) for name in NAMES)
+        results.append(kernel_gradients(tensors, True))
+    assert all(torch.equal(results[0][name], results[1][name]) for name in NAMES)
 
 
 @pytest.fixture
-def restore_threads():
+def restore_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
 
 
-def test_without_being_asked_for_the_plain_body_runs(monkeypatch):
+def test_outside_training_the_plain_body_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "_call", lambda *_: pytest.fail("the kernel was called"))
     gradients(inputs(1, 3, 1, 64, 4, shared=True), mamba2_scan, False)
 
 
 @pytest.mark.parametrize("change", ["a narrow state", "float64", "no steps"])
-def test_what_the_kernel_does_not_take_goes_the_plain_way(change, monkeypatch):
+def test_calls_that_the_kernel_does_not_support_run_the_plain_body(
+    change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(native, "_call", lambda *_: pytest.fail("the kernel was called"))
     length, state = 0 if change == "no steps" else 3, 16 if change == "a narrow state" else 64
     dtype = torch.float64 if change == "float64" else torch.float32

@@ -1,10 +1,12 @@
-"""Every instruction set, each in a process of its own: the choice is made once."""
+"""Tests each instruction set in a separate process, because a process chooses only once."""
 
 from __future__ import annotations
 
 import platform
 import shutil
 import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -12,22 +14,24 @@ from .scans import REGISTER
 
 
 @pytest.mark.parametrize("isa", ["avx512", "avx2", "portable"])
-def test_every_instruction_set_passes_the_same_tests(python, library, isa):
+def test_every_instruction_set_passes_the_same_tests(
+    python: Callable[..., subprocess.CompletedProcess[str]], library: Path, isa: str
+) -> None:
     if python("-c", REGISTER.format(library), BSMAMBA2_ISA=isa).returncode:
-        pytest.skip(f"this machine has no {isa}")
+        pytest.skip(f"this machine does not support {isa}")
     names = ("answers", "states", "threads", "gradients")
     files = [f"tests/kernel/test_{name}.py" for name in names]
     done = python("-m", "pytest", "-q", "-x", *files, BSMAMBA2_ISA=isa)
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="x86 alone has several")
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="only x86 has several")
 @pytest.mark.skipif(not (shutil.which("cmake") and shutil.which("nm")), reason="needs CMake and nm")
-def test_no_function_of_one_instruction_set_can_stand_in_for_another(tmp_path):
+def test_the_linker_cannot_merge_functions_of_two_instruction_sets(tmp_path: Path) -> None:
     targets = [word for isa in ("avx2", "avx512") for word in ("--target", f"bsmamba2_{isa}")]
-    for arguments in (["-S", ".", "-B", tmp_path], ["--build", tmp_path, *targets]):
+    for arguments in (["-S", ".", "-B", str(tmp_path)], ["--build", str(tmp_path), *targets]):
         subprocess.run(["cmake", *arguments], capture_output=True, check=True)
-    objects = [str(found) for found in tmp_path.rglob("bsmamba2_avx*.dir/*.o")]
+    objects = [str(path) for path in tmp_path.rglob("bsmamba2_avx*.dir/*.o")]
     listed = subprocess.run(["nm", *objects], capture_output=True, text=True, check=True).stdout
     kinds = {line.split()[-2] for line in listed.splitlines() if len(line.split()) > 1}
     assert len(objects) == 4

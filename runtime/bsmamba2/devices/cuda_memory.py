@@ -63,11 +63,9 @@ class CudaStream:
         """
         status = getattr(self._library, name)(*arguments)
         if status:
-            text = ctypes.c_char_p()
-            self._library.cuGetErrorString(status, ctypes.byref(text))
-            reason = (text.value or b"unknown error").decode("ascii", "replace")
-            mend = "; use shorter chunks, or free the card's memory" if status == 2 else ""
-            raise DeviceError(f"the NVIDIA card failed at {name}: {reason}{mend}")
+            reason = nvidia.error_text(self._library, status)
+            fix = "; use shorter chunks, or free the card's memory" if status == 2 else ""
+            raise DeviceError(f"the NVIDIA card failed at {name}: {reason}{fix}")
 
 
 class CudaBuffer:

@@ -64,12 +64,17 @@ class _RefusedError(Exception):
     """A call of the driver's that failed."""
 
 
-def _call(library: ctypes.CDLL, name: str, *arguments: object) -> None:
-    status = getattr(library, name)(*arguments)
+def error_text(cuda: ctypes.CDLL, status: int) -> str:
+    """Returns the driver's description of a CUDA error, or its number if the driver has none."""
+    text = ctypes.c_char_p()
+    known = cuda.cuGetErrorString(status, ctypes.byref(text)) == 0 and text.value
+    return known.decode("ascii", "replace") if known else f"CUDA error {status}"
+
+
+def _call(cuda: ctypes.CDLL, name: str, *arguments: object) -> None:
+    status = getattr(cuda, name)(*arguments)
     if status != 0:
-        text = ctypes.c_char_p()
-        known = library.cuGetErrorString(status, ctypes.byref(text)) == 0 and text.value
-        raise _RefusedError(known.decode("ascii", "replace") if known else f"{name} gave {status}")
+        raise _RefusedError(error_text(cuda, status))
 
 
 def _cards(cuda: ctypes.CDLL) -> tuple[Card, ...]:

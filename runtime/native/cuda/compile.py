@@ -1,10 +1,10 @@
-"""Compiles the CUDA kernels ahead of time, for every architecture that is named, with NVRTC.
+"""Compiles the CUDA kernels ahead of time with NVRTC, for each architecture listed below.
 
-``python runtime/native/cuda/compile.py`` writes them into the runtime (``cuda_kernels``), with
-``kernels.json``: of which source they are, and the registers and spills that the assembler
-reports. It needs the package ``nvidia-cuda-nvrtc-cu12`` and no GPU; what it writes is kept in the
-repository, since who installs bsmamba2 has neither. NVRTC of CUDA 12 is used for the sake of older
-drivers, which do not load what a newer one writes.
+``python runtime/native/cuda/compile.py`` writes the kernels into the runtime (``cuda_kernels``),
+and ``kernels.json`` with the hash of their source and the registers and spills that the assembler
+reports. It needs the package ``nvidia-cuda-nvrtc-cu12`` and no GPU. The output is committed, so
+that installing bsmamba2 needs no CUDA compiler. NVRTC of CUDA 12 is used because older drivers do
+not load the output of newer versions.
 """
 
 from __future__ import annotations
@@ -21,14 +21,20 @@ HERE = Path(__file__).parent
 OUTPUT = HERE.parents[1] / "bsmamba2" / "devices" / "cuda_kernels"
 SOURCES = ("mamba2_scan.cu", "call.h", "device.h", "product.h", "sequence.h")
 MACHINES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_120")
-"""Machine code, for these GPUs and the later ones of the same generation."""
-VIRTUAL = ("compute_80", "compute_90")
-"""PTX, which the driver compiles for every generation from the named one on."""
+"""Targets of machine code. It runs on these GPUs and on later ones of the same generation."""
+VIRTUAL = "compute_90"
+"""The target of the PTX, which the driver compiles for GPUs of later generations.
+
+All GPUs of generations 8 and 9 have machine code, so PTX for ``compute_80`` would serve no GPU that
+PTX for ``compute_90`` does not. Compiled for ``compute_80``, the PTX differs in ``.target sm_80``
+and, in the six ``advance`` kernels, ``.minnctapersm 2`` instead of 3 (see ``BSMAMBA2_RESIDENT`` in
+``device.h``), which would let fewer blocks run at a time on a Blackwell server GPU.
+"""
 PACKAGE = "nvidia-cuda-nvrtc-cu12"
 
 
 def source_sha256() -> str:
-    """Of all that the kernels are compiled from."""
+    """Returns the SHA-256 of the files that the kernels are compiled from."""
     digest = hashlib.sha256()
     for name in SOURCES:
         digest.update((HERE / name).read_bytes())
@@ -36,23 +42,23 @@ def source_sha256() -> str:
 
 
 def compile_for(target: str) -> tuple[bytes, dict[str, dict[str, int]]]:
-    """The kernels for one target, and what the assembler reports of each; nothing for PTX.
+    """Returns the kernels for one target, and the assembler's report on each (empty for PTX).
 
     Raises:
-        RuntimeError: the source does not compile; the message is the compiler's.
+        RuntimeError: the source does not compile; the message contains the compiler's log.
     """
     nvrtc = _library()
     program = ctypes.c_void_p()
     kernels, *headers = SOURCES
     texts = [(HERE / name).read_bytes() for name in headers]
-    listed = ctypes.c_char_p * len(headers)
+    strings = ctypes.c_char_p * len(headers)
     nvrtc.nvrtcCreateProgram(
         ctypes.byref(program),
         (HERE / kernels).read_bytes(),
         kernels.encode(),
         len(headers),
-        listed(*texts),
-        listed(*(name.encode() for name in headers)),
+        strings(*texts),
+        strings(*(name.encode() for name in headers)),
     )
     options = [
         f"--gpu-architecture={target}",
@@ -60,8 +66,8 @@ def compile_for(target: str) -> tuple[bytes, dict[str, dict[str, int]]]:
         "--device-as-default-execution-space",
         "--ptxas-options=-v",
     ]
-    given = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
-    failed = nvrtc.nvrtcCompileProgram(program, len(options), given)
+    arguments = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+    failed = nvrtc.nvrtcCompileProgram(program, len(options), arguments)
     log = _read(nvrtc, program, "ProgramLog").decode().rstrip("\0")
     if failed:
         raise RuntimeError(f"{kernels} does not compile for {target}:\n{log}")
@@ -76,32 +82,32 @@ def _library() -> ctypes.CDLL:
     return ctypes.CDLL(str(name.locate()))
 
 
-def _read(nvrtc: ctypes.CDLL, program: ctypes.c_void_p, what: str) -> bytes:
+def _read(nvrtc: ctypes.CDLL, program: ctypes.c_void_p, output: str) -> bytes:
     size = ctypes.c_size_t()
-    getattr(nvrtc, f"nvrtcGet{what}Size")(program, ctypes.byref(size))
+    getattr(nvrtc, f"nvrtcGet{output}Size")(program, ctypes.byref(size))
     text = ctypes.create_string_buffer(size.value)
-    getattr(nvrtc, f"nvrtcGet{what}")(program, text)
+    getattr(nvrtc, f"nvrtcGet{output}")(program, text)
     return text.raw
 
 
 def _resources(log: str) -> dict[str, dict[str, int]]:
-    found = {}
+    resources = {}
     for name, report in re.findall(r"Compiling entry function '(\w+)'(.*?Used \d+)", log, re.S):
         numbers = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", report)
         registers = re.search(r"Used (\d+)", report)
         assert numbers, report
         assert registers, report
         stores, loads = map(int, numbers.groups())
-        found[name] = {"registers": int(registers[1]), "spilled_bytes": stores + loads}
-    return dict(sorted(found.items()))
+        resources[name] = {"registers": int(registers[1]), "spilled_bytes": stores + loads}
+    return dict(sorted(resources.items()))
 
 
 def main() -> None:
-    """Compiles everything."""
+    """Compiles the kernels for every target and writes ``kernels.json``."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     OUTPUT.mkdir(exist_ok=True)
     reports = {}
-    for target in (*MACHINES, *VIRTUAL):
+    for target in (*MACHINES, VIRTUAL):
         suffix = "cubin" if target in MACHINES else "ptx"
         code, reports[target] = compile_for(target)
         (OUTPUT / f"{target}.{suffix}").write_bytes(code)

@@ -1,14 +1,16 @@
-// The few things of a GPU that the kernels use, each under a name: collectives of a warp, products
-// of small matrices on tensor cores, copies into shared memory, roundings. The tests put another
-// file in this one's place and run the same kernels on a CPU, lane by lane.
+// Named functions for the GPU features that the kernels use: warp collectives, products of small
+// matrices on tensor cores, copies into shared memory, and rounding. The tests replace this file
+// and run the same kernels on a CPU, lane by lane.
 #pragma once
 
 #define DEVICE __device__ __forceinline__
-#define KERNEL(name, threads, blocks) \
-  extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Call call)
+#define KERNEL(name, threads, blocks)                                                              \
+  extern "C" __global__ void __launch_bounds__(threads, blocks)                                    \
+      name(const __grid_constant__ Call call)
 
-// Blocks of `advance` that a multiprocessor should hold. Hopper's and Blackwell's for servers have
-// the shared memory for three, which leaves 168 registers a thread; the others have not.
+// Blocks of `advance` that one multiprocessor should hold. Hopper and the server versions of
+// Blackwell have enough shared memory for three, which leaves 168 registers per thread; other GPUs
+// do not.
 #if __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200
 #define BSMAMBA2_RESIDENT 3
 #else
@@ -24,14 +26,15 @@ DEVICE int64_t block() { return blockIdx.x; }
 DEVICE void barrier() { __syncthreads(); }
 DEVICE void* shared_memory() { return dynamic_shared; }
 
-// ---- Collectives of a warp --------------------------------------------------------------------
+// ---- Warp collectives --------------------------------------------------------------------------
 
 DEVICE float from_lane_xor(float v, int mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
 DEVICE int any_lane(int v) { return __any_sync(0xffffffffu, v); }
 DEVICE double from_last_lane(double v) { return __shfl_sync(0xffffffffu, v, 31); }
 DEVICE double from_lane_below(double v, int by) { return __shfl_up_sync(0xffffffffu, v, by); }
 
-// Four 8 × 8 matrices of 16-bit numbers; lane l points to row l % 8 of matrix l / 8.
+// Loads four 8 × 8 matrices of 16-bit numbers. Lane l passes the address of row l % 8 of matrix
+// l / 8.
 template <bool transposed>
 DEVICE void load_matrices(uint32_t (&r)[4], const void* row) {
   const uint32_t at = static_cast<uint32_t>(__cvta_generic_to_shared(row));
@@ -89,8 +92,6 @@ DEVICE float widen(Half v) {
   asm("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"(v.bits));
   return r;
 }
-DEVICE float widen(Bfloat v) { return number(uint32_t(v.bits) << 16); }
-DEVICE float widen(float v) { return v; }
 DEVICE uint32_t narrow_two(Half, float low, float high) {
   uint32_t r;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));

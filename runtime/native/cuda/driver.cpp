@@ -13,7 +13,7 @@
 namespace bsmamba2::cuda {
 namespace {
 
-// The part of the driver's API that is called. Its functions keep their meaning under these names.
+// The functions of the driver API that are called. Their versioned names never change meaning.
 using Result = int;
 using Context = struct CUctx_st*;
 using Module = struct CUmod_st*;
@@ -40,7 +40,7 @@ struct Driver {
     void* library = dlopen("libcuda.so.1", RTLD_NOW);
     if (!library)
       throw std::runtime_error(
-          "no NVIDIA driver is to be found (libcuda.so.1): install one, or use the device cpu.");
+          "there is no NVIDIA driver (libcuda.so.1): install one, or use the device cpu.");
 #define FIND(name)                                                                     \
   name = reinterpret_cast<decltype(name)>(dlsym(library, #name));                      \
   if (!name) throw std::runtime_error("the NVIDIA driver has no " #name ": update it.")
@@ -68,18 +68,18 @@ const Driver& driver() {
   return opened;
 }
 
-void check(Result result, const char* what) {
+void check(Result result, const char* action) {
   if (result == 0) return;
   const char* reason = nullptr;
   driver().cuGetErrorString(result, &reason);
-  throw std::runtime_error(std::string(what) + " failed: " + (reason ? reason : "unknown error") +
+  throw std::runtime_error(std::string(action) + " failed: " + (reason ? reason : "unknown error") +
                            (result == out_of_memory ? "; use smaller batches or chunks." : "."));
 }
 
-std::mutex mutex;  // over all that is kept
+std::mutex mutex;  // guards the folder, the modules and the workspaces
 std::string folder;
 
-// The kernels in one context. What a session leaves behind stays until the process ends.
+// The kernels loaded into one context. They stay loaded until the process ends.
 class Kernels {
   Module module = nullptr;
   std::map<std::string, Function> functions;
@@ -93,46 +93,47 @@ class Kernels {
   }
 
  public:
-  // Machine code for this GPU or an earlier one of its generation, else PTX.
+  // Loads machine code for this GPU or an earlier one of its generation, or else PTX. PTX for 9.0
+  // is enough: every GPU of generation 8 or 9 can run one of the .cubin files.
   Kernels() {
     Device device = 0;
     int major = 0, minor = 0;
-    check(driver().cuCtxGetDevice(&device), "asking for the GPU");
-    check(driver().cuDeviceGetAttribute(&major, major_version, device), "asking for the GPU");
-    check(driver().cuDeviceGetAttribute(&minor, minor_version, device), "asking for the GPU");
+    check(driver().cuCtxGetDevice(&device), "querying the GPU");
+    check(driver().cuDeviceGetAttribute(&major, major_version, device), "querying the GPU");
+    check(driver().cuDeviceGetAttribute(&minor, minor_version, device), "querying the GPU");
     for (int m = minor; m >= 0; --m)
       if (load("sm_" + std::to_string(major * 10 + m) + ".cubin")) return;
     if (major >= 9 && load("compute_90.ptx")) return;
-    if (major >= 8 && load("compute_80.ptx")) return;
     const std::string name = std::to_string(major) + "." + std::to_string(minor);
     if (major < 8)
-      throw std::runtime_error("the kernels need a GPU of compute capability 8.0 or higher, and "
-                               "this one has " + name + ": export with --target ort for it.");
-    throw std::runtime_error("the NVIDIA driver loads none of the kernels in " + folder +
+      throw std::runtime_error("the GPU must have compute capability 8.0 or higher; got " + name +
+                               ": export with --target ort for it.");
+    throw std::runtime_error("the NVIDIA driver could load none of the kernels in " + folder +
                              " for compute capability " + name + ": update the driver.");
   }
 
   Function find(const std::string& name, int shared_bytes) {
-    const auto known = functions.find(name);
-    if (known != functions.end()) return known->second;
-    Function found = nullptr;
-    check(driver().cuModuleGetFunction(&found, module, name.c_str()), name.c_str());
+    const auto cached = functions.find(name);
+    if (cached != functions.end()) return cached->second;
+    Function function = nullptr;
+    check(driver().cuModuleGetFunction(&function, module, name.c_str()), name.c_str());
     if (shared_bytes)
-      check(driver().cuFuncSetAttribute(found, dynamic_shared_bytes, shared_bytes), name.c_str());
-    return functions[name] = found;
+      check(driver().cuFuncSetAttribute(function, dynamic_shared_bytes, shared_bytes),
+            name.c_str());
+    return functions[name] = function;
   }
 };
 
-// What one stream's calls share, as they come one after the other. A smaller one is kept where a
-// larger is needed: a graph that was captured goes on using it.
+// The workspace of one stream, whose calls run one after another and can share it. When a larger
+// one is needed, the smaller one is not freed, because a captured CUDA graph may still use it.
 struct Workspace {
   Pointer data = 0;
   int64_t bytes = 0;
 
-  void* at_least(int64_t wanted) {
-    if (wanted > bytes) {
-      check(driver().cuMemAlloc_v2(&data, size_t(wanted)), "allocating the workspace");
-      bytes = wanted;
+  void* at_least(int64_t needed) {
+    if (needed > bytes) {
+      check(driver().cuMemAlloc_v2(&data, size_t(needed)), "allocating the workspace");
+      bytes = needed;
     }
     return reinterpret_cast<void*>(data);
   }
@@ -141,7 +142,7 @@ struct Workspace {
 struct InContext {
   Context context = nullptr;
   explicit InContext(Stream stream) {
-    check(driver().cuStreamGetCtx(stream, &context), "asking for the stream's context");
+    check(driver().cuStreamGetCtx(stream, &context), "querying the stream's context");
     check(driver().cuCtxPushCurrent_v2(context), "entering the stream's context");
   }
   ~InContext() {
@@ -154,9 +155,9 @@ struct InContext {
 
 }  // namespace
 
-void set_kernels(const char* where) {
+void set_kernels(const char* path) {
   const std::lock_guard<std::mutex> lock(mutex);
-  folder = where;
+  folder = path;
 }
 
 void scan(Call call, Kind kind, int64_t N, Stream stream) {
@@ -178,8 +179,9 @@ void scan(Call call, Kind kind, int64_t N, Stream stream) {
 
 }  // namespace bsmamba2::cuda
 
-// For hosts that are not ONNX Runtime, and to tell the operator where its kernels lie. A call's
-// failure is written as a sentence; 0 is success.
+// C functions for other hosts than ONNX Runtime. bsmamba2_cuda_kernels sets the folder of the
+// kernels, also for the operator. bsmamba2_cuda_scan returns 0, or 1 after writing an error
+// message.
 extern "C" {
 __attribute__((visibility("default"))) void bsmamba2_cuda_kernels(const char* folder) {
   bsmamba2::cuda::set_kernels(folder);
@@ -187,13 +189,13 @@ __attribute__((visibility("default"))) void bsmamba2_cuda_kernels(const char* fo
 
 __attribute__((visibility("default"))) int bsmamba2_cuda_scan(const bsmamba2::cuda::Call* call,
                                                               int kind, int N, void* stream,
-                                                              char* sentence, size_t bytes) {
+                                                              char* message, size_t bytes) {
   try {
     bsmamba2::cuda::scan(*call, bsmamba2::cuda::Kind(kind), N,
                          static_cast<bsmamba2::cuda::Stream>(stream));
     return 0;
   } catch (const std::exception& error) {
-    std::snprintf(sentence, bytes, "%s", error.what());
+    std::snprintf(message, bytes, "%s", error.what());
     return 1;
   }
 }

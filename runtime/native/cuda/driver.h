@@ -1,6 +1,5 @@
-// Runs the compiled kernels through NVIDIA's driver alone. Its library is opened when the first
-// kernel is wanted, so whoever links this needs nothing of CUDA, at build time or on a machine
-// without a GPU.
+// Runs the compiled kernels through NVIDIA's driver. The driver's library is opened at the first
+// call, so linking this needs no CUDA toolkit and it loads on machines without a GPU.
 #pragma once
 
 #include "launch.h"
@@ -9,11 +8,11 @@ namespace bsmamba2::cuda {
 
 using Stream = struct CUstream_st*;
 
-// The folder of the .cubin and .ptx files that compile.py wrote.
+// Sets the folder of the .cubin and .ptx files that compile.py writes.
 void set_kernels(const char* folder);
 
-// Puts a call on a stream of the current context; its workspace is filled in here, one a stream,
-// kept and grown. Throws std::runtime_error with a sentence that says what mends it.
+// Enqueues a call on a stream. Fills in its workspace: there is one per stream, which is kept and
+// grows. Throws std::runtime_error with a message that states how to fix the problem.
 void scan(Call call, Kind kind, int64_t N, Stream stream);
 
 }  // namespace bsmamba2::cuda

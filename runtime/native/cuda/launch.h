@@ -1,4 +1,4 @@
-// Which kernels a call takes, in which grids: for whoever can launch a kernel by its name.
+// The kernels that a call launches and their grids, for any host that can launch a kernel by name.
 #pragma once
 
 #include <string>
@@ -7,12 +7,12 @@
 
 namespace bsmamba2::cuda {
 
-// What zxbcdt and y are in.
+// The type of zxbcdt and y.
 enum class Kind { fp32, fp16, bf16 };
 
 inline bool has_kernels(int64_t P, int64_t N) { return P == head_dim && (N == 64 || N == 128); }
 
-// Calls body(Sizes<T, N>{}, "kind_nN") for the kind and the state's size.
+// Calls body(Sizes<T, N>{}, "kind_nN") for this type of tokens and state size.
 template <class Body>
 auto with_sizes(Kind kind, int64_t N, const Body& body) {
   if (kind == Kind::fp16)
@@ -27,14 +27,15 @@ inline int64_t workspace_bytes(const Call& call, Kind kind, int64_t N) {
   return with_sizes(kind, N, [&](auto sizes, const char*) { return sizes.workspace_bytes(call); });
 }
 
-// launch(name, blocks, threads, bytes of shared memory), in this order on one stream.
+// Calls launch(name, blocks, threads, bytes of shared memory) for each kernel. The kernels must run
+// in this order, on one stream.
 template <class Launch>
 void launch_scan(const Call& call, Kind kind, int64_t N, const Launch& launch) {
   if (call.batch == 0) return;
   with_sizes(kind, N, [&](auto sizes, const std::string& variant) {
     using S = decltype(sizes);
     constexpr int64_t warps = S::normalise_threads / 32;
-    launch("prepare_" + variant, call.batch * S::prepared(call), S::prepare_threads, 0);
+    launch("prepare_" + variant, call.batch * S::prepare_blocks(call), S::prepare_threads, 0);
     launch("advance_" + variant, call.batch * call.heads, S::threads,
            int(sizeof(typename S::Shared)));
     if (call.length)

@@ -1,9 +1,9 @@
-// Products of small matrices on tensor cores, for one warp: how its lanes hold the left side, the
-// right side and the sums, for each kind of tokens. Float32 numbers are split into two tf32
-// numbers and take three products, which keeps about 21 bits.
+// Products of small matrices on tensor cores, for one warp: how its lanes hold the left operand,
+// the right operand and the sums, for each type of tokens. A float32 number is split into two tf32
+// numbers, and a float32 product is computed as three tf32 products, which keeps about 21 bits.
 //
-// A left side is 16 × depth, a right side depth × 8, sums are 16 × 8. With g = lane / 4 and
-// two = 2·(lane % 4) a lane holds the sums (g, two), (g, two + 1), (g + 8, two), (g + 8, two + 1).
+// A left operand is 16 × depth, a right operand depth × 8, the sums 16 × 8. With g = lane / 4 and
+// two = 2·(lane % 4), a lane holds the sums (g, two), (g, two + 1), (g + 8, two), (g + 8, two + 1).
 // Layouts: "Matrix Fragments for mma" in NVIDIA's PTX manual.
 #pragma once
 
@@ -14,21 +14,21 @@ template <> constexpr int depth<float> = 8;
 
 template <class T> struct Left { uint32_t v[4]; };
 template <class T> struct Right { uint32_t v[2]; };
-template <> struct Left<float> { uint32_t v[4], rest[4]; };
-template <> struct Right<float> { uint32_t v[2], rest[2]; };
+template <> struct Left<float> { uint32_t v[4], low[4]; };
+template <> struct Right<float> { uint32_t v[2], low[2]; };
 
-template <class Side>
-DEVICE void put(Side& side, int i, float v) {
-  side.v[i] = round_to_tf32(v);
-  side.rest[i] = round_to_tf32(v - number(side.v[i]));
+template <class Operand>
+DEVICE void put(Operand& operand, int i, float v) {
+  operand.v[i] = round_to_tf32(v);
+  operand.low[i] = round_to_tf32(v - number(operand.v[i]));
 }
 
 // sums += a·b
 template <class T>
 DEVICE void multiply(float (&sums)[4], const Left<T>& a, const Right<T>& b) {
   if constexpr (sizeof(T) == 4) {
-    mma(T{}, sums, a.rest, b.v);
-    mma(T{}, sums, a.v, b.rest);
+    mma(T{}, sums, a.low, b.v);
+    mma(T{}, sums, a.v, b.low);
   }
   mma(T{}, sums, a.v, b.v);
 }
@@ -72,8 +72,8 @@ DEVICE Left<T> left_transposed(const T (*rows)[W], const float* scale, int m0, i
   return a;
 }
 
-// a(m, k) = the sums of one tile of float32, or of two tiles of 16-bit numbers, side by side. In
-// float32 the columns come in another order, which `right_after_sums` shares.
+// a(m, k) = the sums of one tile for float32, or of two adjacent tiles for 16-bit numbers. In
+// float32 the columns are permuted; `right_after_sums` permutes its rows in the same way.
 template <class T>
 DEVICE Left<T> left_of_sums(const float (*sums)[4]) {
   Left<T> a;
@@ -88,7 +88,7 @@ DEVICE Left<T> left_of_sums(const float (*sums)[4]) {
   return a;
 }
 
-// Two right sides, of columns n0 … n0 + 15: b(k, n) = rows[n0 + n][k0 + k]
+// Two right operands, of columns n0 … n0 + 15: b(k, n) = rows[n0 + n][k0 + k]
 template <class T, int W>
 DEVICE void right(Right<T> (&b)[2], const T (*rows)[W], int k0, int n0) {
   if constexpr (sizeof(T) == 2) {

@@ -1,5 +1,5 @@
-// What the kernels read: eight numbers at a time, a sequence in the order of the scan, and the
-// convolution of its tokens.
+// The kernels' input: eight numbers per load, a sequence in scan order, and the convolution of its
+// tokens.
 #pragma once
 
 #include "call.h"
@@ -13,7 +13,7 @@ DEVICE float silu(float v) { return divide_fast(v, 1 + exp2_fast(-log2_e * v)); 
 DEVICE float softplus(float v) { return v > 20 ? v : log1pf(expf(v)); }
 DEVICE float larger(float a, float b) { return a > b ? a : b; }
 
-// Eight numbers side by side, as they lie in memory.
+// Eight adjacent numbers, in their memory format.
 template <class T>
 struct alignas(16) Eight {
   uint32_t words[2 * sizeof(T)];
@@ -52,12 +52,12 @@ DEVICE void put_two(T* to, float low, float high) {
   }
 }
 
-// One sequence in the order of the scan.
+// One sequence, in scan order.
 template <class T, int N>
 struct Sequence {
   int length, channels;
-  int stride;   // from a token's columns to the next one's
-  bool aligned; // whether every eighth column lies at a multiple of 16 bytes
+  int stride;   // from one token to the next, in numbers
+  bool aligned; // whether every eighth column is aligned to 16 bytes
   const T* z;   // the first token's columns
   int64_t b;
 
@@ -66,11 +66,11 @@ struct Sequence {
     channels = inner + 2 * N;
     const int row = inner + channels + call.heads;
     stride = call.reverse ? -row : row;
-    z = static_cast<const T*>(call.zxbcdt) + place(call, 0) * row;
+    z = static_cast<const T*>(call.zxbcdt) + index(call, 0) * row;
     aligned = row * sizeof(T) % 16 == 0 && reinterpret_cast<int64_t>(call.zxbcdt) % 16 == 0;
   }
-  // Where token t lies among the tokens of all sequences.
-  DEVICE int64_t place(const Call& call, int t) const {
+  // The index of token t among the tokens of all sequences.
+  DEVICE int64_t index(const Call& call, int t) const {
     return b * call.length + (call.reverse ? call.length - 1 - t : t);
   }
   DEVICE const T* token(int t) const { return z + int64_t(t) * stride; }
@@ -82,17 +82,17 @@ struct Sequence {
   }
 };
 
-// Convolution and SiLU of R tokens from t0 on, in eight columns of x|B|C. Before the sequence lies
-// the state; past its end all is 0.
+// Computes the convolution and SiLU of R tokens, starting at t0, in eight columns of x|B|C. The
+// inputs before the first token are the state; outputs past the last token are 0.
 template <class T, int N, int R>
 DEVICE void convolve(const Call& call, const Sequence<T, N>& s, int t0, int column,
                      Eight<T> (&out)[R]) {
-  Eight<T> given[taps - 1 + R];
+  Eight<T> input[taps - 1 + R];
 #pragma unroll
   for (int i = 0; i < taps - 1 + R; ++i) {
     const int t = t0 + i - (taps - 1);
-    given[i] = {};
-    if (t >= 0 && t < s.length) given[i] = load_eight(s.xbc(call, t) + column, s.aligned);
+    input[i] = {};
+    if (t >= 0 && t < s.length) input[i] = load_eight(s.xbc(call, t) + column, s.aligned);
   }
   const float* weight = call.conv_weight + column * taps;
 #pragma unroll
@@ -107,16 +107,17 @@ DEVICE void convolve(const Call& call, const Sequence<T, N>& s, int t0, int colu
         const float w = weight[(c + e) * taps + k];
 #pragma unroll
         for (int r = 0; r < R; ++r) {
-          sum[r][e] += w * given[r + k][c + e];
-          if (k < taps - 1 && t0 + r + k < taps - 1)  // float32, so it has a place of its own
+          sum[r][e] += w * input[r + k][c + e];
+          // The state is float32, so it is not in `input`.
+          if (k < taps - 1 && t0 + r + k < taps - 1)
             sum[r][e] += w * s.conv_state(call)[(column + c + e) * (taps - 1) + t0 + r + k];
         }
       }
     }
 #pragma unroll
     for (int r = 0; r < R; ++r) {
-      const bool live = t0 + r < s.length;
-      out[r].put_two(c, live ? silu(sum[r][0]) : 0, live ? silu(sum[r][1]) : 0);
+      const bool inside = t0 + r < s.length;
+      out[r].put_two(c, inside ? silu(sum[r][0]) : 0, inside ? silu(sum[r][1]) : 0);
     }
   }
 }

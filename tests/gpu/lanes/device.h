@@ -1,6 +1,6 @@
-// Stands in for runtime/native/cuda/device.h: the same kernels on a CPU, every lane of a block a
-// fiber. A collective of a warp takes what all 32 lanes bring, and hands each its part, by the
-// tables of the PTX manual; a lane that waits lets the next one run.
+// Replaces runtime/native/cuda/device.h to run the same kernels on a CPU, with each lane of a block
+// as a fiber. A warp collective takes the values of all 32 lanes and distributes the results as the
+// tables of the PTX manual define. A lane that waits lets the next one run.
 #pragma once
 
 #include <setjmp.h>
@@ -19,17 +19,18 @@
 
 namespace bsmamba2::cuda {
 
-// One block, run to its end on one thread of the host. Between two meetings a lane runs alone, and
-// whole blocks can be run with the lanes in either order: what then differs lacks a barrier.
+// One block, run on one thread of the host. Between two synchronisation points a lane runs without
+// interruption. A block can run with its lanes in either order: if the results differ, the kernel
+// lacks a barrier.
 class Block {
   static constexpr size_t stack_bytes = 1 << 16;
   struct Lane {
     ucontext_t context;
-    jmp_buf place;  // a context is only entered; jumps are faster, as they leave signals alone
+    jmp_buf place;  // jumps are faster than switching contexts, because they skip the signal mask
     std::unique_ptr<char[]> stack{new char[stack_bytes]};
     bool started = false, done = false;
   };
-  struct Meeting {  // of a warp, or of the block
+  struct Meeting {  // of the lanes of a warp or of the block
     int arrived = 0;
     int64_t rounds = 0;
   };
@@ -45,12 +46,12 @@ class Block {
     here.lanes[size_t(here.now)].done = true;
     _longjmp(here.host, 1);
   }
-  void meet(Meeting& meeting, int count, const std::function<void()>& when_all_are_here) {
+  void meet(Meeting& meeting, int count, const std::function<void()>& on_completion) {
     const int64_t round = meeting.rounds;
     if (++meeting.arrived == count) {
       meeting.arrived = 0;
       ++meeting.rounds;
-      when_all_are_here();
+      on_completion();
     }
     while (meeting.rounds == round)
       if (!_setjmp(lanes[size_t(now)].place)) _longjmp(host, 1);
@@ -67,9 +68,9 @@ class Block {
  public:
   int now = 0;
   int64_t index;
-  std::vector<uint64_t> shared;  // filled with NaN, so that unwritten parts show
-  struct Brought { const void* in; void* out; };
-  std::vector<Brought> brought;  // by each lane to its warp's collective
+  std::vector<uint64_t> shared;  // filled with NaN, to reveal reads of unwritten parts
+  struct Argument { const void* in; void* out; };
+  std::vector<Argument> arguments;  // of each lane to its warp's collective
 
   static Block*& current() {
     static thread_local Block* block = nullptr;
@@ -77,7 +78,7 @@ class Block {
   }
   Block(int64_t index, int threads, int64_t shared_bytes)
       : lanes(size_t(threads)), meetings(size_t(threads / 32)), index(index),
-        shared(size_t(shared_bytes / 8 + 2), ~uint64_t(0)), brought(size_t(threads)) {}
+        shared(size_t(shared_bytes / 8 + 2), ~uint64_t(0)), arguments(size_t(threads)) {}
 
   void run(const std::function<void()>& kernel, bool last_lane_first) {
     body = &kernel;
@@ -101,12 +102,12 @@ class Block {
   }
   void barrier() { meet(all, int(lanes.size()), [] {}); }
 
-  // work(brought, of 32 lanes) is done once, when all have come.
+  // Calls work(the arguments of 32 lanes) once, when all lanes have arrived.
   template <class Work>
   void collective(const void* in, void* out, const Work& work) {
     const size_t warp = size_t(now / 32);
-    brought[size_t(now)] = {in, out};
-    meet(meetings[warp], 32, [&] { work(&brought[warp * 32]); });
+    arguments[size_t(now)] = {in, out};
+    meet(meetings[warp], 32, [&] { work(&arguments[warp * 32]); });
   }
 };
 
@@ -114,16 +115,17 @@ inline int thread() { return Block::current()->now; }
 inline int64_t block() { return Block::current()->index; }
 inline void barrier() { Block::current()->barrier(); }
 inline void* shared_memory() {
-  return reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(Block::current()->shared.data()) + 15) / 16 * 16);
+  const uintptr_t start = reinterpret_cast<uintptr_t>(Block::current()->shared.data());
+  return reinterpret_cast<void*>((start + 15) / 16 * 16);
 }
 
-// ---- Collectives of a warp --------------------------------------------------------------------
+// ---- Warp collectives --------------------------------------------------------------------------
 
-// Every lane gets what lane source(lane) brought.
+// Every lane gets the value of lane source(lane).
 template <class V, class Source>
 V exchange(V v, Source source) {
   V got{};
-  Block::current()->collective(&v, &got, [&](const Block::Brought* b) {
+  Block::current()->collective(&v, &got, [&](const Block::Argument* b) {
     for (int l = 0; l < 32; ++l)
       *static_cast<V*>(b[l].out) = *static_cast<const V*>(b[source(l)].in);
   });
@@ -140,7 +142,7 @@ inline double from_lane_below(double v, int by) {
 }
 inline int any_lane(int v) {
   int got = 0;
-  Block::current()->collective(&v, &got, [](const Block::Brought* b) {
+  Block::current()->collective(&v, &got, [](const Block::Argument* b) {
     int any = 0;
     for (int l = 0; l < 32; ++l) any |= *static_cast<const int*>(b[l].in) != 0;
     for (int l = 0; l < 32; ++l) *static_cast<int*>(b[l].out) = any;
@@ -150,7 +152,7 @@ inline int any_lane(int v) {
 
 template <bool transposed>
 void load_matrices(uint32_t (&r)[4], const void* row) {
-  Block::current()->collective(&row, r, [](const Block::Brought* b) {
+  Block::current()->collective(&row, r, [](const Block::Argument* b) {
     auto element = [b](int matrix, int i, int j) {
       return uint32_t((*static_cast<const uint16_t* const*>(b[matrix * 8 + i].in))[j]);
     };
@@ -181,9 +183,12 @@ inline float widen(Half v) {
                uint32_t(v.bits & 1023) << 13);
   return v.bits >> 15 ? -magnitude : magnitude;
 }
-inline float widen(Bfloat v) { return number(uint32_t(v.bits) << 16); }
-inline float widen(float v) { return v; }
-inline uint16_t narrow(Half, float v) { _Float16 h = _Float16(v); uint16_t r; std::memcpy(&r, &h, 2); return r; }
+inline uint16_t narrow(Half, float v) {
+  const _Float16 half = _Float16(v);
+  uint16_t r;
+  std::memcpy(&r, &half, 2);
+  return r;
+}
 inline uint16_t narrow(Bfloat, float v) {
   if (std::isnan(v)) return 0x7fff;
   return uint16_t((bits(v) + 0x7fff + (bits(v) >> 16 & 1)) >> 16);
@@ -197,12 +202,12 @@ uint32_t narrow_two(T kind, float low, float high) {
 
 struct Operands { float* d; const uint32_t* a; const uint32_t* b; };
 
-// a(m, k) and b(k, n) by their place in the lanes' registers.
+// a_at(of, m, k) and b_at(of, k, n) read the operands from the lanes' registers.
 template <class A, class B>
 void mma_by(int depth, float* d, const uint32_t* a, const uint32_t* b, A a_at, B b_at) {
   const Operands mine{d, a, b};
-  Block::current()->collective(&mine, nullptr, [=](const Block::Brought* brought) {
-    auto of = [brought](int l) { return *static_cast<const Operands*>(brought[l].in); };
+  Block::current()->collective(&mine, nullptr, [=](const Block::Argument* arguments) {
+    auto of = [arguments](int l) { return *static_cast<const Operands*>(arguments[l].in); };
     for (int l = 0; l < 32; ++l)
       for (int e = 0; e < 4; ++e) {
         const int m = l / 4 + e / 2 * 8, n = l % 4 * 2 + e % 2;
@@ -228,13 +233,13 @@ inline void mma(Bfloat t, float (&d)[4], const uint32_t (&a)[4], const uint32_t 
   mma_16(t, d, a, b);
 }
 inline void mma(float, float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  auto tf32 = [](uint32_t word) { return number(word & ~0x1fffu); };  // as the hardware reads it
+  auto tf32 = [](uint32_t word) { return number(word & ~0x1fffu); };  // the hardware ignores the low bits
   mma_by(8, d, a, b,
          [tf32](auto of, int m, int k) { return tf32(of(m % 8 * 4 + k % 4).a[m / 8 + k / 4 * 2]); },
          [tf32](auto of, int k, int n) { return tf32(of(n * 4 + k % 4).b[k / 4]); });
 }
 
-// ---- Copies into shared memory: done when they are waited for, and no sooner -------------------
+// ---- Copies into shared memory: deferred until wait_for_copies ---------------------------------
 
 struct Copy { void* to; const void* from; };
 inline std::vector<std::vector<Copy>>& copies() {

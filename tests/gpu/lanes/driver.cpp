@@ -1,6 +1,6 @@
-// An NVIDIA driver without a GPU: what runtime/native/cuda/driver.cpp calls of libcuda.so.1, with
-// kernels that run by lanes on memory of the host. It stands for the compute capability that
-// FAKE_GPU names ("9.0"), and counts in FAKE_GPU_LOG what is asked of it.
+// A mock of NVIDIA's driver: the functions of libcuda.so.1 that runtime/native/cuda/driver.cpp
+// calls, with kernels that run lane by lane in host memory. FAKE_GPU sets the compute capability
+// ("9.0"). Calls are logged to the file FAKE_GPU_LOG.
 #include "scan.cpp"
 
 #include <cstdio>
@@ -17,8 +17,8 @@ void log(const std::string& line) {
 }
 int capability(int part) {
   int numbers[2] = {9, 0};
-  if (const char* asked = std::getenv("FAKE_GPU"))
-    std::sscanf(asked, "%d.%d", &numbers[0], &numbers[1]);
+  if (const char* text = std::getenv("FAKE_GPU"))
+    std::sscanf(text, "%d.%d", &numbers[0], &numbers[1]);
   return numbers[part];
 }
 std::map<std::string, int> shared_bytes;
@@ -28,7 +28,7 @@ int context, module;
 
 #define API extern "C" __attribute__((visibility("default"))) int
 
-API cuGetErrorString(int, const char** text) { *text = "the fake driver says no"; return 0; }
+API cuGetErrorString(int, const char** text) { *text = "error of the mock driver"; return 0; }
 API cuStreamGetCtx(void*, void** out) { *out = &context; return 0; }
 API cuCtxPushCurrent_v2(void*) { return 0; }
 API cuCtxPopCurrent_v2(void**) { return 0; }
@@ -77,7 +77,7 @@ API cuLaunchKernel(void* function, unsigned x, unsigned, unsigned, unsigned thre
   return 0;
 }
 
-// What bsmamba2.devices.cuda_memory calls: memory of the card is memory of the host.
+// The functions that bsmamba2.devices.cuda_memory calls. Memory of the card is host memory.
 API cuInit(unsigned) { return 0; }
 API cuDeviceGet(int* device, int index) { *device = index; return 0; }
 API cuDevicePrimaryCtxRetain(void** out, int) { *out = &context; return 0; }
@@ -88,7 +88,7 @@ API cuEventRecord(void*, void*) { return 0; }
 API cuStreamWaitEvent(void*, void*, unsigned) { return 0; }
 API cuStreamSynchronize(void*) { return 0; }
 API cuMemGetInfo_v2(size_t* free, size_t* whole) {
-  static size_t left = size_t(80) << 30;  // each time it is asked a gigabyte less
+  static size_t left = size_t(80) << 30;  // one gigabyte less at each call
   *free = left -= 1000000000, *whole = size_t(80) << 30;
   return 0;
 }

@@ -1,23 +1,25 @@
-// One chunk of one sequence, compiled once for each instruction set (see vector.h).
+// The scan of one segment of one sequence, compiled once for each instruction set (see vector.h).
 //
-// With h the state before the chunk, Δ, a = Δ·A and x of one head, B and C of all heads, tokens i
-// and j counted within the chunk, the recurrence h_t = exp(a_t) h_{t-1} + Δ_t x_t ⊗ B_t unrolls to
+// Let h be the state before the segment; Δ, a = Δ·A and x belong to one head, B and C to all heads;
+// i and j are token indices within the segment. The recurrence
+// h_t = exp(a_t) h_{t-1} + Δ_t x_t ⊗ B_t unrolls to
 //
 //     y_i = exp(a_0 + … + a_i) C_i·h  +  Σ_{j≤i} G_ij x_j
-//     G_ij = exp(a_{j+1} + … + a_i) (C_i·B_j) Δ_j,  and D more on the diagonal
+//     G_ij = exp(a_{j+1} + … + a_i) (C_i·B_j) Δ_j,  plus D on the diagonal
 //     h'  = exp(a_0 + … + a_{Q-1}) h  +  Σ_j exp(a_{j+1} + … + a_{Q-1}) Δ_j x_j ⊗ B_j
 //
-// which is three matrix products. No decay is ever divided by another, and no sum of a is taken
-// from another: a row of G is the row above it times exp(a_i), the other exponents are summed from
-// their own end. All a are negative, so nothing overflows or cancels, be Δ 1e-6 or 50.
+// which is three matrix products. No decay is divided by another, and no sum of a is subtracted
+// from another: each row of G is the row above times exp(a_i), and every other exponent is a sum
+// that starts at the end where it is zero. All a are negative, so nothing overflows or cancels,
+// whether Δ is 1e-6 or 50.
 //
-// Multiply-adds of a token (Q = 64, the paper's H = 16, P = 64, N = 128):
+// Multiply-adds per token (Q = 64, the paper's H = 16, P = 64, N = 128):
 //     C·Bᵀ       N·Q/2    =   4,096   once for all heads
-//     G·x        P·Q/2    =   2,048   a head     32,768
-//     C·h        P·N      =   8,192   a head    131,072   not for a state of zero
-//     x ⊗ B      P·N      =   8,192   a head    131,072   not for a state that nobody reads
-//     convolution, SiLU, gate, norm: 2 I + 2 N of each, about 20 instructions for W of them
-// so 37 k for a band axis of 62 (one chunk, no state) and 283 k for a time axis of 801.
+//     G·x        P·Q/2    =   2,048   per head     32,768
+//     C·h        P·N      =   8,192   per head    131,072   unless the state is zero
+//     x ⊗ B      P·N      =   8,192   per head    131,072   unless the next state is not needed
+//     convolution, SiLU, gate, norm: 2 I + 2 N values each, about 20 instructions per W values
+// in total 37 k for a band axis of 62 (one segment, no state) and 283 k for a time axis of 801.
 #include "half.h"
 #include "scan.h"
 #include "tile.h"
@@ -26,25 +28,24 @@
 namespace bsmamba2 {
 namespace {
 
-constexpr int Q = chunk_length;
+constexpr int Q = segment_length;
 
 INLINE int64_t ceil(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 INLINE int64_t panels(const Shape& s) { return ceil(s.head_dim, panel) / panel; }
-INLINE int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// The parts of a chunk's block. Rows are tokens unless said otherwise.
+// The arrays in a segment's block. Rows are tokens unless noted.
 struct Block {
-  int64_t states, heads;  // N and H, in whole vectors
+  int64_t states, heads;  // N and H, rounded up to whole vectors
   float *B, *C;           // (Q, N)
   float* CB;              // (Q, Q), C_i·B_j
   float *delta, *decay;   // (Q, H), Δ and exp(a)
   float *from_start;      // (Q, H), exp(a_0 + … + a_i)
   float *to_end;          // (Q, H), exp(a_{i+1} + … + a_last) Δ_i
-  float* x;               // (H, panels, Q, panel), and in the end y before the gate
+  float* x;               // (H, panels, Q, panel); finish overwrites it with y before the gate
   float* G;               // (Q, Q), of one head
-  float* scratch;         // (N, Q) Bᵀ, or (Q, panel) x weighted to the end
+  float* scratch;         // (N, Q) Bᵀ, or (Q, panel) x times to_end
   float* gated;           // (I), one token
-  int64_t floats = 0;     // of all
+  int64_t floats = 0;     // in total
 
   Block(const Shape& s, float* at) : states(ceil(s.state, W)), heads(ceil(s.heads, W)) {
     auto take = [&](int64_t count) {
@@ -70,7 +71,8 @@ size_t state_floats(const Shape& s) { return size_t(s.heads * panels(s) * s.stat
 
 // ---- prepare ----------------------------------------------------------------------------------
 
-// SiLU of the causal convolution of n tokens, for W channels from c on or the `count` that are left.
+// Computes SiLU of the causal convolution of n tokens, for W channels from c on, or for the `count`
+// channels that remain.
 template <int K, class Count>
 INLINE void convolve_vector(const Weights& w, int64_t channels, const float* const* xbc, int n,
                             int64_t c, Count count, float* to, int64_t to_stride) {
@@ -90,8 +92,8 @@ INLINE void convolve_vector(const Weights& w, int64_t channels, const float* con
   }
 }
 
-// A few tokens at a time, so that their rows are read side by side and from end to end. What pads
-// a row to its width holds nothing that anybody reads.
+// Processes eight tokens at a time, so that memory is read along whole rows. The padding at the end
+// of an output row is never read.
 template <int K>
 void convolve(const Shape& s, const Weights& w, const float* const* xbc, int rows, Block& m) {
   const int64_t channels = s.channels();
@@ -159,7 +161,7 @@ void prepare(const Shape& s, const Weights& w, const float* const* xbc, int rows
 
 // ---- the state --------------------------------------------------------------------------------
 
-// What each token of one panel still weighs at the end of the chunk.
+// Weights each token of one panel by Δ and its decay to the end of the segment.
 INLINE void weigh(const Block& m, int64_t h, int rows, const float* x) {
   for (int t = 0; t < rows; ++t) {
     const Vec weight = all(m.to_end[t * m.heads + h]);
@@ -168,7 +170,7 @@ INLINE void weigh(const Block& m, int64_t h, int rows, const float* x) {
   }
 }
 
-// The state of that panel, which may be advanced in place.
+// Computes the panel's state after the segment; `after` may be `before`.
 INLINE void advance_panel(const Shape& s, const Block& m, int64_t h, int rows, const float* before,
                           float* after) {
   each_tile(s.state, [&](int64_t n, auto tile) {
@@ -191,7 +193,7 @@ void advance(const Shape& s, int rows, const float* block, float* after) {
     }
 }
 
-// running' = decay · running + own, and own' = running: what the chunk starts from.
+// running' = decay · running + own, and own' = running, the state before the segment.
 void combine(const Shape& s, int64_t head, int rows, const float* block, float* running,
              float* own) {
   const Block m(s, block);
@@ -237,8 +239,8 @@ void store_state(const Shape& s, const float* from, float* state) {
 
 // ---- finish -----------------------------------------------------------------------------------
 
-// Rows bW … bW + W - 1 of G and then the blocks below. A row holds, in decays[v], the decays of
-// W columns; the loop over rows multiplies them by exp(a_i) and starts column i with Δ_i.
+// Computes rows bW … bW + W - 1 of G, then the rows below. decays[v] holds the decays of W columns
+// of the current row; each new row i multiplies them by exp(a_i) and starts column i with Δ_i.
 template <int b>
 INLINE void rows_of_G(int rows, const float* delta, const float* decay, int64_t stride, float D,
                       const float* CB, float* G, Vec (&decays)[Q / W]) {
@@ -257,14 +259,14 @@ INLINE void rows_of_G(int rows, const float* delta, const float* decay, int64_t 
     decays[b] = diagonal ? all(delta[i * stride]) : decays[b] * factor;
     store(G + i * Q + b * W,
           load(CB + i * Q + b * W) * decays[b] + (diagonal ? all(D) : Vec{}));
-    // A tile of R rows reads this far to the right of its first row's diagonal.
+    // A tile of R rows reads up to this far right of its first row's diagonal.
     for (int v = b + 1; v <= b + (R + W - 2) / W && v < Q / W; ++v) store(G + i * Q + v * W, Vec{});
   }
   if constexpr (b + 1 < Q / W)
     if (end < rows) rows_of_G<b + 1>(rows, delta, decay, stride, D, CB, G, decays);
 }
 
-// One token: y, whose heads lie Q · panel apart, times SiLU(z), normed.
+// Gates and normalises one token: y times SiLU(z). In y, panels are Q · panel floats apart.
 void gate_and_norm(const Shape& s, const Weights& w, const float* z, const float* y, float* gated,
                    float* out, bool past_caches) {
   Vec squares{};
@@ -295,9 +297,9 @@ void finish(const Shape& s, const Weights& w, const float* const* z, float* cons
     rows_of_G<0>(rows, m.delta + h, m.decay + h, m.heads, w.D[h], m.CB, m.G, decays);
     for (int64_t p = 0; p < s.head_dim; p += panel, x += Q * panel) {
       if (after) weigh(m, h, rows, x);
-      // From the last tile to the first, y takes the place of the x that no other row needs.
+      // From the last tile to the first: y overwrites those rows of x that no later tile reads.
       each_tile(rows, [&](int64_t i, auto tile) {
-        // The gate's input comes from memory meanwhile.
+        // Prefetch the gate's input.
         const int64_t column = h * s.head_dim + p, end = lesser(column + panel, s.inner());
         for (int r = 0; r < tile.rows; ++r)
           for (int64_t c = column; c < end; c += 16) __builtin_prefetch(z[i + r] + c, 0, 2);
