@@ -5,6 +5,8 @@ No code in a checkpoint is ever run: see :mod:`bsmamba2.formats.pickle_reader`.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +18,6 @@ import safetensors
 
 from bsmamba2.audio.array import Audio
 from bsmamba2.errors import ModelError, first_line, printable
-from bsmamba2.files.hashing import file_sha256
 from bsmamba2.formats.bfloat16 import STORED_DTYPE, widen_bfloat16
 from bsmamba2.formats.pickle_reader import read_torch_file
 
@@ -75,26 +76,25 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if path.is_dir():
         raise ModelError(f"the checkpoint {path} is a folder: name the file in it")
     try:
-        with path.open("rb") as file:
-            head = file.read(256)
+        content = path.read_bytes()
     except OSError as error:
         raise ModelError(
             f"the checkpoint {path} cannot be read ({first_line(error)}): check its name"
         ) from None
-    if not head:
+    if not content:
         raise ModelError(f"the checkpoint {path} is empty (0 bytes): download it again")
     metadata: dict[str, str] = {}
     if path.suffix == ".safetensors":
-        tensors, metadata = _read_safetensors(path)
-    elif head.startswith(b"PK\x03\x04"):
-        tensors = _state_dict(read_torch_file(path), path)
+        tensors, metadata = _read_safetensors(content, path)
+    elif content.startswith(b"PK\x03\x04"):
+        tensors = _state_dict(read_torch_file(content, path), len(content), path)
     else:
-        raise ModelError(f"{path} is not a checkpoint: {_describe(head)}")
+        raise ModelError(f"{path} is not a checkpoint: {_describe(content[:256])}")
     tensors = _plain_names(tensors)
     for part, network in _FOREIGN:
         if any(part in key for key in tensors):
             raise ModelError(f"{path} is a checkpoint of {network}; bsmamba2 runs only BSMamba2")
-    return Checkpoint(tensors, metadata, file_sha256(path), path.stem)
+    return Checkpoint(tensors, metadata, hashlib.sha256(content).hexdigest(), path.stem)
 
 
 def match(tensors: Mapping[str, Audio], shapes: Mapping[str, tuple[int, ...]], name: str) -> None:
@@ -147,11 +147,11 @@ def _describe(head: bytes) -> str:
     return "it must be a .safetensors file or a zip written by torch.save"
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Audio], dict[str, str]]:
+def _read_safetensors(content: bytes, path: Path) -> tuple[dict[str, Audio], dict[str, str]]:
     try:
-        with safetensors.safe_open(path, framework="np") as file:
-            metadata = dict(file.metadata() or {})
-        entries = dict(safetensors.deserialize(path.read_bytes()))
+        entries = dict(safetensors.deserialize(content))  # checks the header that is read next
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = dict(header.get("__metadata__") or {})
         return {key: _to_float32(**entry) for key, entry in entries.items()}, metadata
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise ModelError(
@@ -166,10 +166,10 @@ def _to_float32(dtype: str, shape: list[int], data: bytes) -> Audio:
     values = np.frombuffer(data, _SAFETENSORS_DTYPES[dtype])
     if dtype == "BF16":
         values = widen_bfloat16(values)
-    return values.astype(np.float32).reshape(shape)
+    return values.astype(np.float32, copy=False).reshape(shape)
 
 
-def _state_dict(document: Any, path: Path) -> dict[str, Audio]:
+def _state_dict(document: Any, size: int, path: Path) -> dict[str, Audio]:
     for wrapper in _WRAPPERS:
         if isinstance(document, dict) and isinstance(document.get(wrapper), dict):
             document = document[wrapper]
@@ -185,9 +185,9 @@ def _state_dict(document: Any, path: Path) -> dict[str, Audio]:
             f"{path} holds no state dict, i.e. tensors by name (but {found}): save net.state_dict()"
         )
     # If many tensors share one storage, copying them would take many times the size of the file.
-    if sum(math.prod(value.shape) for value in tensors.values()) > path.stat().st_size:
+    if sum(math.prod(value.shape) for value in tensors.values()) > size:
         raise ModelError(f"{path} holds fewer numbers than its tensors together: refused")
-    return {key: value.astype(np.float32) for key, value in tensors.items()}
+    return {key: np.asarray(value, np.float32, order="C") for key, value in tensors.items()}
 
 
 def _plain_names(tensors: Mapping[str, Audio]) -> dict[str, Audio]:

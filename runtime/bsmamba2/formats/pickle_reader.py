@@ -9,6 +9,7 @@ inert placeholders. Any other name is refused, and the error shows it.
 
 from __future__ import annotations
 
+import io
 import math
 import pickletools
 import zipfile
@@ -74,14 +75,18 @@ class _Inert:
 _MARK = _Inert()
 
 
-def read_torch_file(path: Path) -> Any:
+def read_torch_file(content: bytes, path: Path) -> Any:
     """Returns the saved object: tensors as NumPy arrays in plain dicts, lists and tuples.
+
+    Args:
+        content: the bytes of the file.
+        path: its name, for errors.
 
     Raises:
         ModelError: the file was not written by torch.save, is damaged, or names code.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             pickles = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
             if len(pickles) != 1:
                 raise ModelError(f"{path} is a zip file, but torch.save did not write it")

@@ -6,6 +6,7 @@ import collections
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,10 @@ from hypothesis import strategies as st
 
 from bsmamba2 import ModelError
 from bsmamba2.formats.pickle_reader import read_torch_file
+
+
+def read(path: Path) -> Any:
+    return read_torch_file(path.read_bytes(), path)
 
 
 class Attack:
@@ -34,7 +39,7 @@ class Attack:
 def test_tensors_are_read_exactly(tmp_path: Path, dtype: torch.dtype) -> None:
     tensor = torch.arange(24).reshape(4, 6).to(dtype)
     torch.save({"a": tensor, "nested": [tensor[1:, ::2], tensor.T]}, tmp_path / "m.ckpt")
-    saved = read_torch_file(tmp_path / "m.ckpt")
+    saved = read(tmp_path / "m.ckpt")
     np.testing.assert_array_equal(saved["a"], tensor.double().numpy())
     np.testing.assert_array_equal(saved["nested"][0], tensor[1:, ::2].double().numpy())
     np.testing.assert_array_equal(saved["nested"][1], tensor.T.double().numpy())
@@ -43,7 +48,7 @@ def test_tensors_are_read_exactly(tmp_path: Path, dtype: torch.dtype) -> None:
 def test_plain_values_are_read_and_objects_become_placeholders(tmp_path: Path) -> None:
     values = {"epoch": 3, "rate": 1e-4, "name": "voice", "none": None, "list": [True, (1, 2)]}
     torch.save(values | {"book": collections.Counter("aab")}, tmp_path / "m.ckpt")
-    saved = read_torch_file(tmp_path / "m.ckpt")
+    saved = read(tmp_path / "m.ckpt")
     del saved["book"]
     assert saved == values
 
@@ -51,7 +56,7 @@ def test_plain_values_are_read_and_objects_become_placeholders(tmp_path: Path) -
 def test_a_pickle_that_contains_code_is_refused_and_not_run(tmp_path: Path) -> None:
     torch.save({"state_dict": {"a": Attack(tmp_path / "ran")}}, tmp_path / "m.ckpt")
     with pytest.raises(ModelError, match=r"contains code \(posix\.system\) and is refused"):
-        read_torch_file(tmp_path / "m.ckpt")
+        read(tmp_path / "m.ckpt")
     assert not (tmp_path / "ran").exists()
 
 
@@ -59,14 +64,14 @@ def test_a_compressed_zip_is_refused_before_it_is_unpacked(tmp_path: Path) -> No
     with zipfile.ZipFile(tmp_path / "m.ckpt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(1 << 20))
     with pytest.raises(ModelError, match="compressed"):
-        read_torch_file(tmp_path / "m.ckpt")
+        read(tmp_path / "m.ckpt")
 
 
 def test_a_zip_of_other_files_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "m.ckpt", "w") as archive:
         archive.writestr("song.txt", "la")
     with pytest.raises(ModelError, match="torch.save did not write it"):
-        read_torch_file(tmp_path / "m.ckpt")
+        read(tmp_path / "m.ckpt")
 
 
 def write_pickled(path: Path, program: bytes, storage: bytes = b"") -> Path:
@@ -107,16 +112,16 @@ def test_a_hostile_pickle_is_refused_without_reading_other_memory(
 ) -> None:
     path = write_pickled(tmp_path / "m.ckpt", program, bytes(16))
     with pytest.raises(ModelError, match="is damaged"):
-        read_torch_file(path)
+        read(path)
 
 
 def test_keys_that_may_not_be_hashable_are_skipped(tmp_path: Path) -> None:
     program = b"}" + b")\x85" + b"\x85" * 100_000 + b"K\x01s."
-    assert read_torch_file(write_pickled(tmp_path / "m.ckpt", program)) == {}
+    assert read(write_pickled(tmp_path / "m.ckpt", program)) == {}
 
 
 def test_a_large_memo_index_takes_no_memory(tmp_path: Path) -> None:
-    assert read_torch_file(write_pickled(tmp_path / "m.ckpt", b"Nr\xff\xff\xff\x7f.")) is None
+    assert read(write_pickled(tmp_path / "m.ckpt", b"Nr\xff\xff\xff\x7f.")) is None
 
 
 @settings(max_examples=300)
@@ -129,6 +134,6 @@ def test_a_mutated_pickle_is_read_or_refused_in_one_sentence(
         program[data.draw(st.integers(0, len(program) - 1))] = data.draw(st.integers(0, 255))
     path = write_pickled(tmp_path_factory.getbasetemp() / "m.ckpt", bytes(program), bytes(16))
     try:
-        read_torch_file(path)
+        read(path)
     except ModelError as error:
         assert str(error).isprintable()
