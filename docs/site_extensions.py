@@ -92,8 +92,8 @@ class Docstrings(griffe.Extension):
 
 
 def _objects(module: griffe.Object) -> list[griffe.Object]:
-    members = [member for member in module.members.values() if not member.is_alias]
-    return [module, *(obj for member in members for obj in _objects(member))]
+    own = [member for member in module.members.values() if isinstance(member, griffe.Object)]
+    return [module, *(obj for member in own for obj in _objects(member))]
 
 
 def _link(obj: griffe.Object, role: re.Match[str]) -> str:
