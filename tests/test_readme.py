@@ -1,4 +1,4 @@
-"""What the documents show is what runs: their code, on a tiny checkpoint of the published name."""
+"""The code on the pages runs, on a tiny checkpoint that has the published name."""
 
 from __future__ import annotations
 
@@ -20,22 +20,25 @@ from bsmamba2.models import registry
 from bsmamba2_network import BSMamba2
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "network/README.md", "plugin_bridge/README.md"]
+READMES = ["README.md", "network/README.md", "plugin_bridge/README.md"]
+GUIDES = [page for page in sorted((ROOT / "docs").glob("*.md")) if "```python" in page.read_text()]
+PAGES = READMES + [f"docs/{page.name}" for page in GUIDES]
 
 
-def blocks(page, language):
+def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A song and a checkpoint under the names that the documents use, fetched and beside it."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Songs, and a checkpoint, under the names that the pages use; it is in the cache as well."""
     net, noise = BSMamba2.untrained("tiny"), np.random.default_rng(0).uniform(-0.2, 0.2, (9000, 2))
     checkpoint = tmp_path / "bs_mamba2_vocals.ckpt"
     torch.save(net.state_dict(), checkpoint)
     monkeypatch.setenv("BSMAMBA2_CACHE", str(tmp_path / "cache"))
-    sizes = {"size": checkpoint.stat().st_size, "sha256": file_sha256(checkpoint)}
-    fetched = dataclasses.replace(registry.PUBLISHED[0], **sizes)
+    fetched = dataclasses.replace(
+        registry.PUBLISHED[0], size=checkpoint.stat().st_size, sha256=file_sha256(checkpoint)
+    )
     monkeypatch.setattr(registry, "PUBLISHED", (fetched,))
     fetched.path.parent.mkdir(parents=True)
     shutil.copy(checkpoint, fetched.path)
@@ -46,7 +49,7 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_pages_python_runs(page, folder, monkeypatch):
+def test_python_on_the_pages_runs(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     audio = np.zeros((2, 9000), np.float32)
     names = {"audio": audio, "sample_rate": 44100, "waveform": torch.zeros(1, 2, 9000)}
@@ -55,7 +58,7 @@ def test_the_pages_python_runs(page, folder, monkeypatch):
         exec(compile(here, page, "exec"), names)
 
 
-def test_the_readmes_commands_run(folder, monkeypatch):
+def test_commands_in_the_readme_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     commands = [
         shlex.split(line, comments=True)[1:]
@@ -74,6 +77,6 @@ def test_the_readmes_commands_run(folder, monkeypatch):
     [page for page in ROOT.glob("**/*.md") if ".venv" not in page.parts],
     ids=lambda p: str(p.relative_to(ROOT)),
 )
-def test_links_between_the_documents_lead_somewhere(page):
+def test_links_between_pages_lead_to_files(page: Path) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
