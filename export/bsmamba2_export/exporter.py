@@ -22,7 +22,7 @@ from bsmamba2_export.precision import MINIMUM_SNR_DB, with_half_weights
 from bsmamba2_export.trace import finish, state_shapes, trace_scans
 from bsmamba2_export.verify import compare, verify, verify_steps
 from bsmamba2_network import BSMamba2, Config
-from bsmamba2_network.checkpoints import pour, resolve_config
+from bsmamba2_network.checkpoints import build_network, resolve_config
 
 TARGETS = ("portable", "ort", *tensorrt_target.TARGETS)
 
@@ -73,7 +73,7 @@ def export(
         raise ModelError(f"output's folder {str(path.parent)!r} does not exist: make it first")
     report(f"reading {Path(checkpoint).name}")
     read = read_checkpoint(Path(checkpoint))
-    net = pour(BSMamba2, resolve_config(read, config), read)
+    net = build_network(BSMamba2, resolve_config(read, config), read)
     for key, value in net.state_dict().items():
         if not value.isfinite().all():
             raise ModelError(f"{read.name} holds a {key} that is not finite: get it again")

@@ -75,7 +75,7 @@ def stand_in(monkeypatch, request):
         monkeypatch.setitem(sys.modules, name, module)
     if request.param == "no causal_conv1d":
         monkeypatch.setitem(sys.modules, "causal_conv1d", None)
-    monkeypatch.setattr(mamba_kernels, "take", lambda *call: True)
+    monkeypatch.setattr(mamba_kernels, "supports", lambda *call: True)
     mamba_kernels.installed.cache_clear()
     yield
     mamba_kernels.installed.cache_clear()
@@ -151,7 +151,7 @@ def test_a_network_trains_through_them(stand_in, micro_config):
     ours = {name: p.grad.clone() for name, p in net.named_parameters()}
     net.zero_grad()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mamba_kernels, "take", lambda *call: False)
+        patch.setattr(mamba_kernels, "supports", lambda *call: False)
         torch.manual_seed(0)
         net = BSMamba2(micro_config)
         net(torch.randn(1, 2, 200)).square().sum().backward()
@@ -160,7 +160,7 @@ def test_a_network_trains_through_them(stand_in, micro_config):
 
 
 def test_a_call_on_the_cpu_is_not_for_them():
-    assert not mamba_kernels.take(*call())
+    assert not mamba_kernels.supports(*call())
 
 
 @pytest.fixture
@@ -174,8 +174,8 @@ def gpu():
 @pytest.mark.parametrize("reverse", [True, False])
 def test_on_a_gpu_the_real_ones_give_our_scan(gpu, reverse):
     given = call(length=200, reverse=reverse, device="cuda", dtype=torch.bfloat16)
-    assert mamba_kernels.take(*given)
-    assert not mamba_kernels.take(given[0].float(), *given[1:])  # TF32 is not allowed
+    assert mamba_kernels.supports(*given)
+    assert not mamba_kernels.supports(given[0].float(), *given[1:])  # TF32 is not allowed
     for found, wanted in zip(mamba2_scan(*given), scan(*given), strict=True):
         error = (found.float() - wanted.float()).norm() / wanted.float().norm()
         assert error < 0.02
