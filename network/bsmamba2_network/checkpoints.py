@@ -46,7 +46,7 @@ def build_network(
 ) -> Network:
     """Builds a network of these sizes, in evaluation mode, with a checkpoint's tensors.
 
-    Allocates memory only after the names and shapes have been found to agree.
+    Allocates memory only after checking that the names and shapes agree.
 
     Args:
         build: makes a network from its sizes, e.g. ``BSMamba2``.
