@@ -87,8 +87,8 @@ def build_engine(
     manifest = read.manifest
     if manifest.io != "spectrum":
         raise ModelError(
-            f"model must have io spectrum; got {manifest.name} with {manifest.io}: export it with "
-            "--io spectrum"
+            f"model must have io spectrum; got {manifest.name} with io {manifest.io}: export it "
+            "with --io spectrum"
         )
     length = seconds or manifest.chunk / manifest.sample_rate
     if not 0.1 <= length <= 60:
@@ -109,8 +109,8 @@ def build_engine(
         existing = _own_engine(path)
         if existing is None or not existing.key.asks_for_the_same(key):
             raise ModelError(
-                f"output must not exist; got {str(path)!r}, which does: choose another, or allow "
-                "overwriting (--overwrite)"
+                f"output must be a new file; got {str(path)!r}, which exists: choose another, or "
+                "allow overwriting (--overwrite)"
             )
         if existing.key == key:
             report(f"{path.name} is up to date")

@@ -71,7 +71,7 @@ def export(
         raise ModelError(f"output must end in .onnx; got {str(path)!r}")
     if path.is_dir() or (path.exists() and not overwrite):
         raise ModelError(
-            f"output must not exist; got {str(path)!r}, which does: choose another, or allow "
+            f"output must be a new file; got {str(path)!r}, which exists: choose another, or allow "
             "overwriting (--overwrite)"
         )
     if not path.parent.is_dir():

@@ -233,13 +233,13 @@ def _register_schema() -> None:
     if defs.has(body.NAME, domain=body.DOMAIN):
         return
     schema = defs.OpSchema
-    given, exact = "T", "tensor(float)"
+    tokens, exact = "T", "tensor(float)"
     optional = schema.FormalParameterOption.Optional
     inputs = [
-        schema.FormalParameter(name, given if name == "zxbcdt" else exact) for name in _INPUTS
+        schema.FormalParameter(name, tokens if name == "zxbcdt" else exact) for name in _INPUTS
     ]
     outputs = [
-        schema.FormalParameter("y", given),
+        schema.FormalParameter("y", tokens),
         schema.FormalParameter("next_conv_state", exact, param_option=optional),
         schema.FormalParameter("next_ssm_state", exact, param_option=optional),
     ]
@@ -252,7 +252,7 @@ def _register_schema() -> None:
             1,
             inputs=inputs,
             outputs=outputs,
-            type_constraints=[(given, types, "zxbcdt and y")],
+            type_constraints=[(tokens, types, "zxbcdt and y")],
             attributes=[schema.Attribute(k, getattr(schema.AttrType, v)) for k, v in kinds.items()],
         )
     )

@@ -119,8 +119,8 @@ def scan(
         zxbcdt, conv_weight, conv_bias, dt_bias, A_log, D, norm_weight, conv_state, ssm_state,
         head_dim, state_size,
     )  # fmt: skip
-    given = zxbcdt.dtype
-    exact = torch.promote_types(given, torch.float32)
+    dtype = zxbcdt.dtype
+    exact = torch.promote_types(dtype, torch.float32)
     batch, heads = zxbcdt.shape[0], A_log.shape[0]
     d_inner = heads * head_dim
     conv_state = conv_state.to(exact).expand(batch, -1, -1)
@@ -149,7 +149,7 @@ def scan(
     y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + epsilon) * norm_weight.to(exact)
     if reverse:
         y = y.flip(1)
-    return y.to(given), conv_state, ssm_state.clone()
+    return y.to(dtype), conv_state, ssm_state.clone()
 
 
 @torch.library.custom_op("bsmamba2::mamba2_scan", mutates_args=())

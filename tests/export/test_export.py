@@ -129,7 +129,7 @@ def test_a_wrong_body_is_detected_even_if_a_kernel_replaces_it(
 def test_an_existing_file_is_not_replaced_without_overwrite(
     exported: Callable[..., Path], checkpoint: Path
 ) -> None:
-    with pytest.raises(ModelError, match=r"output must not exist.*allow overwriting"):
+    with pytest.raises(ModelError, match=r"output must be a new file.*allow overwriting"):
         export(checkpoint, exported())
 
 
