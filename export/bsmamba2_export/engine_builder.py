@@ -181,9 +181,7 @@ def _capabilities(trt: Any, backend: str, gpus: Sequence[str]) -> dict[str, Any]
     if not gpus:
         driver = nvidia.driver()
         if driver is None or not driver.cards:
-            fix = (
-                "pass --gpu, e.g. --gpu sm89" if backend == "tensorrt-rtx" else "use one with a GPU"
-            )
+            fix = "pass --gpu, e.g. --gpu sm89" if backend == "tensorrt-rtx" else "use one that has"
             raise DeviceError(f"this machine has no NVIDIA GPU to build an engine for: {fix}")
         return {}
     if backend != "tensorrt-rtx":
