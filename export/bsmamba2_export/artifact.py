@@ -1,4 +1,4 @@
-"""An exported model as a file: with its manifest, whole or without its weights."""
+"""Writes an exported model with its manifest, with or without weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bsmamba2.formats.onnx_file import WEIGHTLESS
 
 
 def set_manifest(model: ModelProto, manifest: Manifest) -> None:
-    """Puts the manifest into the model's metadata, in place of any other."""
+    """Sets the manifest in the model's metadata, replacing an earlier one."""
     kept = [entry for entry in model.metadata_props if entry.key != METADATA_KEY]
     del model.metadata_props[:]
     model.metadata_props.extend(kept)
@@ -21,7 +21,7 @@ def set_manifest(model: ModelProto, manifest: Manifest) -> None:
 
 
 def without_weights(model: ModelProto, names: set[str]) -> ModelProto:
-    """A copy whose named initialisers are declared to lie outside: poured in when it is loaded."""
+    """Returns a copy without the named initialisers, which are supplied when it is loaded."""
     graph = ModelProto()
     graph.CopyFrom(model)
     for value in graph.graph.initializer:
@@ -35,7 +35,7 @@ def without_weights(model: ModelProto, names: set[str]) -> ModelProto:
 
 
 def write(model: ModelProto, path: Path) -> None:
-    """Writes the model, the same bytes for the same model.
+    """Writes the model to a file; equal models give equal bytes.
 
     Raises:
         ModelError: the file cannot be written.

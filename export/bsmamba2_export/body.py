@@ -1,13 +1,17 @@
 """The scan in plain ONNX operators: the specification of the node ``bsmamba2::mamba2_scan``.
 
-One canonical file holds one node a scan and these functions as its body, so any ONNX Runtime can
-run it; where a kernel is registered, the kernel takes the node and the body is never read. The
-steps are those of :mod:`bsmamba2_network.scan`, under the same names: ``mamba2_scan`` calls
-``state_space``, and a target changes ``state_space`` alone.
+An exported file has one node per scan, with these functions as the node's body, so any ONNX Runtime
+can run it. If a kernel is registered for the node, it runs instead of the body. The steps and names
+are those of :mod:`bsmamba2_network.scan`. ``mamba2_scan`` calls ``state_space``, the only function
+that differs between targets.
+
+The docstrings and variable names inside @script functions are part of the shipped graphs, so they
+must not change. They say "chunk" for what is called a segment everywhere else, and ``scan.chunked``
+for :func:`bsmamba2_network.scan.segmented`.
 """
 
 # mypy: ignore-errors
-# Inside @script, Python is read as ONNX: a name is a tensor, a call an operator.
+# Inside @script, Python is read as ONNX: a name is a tensor, a call is an operator.
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ NAME = "mamba2_scan"
 MIXER = "mamba2_mixer"
 """The scan between its two projections: what a kernel can compute tile by tile."""
 STATES = "states"
-"""The node's overload whose states are read, in a streaming graph."""
+"""The overload of nodes whose states are used, in a streaming graph."""
 OPSET = 20
 CONTRIB = "com.microsoft"
 
@@ -46,7 +50,7 @@ def state_space(x, a, B, C, h):
     Q = op.Min(op.Constant(value_ints=[64]), op.Max(length, one))
     chunks = (length + Q - one) / Q
 
-    # A step with x = 0 and a = 0 writes nothing and forgets nothing: it fills the last chunk.
+    # A step with x = 0 and a = 0 writes nothing and forgets nothing: it pads the last segment.
     fill = op.Concat(zero, zero, zero, zero, chunks * Q - length, zero, axis=0)
     rows = op.Concat(batch, chunks, Q, N, axis=0)
     B = op.Reshape(op.Pad(B, fill), rows, allowzero=1)  # (b, c, Q, N)
@@ -57,7 +61,7 @@ def state_space(x, a, B, C, h):
     a = op.Reshape(op.Pad(a, fill), op.Concat(batch, chunks, Q, heads, axis=0), allowzero=1)
     total = op.CumSum(op.Transpose(a, perm=[0, 1, 3, 2]), op.Constant(value_int=3))  # (b, c, H, Q)
 
-    # Inside the chunks.
+    # Inside the segments.
     step = op.Range(op.Constant(value_int=0), op.Squeeze(Q), op.Constant(value_int=1))
     past = op.Unsqueeze(step, one) >= op.Unsqueeze(step, zero)  # j ≤ i
     between = op.Unsqueeze(total, op.Constant(value_ints=[4])) - op.Unsqueeze(
@@ -65,19 +69,19 @@ def state_space(x, a, B, C, h):
     )
     never = op.Constant(value_float=float("-inf"))
     decay = op.Exp(op.Where(past, between, never))  # (b, c, H, Q, Q)
-    scores = op.MatMul(C, op.Transpose(B, perm=[0, 1, 3, 2]))  # one for all heads
+    scores = op.MatMul(C, op.Transpose(B, perm=[0, 1, 3, 2]))  # the same for all heads
     heads_axis = op.Constant(value_ints=[2])
     inside = op.MatMul(decay * op.Unsqueeze(scores, heads_axis), x)  # (b, c, H, Q, P)
 
-    # From chunk to chunk: what each adds, then every state that enters one, and the last.
+    # From segment to segment: what each adds, then the state that enters each, and the last state.
     whole = op.Slice(total, op.Constant(value_ints=[-1]), Q, op.Constant(value_ints=[3]))
     to_end = op.Unsqueeze(op.Exp(whole - total), op.Constant(value_ints=[4]))
     added = op.MatMul(op.Transpose(x * to_end, perm=[0, 1, 2, 4, 3]), op.Unsqueeze(B, heads_axis))
     states = op.Concat(op.Unsqueeze(h, one), added, axis=1)  # (b, c + 1, H, P, N)
     cells = op.Concat(batch, heads, chunks + one, P * N, axis=0)
     states = op.Reshape(op.Transpose(states, perm=[0, 2, 1, 3, 4]), cells, allowzero=1)
-    # between_cuts[i, j] = sum of the chunks j … i − 1, each column summed from its own start: a
-    # difference of two long sums would lose what comes after a strong decay.
+    # between_cuts[i, j] = sum over the segments j … i − 1. Each column has a cumulative sum of its
+    # own: a difference of two long sums would lose the small terms after a strong decay.
     whole = op.Transpose(op.Squeeze(whole, op.Constant(value_ints=[3])), perm=[0, 2, 1])
     whole = op.Pad(whole, op.Concat(zero, zero, one, zero, zero, zero, axis=0))  # (b, H, c + 1)
     cut = op.Range(op.Constant(value_int=0), op.Squeeze(chunks + one), op.Constant(value_int=1))
@@ -91,7 +95,7 @@ def state_space(x, a, B, C, h):
     final = op.Slice(states, chunks, chunks + one, heads_axis)
     final = op.Reshape(final, op.Concat(batch, heads, P, N, axis=0), allowzero=1)
 
-    # What the state that enters a chunk gives to its steps.
+    # What the state that enters a segment contributes to its steps.
     readers = op.Unsqueeze(C, heads_axis)  # (b, c, 1, Q, N)
     given = op.MatMul(readers, op.Transpose(entering, perm=[0, 2, 1, 4, 3]))  # (b, c, H, Q, P)
     y = inside + given * op.Unsqueeze(op.Exp(total), op.Constant(value_ints=[4]))
@@ -101,10 +105,10 @@ def state_space(x, a, B, C, h):
 
 
 def state_space_contrib(heads: int) -> onnx.FunctionProto:
-    """The same sum by ONNX Runtime's ``LinearAttention``, which has a CUDA kernel.
+    """Builds the same sum with ONNX Runtime's ``LinearAttention``, which has a CUDA kernel.
 
-    It names the parts otherwise: query C, key B, value x, and its state is (b, H, N, P). The
-    number of heads is an attribute there, so the function is made for one network.
+    Its query is C, its key B, its value x, and its state is (b, H, N, P). The number of heads is an
+    attribute of the operator, so the function is built for one network.
     """
 
     @script(_ours, default_opset=op)
@@ -168,11 +172,11 @@ def mamba2_scan(
     batch = op.Shape(zxbcdt, start=0, end=1)
     length = op.Shape(zxbcdt, start=1, end=2)
 
-    # Steps run 0 … L − 1 or L − 1 … 0: one Slice whose step is 1 − 2·reverse, without a branch.
+    # The steps run 0 … L − 1 or L − 1 … 0: one Slice with step 1 − 2·reverse avoids a branch.
     backwards = op.Reshape(op.Constant(value_int=reverse), one)
     start = op.Neg(backwards)
     step = one - backwards - backwards
-    end = step * op.Constant(value_ints=[4611686018427387904])  # 2^62: beyond either end
+    end = step * op.Constant(value_ints=[4611686018427387904])  # 2^62: past either end
     steps = op.Slice(op.Cast(zxbcdt, to=1), start, end, one, step)
     z, xBC, dt = op.Split(steps, op.Concat(d_inner, d_inner + N + N, heads, axis=0), axis=2)
 
@@ -242,35 +246,35 @@ def mamba2_mixer(
 
 
 def functions(target: str, heads: int, *, states: bool = False) -> list[onnx.FunctionProto]:
-    """The functions that give the nodes of ``bsmamba2`` their meaning in one target.
+    """Returns the functions that define the ``bsmamba2`` nodes for one target.
 
     Args:
         target: ``portable`` or ``ort``.
-        heads: of the network.
-        states: whether there are nodes whose states are read. They are of the overload ``states``,
-            the others' body makes no states: ONNX Runtime computes all that an inlined body
-            computes, and holds what nobody reads until the run ends.
+        heads: heads of the network.
+        states: whether the states of some nodes are used. Those nodes have the overload ``states``;
+            the body of the others computes no states, because ONNX Runtime computes everything in
+            an inlined body and keeps unused results until the run ends.
     """
     space = state_space_contrib(heads) if target == "ort" else state_space.to_function_proto()
-    made = [mamba2_scan.to_function_proto(), convolve.to_function_proto(), space]
-    whole = [deepcopy(made[0]), deepcopy(space)] if states else []
-    call = next(node for node in made[0].node if node.op_type == "state_space")
+    plain = [mamba2_scan.to_function_proto(), convolve.to_function_proto(), space]
+    stateful = [deepcopy(plain[0]), deepcopy(space)] if states else []
+    call = next(node for node in plain[0].node if node.op_type == "state_space")
     mixer = mamba2_mixer.to_function_proto()
     inner = next(node for node in mixer.node if node.op_type == NAME)
-    for outputs in (made[0].output, call.output, space.output, inner.output):
+    for outputs in (plain[0].output, call.output, space.output, inner.output):
         del outputs[1:]
-    _drop_dead_nodes(made[0])
+    _drop_dead_nodes(plain[0])
     _drop_dead_nodes(space)
     if states:
-        whole[0].overload = STATES
-        # ONNX Runtime does not look at overloads inside a function, so this one has another name.
-        call = next(node for node in whole[0].node if node.op_type == "state_space")
-        call.op_type = whole[1].name = "state_space_and_state"
-    return [mixer, *made, *whole]
+        stateful[0].overload = STATES
+        # ONNX Runtime ignores overloads inside a function, so this function has a different name.
+        call = next(node for node in stateful[0].node if node.op_type == "state_space")
+        call.op_type = stateful[1].name = "state_space_and_state"
+    return [mixer, *plain, *stateful]
 
 
 def _drop_dead_nodes(function: onnx.FunctionProto) -> None:
-    """Removes the nodes whose results lead to no output of the function, in place."""
+    """Removes the nodes that do not contribute to any output of the function, in place."""
     live = set(function.output)
     kept = []
     for node in reversed(function.node):

@@ -12,43 +12,50 @@ from bsmamba2_export.exporter import export as export_checkpoint
 from bsmamba2_export.precision import MINIMUM_SNR_DB, sdr_cost_db
 
 PATH = click.Path(path_type=Path)
-TELLING_DB = 0.1
-"""From this loss of SDR on, the export says so."""
+NOTEWORTHY_COST_DB = 0.1
+"""The export reports an estimated loss of SDR above this."""
 
 
-@click.command(short_help="Make a verified ONNX file of a checkpoint.")
+@click.command(short_help="Export a checkpoint to a verified ONNX file.")
 @click.argument("checkpoint", type=PATH)
-@click.option("-o", "--output", type=PATH, required=True, help="The .onnx to write.")
-@click.option("--config", type=PATH, help="MSST's yaml. Default: read off the weights.")
+@click.option("-o", "--output", type=PATH, required=True, help="Path of the .onnx file to write.")
+@click.option(
+    "--config",
+    type=PATH,
+    help="The model's MSST yaml. Default: derive the sizes from the checkpoint.",
+)
 @click.option(
     "--target",
     type=click.Choice(TARGETS),
     default="portable",
     show_default=True,
-    help="portable: any ONNX Runtime. ort: its LinearAttention, for CUDA. tensorrt, "
-    "tensorrt-plugin: for trtexec and other builders.",
+    help="portable: runs in any ONNX Runtime. ort: uses ONNX Runtime's LinearAttention, for CUDA. "
+    "tensorrt, tensorrt-plugin: for trtexec and other TensorRT builders.",
 )
 @click.option(
     "--io",
     type=click.Choice(("spectrum", "waveform")),
     default="spectrum",
     show_default=True,
-    help="waveform: with the Fourier transforms inside, for hosts that want one file.",
+    help="Input and output of the graph. waveform: includes the Fourier transforms, for hosts that "
+    "need a single file.",
 )
-@click.option("--streaming", is_flag=True, help="The step of a stream in place of whole chunks.")
+@click.option(
+    "--streaming", is_flag=True, help="Export one step of a stream instead of whole chunks."
+)
 @click.option(
     "--precision",
     type=click.Choice(tuple(MINIMUM_SNR_DB)),
     default="fp32",
     show_default=True,
-    help="Of the products with weights; all else is float32. bf16 is for GPUs alone.",
+    help="Precision of products with weights; everything else is float32. bf16 runs only on GPUs.",
 )
 @click.option(
     "--weights",
     type=click.Choice(("fp32", "fp16")),
-    help="fp16: half the file, computed in float32 all the same.",
+    help="Precision of the stored weights. fp16: halves the file; computation stays in float32.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+@click.option("--overwrite", is_flag=True, help="Replace the output file if it exists.")
 def export(
     checkpoint: Path,
     output: Path,
@@ -60,10 +67,10 @@ def export(
     weights: str | None,
     overwrite: bool,
 ) -> None:
-    """Export CHECKPOINT (.safetensors, .ckpt) to ONNX, and prove that it computes the same.
+    """Export CHECKPOINT (.safetensors, .ckpt) to ONNX and verify the result.
 
-    The file appears only when it agrees with the network, in float32 to 90 dB. The figures are
-    printed, and stand in the file.
+    The file is written only if it agrees with the network; in float32, to 90 dB. The measured
+    values are printed and stored in the file.
     """
     with Console(stderr=True, highlight=False).status("exporting") as status:
         manifest = export_checkpoint(
@@ -81,9 +88,9 @@ def export(
     for name, value in manifest.verification.items():
         click.echo(f"{name}: SNR {value:.1f} dB against the network")
     cost_db = sdr_cost_db(min(manifest.verification.values()))
-    if cost_db > TELLING_DB:
+    if cost_db > NOTEWORTHY_COST_DB:
         click.echo(
-            f"by an estimate from noise this costs {cost_db:.2f} dB of SDR, where the network "
-            "reaches 11 dB: measure it with bsmamba2 evaluate"
+            f"estimated cost of this precision: {cost_db:.2f} dB of SDR for a network that reaches "
+            "11 dB (estimated from noise; measure it with bsmamba2 evaluate)"
         )
     click.echo(f"wrote {output}")

@@ -1,7 +1,7 @@
-"""From a model to a TensorRT engine, on the GPU's machine or, with TensorRT-RTX, on any other.
+"""Builds a TensorRT engine from a model: on the GPU's machine or, with TensorRT-RTX, on any other.
 
-Only calls are used that TensorRT and TensorRT-RTX share. Networks are strongly typed: an engine
-computes in the precision of the ONNX that it is built from.
+Uses only calls that TensorRT and TensorRT-RTX have in common. Networks are strongly typed, so an
+engine computes in the precision of the ONNX model that it is built from.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from bsmamba2.engines.tensorrt_package import import_tensorrt
 from bsmamba2.errors import DeviceError, ModelError
 from bsmamba2.files.cache import cache_folder, write_bytes
 from bsmamba2.formats.engine_file import BACKENDS, BuildKey, EngineFile, read_engine
-from bsmamba2.models.model import Readable, read_model
+from bsmamba2.models.graph import Graph
+from bsmamba2.models.open_model import open_model
 from bsmamba2_export.tensorrt_target import retarget
 
 Report = Callable[[str], None]
@@ -40,58 +41,64 @@ def build_engine(
     overwrite: bool = False,
     report: Report = lambda _: None,
 ) -> EngineFile:
-    """Builds an engine, unless the one that is there is of the same model, version and sizes.
+    """Builds an engine, unless the output is already an engine for this request.
 
-    One of the same request whose model or TensorRT has changed since is built again.
+    An existing engine for the same request is rebuilt if the model or the version of TensorRT has
+    changed since.
 
     Args:
         model: a model's name, a checkpoint or an ``.onnx``.
-        output: the ``.engine`` to write; it appears under this name only when it is whole, with
-            its description beside it.
+        output: the ``.engine`` to write. The file appears under this name only when it is complete;
+            its description is written next to it.
         backend: ``tensorrt-rtx`` or ``tensorrt``.
-        gpus: what to build for, e.g. ``sm89``, ``sm120``; only TensorRT-RTX can, and then it needs
-            no GPU. None: the GPU that is here.
-        batch: the most chunks of one run, 1 to 64.
-        seconds: the longest chunk. Default: the model's chunk.
-        plugin: whether the scans are our CUDA kernels in place of TensorRT's operators; only in
-            ``tensorrt``, whose Python must then be there when the engine runs.
+        gpus: the GPUs to build for, e.g. ``sm89``, ``sm120``; only with ``tensorrt-rtx``, which
+            then needs no GPU. Default: the GPU in this machine.
+        batch: the maximum number of chunks per run, 1 to 64.
+        seconds: the maximum length of a chunk. Default: the model's chunk.
+        plugin: whether the scans run on our CUDA kernels instead of TensorRT's operators; only with
+            ``tensorrt``, whose Python package is then needed to run the engine.
         overwrite: whether any other file of that name may be replaced.
-        report: told each step, for a person.
+        report: called with a message for the user before each step.
 
     Raises:
-        ModelError: the model is not usable, or the backend refuses it.
-        DeviceError: no GPU is here and none is named, or one is named that cannot be built for.
+        ModelError: the model or an argument cannot be used, or the backend rejects the model.
+        DeviceError: there is no GPU and ``gpus`` is empty, or ``gpus`` has one that is unsupported.
         MissingExtra: the backend is not installed.
     """
     path = Path(output)
     if path.suffix != ".engine":
         raise ModelError(f"output must end in .engine; got {str(path)!r}")
     if not path.parent.is_dir():
-        raise ModelError(f"output's folder {str(path.parent)!r} does not exist: make it first")
+        raise ModelError(
+            f"output must be in an existing folder; got {str(path)!r}: create {str(path.parent)!r}"
+        )
     if backend not in BACKENDS:
         raise ModelError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
     if not 1 <= batch <= 64:
-        raise ModelError(f"batch must be 1 to 64; got {batch}")
+        raise ModelError(f"batch must be in [1, 64]; got {batch}")
     if plugin and backend != "tensorrt":
-        raise ModelError(f"{backend} takes no plugins from Python: leave plugin out")
+        raise ModelError(f"plugin needs the backend tensorrt; got {backend!r}: leave plugin out")
     trt = import_tensorrt(backend)
     target = "tensorrt-plugin" if plugin else "tensorrt"
     if plugin:
         tensorrt_plugin.register()
     capabilities = _capabilities(trt, backend, gpus)
     report(f"reading {Path(model).name}")
-    read = read_model(model)
-    manifest = read.manifest
+    graph = open_model(model).graph()
+    manifest = graph.manifest
     if manifest.io != "spectrum":
-        raise ModelError(f"{manifest.name} is of io waveform: export it with --io spectrum")
+        raise ModelError(
+            f"model must have io spectrum; got {manifest.name} with io {manifest.io}: export it "
+            "with --io spectrum"
+        )
     length = seconds or manifest.chunk / manifest.sample_rate
     if not 0.1 <= length <= 60:
-        raise ModelError(f"seconds must be 0.1 to 60; got {seconds}")
+        raise ModelError(f"seconds must be in [0.1, 60]; got {length:g}")
     frames = int(length * manifest.sample_rate) // manifest.hop + 1
-    here = nvidia.driver()
-    names = tuple(capabilities) or (here.cards[0].name if here and here.cards else "",)
+    driver = nvidia.driver()
+    names = tuple(capabilities) or (driver.cards[0].name if driver and driver.cards else "",)
     key = BuildKey(
-        hashlib.sha256(read.sha256.encode()).hexdigest(),
+        hashlib.sha256(graph.sha256.encode()).hexdigest(),
         backend,
         trt.__version__,
         names,
@@ -100,17 +107,21 @@ def build_engine(
         target,
     )
     if path.exists() and not overwrite:
-        if (known := _built_here(path)) is None or not known.key.matches_request(key):
-            raise ModelError(f"output {str(path)!r} exists: choose another, or overwrite it")
-        if known.key == key:
-            known.require_trust()
+        existing = _own_engine(path)
+        if existing is None or not existing.key.matches_request(key):
+            raise ModelError(
+                f"output must be a new file; got {str(path)!r}, which exists: choose another, or "
+                "allow overwriting (--overwrite)"
+            )
+        if existing.key == key:
+            existing.require_trust()
             report(f"{path.name} is up to date")
-            return known
-        report(f"{path.name} is of another model or TensorRT: building it again")
+            return existing
+        report(f"{path.name} was built from another model or by another TensorRT: rebuilding it")
     report("inlining the scans")
-    network = retarget(_whole(read), manifest, target)
+    network = retarget(_whole(graph), manifest, target)
     report(f"building for {', '.join(names)}, which takes minutes")
-    # For a GPU that is not here nothing is measured.
+    # TensorRT measures nothing when it builds for a GPU of another machine.
     timings = None if capabilities else TimingCache(key)
     engine = _build(trt, network, tuple(capabilities.values()), batch, frames, timings)
     unfinished = path.with_name(f".{path.name}.unfinished")
@@ -122,73 +133,81 @@ def build_engine(
     finally:
         unfinished.unlink(missing_ok=True)
     digest = hashlib.sha256(engine).hexdigest()
-    made = EngineFile(path, manifest.replace(target=target), key, digest)
-    made.write_description()
-    return made
+    built = EngineFile(path, manifest.replace(target=target), key, digest)
+    built.write_description()
+    return built
 
 
-def _built_here(path: Path) -> EngineFile | None:
-    """The engine of that name, if it is one that this user built."""
+def _own_engine(path: Path) -> EngineFile | None:
+    """Returns the engine at this path if this user built it."""
     try:
-        known = read_engine(path)
-        known.require_trust()
+        engine = read_engine(path)
+        engine.require_trust()
     except ModelError:
         return None
-    return known
+    return engine
 
 
 class TimingCache:
-    """What the builder measured of single layers, for the next build by the same TensorRT for the
-    same GPUs, whatever the model. Losing it costs time and nothing else."""
+    """The builder's timings of single layers, kept for the next build.
+
+    There is one file per version of TensorRT and set of GPUs; all models share it. Losing it only
+    makes the next build slower.
+    """
 
     def __init__(self, key: BuildKey) -> None:
-        about = json.dumps([key.backend, key.version, key.gpus]).encode()
-        self.path = cache_folder() / "timings" / f"{hashlib.sha256(about).hexdigest()[:32]}.cache"
+        identity = json.dumps([key.backend, key.version, key.gpus]).encode()
+        self.path = (
+            cache_folder() / "timings" / f"{hashlib.sha256(identity).hexdigest()[:32]}.cache"
+        )
 
-    def give_to(self, config: Any) -> None:
-        """Lets a build start from what was measured before."""
+    def load_into(self, config: Any) -> None:
+        """Gives a build the earlier timings."""
         try:
-            known = self.path.read_bytes()
+            content = self.path.read_bytes()
         except OSError:
-            known = b""
-        cache = config.create_timing_cache(known) or config.create_timing_cache(b"")
+            content = b""
+        cache = config.create_timing_cache(content) or config.create_timing_cache(b"")
         if cache is not None:
             config.set_timing_cache(cache, ignore_mismatch=False)
 
-    def take_from(self, config: Any) -> None:
-        """Keeps what a build measured."""
+    def save_from(self, config: Any) -> None:
+        """Saves the timings after a build."""
         cache = config.get_timing_cache()
         if cache is not None:
             write_bytes(self.path, bytes(cache.serialize()))
 
 
 def _capabilities(trt: Any, backend: str, gpus: Sequence[str]) -> dict[str, Any]:
-    """TensorRT's names of the GPUs by ours; none for the GPU that is here."""
+    """Maps names such as sm89 to TensorRT's; empty for the GPU in this machine."""
     if not gpus:
         driver = nvidia.driver()
         if driver is None or not driver.cards:
-            mend = "name one with --gpu sm89" if backend == "tensorrt-rtx" else "build it on one"
-            raise DeviceError(f"there is no NVIDIA GPU here to build an engine for: {mend}")
+            fix = "pass --gpu, e.g. --gpu sm89" if backend == "tensorrt-rtx" else "use one that has"
+            raise DeviceError(f"this machine has no NVIDIA GPU to build an engine for: {fix}")
         return {}
     if backend != "tensorrt-rtx":
-        raise DeviceError("tensorrt builds for the GPU that is here alone: leave --gpu out")
-    known = {
+        raise DeviceError(
+            f"gpu must be left out with {backend}, which builds only for the GPU in this machine; "
+            f"got {', '.join(gpus)}"
+        )
+    supported = {
         name.lower(): value
         for name, value in trt.ComputeCapability.__members__.items()
-        if name.startswith("SM") and name != "SM75"  # for which it has no products in float32
+        if name.startswith("SM") and name != "SM75"  # which has no float32 products in TensorRT-RTX
     }
     for gpu in gpus:
-        if gpu not in known:
-            raise DeviceError(f"gpu must be one of {', '.join(sorted(known))}; got {gpu!r}")
-    return {gpu: known[gpu] for gpu in gpus}
+        if gpu not in supported:
+            raise DeviceError(f"gpu must be one of {', '.join(sorted(supported))}; got {gpu!r}")
+    return {gpu: supported[gpu] for gpu in gpus}
 
 
-def _whole(read: Readable) -> ModelProto:
-    """The model with its weights inside."""
-    model = onnx.load(str(read.file.path), load_external_data=not read.file.missing_weights)
-    weights = read.weights or {}
+def _whole(graph: Graph) -> ModelProto:
+    """Returns the model with its weights included."""
+    model = onnx.load(str(graph.file.path), load_external_data=not graph.file.missing_weights)
+    weights = graph.weights or {}
     for value in model.graph.initializer:
-        if value.name in read.file.missing_weights:
+        if value.name in graph.file.missing_weights:
             value.CopyFrom(numpy_helper.from_array(weights[value.name], value.name))
     return model
 
@@ -201,6 +220,7 @@ def _build(
     frames: int,
     timings: TimingCache | None,
 ) -> bytes:
+    """Runs TensorRT's builder on the model and returns the serialized engine."""
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
     typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
@@ -210,7 +230,7 @@ def _build(
         reason = parser.get_error(0).desc() if parser.num_errors else "no reason given"
         raise ModelError(f"TensorRT cannot read the model ({reason}): report this")
     config = builder.create_builder_config()
-    # Float32 means float32: TF32, which is on unless told otherwise, has three digits.
+    # TensorRT enables TF32 by default, which has only three significant digits.
     config.clear_flag(trt.BuilderFlag.TF32)
     spectrum = network.get_input(0)
     _, channels, _, bins, parts = spectrum.shape
@@ -223,10 +243,10 @@ def _build(
         for index, capability in enumerate(capabilities):
             config.set_compute_capability(capability, index)
     if timings:
-        timings.give_to(config)
+        timings.load_into(config)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        raise ModelError("TensorRT could not build the engine: its own words stand above")
+        raise ModelError("TensorRT could not build the engine: see its messages above")
     if timings:
-        timings.take_from(config)
+        timings.save_from(config)
     return bytes(engine)

@@ -13,21 +13,30 @@ from bsmamba2_export.engine_builder import build_engine as build
 PATH = click.Path(path_type=Path)
 
 
-@click.command(name="build-engine", short_help="Build a TensorRT engine of a model.")
+@click.command(name="build-engine", short_help="Build a TensorRT engine from a model.")
 @click.argument("model")
-@click.option("-o", "--output", type=PATH, required=True, help="The .engine to write.")
+@click.option("-o", "--output", type=PATH, required=True, help="Path of the .engine file to write.")
 @click.option(
     "--backend",
     type=click.Choice(BACKENDS),
     default="tensorrt-rtx",
     show_default=True,
-    help="tensorrt-rtx builds for GPUs that are not here.",
+    help="tensorrt-rtx can build for GPUs that are not in this machine.",
 )
-@click.option("--gpu", "gpus", default="", help="For example sm89,sm120. Default: the one here.")
-@click.option("--batch", default=1, show_default=True, help="The most chunks of one run.")
-@click.option("--seconds", type=float, help="The longest chunk. Default: the model's.")
-@click.option("--plugin", is_flag=True, help="Our CUDA kernels for the scans; tensorrt alone.")
-@click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+@click.option(
+    "--gpu",
+    "gpus",
+    default="",
+    help="GPUs to build for, e.g. sm89,sm120. Default: the GPU in this machine.",
+)
+@click.option("--batch", default=1, show_default=True, help="Maximum number of chunks per run.")
+@click.option("--seconds", type=float, help="Longest chunk, in seconds. Default: the model's.")
+@click.option(
+    "--plugin",
+    is_flag=True,
+    help="Run the scans with bsmamba2's CUDA kernels; only with --backend tensorrt.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the output file if it exists.")
 def build_engine(
     model: str,
     output: Path,
@@ -38,10 +47,11 @@ def build_engine(
     plugin: bool,
     overwrite: bool,
 ) -> None:
-    """Build a TensorRT engine of MODEL (a name, .onnx, .ckpt, .safetensors).
+    """Build a TensorRT engine from MODEL (a name, .onnx, .ckpt or .safetensors).
 
-    The engine computes in the model's precision. A file beside it says what it is; the engine that
-    is already there is kept if it is of the same model, versions and sizes.
+    The engine computes in the model's precision, and a .json file next to it describes it. An
+    existing engine is kept if it was built from the same model, for the same sizes and GPUs, by the
+    same TensorRT.
     """
     with Console(stderr=True, highlight=False).status("building") as status:
         engine = build(

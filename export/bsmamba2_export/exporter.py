@@ -1,4 +1,4 @@
-"""Checkpoint to verified ONNX: trace, attach, write, run, compare, and only then name the file."""
+"""Exports a checkpoint to verified ONNX: trace, write, run, compare, and only then rename."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from onnx import ModelProto
 
+from bsmamba2.devices.device import CPU
 from bsmamba2.devices.kernel import library
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.engines.protocols import Engine
@@ -22,7 +23,7 @@ from bsmamba2_export.precision import MINIMUM_SNR_DB, with_half_weights
 from bsmamba2_export.trace import finish, state_shapes, trace_scans
 from bsmamba2_export.verify import compare, verify, verify_steps
 from bsmamba2_network import BSMamba2, Config
-from bsmamba2_network.checkpoints import pour, resolve_config
+from bsmamba2_network.checkpoints import build_network, resolve_config
 
 TARGETS = ("portable", "ort", *tensorrt_target.TARGETS)
 
@@ -47,36 +48,46 @@ def export(
     Args:
         checkpoint: ``.safetensors``, MSST's ``.ckpt`` or the authors' Lightning file.
         output: the ``.onnx`` to write; it appears under this name only when it has been verified.
-        config: MSST's yaml or the sizes; read from the checkpoint where it is None.
-        target: ``portable`` (any ONNX Runtime), ``ort`` (its LinearAttention, for CUDA),
-            ``tensorrt`` or ``tensorrt-plugin``, made of a portable model that was verified.
-        io: ``spectrum``, or ``waveform`` with the Fourier transforms inside.
-        streaming: the step of a stream, with its states, in place of whole chunks.
-        precision: of the products with weights, ``fp32``, ``fp16`` or ``bf16``; all else is
-            float32.
-        weights: what matrices are stored in, where products are float32: ``fp32`` or ``fp16``.
+        config: MSST's yaml or the sizes. Default: derived from the checkpoint.
+        target: ``portable`` (any ONNX Runtime), ``ort`` (uses ONNX Runtime's LinearAttention, which
+            has a CUDA kernel), or ``tensorrt`` or ``tensorrt-plugin``, which are derived from a
+            verified portable model.
+        io: ``spectrum``, or ``waveform``, which includes the Fourier transforms.
+        streaming: whether to export one step of a stream, with its states, instead of whole chunks.
+        precision: precision of the products with weights, ``fp32``, ``fp16`` or ``bf16``; the rest
+            is float32.
+        weights: precision of the stored matrices if ``precision`` is fp32: ``fp32`` or ``fp16``.
         overwrite: whether an existing file may be replaced.
-        report: told each step, for a person.
+        report: called with a message for the user before each step.
 
     Returns:
-        The manifest, which holds the measured SNRs.
+        The manifest, which contains the measured SNRs.
 
     Raises:
-        ModelError: the checkpoint is not usable, or the exported file does not agree with it.
+        ModelError: the checkpoint or an argument cannot be used, or the exported file does not
+            agree with the network.
     """
     path = Path(output)
     if path.suffix != ".onnx":
         raise ModelError(f"output must end in .onnx; got {str(path)!r}")
     if path.is_dir() or (path.exists() and not overwrite):
-        raise ModelError(f"output {str(path)!r} exists: choose another, or overwrite it")
+        raise ModelError(
+            f"output must be a new file; got {str(path)!r}, which exists: choose another, or allow "
+            "overwriting (--overwrite)"
+        )
     if not path.parent.is_dir():
-        raise ModelError(f"output's folder {str(path.parent)!r} does not exist: make it first")
+        raise ModelError(
+            f"output must be in an existing folder; got {str(path)!r}: create {str(path.parent)!r}"
+        )
     report(f"reading {Path(checkpoint).name}")
     read = read_checkpoint(Path(checkpoint))
-    net = pour(BSMamba2, resolve_config(read, config), read)
+    net = build_network(BSMamba2, resolve_config(read, config), read)
     for key, value in net.state_dict().items():
         if not value.isfinite().all():
-            raise ModelError(f"{read.name} holds a {key} that is not finite: get it again")
+            raise ModelError(
+                f"checkpoint must have finite weights; got {read.name}, whose {key} is not finite: "
+                "download it again"
+            )
     manifest = describe(
         net,
         read.name,
@@ -93,68 +104,69 @@ def export(
 def export_network(
     net: BSMamba2, manifest: Manifest, path: Path, report: Report = lambda _: None
 ) -> Manifest:
-    """Exports a network in memory as its manifest says; see :func:`export`."""
+    """Exports a network in memory in the form that the manifest states; see :func:`export`."""
     report(f"tracing {manifest.parameters:,} parameters")
     traced = trace_scans(net, manifest.io, streaming=manifest.streaming)
-    unproven = path.with_name(f".{path.name}.unverified")
+    unverified = path.with_name(f".{path.name}.unverified")
     precision, minimum_db = manifest.precision, MINIMUM_SNR_DB[manifest.precision]
     for_tensorrt = manifest.target in tensorrt_target.TARGETS
     target = "portable" if for_tensorrt else manifest.target
     try:
         if precision != "fp32":
-            report(f"comparing the digits of {precision} with the network")
+            report(f"comparing an emulation of {precision} with the network")
             copy = ModelProto()
             copy.CopyFrom(traced)
             model = finish(copy, net, target, precision=precision, emulate=True)
             artifact.set_manifest(model, manifest.replace(precision="fp32", weights="fp32"))
-            artifact.write(model, unproven)
-            proved = prove(unproven, net, minimum_db)
-            manifest = manifest.replace(verification=proved.verification, check=proved.check)
+            artifact.write(model, unverified)
+            measured = measure(unverified, net, minimum_db)
+            manifest = manifest.replace(verification=measured.verification, check=measured.check)
         weights = manifest.weights if precision == "fp32" else "fp32"
         model = finish(traced, net, target, precision=precision, weights=weights)
         artifact.set_manifest(model, manifest)
-        artifact.write(model, unproven)
-        if precision != "bf16":  # no CPU has its products
+        artifact.write(model, unverified)
+        if precision != "bf16":  # CPUs cannot run its products
             report("comparing with the network")
-            proved = prove(unproven, net, minimum_db)
-            manifest = proved if precision == "fp32" else manifest
+            measured = measure(unverified, net, minimum_db)
+            manifest = measured if precision == "fp32" else manifest
         artifact.set_manifest(model, manifest)
         if for_tensorrt:
             model = tensorrt_target.retarget(model, manifest, manifest.target)
-        artifact.write(model, unproven)
-        unproven.replace(path)
+        artifact.write(model, unverified)
+        unverified.replace(path)
     finally:
-        unproven.unlink(missing_ok=True)
+        unverified.unlink(missing_ok=True)
     return manifest
 
 
-def prove(path: Path, net: BSMamba2, minimum_db: float = MINIMUM_SNR_DB["fp32"]) -> Manifest:
-    """Runs a written model against the network; its manifest with what was measured.
+def measure(path: Path, net: BSMamba2, minimum_db: float = MINIMUM_SNR_DB["fp32"]) -> Manifest:
+    """Compares a written model with the network and returns its manifest with the measured SNRs.
 
-    The scan's body is run, which is in the file; and the native kernel, where it is installed.
+    Runs the scan's body from the file, and the native kernel if it is installed.
 
     Raises:
-        ModelError: one of them does not agree with the network.
+        ModelError: the body or the kernel does not agree with the network.
     """
     file = read_onnx(path)
-    found: dict[str, float] = {}
+    verification: dict[str, float] = {}
     if (file.manifest.precision, file.manifest.weights) == ("fp32", "fp16"):
         stored = with_half_weights(net)
-        found["stored_weights"] = compare(net, stored)
+        verification["stored_weights"] = compare(net, stored)
         net = stored
     for kernel in [False, True] if library() else [False]:
         if file.manifest.streaming:
-            part = verify_steps(StepEngine(file, "cpu", kernel=kernel), net, minimum_db)
+            snr_db = verify_steps(StepEngine(file, CPU, kernel=kernel), net, minimum_db)
         else:
-            part = verify(OrtEngine(file, "cpu", kernel=kernel), net, minimum_db)
-        found |= {f"{name}_kernel" if kernel else name: value for name, value in part.items()}
+            snr_db = verify(OrtEngine(file, CPU, kernel=kernel), net, minimum_db)
+        suffix = "_kernel" if kernel else ""
+        verification |= {f"{name}{suffix}": value for name, value in snr_db.items()}
     engine: Engine
     if file.manifest.streaming:
-        engine = SteppedEngine(StepEngine(file, "cpu", kernel=False), CHECK_STEPS)
+        engine = SteppedEngine(StepEngine(file, CPU, kernel=False), CHECK_STEPS)
     else:
-        engine = OrtEngine(file, "cpu", kernel=False)
+        engine = OrtEngine(file, CPU, kernel=False)
     check = make_check(engine, min(SNR_DB, minimum_db))
-    return file.manifest.replace(verification=found, check=check)
+    return file.manifest.replace(verification=verification, check=check)
 
 
 def describe(
@@ -168,19 +180,19 @@ def describe(
     weights: str | None = None,
     checkpoint_sha256: str | None = None,
 ) -> Manifest:
-    """The manifest of a network that is about to be exported.
+    """Returns the manifest of a network before its export.
 
     Raises:
-        ModelError: an unknown target, io or precision, or two that do not go together.
+        ModelError: the target, io or precision is unknown, or two of them cannot be combined.
     """
     if target not in TARGETS:
         raise ModelError(f"target must be one of {', '.join(TARGETS)}; got {target!r}")
     if streaming and target in tensorrt_target.TARGETS:
         raise ModelError(f"target must be portable or ort in a streaming graph; got {target!r}")
     if streaming and io != "spectrum":
-        raise ModelError(f"io must be spectrum in a streaming graph; got {io!r}: leave it out")
+        raise ModelError(f"io must be spectrum in a streaming graph; got {io!r}: leave io out")
     if precision not in MINIMUM_SNR_DB:
-        raise ModelError(f"precision must be {', '.join(MINIMUM_SNR_DB)}; got {precision!r}")
+        raise ModelError(f"precision must be one of {', '.join(MINIMUM_SNR_DB)}; got {precision!r}")
     if precision != "fp32" and weights not in (None, precision):
         raise ModelError(
             f"weights must be left out with precision {precision}, which stores them in "

@@ -1,8 +1,8 @@
-"""The graphs without weights that the runtime ships: for each preset whole chunks, from spectra and
-from audio, and steps.
+"""Writes the graphs without weights that the runtime ships.
 
-``python -m bsmamba2_export.graphs`` writes them into the runtime of this checkout; a test compares
-what is shipped with what the network exports to.
+Each preset has three: whole chunks from spectra, whole chunks from audio, and steps of a stream.
+``python -m bsmamba2_export.graphs`` writes them into the runtime of this checkout. A test compares
+the shipped graphs with what the network exports to.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FILES = {
 
 
 def weightless_graph(preset: str, io: str, streaming: bool) -> ModelProto:
-    """The canonical graph of a preset without its weights."""
+    """Returns a preset's portable graph without its weights."""
     net = BSMamba2.untrained(preset)
     manifest = describe(net, preset, io=io, streaming=streaming)
     model = trace(net, io, streaming=streaming)

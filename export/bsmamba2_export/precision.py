@@ -1,13 +1,13 @@
 """Lower precisions: narrow products in an otherwise float32 graph, and narrow weights on disk.
 
-What suffers from few digits stays in float32: norms, Δ·A, sums, states, and the stream of residuals
-that the blocks add to. What costs time is the products of tokens with weights. So these alone
-change: tokens are rounded on the way in, weights are stored rounded, results come out rounded, and
-what lies between in_proj, the scan and out_proj stays narrow.
+Everything that is sensitive to rounding stays in float32: norms, Δ·A, sums, states, and the
+residual stream that the blocks add to. Most of the time is spent in the products of tokens with
+weights, so only these change: their inputs, weights and results are rounded, and the values between
+in_proj, the scan and out_proj stay narrow.
 
-How near that comes to the network is measured by emulation, in float32 products of rounded values.
-Running a narrow graph on a CPU would flatter it: ONNX Runtime widens the products there, and drops
-roundings between them.
+The error is measured by emulation: float32 products of rounded values. Running a narrow graph on a
+CPU would underestimate it, because ONNX Runtime widens the products there and drops the rounding
+between them.
 """
 
 from __future__ import annotations
@@ -26,21 +26,23 @@ from bsmamba2_network import BSMamba2
 
 KINDS = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 MINIMUM_SNR_DB = {"fp32": 90.0, "fp16": 20.0, "bf16": 20.0}
-"""Below this a graph is at fault, and refused. Float32 itself differs at ~115 dB. Untrained
-networks reach 60 dB in fp16 and 42 in bf16; what it costs a trained one is told, not refused.
+"""A graph below this minimum is faulty, and the export fails.
+
+Float32 itself agrees to about 115 dB. Untrained networks reach 60 dB in fp16 and 42 dB in bf16. For
+a trained network the export reports the cost but does not fail because of it.
 """
 
 LARGEST = {"fp16": 65504.0, "bf16": 3.3895314e38}
 
 
 def lower(model: ModelProto, precision: str, *, emulate: bool = False) -> None:
-    """Gives a graph narrow products, in place; ``fp32`` leaves it as it is.
+    """Makes a graph's products narrow, in place; ``fp32`` does not change it.
 
     Args:
-        model: as traced, without mixers: those are float32.
+        model: a traced model without mixer nodes, which are float32 only.
         precision: ``fp32``, ``fp16`` or ``bf16``.
-        emulate: float32 products of rounded values: a GPU's digits but for the order of sums,
-            on any machine.
+        emulate: whether to use float32 products of rounded values, which give a GPU's results on
+            any machine, apart from the order of sums.
 
     Raises:
         ModelError: a weight is too large for the precision.
@@ -60,7 +62,7 @@ def lower(model: ModelProto, precision: str, *, emulate: bool = False) -> None:
         return result
 
     def narrowed(source: str) -> str:
-        """The value as a product takes it."""
+        """Returns the name of the value, rounded for a product."""
         if source not in narrow:
             narrow[source] = cast(source, kind, f"{source}.{precision}")
             if emulate:
@@ -89,7 +91,7 @@ def lower(model: ModelProto, precision: str, *, emulate: bool = False) -> None:
 
 
 def store_half(model: ModelProto, names: Collection[str]) -> None:
-    """Stores the named matrices in float16 and widens them where they are read, in place.
+    """Stores the named matrices in float16 and widens them where they are used, in place.
 
     Raises:
         ModelError: a weight is too large for float16.
@@ -112,7 +114,7 @@ def store_half(model: ModelProto, names: Collection[str]) -> None:
 
 
 def with_half_weights(net: BSMamba2) -> BSMamba2:
-    """The network that :func:`store_half` keeps: in float32, of rounded matrices."""
+    """Returns the float32 network with the matrices rounded as :func:`store_half` stores them."""
     other = BSMamba2(net.config).eval()
     state = net.state_dict()
     other.load_state_dict({k: v.half().float() if v.dim() > 1 else v for k, v in state.items()})
@@ -120,42 +122,45 @@ def with_half_weights(net: BSMamba2) -> BSMamba2:
 
 
 def sdr_cost_db(snr_db: float, sdr_db: float = 11.0) -> float:
-    """An estimate of the SDR that an error of this SNR costs; only an evaluation measures it.
+    """Estimates how much SDR an error of this SNR costs; only an evaluation measures it.
 
-    Energies of independent errors add. 11 dB is what the paper's network reaches on songs; the SNR
-    is of noise, and that of a song may differ.
+    Assumes that the errors are independent, so their energies add. The paper's network reaches an
+    SDR of 11 dB on songs. The SNR is measured on noise and may be different on a song.
     """
     return 10 * math.log10(1 + 10 ** ((sdr_db - snr_db) / 10))
 
 
 def _takes_tokens(node: NodeProto) -> bool:
-    """Whether a node's first input is tokens that may be narrow: it is multiplied with weights, and
-    not with the matrices of a Fourier transform."""
+    """Whether a node's first input is tokens that may be narrow.
+
+    That is an input multiplied with weights, but not with the matrices of a Fourier transform.
+    """
     is_transform = not {fourier.ANALYSIS, fourier.SYNTHESIS}.isdisjoint(node.input)
     return node.op_type in ("MatMul", body.NAME) and not is_transform
 
 
 def _factors(model: ModelProto) -> list[TensorProto]:
-    """The initialisers that products read, through whatever gives them another shape."""
+    """Returns the initialisers that products use, directly or through nodes that reshape them."""
     weights = {value.name: value for value in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
-    found = {}
+    factors = {}
     for node in model.graph.node:
         if node.op_type == "MatMul" and _takes_tokens(node):
             name = node.input[1]
             while name not in weights:
                 name = makers[name].input[0]
-            found[name] = weights[name]
-    return list(found.values())
+            factors[name] = weights[name]
+    return list(factors.values())
 
 
 def _store(value: TensorProto, precision: str, *, widen: bool = False) -> None:
-    """Rounds a tensor in place to a precision, and stores it so, or, widened, as float32."""
+    """Rounds a tensor in place to a precision, stored in that precision or, widened, in float32."""
     exact = numpy_helper.to_array(value)
     if np.abs(exact).max(initial=0) > LARGEST[precision]:
         raise ModelError(
-            f"{value.name} holds {np.abs(exact).max():.3g}, which is beyond {precision}: export "
-            f"with {'bf16 or ' if precision == 'fp16' else ''}fp32"
+            f"weights must be within ±{LARGEST[precision]:g} in {precision}; got "
+            f"{np.abs(exact).max():.3g} in {value.name}: export with "
+            f"{'bf16 or ' if precision == 'fp16' else ''}fp32"
         )
     kind = torch.float16 if precision == "fp16" else torch.bfloat16
     small = torch.from_numpy(exact.copy()).to(kind)

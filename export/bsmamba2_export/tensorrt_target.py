@@ -1,9 +1,9 @@
-"""The targets of TensorRT, made of a verified canonical file.
+"""Derives the models for TensorRT from a verified portable model.
 
-TensorRT's parser knows neither the node nor functions of functions. For ``tensorrt`` all bodies are
-inlined; for ``tensorrt-plugin`` the mixers are, and the scans stay nodes without a body, which the
-parser takes for :mod:`bsmamba2.tensorrt_plugin`. What the network computes stays the same, node by
-node, so what export has proven holds.
+TensorRT's parser supports neither our nodes nor nested functions. For ``tensorrt`` all bodies are
+inlined. For ``tensorrt-plugin`` only the mixers are inlined; the scans stay nodes without a body,
+which the parser maps to :mod:`bsmamba2.engines.tensorrt_plugin`. The model still computes the same,
+node by node, so the export's verification remains valid.
 """
 
 from __future__ import annotations
@@ -21,50 +21,53 @@ TARGETS = ("tensorrt", "tensorrt-plugin")
 
 
 def retarget(model: ModelProto, manifest: Manifest, target: str = "tensorrt") -> ModelProto:
-    """A copy for TensorRT, with its manifest.
+    """Returns a copy for TensorRT, with its manifest.
 
     Args:
-        model: of target ``portable`` or ``ort``, whole chunks, its weights inside.
-        manifest: the model's.
+        model: a model for whole chunks with target ``portable`` or ``ort``, weights included.
+        manifest: the model's manifest.
         target: one of :data:`TARGETS`.
 
     Raises:
-        ModelError: it takes the steps of a stream, or is of a size without CUDA kernels.
+        ModelError: the model is for steps of a stream, or there are no CUDA kernels for its sizes.
     """
     if manifest.streaming:
         raise ModelError(
-            f"{manifest.name} takes the steps of a stream, not whole chunks: export it without "
-            "--streaming"
+            f"model must be for whole chunks; got {manifest.name}, which is for steps of a stream: "
+            "export it without --streaming"
         )
-    made = ModelProto()
-    made.CopyFrom(model)
-    set_target(made, "portable")
+    retargeted = ModelProto()
+    retargeted.CopyFrom(model)
+    set_target(retargeted, "portable")
     if target == "tensorrt":
-        made = inliner.inline_local_functions(made)
+        retargeted = inliner.inline_local_functions(retargeted)
     else:
-        made = _with_plugins(made, manifest)
-    kinds = {(node.domain, node.op_type) for node in made.graph.node}
-    left = {domain for domain, kind in kinds if domain not in ("", "ai.onnx")}
+        retargeted = _with_plugins(retargeted, manifest)
+    kinds = {(node.domain, node.op_type) for node in retargeted.graph.node}
+    unsupported = {domain for domain, kind in kinds if domain not in ("", "ai.onnx")}
     if target == "tensorrt-plugin" and (body.DOMAIN, body.MIXER) not in kinds:
-        left -= {body.DOMAIN}
-    if left:
-        raise ModelError(f"{manifest.name} has nodes of {', '.join(sorted(left))}: export it again")
-    artifact.set_manifest(made, manifest.replace(target=target))
-    return made
+        unsupported -= {body.DOMAIN}
+    if unsupported:
+        raise ModelError(
+            f"model must have only standard nodes and scans; got {manifest.name} with nodes of "
+            f"{', '.join(sorted(unsupported))}: export it again"
+        )
+    artifact.set_manifest(retargeted, manifest.replace(target=target))
+    return retargeted
 
 
 def _with_plugins(model: ModelProto, manifest: Manifest) -> ModelProto:
-    """The mixers inlined; the scans marked as what TensorRT's parser looks plugins up by."""
+    """Inlines the mixers, and marks the scans with the attributes that identify a plugin."""
     if not cuda.has_kernels(manifest):
         raise ModelError(
-            f"{manifest.name} has heads or states of a size that there are no CUDA kernels for: "
-            "use the target tensorrt"
+            f"model must have sizes that the CUDA kernels support; got {manifest.name}: use the "
+            "target tensorrt"
         )
-    made = inliner.inline_selected_functions(model, [(body.DOMAIN, body.MIXER)])
-    del made.functions[:]
+    plugged = inliner.inline_selected_functions(model, [(body.DOMAIN, body.MIXER)])
+    del plugged.functions[:]
     namespace = PLUGIN.partition("::")[0]
-    for node in made.graph.node:
+    for node in plugged.graph.node:
         if node.domain == body.DOMAIN:
             marks = {"plugin_namespace": namespace, "plugin_version": VERSION}
             node.attribute.extend(helper.make_attribute(*mark) for mark in marks.items())
-    return made
+    return plugged

@@ -1,8 +1,8 @@
-"""From the network to an ONNX graph: one node a scan, initialisers named as in checkpoints.
+"""Traces the network to an ONNX graph: one node per scan, initialisers named as in checkpoints.
 
-torch.export turns the network into a graph of operators, the scan among them as the registered
-``bsmamba2::mamba2_scan``; a table maps that one to the ONNX node of the same name. Its body is
-attached afterwards, since the exporter would inline it.
+torch.export turns the network into a graph of operators, in which each scan is the registered
+operator ``bsmamba2::mamba2_scan``. A table maps it to the ONNX node of the same name. The node's
+body is attached afterwards, because the exporter would inline it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _INPUTS = (
 
 
 class SpectrumGraph(nn.Module):
-    """What is traced with ``io="spectrum"``."""
+    """The module that is traced for ``io="spectrum"``."""
 
     def __init__(self, net: BSMamba2) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class SpectrumGraph(nn.Module):
 
 
 class StreamingGraph(nn.Module):
-    """What is traced with ``streaming=True``: the states as one flat list, in and out."""
+    """The module that is traced for ``streaming=True``, with the states as a flat list."""
 
     def __init__(self, net: BSMamba2) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class StreamingGraph(nn.Module):
 
 
 def state_shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """The states of a streaming graph by name, in its order, with their shapes for one mixture."""
+    """Returns a streaming graph's states in order: their names and shapes for one mixture."""
     bands = len(config.bands)
     conv = bands, config.conv_channels, config.conv_width - 1
     ssm = bands, config.heads, config.head_dim, config.state_size
@@ -71,20 +71,21 @@ def state_shapes(config: Config) -> dict[str, tuple[int, ...]]:
 def trace(
     net: BSMamba2, io: str = "spectrum", target: str = "portable", *, streaming: bool = False
 ) -> ModelProto:
-    """The canonical graph of a network: :func:`trace_scans`, then :func:`finish`."""
+    """Returns the complete graph of a network: :func:`trace_scans`, then :func:`finish`."""
     return finish(trace_scans(net, io, streaming=streaming), net, target)
 
 
 def trace_scans(net: BSMamba2, io: str = "spectrum", *, streaming: bool = False) -> ModelProto:
-    """Traces the network, once a process for all that have its sizes: each gets its own weights.
+    """Traces the network; a process traces each form and size once and then only fills in weights.
 
     Args:
-        net: in evaluation.
+        net: the network, in evaluation mode.
         io: ``spectrum`` or ``waveform``, see :class:`bsmamba2.Manifest`.
-        streaming: a step of a stream, from spectra to spectra; see ``docs/manifest.md``.
+        streaming: whether to trace one step of a stream; see ``docs/manifest.md``.
 
     Returns:
-        The graph with its weights, batch and lengths dynamic, one node a scan, without its body.
+        The graph with its weights, with dynamic batch and lengths. Each scan is one node without a
+        body.
 
     Raises:
         ModelError: the traced initialisers are not the network's state dict.
@@ -102,10 +103,11 @@ def trace_scans(net: BSMamba2, io: str = "spectrum", *, streaming: bool = False)
 
 
 _traced: dict[tuple[Config, str, bool], ModelProto] = {}
-"""Graphs without weights. A trace takes seconds to a minute, and no weight decides how it goes."""
+"""Traced graphs without weights. A trace takes up to a minute and does not depend on weights."""
 
 
 def _trace(net: BSMamba2, io: str, streaming: bool) -> ModelProto:
+    """Traces the network's graph and clears the weights."""
     config = net.config
     inputs, outputs = [io], ["stems"]
     batch = Dim("batch")
@@ -120,7 +122,7 @@ def _trace(net: BSMamba2, io: str, streaming: bool) -> ModelProto:
         inputs = ["block", "lookahead", *states]
         outputs = ["block_stems", "lookahead_stems", *(f"next_{name}" for name in states)]
         graph: nn.Module = StreamingGraph(net)
-        # A state is of one sequence or of all, so its first axis is tied to nothing.
+        # A state has one row or one per sequence, so its first axis is independent of the batch.
         rows = [torch.zeros(2 * shape[0], *shape[1:]) for shape in states.values()]
         examples = noise(7), noise(5), *rows
         frames = [{0: batch, 2: Dim(name)} for name in ("block_frames", "lookahead_frames")]
@@ -134,17 +136,17 @@ def _trace(net: BSMamba2, io: str, streaming: bool) -> ModelProto:
         axes = ({0: batch, 2: Dim("samples", min=config.bins)},)
     _register_schema()
     with warnings.catch_warnings():
-        # torch's exporter warns of its own deprecated calls.
+        # torch's exporter triggers deprecation warnings itself.
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
-        # An axis that several inputs share is told to be shared.
+        # It also warns that several inputs share an axis, which is intended.
         warnings.filterwarnings("ignore", ".*The axis name", UserWarning)
         logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
         program = torch.onnx.export(
             graph.eval(),
             examples,
             dynamo=True,
-            optimize=False,  # would fold weights away; _simplify does not
+            optimize=False,  # it would fold weights; _simplify does not
             opset_version=body.OPSET,
             input_names=inputs,
             output_names=outputs,
@@ -173,15 +175,15 @@ def finish(
     weights: str = "fp32",
     emulate: bool = False,
 ) -> ModelProto:
-    """Makes a traced graph a model: its precision, its mixers, the bodies of its nodes; in place.
+    """Completes a traced graph, in place: sets its precision, joins mixers, attaches bodies.
 
     Args:
-        target: which body the scan gets, ``portable`` or ``ort``.
-        precision, weights: of the products, and of the matrices in the file; see
-            :func:`bsmamba2_export.precision.lower`, there also ``emulate``, and ``store_half``.
+        target: the target whose scan body is attached, ``portable`` or ``ort``.
+        precision, emulate: precision of the products; see :func:`bsmamba2_export.precision.lower`.
+        weights: precision of the stored matrices; see :func:`bsmamba2_export.precision.store_half`.
 
     Raises:
-        ModelError: the onnx checker refuses it, or a weight is too large for the precision.
+        ModelError: the onnx checker rejects the graph, or a weight is too large for the precision.
     """
     lower(model, precision, emulate=emulate)
     if precision == "fp32":
@@ -197,7 +199,7 @@ def finish(
 
 
 def set_target(model: ModelProto, target: str) -> None:
-    """Gives the scan the body of a target, in place; nothing else of the model changes."""
+    """Replaces the scan's body by that of a target, in place, and changes nothing else."""
     heads = next(
         value.dims[0]
         for value in model.graph.initializer
@@ -215,7 +217,7 @@ def set_target(model: ModelProto, target: str) -> None:
 
 
 def _scan_node(*arguments: Any) -> Any:
-    """The translation of PyTorch's operator: tensors as inputs, numbers as attributes."""
+    """Translates PyTorch's operator to the ONNX node: tensors as inputs, numbers as attributes."""
     tensors, (head_dim, state_size, reverse, epsilon) = arguments[:9], arguments[9:]
     return _ours.mamba2_scan(
         *tensors,
@@ -227,17 +229,17 @@ def _scan_node(*arguments: Any) -> Any:
 
 
 def _register_schema() -> None:
-    """Tells the onnx package the node's signature, once a process."""
+    """Registers the node's signature with the onnx package, once per process."""
     if defs.has(body.NAME, domain=body.DOMAIN):
         return
     schema = defs.OpSchema
-    given, exact = "T", "tensor(float)"
+    tokens, exact = "T", "tensor(float)"
     optional = schema.FormalParameterOption.Optional
     inputs = [
-        schema.FormalParameter(name, given if name == "zxbcdt" else exact) for name in _INPUTS
+        schema.FormalParameter(name, tokens if name == "zxbcdt" else exact) for name in _INPUTS
     ]
     outputs = [
-        schema.FormalParameter("y", given),
+        schema.FormalParameter("y", tokens),
         schema.FormalParameter("next_conv_state", exact, param_option=optional),
         schema.FormalParameter("next_ssm_state", exact, param_option=optional),
     ]
@@ -250,14 +252,14 @@ def _register_schema() -> None:
             1,
             inputs=inputs,
             outputs=outputs,
-            type_constraints=[(given, types, "zxbcdt and y")],
+            type_constraints=[(tokens, types, "zxbcdt and y")],
             attributes=[schema.Attribute(k, getattr(schema.AttrType, v)) for k, v in kinds.items()],
         )
     )
 
 
 def _simplify(model: ir.Model) -> None:
-    """Folds shapes and merges repeated nodes; weights stay as they are, under their names."""
+    """Folds shapes and merges repeated nodes; weights keep their values and names."""
 
     def touches_no_weight(node: ir.Node) -> bool | None:
         weights = (value is not None and value.is_initializer() for value in node.inputs)
@@ -269,26 +271,29 @@ def _simplify(model: ir.Model) -> None:
 
 
 def _name_weights(model: ModelProto, net: BSMamba2) -> None:
-    """Takes the tracing module's prefix off, and proves that every weight is there, as it was."""
+    """Strips the tracing module's prefix from names, and checks that every weight is present."""
     prefix = "net."
     for value in model.graph.initializer:
         value.name = value.name.removeprefix(prefix)
     for node in model.graph.node:
         for i, name in enumerate(node.input):
             node.input[i] = name.removeprefix(prefix)
-    found = {value.name: tuple(value.dims) for value in model.graph.initializer}
+    shapes = {value.name: tuple(value.dims) for value in model.graph.initializer}
     for name, tensor in net.state_dict().items():
-        if found.get(name) != tuple(tensor.shape):
-            raise ModelError(f"the traced graph lost the weight {name}: found {found.get(name)}")
+        if shapes.get(name) != tuple(tensor.shape):
+            raise ModelError(
+                f"the traced graph must have a weight {name} of shape {tuple(tensor.shape)}; got "
+                f"{shapes.get(name)}: report this"
+            )
 
 
 def _tidy(model: ModelProto) -> None:
-    """Drops what only the exporter needs, and the states of the scans that nobody reads."""
-    read = {name for node in model.graph.node for name in node.input}
-    read |= {value.name for value in model.graph.output}
+    """Removes the exporter's metadata, and the scans' states if they are not used."""
+    used = {name for node in model.graph.node for name in node.input}
+    used |= {value.name for value in model.graph.output}
     for node in model.graph.node:
         if node.op_type == body.NAME:
-            if read.isdisjoint(node.output[1:]):
+            if used.isdisjoint(node.output[1:]):
                 del node.output[1:]
             else:
                 node.overload = body.STATES

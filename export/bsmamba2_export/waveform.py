@@ -1,10 +1,10 @@
-"""The network with its Fourier transforms inside, as products: one graph, audio to audio.
+"""The network with its Fourier transforms as matrix products: one graph, audio to audio.
 
-For GPUs, and for hosts that want one file. A frame's spectrum is its product with a windowed
-Fourier matrix; the way back is a product with the inverse's matrix, the frames added where they
-overlap, divided by the sum of squared windows. The matrices, and how hops make frames, stand in
-:mod:`bsmamba2.fourier`; the edges are those of :mod:`bsmamba2_network.spectrum`; at least
-n_fft/2 + 1 samples are needed.
+For GPUs, and for hosts that need a single file. A frame's spectrum is the product of the frame with
+a windowed Fourier matrix. The inverse is a product with the inverse's matrix, an overlap-add of the
+frames, and a division by the sum of the squared windows. :mod:`bsmamba2.audio.fourier` defines the
+matrices, and how hops form frames; edges are treated as in :mod:`bsmamba2_network.spectrum`. The
+audio needs at least n_fft/2 + 1 samples.
 
     padded audio, cut at hops     │ 0 │ 1 │ 2 │ 3 │ 4 │ …
     frame 0 = hops 0 to B − 1     ├───────────┤
@@ -22,7 +22,7 @@ from bsmamba2_network import BSMamba2
 
 
 class WaveformGraph(nn.Module):
-    """(b, channels, samples) to (b, stems, channels, samples)."""
+    """The traced module: (b, channels, samples) to (b, stems, channels, samples)."""
 
     def __init__(self, net: BSMamba2) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class WaveformGraph(nn.Module):
 
 
 class Fourier(nn.Module):
-    """Short-time Fourier transform and its inverse by matrices; exact ones, float32."""
+    """The short-time Fourier transform and its inverse by exact float32 matrices."""
 
     def __init__(self, n_fft: int, hop: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Fourier(nn.Module):
         self.power = nn.Buffer(torch.from_numpy(fourier.power(n_fft, hop)))
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """(b, channels, samples) to (b, channels, frames, F, 2)."""
+        """Transforms (b, channels, samples) to (b, channels, frames, F, 2)."""
         batch, channels, samples = waveform.shape
         half, blocks, frames = self.n_fft // 2, len(self.power), samples // self.hop + 1
         flat = waveform.reshape(batch * channels, 1, samples)
@@ -57,7 +57,7 @@ class Fourier(nn.Module):
         return (framed @ self.analysis).reshape(batch, channels, frames, half + 1, 2)
 
     def inverse(self, spectrum: Tensor, samples: int) -> Tensor:
-        """(b, stems, channels, frames, F, 2) to (b, stems, channels, samples)."""
+        """Transforms (b, stems, channels, frames, F, 2) to (b, stems, channels, samples)."""
         batch, stems, channels, frames = spectrum.shape[:4]
         framed = spectrum.reshape(batch * stems * channels, frames, -1) @ self.synthesis
         half = self.n_fft // 2
@@ -69,7 +69,7 @@ class Fourier(nn.Module):
         return audio.reshape(batch, stems, channels, samples)
 
     def _overlap_add(self, framed: Tensor) -> Tensor:
-        """(n, frames, B · hop) to (n, (frames + B − 1) · hop)."""
+        """Adds overlapping frames: (n, frames, B · hop) to (n, (frames + B − 1) · hop)."""
         blocks = len(self.power)
         parts = framed.reshape(framed.shape[0], framed.shape[1], blocks, self.hop)
         hops = sum(pad(parts[:, :, j], (0, 0, j, blocks - 1 - j)) for j in range(blocks))

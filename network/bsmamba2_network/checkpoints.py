@@ -1,29 +1,27 @@
-"""Checkpoints in and out of the network. Reading is the runtime's; torch unpickles nothing here."""
+"""Reads and writes checkpoints. The runtime parses the files; torch never unpickles one."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import yaml
 from safetensors.torch import save_file
+from torch import nn
 
 from bsmamba2.errors import ModelError, printable
 from bsmamba2.formats.checkpoint import CONFIG_KEY, Checkpoint, match, read_checkpoint
 from bsmamba2_network.config import Config
 
-if TYPE_CHECKING:
-    from bsmamba2_network.model import BSMamba2
-
-    Network = TypeVar("Network", bound=BSMamba2)
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class _TupleLoader(yaml.SafeLoader):
-    """Safe YAML that also knows the tuples which MSST's files hold."""
+    """Safe YAML with the tuples that MSST's files contain."""
 
 
 def _tuple(loader: yaml.SafeLoader, node: yaml.SequenceNode) -> tuple[Any, ...]:
@@ -34,25 +32,30 @@ _TupleLoader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
 
 
 def load(
-    network: type[Network],
+    build: Callable[[Config], Network],
     path: Path,
     config: str | os.PathLike[str] | Config | None,
 ) -> Network:
-    """See :meth:`bsmamba2_network.BSMamba2.load`."""
+    """Reads a network; see :meth:`bsmamba2_network.BSMamba2.load`."""
     checkpoint = read_checkpoint(path)
-    return pour(network, resolve_config(checkpoint, config), checkpoint)
+    return build_network(build, resolve_config(checkpoint, config), checkpoint)
 
 
-def pour(network: type[Network], config: Config, checkpoint: Checkpoint) -> Network:
-    """A network of these sizes with a checkpoint's tensors, in evaluation.
+def build_network(
+    build: Callable[[Config], Network], config: Config, checkpoint: Checkpoint
+) -> Network:
+    """Builds a network of these sizes, in evaluation mode, with a checkpoint's tensors.
 
-    Memory is taken only when the names and shapes agree.
+    Allocates memory only after checking that the names and shapes agree.
+
+    Args:
+        build: makes a network from its sizes, e.g. ``BSMamba2``.
 
     Raises:
-        ModelError: naming each key that is missing, unexpected or wrongly shaped.
+        ModelError: names each key that is missing, unexpected or of the wrong shape.
     """
     with torch.device("meta"):
-        net = network(config)
+        net = build(config)
     shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}
     match(checkpoint.tensors, shapes, checkpoint.name)
     tensors = {key: torch.tensor(value) for key, value in checkpoint.tensors.items()}
@@ -60,16 +63,16 @@ def pour(network: type[Network], config: Config, checkpoint: Checkpoint) -> Netw
     return net.eval()
 
 
-def save(net: BSMamba2, path: Path) -> None:
-    """See :meth:`bsmamba2_network.BSMamba2.save`."""
+def save(net: nn.Module, config: Config, path: Path) -> None:
+    """Writes a network; see :meth:`bsmamba2_network.BSMamba2.save`."""
     tensors = {key: value.contiguous() for key, value in net.state_dict().items()}
-    save_file(tensors, path, metadata={CONFIG_KEY: net.config.to_json()})
+    save_file(tensors, path, metadata={CONFIG_KEY: config.to_json()})
 
 
 def resolve_config(
     checkpoint: Checkpoint, config: str | os.PathLike[str] | Config | None
 ) -> Config:
-    """The sizes of a checkpoint: as given, else as stored with it, else read off its shapes."""
+    """Returns the sizes as given, else from the checkpoint's metadata, else from its shapes."""
     if isinstance(config, Config):
         return config
     if config is not None:
@@ -80,25 +83,27 @@ def resolve_config(
 
 
 def read_yaml(path: Path) -> Mapping[str, Any]:
-    """A yaml file as plain data.
+    """Reads a yaml file as plain data.
 
     Raises:
-        ModelError: unreadable, not yaml, or holding objects other than tuples.
+        ModelError: the file cannot be read, is not yaml, or contains objects other than tuples.
     """
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=_TupleLoader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = printable(" ".join(str(error).split()))
-        raise ModelError(f"config {path} is not a readable yaml file: {reason}") from None
+        raise ModelError(f"config must be a readable yaml file; got {path}: {reason}") from None
     if not isinstance(document, Mapping):
-        raise ModelError(f"config {path} must be a yaml mapping; it is {type(document).__name__}")
+        kind = type(document).__name__
+        raise ModelError(f"config must be a yaml mapping; got a {kind} in {path}")
     return document
 
 
 def _config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> Config:
-    """Every size but hop, rate and chunk, which leave no trace in the weights.
+    """Derives the sizes from the weights' shapes.
 
-    Stereo is assumed: a mono network of twice the bandwidth would look the same.
+    Hop, sample rate and chunk do not affect any shape and keep their defaults. Assumes stereo: a
+    mono network with bands twice as wide has the same shapes.
     """
     mixer = "layers.0.0.forward_blocks.0.mixer."
     try:
@@ -113,10 +118,10 @@ def _config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> Config:
     except (KeyError, IndexError, ValueError):
         first = printable(", ".join(list(shapes)[:3]))
         raise ModelError(
-            f"these are not the weights of a BSMamba2: its keys are missing (found {first}, …)"
+            f"checkpoint must hold the weights of a BSMamba2; got the keys {first}, …"
         ) from None
     if min(dim, heads, d_inner, hidden) < 1:
-        raise ModelError("these weights are damaged: some of them are of size 0")
+        raise ModelError("the checkpoint is damaged: some of its weights have size 0")
     return Config(
         stems=("vocals",) if len(masks) == 1 else tuple(f"stem{s}" for s in masks),
         n_fft=2 * (sum(bands) - 1),
@@ -132,6 +137,6 @@ def _config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> Config:
 
 
 def _numbered(keys: Mapping[str, Any], pattern: str) -> list[int]:
-    """The numbers 0 … n − 1 that a pattern finds among the keys."""
-    found = {int(m.group(1)) for key in keys if (m := re.match(pattern, key))}
-    return list(range(len(found)))
+    """Returns 0 … n − 1, where n distinct numbers match the pattern's group in the keys."""
+    numbers = {int(m.group(1)) for key in keys if (m := re.match(pattern, key))}
+    return list(range(len(numbers)))

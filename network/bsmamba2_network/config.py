@@ -1,4 +1,4 @@
-"""Sizes of a BSMamba2, validated once."""
+"""The sizes of a BSMamba2, validated on construction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from bsmamba2.errors import ModelError, printable
 
-# No network is this large; what a stranger's file says is.
+# Far above any real network: these limits reject absurd sizes from untrusted files.
 _LARGEST = {
     "sample_rate": 384000,
     "channels": 2,
@@ -26,48 +26,48 @@ _LARGEST = {
     "chunk": 1 << 24,
 }
 
-# 62 bands, narrow where voices have their fundamentals, wide above.
+# 62 bands: narrow at the frequencies of vocal fundamentals, wider above.
 PAPER_BANDS = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
 
 
 @dataclass(frozen=True)
 class Config:
-    """Every size of the network, with its unit and, where the papers have one, its letter.
+    """Every size of the network, with its unit and the letter that the papers use for it, if any.
 
     The defaults are the paper's: 48,098,188 parameters.
 
     Raises:
-        ModelError: a size does not fit; the message names it and what would.
+        ModelError: a size is not allowed; the message names the size and what is allowed.
     """
 
     stems: tuple[str, ...] = ("vocals",)
-    """One mask estimator a stem, in this order."""
+    """Names of the stems, one mask estimator each, in this order."""
     sample_rate: int = 44100
-    """Hz."""
+    """Sample rate, Hz."""
     channels: int = 2
-    """Of the audio: 1 or 2."""
+    """Audio channels, 1 or 2."""
     n_fft: int = 2048
-    """Window and transform, samples; a frame has n_fft / 2 + 1 bins (F)."""
+    """Length of the window and the transform, samples; a frame has n_fft / 2 + 1 bins (F)."""
     hop: int = 441
-    """From frame to frame, samples."""
+    """Distance between frames, samples."""
     bands: tuple[int, ...] = PAPER_BANDS
-    """Widths in bins, from low to high (K of them); together all bins."""
+    """Widths of the K bands in bins, from low to high; they add up to F."""
     dim: int = 256
-    """Features a band and frame (D)."""
+    """Features per band and frame (D)."""
     depth: int = 6
-    """Layers; each holds a block along time and one along the bands."""
+    """Number of layers; each has a block along time and a block along the bands."""
     expand: int = 4
-    """Width of a mixer over ``dim``: d_inner = expand · dim."""
+    """Width of a mixer relative to ``dim``: d_inner = expand · dim."""
     head_dim: int = 64
-    """Features a head (P)."""
+    """Features per head (P)."""
     state_size: int = 128
-    """Columns of a head's state (N)."""
+    """Columns of each head's state (N)."""
     conv_width: int = 4
-    """Taps of the causal convolution."""
+    """Taps of the causal convolution; only 4 is supported."""
     mask_expand: int = 4
-    """Hidden width of a mask estimator over ``dim``."""
+    """Hidden width of a mask estimator relative to ``dim``."""
     chunk: int = 352800
-    """What the network was trained on and is run on at once, samples."""
+    """Length of audio that the network is trained on and run on, samples."""
 
     def __post_init__(self) -> None:
         for name, largest in _LARGEST.items():
@@ -75,10 +75,10 @@ class Config:
             allowed = f"a whole number from 1 to {largest}"
             _require(type(value) is int and 1 <= value <= largest, name, allowed, value)
         _require(1 <= len(self.stems) <= 16, "stems", "1 to 16 names", self.stems)
-        _require(self.conv_width == 4, "conv_width", "4, which every kernel has", self.conv_width)
+        _require(self.conv_width == 4, "conv_width", "4, as in every kernel", self.conv_width)
         _require(self.n_fft % 2 == 0, "n_fft", "an even number", self.n_fft)
-        # A longer hop leaves samples that only the foot of a window reaches: their inverse
-        # transform is a division by almost nothing.
+        # With a longer hop some samples are covered only by the near-zero ends of a window, so
+        # the inverse transform would divide by almost zero.
         _require(self.hop <= self.n_fft // 4, "hop", f"at most {self.n_fft // 4}", self.hop)
         _require(self.chunk >= self.n_fft, "chunk", f"at least n_fft = {self.n_fft}", self.chunk)
         _require(
@@ -96,7 +96,7 @@ class Config:
 
     @property
     def bins(self) -> int:
-        """Frequencies of a frame (F)."""
+        """Frequency bins per frame (F)."""
         return self.n_fft // 2 + 1
 
     @property
@@ -106,17 +106,17 @@ class Config:
 
     @property
     def heads(self) -> int:
-        """Heads of a mixer (H)."""
+        """Heads per mixer (H)."""
         return self.d_inner // self.head_dim
 
     @property
     def conv_channels(self) -> int:
-        """What the causal convolution runs over: x, B and C."""
+        """Channels of the causal convolution: x, B and C."""
         return self.d_inner + 2 * self.state_size
 
     @classmethod
     def preset(cls, name: str) -> Config:
-        """A named size: ``paper``, ``medium``, ``small`` or ``tiny``.
+        """Returns a named size: ``paper``, ``medium``, ``small`` or ``tiny``.
 
         Raises:
             ModelError: no preset has that name.
@@ -127,29 +127,34 @@ class Config:
 
     @classmethod
     def from_msst(cls, document: Mapping[str, Any]) -> Config:
-        """The sizes in a configuration of Music-Source-Separation-Training (its parsed yaml).
+        """Reads the sizes from a parsed yaml of Music-Source-Separation-Training (MSST).
 
         Raises:
-            ModelError: the yaml describes another network, or variants that no checkpoint has.
+            ModelError: the yaml describes another network, or a variant that is not supported.
         """
         try:
             return cls._from_msst(document)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelError(f"config is no usable MSST yaml: {printable(repr(error))}") from None
+            reason = printable(repr(error))
+            raise ModelError(f"config must be a complete MSST yaml; got {reason}") from None
 
     @classmethod
     def _from_msst(cls, document: Mapping[str, Any]) -> Config:
         model = document.get("model")
         if not isinstance(model, Mapping) or "module_type" not in model:
-            raise ModelError("config must be MSST's yaml of a bs_mamba2 model; it has no model.*")
-        fixed = {"module_type": "mamba2", "mamba_gmlp": False, "stft_normalized": False}
-        for key, wanted in fixed.items():
-            if model.get(key, wanted) != wanted:
-                raise ModelError(f"config's model.{key} must be {wanted!r}; it is {model[key]!r}")
-        if model.get("stft_win_length", model["stft_n_fft"]) != model["stft_n_fft"]:
-            raise ModelError("config's model.stft_win_length must equal model.stft_n_fft")
-        if model.get("mask_estimator_depth", 2) != 2:
-            raise ModelError("config's model.mask_estimator_depth must be 2")
+            raise ModelError(
+                "config must be MSST's yaml of a bs_mamba2 model; got one without model.module_type"
+            )
+        fixed = {
+            "module_type": "mamba2",
+            "mamba_gmlp": False,
+            "stft_normalized": False,
+            "stft_win_length": model.get("stft_n_fft"),
+            "mask_estimator_depth": 2,
+        }
+        for key, required in fixed.items():
+            if model.get(key, required) != required:
+                raise ModelError(f"config's model.{key} must be {required!r}; got {model[key]!r}")
         training, audio = document.get("training") or {}, document.get("audio") or {}
         stems = training.get("instruments") or ["vocals"]
         if training.get("target_instrument"):
@@ -168,7 +173,7 @@ class Config:
         )
 
     def to_json(self) -> str:
-        """The sizes as JSON text."""
+        """Returns the sizes as JSON text."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
@@ -176,7 +181,7 @@ class Config:
         """Reads what :meth:`to_json` wrote.
 
         Raises:
-            ModelError: not such JSON, or a size that does not fit.
+            ModelError: the text is not this JSON, or a size is not allowed.
         """
         try:
             fields = json.loads(text)
@@ -187,9 +192,9 @@ class Config:
             raise ModelError(f"the sizes stored with the weights are damaged: {reason}") from None
 
 
-def _require(holds: bool, name: str, allowed: str, came: object) -> None:
+def _require(holds: bool, name: str, allowed: str, got: object) -> None:
     if not holds:
-        raise ModelError(f"{name} must be {allowed}; got {came!r}")
+        raise ModelError(f"{name} must be {allowed}; got {got!r}")
 
 
 PRESETS = {
@@ -221,6 +226,9 @@ PRESETS = {
         chunk=4 * 44100,
     ),
 }
-"""``paper`` is the published network; ``medium`` trades quality for speed; ``small``, of a longer
-transform and hop, is what ships with weights, which two cores can train in hours; ``tiny`` is
-for tests and first steps. All have the head dimension (64) that the fast kernels are made for."""
+"""The named sizes.
+
+``paper`` is the published network. ``medium`` trades quality for speed. ``small`` has a longer
+transform and hop, can be trained on two cores in hours, and is the one that ships with weights.
+``tiny`` is for tests and first steps. All have the head dimension that the fast kernels need, 64.
+"""

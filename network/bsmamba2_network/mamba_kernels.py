@@ -1,8 +1,8 @@
-"""The scan by the Triton and CUDA kernels of mamba_ssm and causal_conv1d, where they are installed.
+"""The scan by the Triton and CUDA kernels of mamba_ssm and causal_conv1d, if they are installed.
 
-They round where PyTorch's body does not: products, and what goes from chunk to chunk, in the type
-of zxbcdt; in float32 the products are TF32. So they take fp16 and bf16, and float32 only where
-``torch.set_float32_matmul_precision`` allows TF32.
+These kernels round products, and the values passed between segments, to the type of zxbcdt, which
+PyTorch's body does not; in float32 their products are TF32. So they are used for fp16 and bf16, and
+for float32 only if ``torch.set_float32_matmul_precision`` allows TF32.
 
 Source: ``mamba_chunk_scan_combined`` and ``rmsnorm_fn`` of state-spaces/mamba, ``causal_conv1d_fn``
 of Dao-AILab/causal-conv1d.
@@ -20,7 +20,7 @@ from torch.nn.functional import conv1d, silu
 
 
 class Kernels(NamedTuple):
-    """What is called of theirs."""
+    """The external functions that :func:`scan` calls."""
 
     chunk_scan: Callable[..., tuple[Tensor, Tensor]]
     gated_norm: Callable[..., Tensor]
@@ -29,7 +29,7 @@ class Kernels(NamedTuple):
 
 @cache
 def installed() -> Kernels | None:
-    """Their kernels, None without mamba_ssm; PyTorch convolves where causal_conv1d is missing."""
+    """Returns the kernels, or None without mamba_ssm; without causal_conv1d PyTorch convolves."""
     try:
         from mamba_ssm.ops.triton.layernorm_gated import rmsnorm_fn
         from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
@@ -42,12 +42,12 @@ def installed() -> Kernels | None:
     return Kernels(mamba_chunk_scan_combined, rmsnorm_fn, causal_conv1d_fn)
 
 
-def take(zxbcdt: Tensor, conv_weight: Tensor, *rest: Any) -> bool:
-    """Whether they run this call of :func:`bsmamba2_network.scan.mamba2_scan`."""
+def supports(zxbcdt: Tensor, conv_weight: Tensor, *rest: Any) -> bool:
+    """Whether the kernels can run this call of :func:`bsmamba2_network.scan.mamba2_scan`."""
     return (
         zxbcdt.is_cuda
         and zxbcdt.numel() > 0
-        and conv_weight.shape[0] % 8 == 0  # what causal_conv1d can load
+        and conv_weight.shape[0] % 8 == 0  # required by causal_conv1d
         and (
             zxbcdt.dtype in (torch.float16, torch.bfloat16)
             or (zxbcdt.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest")
@@ -71,8 +71,10 @@ def scan(
     reverse: bool,
     epsilon: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As :func:`bsmamba2_network.scan.scan`, differentiable too; for calls that :func:`take`
-    grants."""
+    """Does the same as :func:`bsmamba2_network.scan.scan`, and is differentiable.
+
+    Only for calls that :func:`supports` accepts.
+    """
     kernels = installed()
     assert kernels is not None
     batch, length, heads = *zxbcdt.shape[:2], A_log.shape[0]
@@ -81,8 +83,8 @@ def scan(
         zxbcdt = zxbcdt.flip(1)
     z, xBC, dt = zxbcdt.split([d_inner, d_inner + 2 * state_size, heads], dim=-1)
 
-    # With the state before it in one tensor, the convolution needs no start of its own. Its first
-    # results lie in the past and are dropped.
+    # The previous inputs are prepended, so the convolution needs no initial state. Its first
+    # results belong to the past and are dropped.
     state = conv_state.transpose(1, 2).expand(batch, -1, -1)
     past = torch.cat([state.to(xBC.dtype), xBC], dim=1)
     width = state.shape[1]
@@ -112,7 +114,7 @@ def scan(
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
-    """causal_conv1d's function in PyTorch: x (batch, channels, L), weight (channels, width)."""
+    """causal_conv1d_fn in PyTorch: x (batch, channels, L), weight (channels, width)."""
     width, channels = weight.shape[1], x.shape[1]
     y = conv1d(x, weight[:, None].to(x.dtype), bias.to(x.dtype), padding=width - 1, groups=channels)
     return silu(y[..., : x.shape[2]])

@@ -1,8 +1,8 @@
-"""BSMamba2: band split, bidirectional Mamba2 along time and along the bands, a mask a stem.
+"""BSMamba2: band split, bidirectional Mamba2 along time and along the bands, one mask per stem.
 
 Source: Kim and Choi 2025, "Mamba2 Meets Silence: Robust Vocal Source Separation for Sparse
-Regions" (arXiv 2508.14556). The module tree gives the parameters the names that published
-checkpoints have.
+Regions" (arXiv 2508.14556). The module tree gives the parameters the same names as in published
+checkpoints.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from bsmamba2_network.scan import mamba2_scan
 NORM_EPSILON = 1e-5
 
 State = tuple[Tensor, Tensor]
-"""Of sequences under a scan: conv (n, conv channels, width − 1) and ssm (n, H, P, N).
+"""A scan's state for n sequences: conv (n, conv channels, width − 1) and ssm (n, H, P, N).
 
-A state of n = 1 is every sequence's.
+With n = 1 all sequences share it.
 """
 
 
 class BandNorm(nn.Module):
-    """x / max(‖x‖₂, 1e-12) · √d · gamma over the last axis: the band split's norm, no epsilon."""
+    """x / max(‖x‖₂, 1e-12) · √d · gamma over the last axis: the band split's norm."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -55,9 +55,9 @@ class MixerNorm(nn.Module):
 
 
 class Mamba2(nn.Module):
-    """One mixer: in_proj, the scan, out_proj; (batch, L, D) to (batch, L, D).
+    """A mixer: in_proj, the scan, out_proj; (batch, L, D) to (batch, L, D).
 
-    Initialised as the authors do: Δ log-uniform in [0.001, 0.1], A uniform in [1, 16], D = 1.
+    Initialised as in the authors' code: Δ log-uniform in [0.001, 0.1], A uniform in [1, 16], D = 1.
     """
 
     def __init__(self, config: Config) -> None:
@@ -65,7 +65,7 @@ class Mamba2(nn.Module):
         self.config = config
         heads, d_inner, channels = config.heads, config.d_inner, config.conv_channels
         self.in_proj = nn.Linear(config.dim, d_inner + channels + heads, bias=False)
-        # Only the container of the scan's convolution weights, under their published names.
+        # Never called: it holds the scan's convolution weights under their published names.
         self.conv1d = nn.Conv1d(channels, channels, config.conv_width, groups=channels)
         delta = torch.exp(torch.empty(heads).uniform_(math.log(0.001), math.log(0.1)))
         self.dt_bias = nn.Parameter(delta + torch.log(-torch.expm1(-delta)))
@@ -96,8 +96,8 @@ class Mamba2(nn.Module):
 class Direction(nn.Module):
     """x + mixer(norm(x)), forwards or backwards along the sequence.
 
-    Returns it and the state at the end; with a cut, the sequence runs as two, the second from
-    where the first ended, and the state is the one between them.
+    Returns the result and the final state. With a cut, the sequence runs as two parts, the second
+    starting from the first's final state, and the returned state is the one at the cut.
     """
 
     def __init__(self, config: Config, reverse: bool) -> None:
@@ -116,17 +116,17 @@ class Direction(nn.Module):
 
 
 class Block(nn.Module):
-    """Both directions along one axis, joined: y = x + W·[f ; g] + b; (batch, L, D) to the same.
+    """Both directions along one axis, joined: y = x + W·[f ; g] + b; the shape is (batch, L, D).
 
-    Both start at ``zero``, unless the forward one goes on from a ``carried`` state, which is then
-    returned as it is at the cut.
+    Both start from ``zero``, except that the forward direction continues from ``carried`` if that
+    is given. Returns the result and the forward direction's state, at the cut if there is one.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.forward_blocks = nn.ModuleList([Direction(config, reverse=False)])
         self.backward_blocks = nn.ModuleList([Direction(config, reverse=True)])
-        # A product, stored as the 1-wide transposed convolution that the checkpoints hold.
+        # A matrix product, stored as the transposed convolution of width 1 in the checkpoints.
         self.linear = nn.ConvTranspose1d(2 * config.dim, config.dim, 1)
 
     def forward(
@@ -140,7 +140,7 @@ class Block(nn.Module):
 
 
 class BandSplit(nn.Module):
-    """Each band's bins, channels and parts to D features: (b, t, F·c·2) to (b, t, K, D)."""
+    """Maps each band's bins, channels and parts to D features: (b, t, F·c·2) to (b, t, K, D)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ class BandSplit(nn.Module):
 
 
 class MaskEstimator(nn.Module):
-    """One stem's complex mask from the bands' features: (b, t, K, D) to (b, t, F·c·2)."""
+    """Maps the bands' features to one stem's complex mask: (b, t, K, D) to (b, t, F·c·2)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -179,10 +179,10 @@ class MaskEstimator(nn.Module):
 
 
 class BSMamba2(nn.Module):
-    """The network: waveform to stems, and inside it spectrum to spectra.
+    """The network: from a waveform to stems, internally from a spectrum to spectra.
 
     Args:
-        config: its sizes; the paper's unless given.
+        config: the sizes. Default: the paper's.
     """
 
     def __init__(self, config: Config | None = None) -> None:
@@ -197,7 +197,7 @@ class BSMamba2(nn.Module):
 
     @classmethod
     def untrained(cls, preset: str = "paper", seed: int = 0) -> BSMamba2:
-        """A preset with random weights that depend on the seed alone: for tests and timing."""
+        """Returns a preset with random weights from a seed, for tests and timing."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(Config.preset(preset)).eval()
@@ -210,21 +210,21 @@ class BSMamba2(nn.Module):
 
         Args:
             path: the file. Nothing in it is ever executed.
-            config: MSST's yaml, or the sizes; without it they are read from the weights' shapes,
-                with the paper's hop and chunk.
+            config: MSST's yaml, or the sizes. Default: the sizes in the file's metadata, else
+                those derived from the weights' shapes, with the paper's hop and chunk.
 
         Raises:
-            ModelError: the file is not a BSMamba2 checkpoint, or not of these sizes; the message
-                names every missing, unexpected or wrongly shaped key.
+            ModelError: the file is not a BSMamba2 checkpoint, or has other sizes; the message
+                names every key that is missing, unexpected or of the wrong shape.
         """
         return checkpoints.load(cls, Path(path), config)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the weights as safetensors, with the sizes in the file's metadata."""
-        checkpoints.save(self, Path(path))
+        checkpoints.save(self, self.config, Path(path))
 
     def masks(self, mixture: Tensor) -> Tensor:
-        """Complex masks for a spectrum.
+        """Computes complex masks for a spectrum.
 
         Args:
             mixture: (b, channels, frames, F, 2), real and imaginary parts last.
@@ -235,7 +235,7 @@ class BSMamba2(nn.Module):
         return self._masks(mixture)[0]
 
     def separate_spectrum(self, mixture: Tensor) -> Tensor:
-        """Spectrum to spectra: the masks times the mixture, in real tensors. What is exported.
+        """Separates a spectrum: the masks times the mixture, in real tensors. This is exported.
 
         Args:
             mixture: (b, channels, frames, F, 2).
@@ -246,30 +246,31 @@ class BSMamba2(nn.Module):
         return _masked(self.masks(mixture), mixture)
 
     def start(self) -> list[State]:
-        """The states before a stream's first step: zeros of batch 1, one pair a layer."""
+        """Returns the states before a stream's first step: zeros of batch 1, one pair per layer."""
         return [self._zero(self.final_norm.gamma) for _ in self.layers]
 
     def step(
         self, block: Tensor, lookahead: Tensor, states: Sequence[State]
     ) -> tuple[Tensor, Tensor, list[State]]:
-        """One step of a stream: the next block, with a look at what follows it.
+        """Runs one step of a stream: separates the next block, using the lookahead after it.
 
-        Along time, the forward scans go on from where the block before ended, and the backward
-        scans start cold at the lookahead's end:
+        Along time, the forward scans continue from the end of the previous block, and the backward
+        scans start from zero at the end of the lookahead:
 
             carried ──▶│ block ────▶│ lookahead ▶│
                        │            └─▶ next     │
                        │◀───────────────── block │◀── zero
 
         Args:
-            block: (b, channels, frames, F, 2), the frames after those of the last block.
-            lookahead: (b, channels, frames ≥ 1, F, 2), the frames after the block. They come again
-                in the steps that follow; at a stream's end the block holds all but one frame, and
-                both results are kept.
-            states: a pair a layer, of batch b·K or 1; :meth:`start`, or what the last step gave.
+            block: (b, channels, frames, F, 2), the frames after the previous block.
+            lookahead: (b, channels, frames ≥ 1, F, 2), the frames after the block. The following
+                steps receive them again. In a stream's last step the block holds all remaining
+                frames but one, the lookahead holds that one, and both results are kept.
+            states: one pair per layer, of batch b·K or 1; from :meth:`start` or the previous step.
 
         Returns:
-            Both parts' stems, (b, stems, channels, frames, F, 2), and the states after the block.
+            The stems of the block and of the lookahead, (b, stems, channels, frames, F, 2), and
+            the states after the block.
         """
         cut = block.shape[2]
         mixture = torch.cat([block, lookahead], dim=2)
@@ -280,7 +281,7 @@ class BSMamba2(nn.Module):
     def _masks(
         self, mixture: Tensor, carried: Sequence[State] | None = None, cut: int | None = None
     ) -> tuple[Tensor, list[State]]:
-        """The masks, and each layer's state along time at the cut."""
+        """Computes the masks, and each layer's state along time at the cut."""
         config = self.config
         batch, channels, frames = mixture.shape[:3]
         x = mixture.permute(0, 2, 3, 1, 4).flatten(2)  # (b, t, F·c·2)
@@ -304,7 +305,7 @@ class BSMamba2(nn.Module):
         return mask.permute(0, 1, 4, 2, 3, 5), states
 
     def _zero(self, like: Tensor) -> State:
-        """The state before any step, of batch 1."""
+        """Returns the state before any step, of batch 1."""
         config = self.config
         return (
             like.new_zeros(1, config.conv_channels, config.conv_width - 1),
@@ -312,10 +313,10 @@ class BSMamba2(nn.Module):
         )
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Waveform to stems.
+        """Separates a waveform into stems.
 
         Args:
-            waveform: (b, channels, samples) at the configuration's rate.
+            waveform: (b, channels, samples) at the configuration's sample rate.
 
         Returns:
             (b, stems, channels, samples).
@@ -327,7 +328,7 @@ class BSMamba2(nn.Module):
 
 
 def _masked(mask: Tensor, mixture: Tensor) -> Tensor:
-    """The complex product of masks (b, stems, …) and a spectrum (b, …), in real tensors."""
+    """Returns the complex product of masks (b, stems, …) and a spectrum (b, …), in real tensors."""
     mixture = mixture.unsqueeze(1)
     mask_re, mask_im = mask[..., 0], mask[..., 1]
     re, im = mixture[..., 0], mixture[..., 1]

@@ -1,8 +1,8 @@
 """The scan and its gradients by the C++ kernel, for training on a CPU.
 
-Off by default: the plain body of :mod:`~bsmamba2_network.scan` is the reference that exports are
-verified against. Under :func:`training` the operator takes the kernel where the library was built
-and the call fits it: float32 on the CPU, head and state sizes in multiples of 64, at least a step.
+Off by default: exports are verified against the plain body in :mod:`~bsmamba2_network.scan`. Inside
+:func:`training` the operator uses the kernel if the library has been built and supports the call:
+float32 on the CPU, head and state sizes that are multiples of 64, and at least one step.
 """
 
 from __future__ import annotations
@@ -19,25 +19,28 @@ from torch import Tensor
 
 from bsmamba2.devices import kernel
 
-_is_wanted = ContextVar("_is_wanted", default=False)
+_is_enabled = ContextVar("_is_enabled", default=False)
 
 
 @contextmanager
 def training() -> Iterator[bool]:
-    """Inside, the operator ``mamba2_scan`` is the kernel's; yields whether there is one."""
-    token = _is_wanted.set(True)
+    """Lets ``mamba2_scan`` use the kernel inside the block; yields whether the library exists."""
+    token = _is_enabled.set(True)
     try:
         yield _library() is not None
     finally:
-        _is_wanted.reset(token)
+        _is_enabled.reset(token)
 
 
-def takes(*inputs: Any) -> bool:
-    """Whether :func:`forward` and :func:`gradients` are to be called, with these thirteen inputs of
-    :func:`~bsmamba2_network.scan.mamba2_scan`."""
+def supports(*inputs: Any) -> bool:
+    """Whether the kernel is enabled and supports this call.
+
+    Args:
+        inputs: the thirteen inputs of :func:`~bsmamba2_network.scan.mamba2_scan`.
+    """
     *tensors, head_dim, state_size, _, _ = inputs
     return (
-        _is_wanted.get()
+        _is_enabled.get()
         and all(v.device.type == "cpu" and v.dtype == torch.float32 for v in tensors)
         and head_dim % 64 == 0
         and state_size % 64 == 0
@@ -47,7 +50,7 @@ def takes(*inputs: Any) -> bool:
 
 
 def forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """As :func:`~bsmamba2_network.scan.scan`, without autograd."""
+    """Computes the same as :func:`~bsmamba2_network.scan.scan`, without autograd."""
     tensors = [v.contiguous() for v in inputs[:9]]
     zxbcdt, norm_weight, conv_state, ssm_state = (tensors[i] for i in (0, 6, 7, 8))
     batch, length = zxbcdt.shape[:2]
@@ -60,27 +63,32 @@ def forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
     return outputs
 
 
-def gradients(*inputs: Any, given: Sequence[Tensor | None], ssm_state: bool) -> list[Tensor | None]:
-    """The loss's gradients by the nine tensors among the inputs.
+def gradients(
+    *inputs: Any, output_gradients: Sequence[Tensor | None], needs_ssm_state: bool
+) -> list[Tensor | None]:
+    """Computes the loss's gradients with respect to the nine tensors among the inputs.
 
     Args:
-        given: those by the three outputs; None for one that nobody read.
-        ssm_state: whether the one by ``ssm_state`` is wanted; None in its place otherwise.
+        inputs: the thirteen inputs of :func:`~bsmamba2_network.scan.mamba2_scan`.
+        output_gradients: the gradients with respect to the three outputs; None for an unused one.
+        needs_ssm_state: whether to compute the gradient for ``ssm_state``; if not, it is None.
     """
     tensors = [v.contiguous() for v in inputs[:9]]
     batch, length = tensors[0].shape[:2]
-    y = tensors[0].new_zeros(batch, length, tensors[6].shape[0]) if given[0] is None else given[0]
-    came = [None if v is None else v.contiguous() for v in (y, *given[1:])]
-    found: list[Tensor | None] = [torch.empty_like(v) for v in tensors[:7]]
-    found += [v.new_empty(batch, *v.shape[1:]) for v in tensors[7:]]
-    if not ssm_state:
-        found[8] = None
-    _call("bsmamba2_scan_gradients", tensors, inputs[9:], came, found)
-    for i in (7, 8):  # a state of batch 1 is every sequence's
-        gradient = found[i]
+    y, *states = output_gradients
+    if y is None:
+        y = tensors[0].new_zeros(batch, length, tensors[6].shape[0])
+    incoming = [None if v is None else v.contiguous() for v in (y, *states)]
+    results: list[Tensor | None] = [torch.empty_like(v) for v in tensors[:7]]
+    results += [v.new_empty(batch, *v.shape[1:]) for v in tensors[7:]]
+    if not needs_ssm_state:
+        results[8] = None
+    _call("bsmamba2_scan_gradients", tensors, inputs[9:], incoming, results)
+    for i in (7, 8):  # all sequences share a state of batch 1
+        gradient = results[i]
         if gradient is not None and tensors[i].shape[0] == 1:
-            found[i] = gradient.sum(0, keepdim=True)
-    return found
+            results[i] = gradient.sum(0, keepdim=True)
+    return results
 
 
 def _call(
@@ -89,7 +97,7 @@ def _call(
     attributes: Sequence[Any],
     *others: Sequence[Tensor | None],
 ) -> None:
-    """One of the two functions of runtime/native/training.h."""
+    """Calls one of the two functions declared in runtime/native/training.h."""
     head_dim, state_size, reverse, epsilon = attributes
     sizes = [*tensors[0].shape[:2], tensors[4].shape[0], head_dim, state_size, tensors[1].shape[2]]
     sizes += [int(reverse), tensors[7].shape[0], tensors[8].shape[0], torch.get_num_threads()]
@@ -99,7 +107,7 @@ def _call(
     ]
     function = getattr(_library(), name)
     if function((ctypes.c_int64 * len(sizes))(*sizes), ctypes.c_float(epsilon), *pointers):
-        raise MemoryError(f"the scan of {sizes[0]} sequences of {sizes[1]} does not fit in memory")
+        raise MemoryError(f"scanning {sizes[0]} × {sizes[1]} steps does not fit in memory")
 
 
 @cache

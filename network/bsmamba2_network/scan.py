@@ -1,24 +1,25 @@
-"""The Mamba2 scan: everything in a mixer between its two projections, on one page.
+"""The Mamba2 scan: everything between the two projections of a mixer, on one page.
 
-Along a sequence of L steps (paper: Dao and Gu 2024, "Transformers are SSMs", arXiv 2405.21060):
+For a sequence of L steps (paper: Dao and Gu 2024, "Transformers are SSMs", arXiv 2405.21060):
 
-1. **Convolve.** x, B and C pass a causal depthwise convolution and SiLU.
+1. **Convolve.** x, B and C pass through a causal depthwise convolution and SiLU.
 2. **Discretise.** Δ = softplus(dt + dt_bias); the decay of a step is exp(a) with a = −Δ·exp(A_log),
-   one number a head.
-3. **Scan.** h_t = exp(a_t)·h_{t−1} + Δ_t·x_t ⊗ B_t, a (P, N) matrix a head; y_t = C_t·h_t + D·x_t.
+   one number per head.
+3. **Scan.** h_t = exp(a_t)·h_{t−1} + Δ_t·x_t ⊗ B_t, a (P, N) matrix per head;
+   y_t = C_t·h_t + D·x_t.
 4. **Gate.** y·SiLU(z), then RMS norm.
 
-Step 3 is written twice. :func:`recurrence` is the definition. :func:`chunked` is the same sum,
-cut at multiples of Q (state-space duality): inside a chunk
+Step 3 is written twice. :func:`recurrence` is the definition. :func:`segmented` computes the same
+sum, cut at multiples of Q (state-space duality; the paper calls the parts chunks). Inside a segment
 
     y_i = Σ_{j ≤ i} (C_i·B_j) exp(a_{j+1} + … + a_i) Δ_j x_j
 
-is a masked matrix product, and only the states at the cuts are a recurrence. Decays are formed as
-differences of sums of logarithms, never as quotients of products, which underflow.
+is a masked matrix product, and only the states at the cuts need a recurrence. Decays are computed
+as differences of sums of logarithms, never as quotients of products, which underflow.
 
-``bsmamba2::mamba2_scan`` is the operator of this name in PyTorch, in ONNX and in the native
-kernels; its signature is the same in all of them. On CUDA it runs mamba_ssm's kernels where they
-are installed and their precision will do (:mod:`bsmamba2_network.mamba_kernels`).
+The operator ``bsmamba2::mamba2_scan`` has the same name and signature in PyTorch, in ONNX and in
+the native kernels. On CUDA it runs mamba_ssm's kernels if they are installed and precise enough
+for the call (:mod:`bsmamba2_network.mamba_kernels`).
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ from torch.nn.functional import conv1d, pad, silu, softplus
 
 from bsmamba2_network import mamba_kernels, native
 
-CHUNK = 64
+SEGMENT = 64
 
 StateSpace = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def recurrence(x: Tensor, a: Tensor, B: Tensor, C: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """The state space, step by step: the definition, and the reference of every other form.
+    """Computes the state space step by step: the definition, and the reference for other forms.
 
     Args:
         x: (batch, L, H, P), already times Δ.
-        a: (batch, L, H), logarithm of each step's decay.
+        a: (batch, L, H), the logarithm of each step's decay.
         B: (batch, L, N), what a step writes.
         C: (batch, L, N), what a step reads.
         h: (batch, H, P, N), the state before the first step.
@@ -58,31 +59,34 @@ def recurrence(x: Tensor, a: Tensor, B: Tensor, C: Tensor, h: Tensor) -> tuple[T
     return y, h
 
 
-def chunked(x: Tensor, a: Tensor, B: Tensor, C: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """The state space in chunks of Q = 64 steps; arguments and results as :func:`recurrence`."""
-    length = x.shape[1]
-    Q = max(1, min(CHUNK, length))
-    # A step with x = 0 and a = 0 writes nothing and forgets nothing: it fills the last chunk.
-    x, a, B, C = (pad(v, (0, 0) * (v.dim() - 2) + (0, -length % Q)) for v in (x, a, B, C))
-    x, a, B, C = (v.unflatten(1, (-1, Q)) for v in (x, a, B, C))  # (batch, chunks, Q, …)
+def segmented(x: Tensor, a: Tensor, B: Tensor, C: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """Computes the state space in segments of Q = 64 steps.
 
-    # Inside the chunks. decay[i, j] = exp(a_{j+1} + … + a_i) for j ≤ i, else 0.
-    total = a.cumsum(2).transpose(2, 3)  # (batch, chunks, H, Q)
+    Arguments and results are those of :func:`recurrence`.
+    """
+    length = x.shape[1]
+    Q = max(1, min(SEGMENT, length))
+    # A step with x = 0 and a = 0 writes nothing and forgets nothing: it pads the last segment.
+    x, a, B, C = (pad(v, (0, 0) * (v.dim() - 2) + (0, -length % Q)) for v in (x, a, B, C))
+    x, a, B, C = (v.unflatten(1, (-1, Q)) for v in (x, a, B, C))  # (batch, segments, Q, …)
+
+    # Inside the segments: decay[i, j] = exp(a_{j+1} + … + a_i) for j ≤ i, else 0.
+    total = a.cumsum(2).transpose(2, 3)  # (batch, segments, H, Q)
     above = torch.ones(Q, Q, dtype=torch.bool, device=x.device).triu(1)
     decay = (total[..., :, None] - total[..., None, :]).masked_fill(above, -torch.inf).exp()
     scores = torch.einsum("bcin,bcjn->bcij", C, B)[:, :, None] * decay
     y = torch.einsum("bchij,bcjhp->bcihp", scores, x)
 
-    # From cut to cut: what each chunk adds to the state, then the recurrence over chunks.
+    # From cut to cut: what each segment adds to the state, then the recurrence over segments.
     to_end = (total[..., -1:] - total).exp()
     added = torch.einsum("bchj,bcjhp,bcjn->bchpn", to_end, x, B)
-    over_chunk = total[..., -1].exp()[..., None, None]
+    over_segment = total[..., -1].exp()[..., None, None]
     entering = []
     for c in range(x.shape[1]):
         entering.append(h)
-        h = over_chunk[:, c] * h + added[:, c]
+        h = over_segment[:, c] * h + added[:, c]
 
-    # What the state at each cut gives to the steps after it.
+    # What the state at each cut contributes to the steps after it.
     if entering:
         states = torch.stack(entering, 1)
         y = y + torch.einsum("bcin,bchpn,bchi->bcihp", C, states, total.exp())
@@ -104,19 +108,19 @@ def scan(
     reverse: bool,
     epsilon: float,
     *,
-    state_space: StateSpace = chunked,
+    state_space: StateSpace = segmented,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Steps 1 to 4 in plain, differentiable PyTorch: the body of :func:`mamba2_scan`.
+    """Computes steps 1 to 4 in plain, differentiable PyTorch: the body of :func:`mamba2_scan`.
 
-    Arguments and results as there; ``state_space`` picks the form of step 3. Below float32 all is
-    computed in float32.
+    Arguments and results are the same; ``state_space`` selects the form of step 3. Inputs of lower
+    precision than float32 are computed in float32.
     """
     _check(
         zxbcdt, conv_weight, conv_bias, dt_bias, A_log, D, norm_weight, conv_state, ssm_state,
         head_dim, state_size,
     )  # fmt: skip
-    given = zxbcdt.dtype
-    exact = torch.promote_types(given, torch.float32)
+    dtype = zxbcdt.dtype
+    exact = torch.promote_types(dtype, torch.float32)
     batch, heads = zxbcdt.shape[0], A_log.shape[0]
     d_inner = heads * head_dim
     conv_state = conv_state.to(exact).expand(batch, -1, -1)
@@ -145,7 +149,7 @@ def scan(
     y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + epsilon) * norm_weight.to(exact)
     if reverse:
         y = y.flip(1)
-    return y.to(given), conv_state, ssm_state.clone()
+    return y.to(dtype), conv_state, ssm_state.clone()
 
 
 @torch.library.custom_op("bsmamba2::mamba2_scan", mutates_args=())
@@ -164,29 +168,29 @@ def mamba2_scan(
     reverse: bool,
     epsilon: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The scan as a registered operator, which export maps to one ONNX node.
+    """Runs the scan as a registered operator, which the export maps to one ONNX node.
 
-    H heads of P features make d_inner = H·P; the convolution runs over d_inner + 2·N channels.
+    H heads of P features give d_inner = H·P; the convolution has d_inner + 2·N channels.
 
     Args:
-        zxbcdt: (batch, L, 2·d_inner + 2·N + H), in_proj's output: z, x, B, C, dt side by side.
+        zxbcdt: (batch, L, 2·d_inner + 2·N + H), in_proj's output: z, x, B, C and dt concatenated.
         conv_weight: (d_inner + 2·N, 1, width).
         conv_bias: (d_inner + 2·N,).
         dt_bias: (H,).
         A_log: (H,).
-        D: (H,), the skip.
+        D: (H,), the skip connection.
         norm_weight: (d_inner,).
         conv_state: (batch or 1, d_inner + 2·N, width − 1), the convolution's last inputs, oldest
             first.
         ssm_state: (batch or 1, H, P, N).
         head_dim: P.
         state_size: N.
-        reverse: from the last step to the first. Nothing else changes: y stays in place, and the
-            states are those before the first step taken and after the last.
-        epsilon: under the root of the norm.
+        reverse: whether to run from the last step to the first. y keeps the order of the input,
+            and the states are those before the first step taken and after the last.
+        epsilon: added under the root of the norm.
 
     Returns:
-        y (batch, L, d_inner) in zxbcdt's type, and both states after the last step, of the full
+        y (batch, L, d_inner) in zxbcdt's type, and both states after the last step, with the full
         batch, in float32 or better. L and batch may be 0.
 
     Source: ``mamba_split_conv1d_scan_combined`` and ``RMSNormGated`` of state-spaces/mamba.
@@ -198,11 +202,11 @@ def mamba2_scan(
 
 
 def _run(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """The operator's inputs to its outputs, by the body or the kernels that take them."""
-    if native.takes(*inputs):
+    """Computes the operator, by the first kernels that support the inputs or by the body."""
+    if native.supports(*inputs):
         return native.forward(*inputs)
-    body = mamba_kernels.scan if mamba_kernels.take(*inputs) else scan
-    # Autocast would take the products inside for products of a layer, and round the states.
+    body = mamba_kernels.scan if mamba_kernels.supports(*inputs) else scan
+    # Autocast would treat the products inside as a layer's, and round the states.
     with torch.autocast(inputs[0].device.type, enabled=False):
         return body(*inputs)
 
@@ -233,31 +237,34 @@ def _shapes(
 
 
 def _remember(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    ctx.set_materialize_grads(False)  # the states' would be the largest tensors of all, and zero
+    ctx.set_materialize_grads(False)  # the states' would be huge tensors of zeros
     ctx.save_for_backward(*inputs[:9])
     ctx.attributes = inputs[9:]
 
 
 def _backward(ctx, *gradients):  # type: ignore[no-untyped-def]
-    """Runs the forward again under autograd: a scan's inside is large, its inputs are small.
+    """Runs the forward again under autograd: a scan's intermediates are large, its inputs small.
 
-    The C++ kernel has gradients of its own, which do the same.
+    The C++ kernel computes its gradients itself, and also recomputes the intermediates.
     """
-    if native.takes(*ctx.saved_tensors, *ctx.attributes):
-        found = native.gradients(
-            *ctx.saved_tensors, *ctx.attributes, given=gradients, ssm_state=ctx.needs_input_grad[8]
+    if native.supports(*ctx.saved_tensors, *ctx.attributes):
+        input_gradients = native.gradients(
+            *ctx.saved_tensors,
+            *ctx.attributes,
+            output_gradients=gradients,
+            needs_ssm_state=ctx.needs_input_grad[8],
         )
-        return (*found, None, None, None, None)
+        return (*input_gradients, None, None, None, None)
     inputs = [
         v.detach().requires_grad_(needed)
         for v, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
     ]
     with torch.enable_grad():
         outputs = _run(*inputs, *ctx.attributes)
-    came = [i for i in range(3) if gradients[i] is not None and outputs[i].requires_grad]
-    if came:
+    used = [i for i in range(3) if gradients[i] is not None and outputs[i].requires_grad]
+    if used:
         with torch.autocast(inputs[0].device.type, enabled=False):
-            torch.autograd.backward([outputs[i] for i in came], [gradients[i] for i in came])
+            torch.autograd.backward([outputs[i] for i in used], [gradients[i] for i in used])
     return (*(v.grad for v in inputs), None, None, None, None)
 
 
@@ -277,11 +284,11 @@ def _check(
     head_dim: int,
     state_size: int,
 ) -> None:
-    """Raises ValueError, naming the argument, where the shapes do not fit each other."""
+    """Raises ValueError, naming the argument, if the shapes are inconsistent."""
     batch, heads = zxbcdt.shape[0], A_log.shape[0]
     d_inner = heads * head_dim
     channels = d_inner + 2 * state_size
-    wanted = {
+    expected = {
         "zxbcdt": (zxbcdt, (batch, zxbcdt.shape[1], 2 * d_inner + 2 * state_size + heads)),
         "conv_weight": (conv_weight, (channels, 1, conv_weight.shape[2])),
         "conv_bias": (conv_bias, (channels,)),
@@ -292,9 +299,9 @@ def _check(
         "conv_state": (conv_state, (conv_state.shape[0], channels, conv_weight.shape[2] - 1)),
         "ssm_state": (ssm_state, (ssm_state.shape[0], heads, head_dim, state_size)),
     }
-    for name, (tensor, shape) in wanted.items():
+    for name, (tensor, shape) in expected.items():
         if tuple(tensor.shape) != shape:
             raise ValueError(f"{name} must have the shape {shape}; got {tuple(tensor.shape)}")
     for name, state in (("conv_state", conv_state), ("ssm_state", ssm_state)):
         if state.shape[0] not in (1, batch):
-            raise ValueError(f"{name} must be of batch 1 or {batch}; got {state.shape[0]}")
+            raise ValueError(f"{name} must have batch size 1 or {batch}; got {state.shape[0]}")

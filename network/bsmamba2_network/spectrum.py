@@ -1,8 +1,9 @@
-"""The Fourier transform and its edges, in PyTorch; the runtime has the same rule in NumPy.
+"""The short-time Fourier transform and its inverse in PyTorch.
 
-Fewer than n_fft/2 + 1 samples are padded with zeros to that number, since reflection needs them.
-Frames stand at 0, hop, … up to the last multiple of hop in the signal; both ends are reflected;
-the way back divides by the sum of the squared windows of the frames that exist.
+The runtime implements the same rules in NumPy. Signals shorter than n_fft/2 + 1 samples are padded
+with zeros to that length, which reflection needs. Frames are centred on 0, hop, … up to the last
+multiple of hop within the signal, and both ends are reflected. The inverse divides by the sum of
+the squared windows of the frames that exist.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch.nn.functional import pad
 
 
 def stft(waveform: Tensor, n_fft: int, hop: int) -> Tensor:
-    """(…, samples) to (…, frames, n_fft/2 + 1, 2), with a periodic Hann window."""
+    """Transforms (…, samples) to (…, frames, n_fft/2 + 1, 2), with a periodic Hann window."""
     waveform = pad(waveform, (0, max(0, n_fft // 2 + 1 - waveform.shape[-1])))
     flat = waveform.reshape(-1, waveform.shape[-1])
     frames = torch.stft(flat, n_fft, hop, window=_window(n_fft, waveform), return_complex=True)
@@ -22,7 +23,7 @@ def stft(waveform: Tensor, n_fft: int, hop: int) -> Tensor:
 
 
 def istft(spectrum: Tensor, n_fft: int, hop: int, samples: int) -> Tensor:
-    """(…, frames, n_fft/2 + 1, 2) to (…, samples)."""
+    """Transforms (…, frames, n_fft/2 + 1, 2) to (…, samples)."""
     flat = torch.view_as_complex(spectrum.reshape(-1, *spectrum.shape[-3:]).contiguous())
     length = max(samples, n_fft // 2 + 1)
     window = _window(n_fft, spectrum)

@@ -1,6 +1,9 @@
-"""A tiny network, exported once in every form."""
+"""Fixtures: a tiny network, exported once in each form."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -9,28 +12,29 @@ from bsmamba2_network import BSMamba2
 
 
 @pytest.fixture(scope="session")
-def tiny():
+def tiny() -> BSMamba2:
     return BSMamba2.untrained("tiny")
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tiny, tmp_path_factory):
+def checkpoint(tiny: BSMamba2, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "voice.safetensors"
     tiny.save(path)
     return path
 
 
 @pytest.fixture(scope="session")
-def exported(checkpoint, tmp_path_factory):
-    """``exported(target, io, streaming)``: the path of such a model."""
-    folder, made = tmp_path_factory.mktemp("exported"), {}
+def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``exported(target, io, streaming)`` returns the path of the model in this form."""
+    folder = tmp_path_factory.mktemp("exported")
+    paths: dict[tuple[str, str, bool], Path] = {}
 
-    def make(target="portable", io="spectrum", streaming=False):
+    def path_of(target: str = "portable", io: str = "spectrum", streaming: bool = False) -> Path:
         form = target, io, streaming
-        if form not in made:
+        if form not in paths:
             path = folder / f"{target}-{io}{'-streaming' if streaming else ''}.onnx"
             export(checkpoint, path, target=target, io=io, streaming=streaming)
-            made[form] = path
-        return made[form]
+            paths[form] = path
+        return paths[form]
 
-    return make
+    return path_of

@@ -1,6 +1,11 @@
-"""An exported file says what it is, computes what the network computes, or does not exist."""
+"""An exported file describes itself and computes the same as the network, or does not exist."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,16 +19,19 @@ from bsmamba2.cli import main
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.formats.onnx_file import read_onnx
 from bsmamba2.models.check import check_input, reproduce
-from bsmamba2.models.model import open_engine
 from bsmamba2_export import export, trace, verify
 from bsmamba2_export.exporter import describe, export_network
+from bsmamba2_export.precision import MINIMUM_SNR_DB
 from bsmamba2_network import BSMamba2, Config
+from support.models import open_engine
 
 FORMS = [(target, io) for target in ("portable", "ort") for io in ("spectrum", "waveform")]
 
 
 @pytest.mark.parametrize(("target", "io"), FORMS)
-def test_every_form_agrees_with_the_network_and_says_so(exported, target, io):
+def test_every_form_records_that_it_agrees_with_the_network(
+    exported: Callable[..., Path], target: str, io: str
+) -> None:
     manifest = open_engine(exported(target, io), "cpu").manifest
     assert (manifest.target, manifest.io) == (target, io)
     assert min(manifest.verification.values()) >= 90
@@ -32,15 +40,19 @@ def test_every_form_agrees_with_the_network_and_says_so(exported, target, io):
 @pytest.mark.parametrize("samples", [1, 700, 1025, 30_000])
 @pytest.mark.parametrize(("target", "io"), FORMS)
 @pytest.mark.parametrize("kernel", [False, True])
-def test_every_length_runs_and_agrees(exported, tiny, target, io, samples, kernel):
+def test_every_length_agrees_with_the_network(
+    exported: Callable[..., Path], tiny: BSMamba2, target: str, io: str, samples: int, kernel: bool
+) -> None:
     audio = check_input(3, 2, samples)
     with torch.inference_mode():
-        wanted = tiny(torch.from_numpy(audio)[None])[0].numpy()
-    engine = OrtEngine(read_onnx(exported(target, io)), "cpu", kernel=kernel)
-    assert snr_db(wanted, engine.run(audio)) >= 90
+        expected = tiny(torch.from_numpy(audio)[None])[0].numpy()
+    engine = OrtEngine(read_onnx(exported(target, io)), CPU, kernel=kernel)
+    assert snr_db(expected, engine.run(audio)) >= 90
 
 
-def test_one_node_a_mixer_and_the_checkpoints_names(exported, tiny):
+def test_a_graph_has_one_node_per_mixer_and_the_checkpoints_names(
+    exported: Callable[..., Path], tiny: BSMamba2
+) -> None:
     model = onnx.load(exported())
     ours = [node.op_type for node in model.graph.node if node.domain == "bsmamba2"]
     assert ours == ["mamba2_mixer"] * 4 * tiny.config.depth
@@ -48,37 +60,43 @@ def test_one_node_a_mixer_and_the_checkpoints_names(exported, tiny):
     assert all(shapes[key] == tuple(v.shape) for key, v in tiny.state_dict().items())
 
 
-def test_networks_of_one_size_share_a_trace_and_keep_their_own_weights(tiny):
+def test_networks_of_one_size_share_a_trace_but_not_weights(tiny: BSMamba2) -> None:
     for net in (tiny, BSMamba2.untrained("tiny", seed=1), tiny):
         values = {v.name: v for v in trace.trace_scans(net).graph.initializer}
         for name, weight in net.state_dict().items():
             np.testing.assert_array_equal(onnx.numpy_helper.to_array(values[name]), weight)
 
 
-def test_targets_differ_in_the_scans_body_alone(exported):
+def test_targets_differ_only_in_the_scans_body(exported: Callable[..., Path]) -> None:
     one, other = onnx.load(exported("portable")), onnx.load(exported("ort"))
     assert one.graph.SerializeToString() == other.graph.SerializeToString()
     assert [f.name for f in one.functions] == [f.name for f in other.functions]
     assert one.functions[:3] == other.functions[:3]
 
 
-def test_the_check_vector_is_reproduced_and_a_damaged_one_is_not(exported):
+def test_the_check_vector_is_reproduced_and_a_damaged_one_is_not(
+    exported: Callable[..., Path],
+) -> None:
     engine = open_engine(exported(), "cpu")
     assert reproduce(engine) >= 60
-    broken = engine.manifest.check.expected
-    broken += 0.1
+    assert engine.manifest.check is not None
+    engine.manifest.check.expected[...] += 0.1
     with pytest.raises(DeviceError, match="does not reproduce its check"):
         reproduce(engine)
 
 
-def test_a_checkpoint_poured_into_the_shipped_graph_is_the_exported_model(exported, checkpoint):
+def test_a_checkpoint_in_the_shipped_graph_equals_the_exported_model(
+    exported: Callable[..., Path], checkpoint: Path
+) -> None:
     audio = check_input(4, 2, 20_000)
-    poured, whole = (Separator(path, "cpu")(audio, 44100) for path in (checkpoint, exported()))
-    np.testing.assert_array_equal(poured["vocals"], whole["vocals"])
+    shipped, whole = (Separator(path, "cpu")(audio, 44100) for path in (checkpoint, exported()))
+    np.testing.assert_array_equal(shipped["vocals"], whole["vocals"])
 
 
-def test_a_graph_that_computes_something_else_is_deleted(tiny, tmp_path, monkeypatch):
-    def wrong_trace(net, io, streaming):
+def test_a_graph_that_computes_something_else_is_deleted(
+    tiny: BSMamba2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong_trace(net: BSMamba2, io: str, streaming: bool) -> onnx.ModelProto:
         model = trace.trace_scans(net, io, streaming=streaming)
         values = {value.name: value for value in model.graph.initializer}
         gamma = onnx.numpy_helper.to_array(values["final_norm.gamma"])
@@ -88,13 +106,15 @@ def test_a_graph_that_computes_something_else_is_deleted(tiny, tmp_path, monkeyp
         return model
 
     monkeypatch.setattr("bsmamba2_export.exporter.trace_scans", wrong_trace)
-    with pytest.raises(ModelError, match="does not agree with the network"):
+    with pytest.raises(ModelError, match="must agree with the network to 90 dB"):
         export_network(tiny, describe(tiny, "wrong"), tmp_path / "wrong.onnx")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_wrong_body_is_found_though_the_kernel_would_hide_it(tiny, tmp_path, monkeypatch):
-    def wrong_body(*args, **kwargs):
+def test_a_wrong_body_is_detected_even_if_a_kernel_replaces_it(
+    tiny: BSMamba2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong_body(*args: Any, **kwargs: Any) -> onnx.ModelProto:
         model = trace.finish(*args, **kwargs)
         for function in model.functions:
             for node in function.node:
@@ -102,45 +122,52 @@ def test_a_wrong_body_is_found_though_the_kernel_would_hide_it(tiny, tmp_path, m
         return model
 
     monkeypatch.setattr("bsmamba2_export.exporter.finish", wrong_body)
-    with pytest.raises(ModelError, match="does not agree with the network"):
+    with pytest.raises(ModelError, match="must agree with the network to 90 dB"):
         export_network(tiny, describe(tiny, "wrong"), tmp_path / "wrong.onnx")
 
 
-def test_an_existing_file_is_not_replaced_unasked(exported, checkpoint):
-    with pytest.raises(ModelError, match="exists"):
+def test_an_existing_file_is_not_replaced_without_overwrite(
+    exported: Callable[..., Path], checkpoint: Path
+) -> None:
+    with pytest.raises(ModelError, match=r"output must be a new file.*allow overwriting"):
         export(checkpoint, exported())
 
 
-def test_the_bar_is_90_db():
-    bar = verify.MINIMUM_SNR_DB["fp32"]
-    verify.require({"audio": 90.0}, bar)
+def test_float32_must_agree_to_90_db() -> None:
+    minimum_db = MINIMUM_SNR_DB["fp32"]
+    verify.require({"audio": 90.0}, minimum_db)
     for value in (89.9, float("nan"), -float("inf")):
         with pytest.raises(ModelError):
-            verify.require({"audio": value, "spectrum": 120.0}, bar)
+            verify.require({"audio": value, "spectrum": 120.0}, minimum_db)
 
 
-def test_a_size_without_a_shipped_graph_is_told_to_export(tmp_path):
+def test_the_error_for_a_size_without_a_shipped_graph_says_to_export(tmp_path: Path) -> None:
     BSMamba2(Config(dim=16, depth=1, state_size=16)).save(tmp_path / "odd.safetensors")
     with pytest.raises(ModelError, match="no ready graph .*bsmamba2 export"):
         open_engine(tmp_path / "odd.safetensors", "cpu")
 
 
-def test_other_stems_hops_and_chunks_of_a_known_size_run_from_their_checkpoint(tmp_path, tiny):
-    sizes = {**vars(tiny.config), "stems": ("drums",), "hop": 512, "chunk": 88200}
-    BSMamba2(Config(**sizes)).save(tmp_path / "drums.safetensors")
+def test_a_shipped_graph_runs_checkpoints_with_other_stems_hop_and_chunk(
+    tmp_path: Path, tiny: BSMamba2
+) -> None:
+    config = replace(tiny.config, stems=("drums",), hop=512, chunk=88200)
+    BSMamba2(config).save(tmp_path / "drums.safetensors")
     manifest = open_engine(tmp_path / "drums.safetensors", "cpu").manifest
     assert (manifest.outputs, manifest.hop, manifest.chunk) == (("drums", "residual"), 512, 88200)
 
 
 @pytest.mark.parametrize(
-    ("output", "message"), [("x.pt", "must end in .onnx"), ("no/x.onnx", "does not exist")]
+    ("output", "message"),
+    [("x.pt", "must end in .onnx"), ("no/x.onnx", "in an existing folder")],
 )
-def test_a_wrong_output_is_refused_before_the_work(checkpoint, tmp_path, output, message):
+def test_an_invalid_output_path_is_refused(
+    checkpoint: Path, tmp_path: Path, output: str, message: str
+) -> None:
     with pytest.raises(ModelError, match=message):
         export(checkpoint, tmp_path / output)
 
 
-def test_the_command_exports_and_info_reads_it(checkpoint, tmp_path):
+def test_info_reads_what_the_command_exports(checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "voice.onnx"
     result = CliRunner().invoke(main, ["export", str(checkpoint), "-o", str(path)])
     assert (result.exit_code, result.stdout.count("SNR") >= 3) == (0, True)

@@ -13,7 +13,7 @@ import pytest
 
 from bsmamba2.devices import cuda, kernel
 from bsmamba2.formats.manifest import Manifest
-from bsmamba2.models.model import shipped_graphs
+from bsmamba2.models.graph import shipped_graphs
 from kernel.scans import model
 
 ROOT = Path(__file__).parents[2]

@@ -21,7 +21,8 @@ from bsmamba2.errors import AudioError, DeviceError, ModelError
 from bsmamba2.files.cache import cache_folder
 from bsmamba2.formats.manifest import Manifest
 from bsmamba2.models.check import check_input, make_check
-from bsmamba2.models.model import describe, open_engine
+from bsmamba2.models.open_model import open_model
+from support.models import open_engine
 
 from .fake_tensorrt import FakeTensorRT
 from .lazy_card import LazyCard
@@ -92,7 +93,7 @@ def test_without_a_card_opening_an_engine_is_an_error(
 
 
 def test_an_engine_is_described_without_being_loaded(write: Write) -> None:
-    assert describe(write()).name == "voice"
+    assert open_model(write()).manifest.name == "voice"
 
 
 @needs_card

@@ -1,4 +1,4 @@
-"""A network small enough that every test can afford one, and one the size of the paper's."""
+"""Fixtures: a network small enough for every test, and one of the paper's size."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ MICRO = Config(
 
 
 @pytest.fixture(scope="session")
-def micro_config():
+def micro_config() -> Config:
     return MICRO
 
 
 @pytest.fixture
-def micro():
+def micro() -> BSMamba2:
     torch.manual_seed(0)
     return BSMamba2(MICRO).eval()
 
 
 @pytest.fixture(scope="session")
-def paper():
+def paper() -> BSMamba2:
     return BSMamba2.untrained("paper")

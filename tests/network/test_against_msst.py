@@ -1,78 +1,85 @@
-"""The network and the chunks against Music-Source-Separation-Training's own code."""
+"""Compares the network and overlap-add with the code of Music-Source-Separation-Training."""
 
 from __future__ import annotations
 
+import importlib
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from ml_collections import ConfigDict
+from torch import Tensor, nn
 
 from bsmamba2 import Manifest
+from bsmamba2.audio.array import Audio
 from bsmamba2.pipeline.overlap_add import OverlapAdd
 from bsmamba2_network import BSMamba2
 from support.msst_reference import published_model, snr_db
 
 
 @pytest.fixture(scope="module")
-def theirs():
+def theirs() -> nn.Module:
     torch.manual_seed(7)
-    return published_model()
+    model: nn.Module = published_model()
+    return model
 
 
 @pytest.fixture(scope="module")
-def ours(theirs):
+def ours(theirs: nn.Module) -> BSMamba2:
     net = BSMamba2().eval()
     net.load_state_dict(theirs.state_dict(), strict=True)
     return net
 
 
-def masks_of(model, waveform):
-    """What the mask estimator returns while the model runs, and what the model returns."""
-    seen = []
-    handle = model.mask_estimators[0].register_forward_hook(lambda *call: seen.append(call[2]))
+def masks_and_stems(model: Any, waveform: Tensor) -> tuple[Tensor, Tensor]:
+    """Runs the model and returns the output of its mask estimator and its stems."""
+    masks: list[Tensor] = []
+    handle = model.mask_estimators[0].register_forward_hook(lambda *call: masks.append(call[2]))
     with handle, torch.inference_mode():
         stems = model(waveform)
-    return seen[0], stems
+    return masks[0], stems
 
 
-def test_strict_loading_works_both_ways(ours, theirs):
+def test_strict_loading_works_both_ways(ours: BSMamba2, theirs: nn.Module) -> None:
     assert not any(theirs.load_state_dict(ours.state_dict(), strict=True))
 
 
-def test_masks_and_stems_are_the_originals_to_100_db(ours, theirs):
+def test_masks_and_stems_agree_with_the_original_to_100_db(
+    ours: BSMamba2, theirs: nn.Module
+) -> None:
     waveform = torch.randn(1, 2, 5512, generator=torch.Generator().manual_seed(1))
-    wanted, found = masks_of(theirs, waveform), masks_of(ours, waveform)
-    assert snr_db(wanted[0], found[0]) >= 100
-    assert snr_db(wanted[1].reshape(-1), found[1].reshape(-1)) >= 100
+    expected, actual = masks_and_stems(theirs, waveform), masks_and_stems(ours, waveform)
+    assert snr_db(expected[0], actual[0]) >= 100
+    assert snr_db(expected[1].reshape(-1), actual[1].reshape(-1)) >= 100
 
 
-def drifting(chunk):
-    """Depends on where in the chunk a sample stands, so that the joins matter."""
+def position_dependent(chunk: Audio) -> Audio:
+    """Depends on a sample's position in the chunk, so that the overlap matters."""
     ramp = np.linspace(0.5, 1.5, chunk.shape[-1], dtype=np.float32)
-    return np.tanh(chunk * ramp)[np.newaxis]
+    stem: Audio = np.tanh(chunk * ramp)[np.newaxis]
+    return stem
 
 
-class TheirModel(torch.nn.Module):
-    def forward(self, batch):
-        return torch.stack([torch.from_numpy(drifting(item.numpy())) for item in batch])
+class PositionModel(nn.Module):
+    def forward(self, batch: Tensor) -> Tensor:
+        return torch.stack([torch.from_numpy(position_dependent(item.numpy())) for item in batch])
 
 
 @pytest.mark.parametrize("num_overlap", [2, 4])
-def test_chunks_with_their_windows_are_their_chunks_to_80_db(num_overlap):
-    """They pad the song by a chunk less a step on both sides and cut it off again; so here."""
-    from msst.utils.model_utils import _getWindowingArray, demix
-
+def test_overlap_add_with_msst_windows_agrees_with_msst_to_80_db(num_overlap: int) -> None:
+    """MSST pads the song by a chunk minus a step on both sides and cuts it off; so does this."""
+    msst = importlib.import_module("msst.utils.model_utils")
     chunk, mixture = 400, np.random.default_rng(0).normal(size=(2, 2000)).astype(np.float32)
     step = chunk // num_overlap
-    config = {"inference": {"num_overlap": num_overlap, "batch_size": 1}}
+    config: dict[str, Any] = {"inference": {"num_overlap": num_overlap, "batch_size": 1}}
     config |= {"audio": {"chunk_size": chunk}, "training": {"instruments": ["vocals"]}}
-    theirs = demix(ConfigDict(config), TheirModel(), mixture, "cpu", "bs_mamba2")["vocals"]
+    theirs = msst.demix(ConfigDict(config), PositionModel(), mixture, "cpu", "bs_mamba2")["vocals"]
 
     manifest = Manifest("stub", chunk=chunk, n_fft=16, hop=4)
-    engine = SimpleNamespace(manifest=manifest, run=drifting, device="cpu")
-    window = np.maximum(_getWindowingArray(chunk, chunk // 10).double().numpy(), 1e-9)
+    engine = SimpleNamespace(manifest=manifest, run=position_dependent, device="cpu")
+    window = np.maximum(msst._getWindowingArray(chunk, chunk // 10).double().numpy(), 1e-9)
     stream = OverlapAdd(engine, 1 - 1 / num_overlap, window)
     border = chunk - step
     padded = np.pad(mixture, [(0, 0), (border, border)], mode="reflect")

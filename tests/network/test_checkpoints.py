@@ -1,9 +1,10 @@
-"""Checkpoints go in and out unchanged, and what is no BSMamba2 is told so."""
+"""Checkpoints are read and written unchanged, and other files give a clear error."""
 
 from __future__ import annotations
 
 import collections
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,28 +15,30 @@ from bsmamba2 import ModelError
 from bsmamba2_network import BSMamba2, Config
 
 
-def same(one, other):
-    one, other = one.state_dict(), other.state_dict()
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+def have_same_weights(one: BSMamba2, other: BSMamba2) -> bool:
+    a, b = one.state_dict(), other.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_safetensors_go_round_with_their_sizes(micro, tmp_path):
+def test_safetensors_keep_weights_and_sizes(micro: BSMamba2, tmp_path: Path) -> None:
     micro.save(tmp_path / "m.safetensors")
-    again = BSMamba2.load(tmp_path / "m.safetensors")
-    assert again.config == micro.config
-    assert same(again, micro)
+    loaded = BSMamba2.load(tmp_path / "m.safetensors")
+    assert loaded.config == micro.config
+    assert have_same_weights(loaded, micro)
 
 
-def test_lightnings_prefix_windows_and_bookkeeping_are_taken_off(micro, tmp_path):
+def test_lightnings_prefix_windows_and_bookkeeping_are_ignored(
+    micro: BSMamba2, tmp_path: Path
+) -> None:
     state = {f"model.{key}": value for key, value in micro.state_dict().items()}
     state["featurizer.window"] = state["multi_featurizer.0.window"] = torch.ones(8)
-    book = collections.defaultdict(list, {"callbacks": [{"best": 1.0}]})
-    torch.save({"state_dict": state, "hyper_parameters": book}, tmp_path / "m.ckpt")
-    assert same(BSMamba2.load(tmp_path / "m.ckpt", micro.config), micro)
+    bookkeeping = collections.defaultdict(list, {"callbacks": [{"best": 1.0}]})
+    torch.save({"state_dict": state, "hyper_parameters": bookkeeping}, tmp_path / "m.ckpt")
+    assert have_same_weights(BSMamba2.load(tmp_path / "m.ckpt", micro.config), micro)
 
 
-def test_msst_yaml_with_its_tuples_gives_the_sizes(tmp_path):
-    # What MSST's yaml has no key for is as in the published network.
+def test_msst_yaml_with_its_tuples_gives_the_sizes(tmp_path: Path) -> None:
+    # MSST's yaml has no key for the other sizes; they are those of the published network.
     c = Config(n_fft=32, hop=8, bands=(3, 14), dim=16, depth=1, chunk=400)
     model = {"dim": c.dim, "depth": c.depth, "stereo": True, "module_type": "mamba2"}
     model |= {"stft_n_fft": c.n_fft, "stft_hop_length": c.hop, "freqs_per_bands": c.bands}
@@ -46,14 +49,16 @@ def test_msst_yaml_with_its_tuples_gives_the_sizes(tmp_path):
     assert BSMamba2.load(tmp_path / "m.ckpt", tmp_path / "m.yaml").config == c
 
 
-def test_yaml_that_names_code_is_refused(micro, tmp_path):
+def test_yaml_that_names_code_is_refused(micro: BSMamba2, tmp_path: Path) -> None:
     micro.save(tmp_path / "m.safetensors")
     (tmp_path / "m.yaml").write_text("!!python/object/apply:os.system ['true']")
-    with pytest.raises(ModelError, match="not a readable yaml"):
+    with pytest.raises(ModelError, match="config must be a readable yaml file"):
         BSMamba2.load(tmp_path / "m.safetensors", tmp_path / "m.yaml")
 
 
-def test_every_missing_unexpected_and_misshapen_key_is_named(micro, tmp_path):
+def test_every_key_that_is_missing_unexpected_or_of_wrong_shape_is_named(
+    micro: BSMamba2, tmp_path: Path
+) -> None:
     state = micro.state_dict()
     state["extra"] = state.pop("final_norm.gamma")
     state["layers.0.0.linear.bias"] = torch.zeros(3)
@@ -65,16 +70,16 @@ def test_every_missing_unexpected_and_misshapen_key_is_named(micro, tmp_path):
 
 
 @pytest.mark.parametrize("key", ["encoder.0.conv.weight", "x\n\x1b[31mok"])
-def test_another_network_is_refused_in_one_line(tmp_path, key):
+def test_another_network_is_refused_in_one_line(tmp_path: Path, key: str) -> None:
     torch.save({key: torch.ones(2)}, tmp_path / "m.ckpt")
-    with pytest.raises(ModelError, match="not the weights of a BSMamba2") as error:
+    with pytest.raises(ModelError, match="must hold the weights of a BSMamba2") as error:
         BSMamba2.load(tmp_path / "m.ckpt")
     assert str(error.value).isprintable()
 
 
-def published_shapes():
+def published_shapes() -> dict[str, tuple[int, ...]]:
     """The paper's key table, written out: 675 names and shapes."""
-    shapes = {"final_norm.gamma": (256,)}
+    shapes: dict[str, tuple[int, ...]] = {"final_norm.gamma": (256,)}
     for i, j, way in itertools.product(range(6), range(2), ("forward", "backward")):
         block = f"layers.{i}.{j}."
         shapes |= {block + "linear.weight": (512, 256, 1), block + "linear.bias": (256,)}
@@ -93,7 +98,7 @@ def published_shapes():
     return shapes
 
 
-def test_a_checkpoint_of_the_published_keys_is_the_paper(tmp_path):
+def test_a_checkpoint_with_the_published_keys_has_the_papers_sizes(tmp_path: Path) -> None:
     shapes = published_shapes()
     torch.save({key: torch.zeros(shape) for key, shape in shapes.items()}, tmp_path / "m.ckpt")
     net = BSMamba2.load(tmp_path / "m.ckpt")
@@ -102,7 +107,7 @@ def test_a_checkpoint_of_the_published_keys_is_the_paper(tmp_path):
     assert (len(shapes), len(counts), sum(counts)) == (675, 675, 48_098_188)
 
 
-def test_sizes_of_a_stranger_take_no_memory(micro, tmp_path):
+def test_huge_sizes_in_the_metadata_do_not_allocate_memory(micro: BSMamba2, tmp_path: Path) -> None:
     sizes = micro.config.to_json().replace('"dim": 16', '"dim": 4096')
     save_file(micro.state_dict(), tmp_path / "m.safetensors", {"bsmamba2.config": sizes})
     with pytest.raises(ModelError, match="wrong shape"):
@@ -114,7 +119,7 @@ def test_sizes_of_a_stranger_take_no_memory(micro, tmp_path):
     ["model: {module_type: mamba2}", "model: {module_type: mamba2, stft_n_fft: x, dim: 1}",
      "a: 2020-13-45", "[" * 5000, "training: [1]", "- 1"],
 )  # fmt: skip
-def test_a_yaml_of_no_use_is_a_sentence(micro, tmp_path, text):
+def test_an_unusable_yaml_gives_a_model_error(micro: BSMamba2, tmp_path: Path, text: str) -> None:
     micro.save(tmp_path / "m.safetensors")
     (tmp_path / "m.yaml").write_text(text)
     with pytest.raises(ModelError, match="config"):

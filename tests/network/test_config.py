@@ -1,13 +1,15 @@
-"""Sizes are checked when they are stated, not when they crash."""
+"""Sizes are validated when a Config is built."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 from bsmamba2 import ModelError
 from bsmamba2_network import PRESETS, Config
 
-MSST = {
+MSST: dict[str, dict[str, Any]] = {
     "audio": {"sample_rate": 44100, "chunk_size": 352800},
     "training": {"instruments": ["vocals", "other"], "target_instrument": "vocals"},
     "model": {
@@ -34,28 +36,35 @@ MSST = {
         ({"stems": ()}, "stems must be 1 to 16 names"),
     ],
 )
-def test_a_size_that_does_not_fit_is_named(change, message):
+def test_the_error_names_the_invalid_size(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         Config(**change)
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_sizes_survive_json(name):
+def test_sizes_survive_json(name: str) -> None:
     assert Config.from_json(Config.preset(name).to_json()) == Config.preset(name)
 
 
-def test_msst_yaml_of_the_published_model_is_the_paper():
+def test_the_published_models_msst_yaml_gives_the_papers_sizes() -> None:
     assert Config.from_msst(MSST) == Config.preset("paper")
 
 
 @pytest.mark.parametrize(
-    "change", [{"module_type": "transformer"}, {"mamba_gmlp": True}, {"stft_normalized": True}]
+    "change",
+    [
+        {"module_type": "transformer"},
+        {"mamba_gmlp": True},
+        {"stft_normalized": True},
+        {"stft_win_length": 1024},
+        {"mask_estimator_depth": 3},
+    ],
 )
-def test_msst_variants_that_are_another_network_are_refused(change):
+def test_msst_variants_that_are_another_network_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match=next(iter(change))):
         Config.from_msst(MSST | {"model": MSST["model"] | change})
 
 
-def test_an_unknown_preset_is_told_which_exist():
+def test_the_error_for_an_unknown_preset_lists_the_presets() -> None:
     with pytest.raises(ModelError, match="paper, medium, small, tiny"):
         Config.preset("huge")

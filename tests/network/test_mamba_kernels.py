@@ -1,27 +1,36 @@
-"""mamba_ssm's kernels are called as their source documents, and give our scan.
+"""mamba_ssm's kernels are called as documented in their source, and agree with our scan.
 
-Its functions are stood in for by what they are documented to compute, with their conditions on
-types, shapes and strides. The last tests run the real ones, where they and a GPU are.
+Most tests use mock kernels, which compute what the real ones are documented to compute and check
+their conditions on types, shapes and strides. The last tests run the real kernels on a GPU.
 """
 
 from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.functional import silu, softplus
 
-from bsmamba2_network import BSMamba2, mamba_kernels
+from bsmamba2_network import BSMamba2, Config, mamba_kernels
 from bsmamba2_network.scan import mamba2_scan, recurrence, scan
 
 
 def chunk_scan(
-    x, dt, A, B, C, chunk_size, D=None, z=None, dt_bias=None, initial_states=None, seq_idx=None,
-    cu_seqlens=None, dt_softplus=False, dt_limit=(0.0, float("inf")), return_final_states=False,
-):  # fmt: skip
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk_size: int,
+    D: Tensor | None = None, z: Tensor | None = None, dt_bias: Tensor | None = None,
+    initial_states: Tensor | None = None, seq_idx: Tensor | None = None,
+    cu_seqlens: Tensor | None = None, dt_softplus: bool = False,
+    dt_limit: tuple[float, float] = (0.0, float("inf")), return_final_states: bool = False,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """mamba_chunk_scan_combined: x (b, l, h, p), dt (b, l, h), B and C (b, l, groups, n)."""
+    assert D is not None
+    assert dt_bias is not None
+    assert initial_states is not None
     batch, length, heads, head_dim = x.shape
     groups, states = B.shape[2:]
     assert dt.shape == (batch, length, heads)
@@ -37,8 +46,17 @@ def chunk_scan(
     return (y + D[:, None] * x).to(x.dtype), final
 
 
-def gated_norm(x, weight, bias, z=None, eps=1e-6, group_size=None, norm_before_gate=True):
+def gated_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    z: Tensor | None = None,
+    eps: float = 1e-6,
+    group_size: int | None = None,
+    norm_before_gate: bool = True,
+) -> Tensor:
     """rmsnorm_fn, with the gate before the norm."""
+    assert z is not None
     assert (bias, group_size, norm_before_gate) == (None, None, False)
     assert x.shape == z.shape
     gated = x.float() * silu(z.float())
@@ -47,8 +65,15 @@ def gated_norm(x, weight, bias, z=None, eps=1e-6, group_size=None, norm_before_g
     ).to(x.dtype)  # fmt: skip
 
 
-def convolve(x, weight, bias=None, seq_idx=None, activation=None):
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    seq_idx: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor:
     """causal_conv1d_fn: x (b, channels, l), weight (channels, width), channels last."""
+    assert bias is not None
     assert activation == "silu"
     assert x.stride(1) == 1
     assert all(size % 8 == 0 for size in (x.shape[1], x.stride(0), x.stride(2)))
@@ -59,9 +84,9 @@ def convolve(x, weight, bias=None, seq_idx=None, activation=None):
 
 
 @pytest.fixture(params=["causal_conv1d", "no causal_conv1d"])
-def stand_in(monkeypatch, request):
-    """Their packages, with the functions above."""
-    names = {
+def mock_kernels(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Mocks the packages with the functions above."""
+    packages: dict[str, dict[str, Callable[..., Any]]] = {
         "mamba_ssm": {},
         "mamba_ssm.ops": {},
         "mamba_ssm.ops.triton": {},
@@ -69,36 +94,43 @@ def stand_in(monkeypatch, request):
         "mamba_ssm.ops.triton.layernorm_gated": {"rmsnorm_fn": gated_norm},
         "causal_conv1d": {"causal_conv1d_fn": convolve},
     }
-    for name, functions in names.items():
+    for name, functions in packages.items():
         module = types.ModuleType(name)
         vars(module).update(functions)
         monkeypatch.setitem(sys.modules, name, module)
     if request.param == "no causal_conv1d":
         monkeypatch.setitem(sys.modules, "causal_conv1d", None)
-    monkeypatch.setattr(mamba_kernels, "take", lambda *call: True)
+    monkeypatch.setattr(mamba_kernels, "supports", lambda *call: True)
     mamba_kernels.installed.cache_clear()
     yield
     mamba_kernels.installed.cache_clear()
 
 
-def call(batch=2, length=70, own_state=True, reverse=False, device="cpu", dtype=torch.float32):
+def arguments(
+    batch: int = 2,
+    length: int = 70,
+    own_state: bool = True,
+    reverse: bool = False,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> list[Any]:
     """A scan's arguments: 2 heads of 16, 8 states, 48 channels in the convolution."""
-    draw = torch.Generator().manual_seed(length)
-    kept = batch if own_state else 1
+    random = torch.Generator().manual_seed(length)
+    rows = batch if own_state else 1
     shapes = [
-        (batch, length, 82), (48, 1, 4), (48,), (2,), (2,), (2,), (32,), (kept, 48, 3),
-        (kept, 2, 16, 8),
+        (batch, length, 82), (48, 1, 4), (48,), (2,), (2,), (2,), (32,), (rows, 48, 3),
+        (rows, 2, 16, 8),
     ]  # fmt: skip
-    tensors = [torch.randn(shape, generator=draw).to(device) for shape in shapes]
-    # Types are rounded before, so that both ways start from the same numbers.
+    tensors = [torch.randn(shape, generator=random).to(device) for shape in shapes]
+    # Rounding first makes both scans start from the same numbers.
     rounded = (0, 7)
     tensors = [v.to(dtype).to(v.dtype) if i in rounded else v for i, v in enumerate(tensors)]
     tensors[0] = tensors[0].to(dtype)
     return [*tensors, 16, 8, reverse, 1e-5]
 
 
-def close(found, wanted, tolerance):
-    for one, other in zip(found, wanted, strict=True):
+def assert_close(actual: Iterable[Tensor], expected: Iterable[Tensor], tolerance: float) -> None:
+    for one, other in zip(actual, expected, strict=True):
         assert one.dtype == other.dtype
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
@@ -106,65 +138,77 @@ def close(found, wanted, tolerance):
 @pytest.mark.parametrize("length", [1, 2, 64, 65, 130])
 @pytest.mark.parametrize("own_state", [True, False])
 @pytest.mark.parametrize("reverse", [True, False])
-def test_their_kernels_give_our_scan(stand_in, length, own_state, reverse):
-    given = call(length=length, own_state=own_state, reverse=reverse)
-    close(mamba2_scan(*given), scan(*given), 2e-5)
+@pytest.mark.usefixtures("mock_kernels")
+def test_the_kernels_agree_with_our_scan(length: int, own_state: bool, reverse: bool) -> None:
+    args = arguments(length=length, own_state=own_state, reverse=reverse)
+    assert_close(mamba2_scan(*args), scan(*args), 2e-5)
 
 
-def test_states_stay_float32_in_bfloat16(stand_in):
-    given = call(dtype=torch.bfloat16)
-    y, conv_state, ssm_state = mamba2_scan(*given)
-    wanted = scan(*given)
+@pytest.mark.usefixtures("mock_kernels")
+def test_states_stay_float32_in_bfloat16() -> None:
+    args = arguments(dtype=torch.bfloat16)
+    y, conv_state, ssm_state = mamba2_scan(*args)
+    expected = scan(*args)
     assert y.dtype == torch.bfloat16
-    assert conv_state.equal(wanted[1])
-    close([ssm_state], wanted[2:], 0.1)
+    assert conv_state.equal(expected[1])
+    assert_close([ssm_state], expected[2:], 0.1)
 
 
-def test_steps_with_the_state_handed_over_are_the_whole(stand_in):
-    given = call(length=90)
-    first, *states = mamba2_scan(given[0][:, :37], *given[1:])
-    second, *states = mamba2_scan(given[0][:, 37:], *given[1:7], *states, *given[9:])
-    close([torch.cat([first, second], 1), *states], mamba2_scan(*given), 2e-5)
+@pytest.mark.usefixtures("mock_kernels")
+def test_two_parts_with_the_state_passed_on_equal_the_whole() -> None:
+    args = arguments(length=90)
+    first, *states = mamba2_scan(args[0][:, :37], *args[1:])
+    second, *states = mamba2_scan(args[0][:, 37:], *args[1:7], *states, *args[9:])
+    assert_close([torch.cat([first, second], 1), *states], mamba2_scan(*args), 2e-5)
 
 
-def gradients(run, given, outputs):
-    """Of all tensors, from a random weighting of these outputs."""
-    inputs = [v.clone().requires_grad_() for v in given[:9]]
-    got = run(*inputs, *given[9:])
-    draw = torch.Generator().manual_seed(1)
-    weights = [torch.randn(v.shape, generator=draw).to(v) for v in got]
-    sum((got[i] * weights[i]).sum() for i in outputs).backward()
+def gradients(
+    run: Callable[..., tuple[Tensor, ...]], args: Sequence[Any], outputs: Sequence[int]
+) -> list[Tensor]:
+    """Returns the gradients of a random weighting of these outputs, for all tensors."""
+    inputs = [v.clone().requires_grad_() for v in args[:9]]
+    results = run(*inputs, *args[9:])
+    random = torch.Generator().manual_seed(1)
+    weights = [torch.randn(v.shape, generator=random).to(v) for v in results]
+    torch.stack([(results[i] * weights[i]).sum() for i in outputs]).sum().backward()
     return [v.grad for v in inputs]
 
 
 @pytest.mark.parametrize("outputs", [(0,), (0, 1, 2)])
 @pytest.mark.parametrize("reverse", [True, False])
-def test_their_gradient_is_that_of_our_scan(stand_in, outputs, reverse):
-    given = call(length=40, own_state=True, reverse=reverse)
-    close(gradients(mamba2_scan, given, outputs), gradients(scan, given, outputs), 1e-4)
+@pytest.mark.usefixtures("mock_kernels")
+def test_the_kernels_gradients_agree_with_our_scan(outputs: tuple[int, ...], reverse: bool) -> None:
+    args = arguments(length=40, own_state=True, reverse=reverse)
+    assert_close(gradients(mamba2_scan, args, outputs), gradients(scan, args, outputs), 1e-4)
 
 
-def test_a_network_trains_through_them(stand_in, micro_config):
+def network_gradients(config: Config) -> dict[str, Tensor]:
+    """Returns the gradients of a network's parameters, with fixed weights and input."""
     torch.manual_seed(0)
-    net = BSMamba2(micro_config)
+    net = BSMamba2(config)
     net(torch.randn(1, 2, 200)).square().sum().backward()
-    ours = {name: p.grad.clone() for name, p in net.named_parameters()}
-    net.zero_grad()
+    return {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.usefixtures("mock_kernels")
+def test_a_network_trains_with_the_kernels(micro_config: Config) -> None:
+    actual = network_gradients(micro_config)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mamba_kernels, "take", lambda *call: False)
-        torch.manual_seed(0)
-        net = BSMamba2(micro_config)
-        net(torch.randn(1, 2, 200)).square().sum().backward()
-    for name, p in net.named_parameters():
-        torch.testing.assert_close(ours[name], p.grad, rtol=1e-3, atol=1e-4)
+        patch.setattr(mamba_kernels, "supports", lambda *call: False)
+        expected = network_gradients(micro_config)
+    assert (
+        actual.keys() == expected.keys() == dict(BSMamba2(micro_config).named_parameters()).keys()
+    )
+    for name, gradient in expected.items():
+        torch.testing.assert_close(actual[name], gradient, rtol=1e-3, atol=1e-4)
 
 
-def test_a_call_on_the_cpu_is_not_for_them():
-    assert not mamba_kernels.take(*call())
+def test_the_kernels_do_not_support_a_call_on_the_cpu() -> None:
+    assert not mamba_kernels.supports(*arguments())
 
 
 @pytest.fixture
-def gpu():
+def gpu() -> None:
     if not torch.cuda.is_available():
         pytest.skip("there is no GPU")
     if mamba_kernels.installed() is None:
@@ -172,18 +216,20 @@ def gpu():
 
 
 @pytest.mark.parametrize("reverse", [True, False])
-def test_on_a_gpu_the_real_ones_give_our_scan(gpu, reverse):
-    given = call(length=200, reverse=reverse, device="cuda", dtype=torch.bfloat16)
-    assert mamba_kernels.take(*given)
-    assert not mamba_kernels.take(given[0].float(), *given[1:])  # TF32 is not allowed
-    for found, wanted in zip(mamba2_scan(*given), scan(*given), strict=True):
-        error = (found.float() - wanted.float()).norm() / wanted.float().norm()
+@pytest.mark.usefixtures("gpu")
+def test_the_real_kernels_agree_with_our_scan_on_a_gpu(reverse: bool) -> None:
+    args = arguments(length=200, reverse=reverse, device="cuda", dtype=torch.bfloat16)
+    assert mamba_kernels.supports(*args)
+    assert not mamba_kernels.supports(args[0].float(), *args[1:])  # TF32 is not allowed
+    for actual, expected in zip(mamba2_scan(*args), scan(*args), strict=True):
+        error = (actual.float() - expected.float()).norm() / expected.float().norm()
         assert error < 0.02
 
 
-def test_on_a_gpu_their_gradient_is_that_of_our_scan(gpu):
-    given = call(length=200, device="cuda", dtype=torch.bfloat16)
+@pytest.mark.usefixtures("gpu")
+def test_the_real_kernels_gradients_agree_with_our_scan_on_a_gpu() -> None:
+    args = arguments(length=200, device="cuda", dtype=torch.bfloat16)
     outputs = (0, 1, 2)
-    ours, theirs = (gradients(run, given, outputs) for run in (scan, mamba2_scan))
-    for found, wanted in zip(theirs, ours, strict=True):
-        assert (found.float() - wanted.float()).norm() / wanted.float().norm() < 0.05
+    ours, theirs = (gradients(run, args, outputs) for run in (scan, mamba2_scan))
+    for actual, expected in zip(theirs, ours, strict=True):
+        assert (actual.float() - expected.float()).norm() / expected.float().norm() < 0.05
