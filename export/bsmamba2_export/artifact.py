@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto, TensorProto
 
-from bsmamba2.errors import ModelError
+from bsmamba2.errors import ModelError, first_line
 from bsmamba2.formats.manifest import METADATA_KEY, Manifest
 from bsmamba2.formats.onnx_file import WEIGHTLESS
 
@@ -43,4 +43,4 @@ def write(model: ModelProto, path: Path) -> None:
     try:
         path.write_bytes(model.SerializeToString(deterministic=True))
     except OSError as error:
-        raise ModelError(f"{path} cannot be written: {error.strerror}") from None
+        raise ModelError(f"{path} cannot be written: {first_line(error)}") from None

@@ -19,8 +19,9 @@ from onnx import ModelProto, numpy_helper
 from bsmamba2.devices import nvidia
 from bsmamba2.engines import tensorrt_plugin
 from bsmamba2.engines.tensorrt_package import import_tensorrt
-from bsmamba2.errors import DeviceError, ModelError
+from bsmamba2.errors import DeviceError, ModelError, first_line
 from bsmamba2.files.cache import cache_folder, write_bytes
+from bsmamba2.files.part_file import write_atomically
 from bsmamba2.formats.engine_file import BACKENDS, BuildKey, EngineFile, read_engine
 from bsmamba2.models.graph import Graph
 from bsmamba2.models.open_model import open_model
@@ -124,14 +125,10 @@ def build_engine(
     # TensorRT measures nothing when it builds for a GPU of another machine.
     timings = None if capabilities else TimingCache(key)
     engine = _build(trt, network, tuple(capabilities.values()), batch, frames, timings)
-    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        unfinished.write_bytes(engine)
-        unfinished.replace(path)
+        write_atomically(path, engine)
     except OSError as error:
-        raise ModelError(f"{path} cannot be written: {error.strerror}") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
+        raise ModelError(f"{path} cannot be written: {first_line(error)}") from None
     digest = hashlib.sha256(engine).hexdigest()
     built = EngineFile(path, manifest.replace(target=target), key, digest)
     built.write_description()

@@ -14,6 +14,7 @@ from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.engines.protocols import Engine
 from bsmamba2.engines.step_engine import StepEngine, SteppedEngine
 from bsmamba2.errors import ModelError
+from bsmamba2.files.part_file import replacing
 from bsmamba2.formats.checkpoint import read_checkpoint
 from bsmamba2.formats.manifest import Manifest, State, default_overlap, residual_of
 from bsmamba2.formats.onnx_file import read_onnx
@@ -107,11 +108,10 @@ def export_network(
     """Exports a network in memory in the form that the manifest states; see :func:`export`."""
     report(f"tracing {manifest.parameters:,} parameters")
     traced = trace_scans(net, manifest.io, streaming=manifest.streaming)
-    unverified = path.with_name(f".{path.name}.unverified")
     precision, minimum_db = manifest.precision, MINIMUM_SNR_DB[manifest.precision]
     for_tensorrt = manifest.target in tensorrt_target.TARGETS
     target = "portable" if for_tensorrt else manifest.target
-    try:
+    with replacing(path) as unverified:
         if precision != "fp32":
             report(f"comparing an emulation of {precision} with the network")
             copy = ModelProto()
@@ -133,9 +133,6 @@ def export_network(
         if for_tensorrt:
             model = tensorrt_target.retarget(model, manifest, manifest.target)
         artifact.write(model, unverified)
-        unverified.replace(path)
-    finally:
-        unverified.unlink(missing_ok=True)
     return manifest
 
 

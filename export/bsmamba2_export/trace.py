@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from bsmamba2.errors import ModelError
+from bsmamba2.formats.checkpoint import MARK
 from bsmamba2_export import body
 from bsmamba2_export.mixer import join_mixers
 from bsmamba2_export.precision import lower, store_half
@@ -200,11 +201,7 @@ def finish(
 
 def set_target(model: ModelProto, target: str) -> None:
     """Replaces the scan's body by that of a target, in place, and changes nothing else."""
-    heads = next(
-        value.dims[0]
-        for value in model.graph.initializer
-        if value.name == "layers.0.0.forward_blocks.0.mixer.A_log"
-    )
+    heads = next(value.dims[0] for value in model.graph.initializer if value.name == MARK)
     streams = any(node.overload == body.STATES for node in model.graph.node)
     del model.functions[:]
     model.functions.extend(body.functions(target, heads, states=streams))

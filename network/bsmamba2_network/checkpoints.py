@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from bsmamba2.errors import ModelError, printable
-from bsmamba2.formats.checkpoint import CONFIG_KEY, Checkpoint, match, read_checkpoint
+from bsmamba2.files.part_file import replacing
+from bsmamba2.formats.checkpoint import CONFIG_KEY, FIRST_MIXER, Checkpoint, match, read_checkpoint
 from bsmamba2_network.config import Config
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -66,7 +67,8 @@ def build_network(
 def save(net: nn.Module, config: Config, path: Path) -> None:
     """Writes a network; see :meth:`bsmamba2_network.BSMamba2.save`."""
     tensors = {key: value.contiguous() for key, value in net.state_dict().items()}
-    save_file(tensors, path, metadata={CONFIG_KEY: config.to_json()})
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={CONFIG_KEY: config.to_json()})
 
 
 def resolve_config(
@@ -105,12 +107,11 @@ def _config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> Config:
     Hop, sample rate and chunk do not affect any shape and keep their defaults. Assumes stereo: a
     mono network with bands twice as wide has the same shapes.
     """
-    mixer = "layers.0.0.forward_blocks.0.mixer."
     try:
         dim = shapes["final_norm.gamma"][0]
-        heads = shapes[mixer + "A_log"][0]
-        d_inner = shapes[mixer + "norm.weight"][0]
-        channels, _, width = shapes[mixer + "conv1d.weight"]
+        heads = shapes[FIRST_MIXER + "A_log"][0]
+        d_inner = shapes[FIRST_MIXER + "norm.weight"][0]
+        channels, _, width = shapes[FIRST_MIXER + "conv1d.weight"]
         gammas = _numbered(shapes, r"band_split\.to_features\.(\d+)\.0\.gamma")
         bands = tuple(shapes[f"band_split.to_features.{k}.0.gamma"][0] // 4 for k in gammas)
         masks = _numbered(shapes, r"mask_estimators\.(\d+)\.")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bsmamba2.errors import ModelError, printable
+from bsmamba2.errors import ModelError, printable, require
 
 # Far above any real network: these limits reject absurd sizes from untrusted files.
 _LARGEST = {
@@ -73,21 +73,21 @@ class Config:
         for name, largest in _LARGEST.items():
             value = getattr(self, name)
             allowed = f"a whole number from 1 to {largest}"
-            _require(type(value) is int and 1 <= value <= largest, name, allowed, value)
-        _require(1 <= len(self.stems) <= 16, "stems", "1 to 16 names", self.stems)
-        _require(self.conv_width == 4, "conv_width", "4, as in every kernel", self.conv_width)
-        _require(self.n_fft % 2 == 0, "n_fft", "an even number", self.n_fft)
+            require(type(value) is int and 1 <= value <= largest, name, allowed, value)
+        require(1 <= len(self.stems) <= 16, "stems", "1 to 16 names", self.stems)
+        require(self.conv_width == 4, "conv_width", "4, as in every kernel", self.conv_width)
+        require(self.n_fft % 2 == 0, "n_fft", "an even number", self.n_fft)
         # With a longer hop some samples are covered only by the near-zero ends of a window, so
         # the inverse transform would divide by almost zero.
-        _require(self.hop <= self.n_fft // 4, "hop", f"at most {self.n_fft // 4}", self.hop)
-        _require(self.chunk >= self.n_fft, "chunk", f"at least n_fft = {self.n_fft}", self.chunk)
-        _require(
+        require(self.hop <= self.n_fft // 4, "hop", f"at most {self.n_fft // 4}", self.hop)
+        require(self.chunk >= self.n_fft, "chunk", f"at least n_fft = {self.n_fft}", self.chunk)
+        require(
             len(self.bands) >= 1 and min(self.bands) >= 1 and sum(self.bands) == self.bins,
             "bands",
             f"widths that add up to n_fft / 2 + 1 = {self.bins}",
             f"{len(self.bands)} bands of {sum(self.bands)} bins",
         )
-        _require(
+        require(
             self.d_inner % self.head_dim == 0,
             "head_dim",
             f"a divisor of expand · dim = {self.d_inner}",
@@ -190,11 +190,6 @@ class Config:
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             reason = printable(str(error))
             raise ModelError(f"the sizes stored with the weights are damaged: {reason}") from None
-
-
-def _require(holds: bool, name: str, allowed: str, got: object) -> None:
-    if not holds:
-        raise ModelError(f"{name} must be {allowed}; got {got!r}")
 
 
 PRESETS = {

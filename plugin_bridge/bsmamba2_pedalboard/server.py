@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from bsmamba2 import Error, Separator, Stream
+from bsmamba2.files.part_file import write_atomically
 from bsmamba2_pedalboard.settings import EffectSettings
 
 log = logging.getLogger("bsmamba2.serve")
@@ -147,8 +148,8 @@ class Server:
         return 100 * math.ceil(20 * longest) + 50
 
     def _listen(self) -> socket.socket:
-        _write_private(self._folder / "token", self._token.hex())
-        _write_private(self._folder / "latency_ms", str(self.latency_ms))
+        write_atomically(self._folder / "token", self._token.hex().encode(), mode=0o600)
+        write_atomically(self._folder / "latency_ms", str(self.latency_ms).encode(), mode=0o600)
         path = self._folder / "socket"
         path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -276,12 +277,3 @@ def _lock_private_folder(folder: Path) -> int:
             f"a bsmamba2 serve is already running in {folder}: stop it first"
         ) from None
     return lock
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Writes a file that no other user can read, and that appears only when it is complete."""
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    part.replace(path)

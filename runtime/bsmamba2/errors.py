@@ -57,6 +57,18 @@ def first_line(error: BaseException, limit: int = 200) -> str:
     return printable(line, limit).rstrip(".")
 
 
+def require(
+    holds: bool, name: str, allowed: str, got: object, kind: type[Error] = ModelError
+) -> None:
+    """Refuses an argument unless it holds.
+
+    Raises:
+        Error: of the given kind: ``{name} must be {allowed}; got {got}``.
+    """
+    if not holds:
+        raise kind(f"{name} must be {allowed}; got {printable(repr(got))}")
+
+
 def not_one_of(name: str, allowed: Iterable[str], got: object) -> str:
     """The message for an argument that must be one of a few words."""
     return f"{name} must be one of {', '.join(allowed)}; got {printable(repr(got))}"

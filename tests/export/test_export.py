@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from bsmamba2 import DeviceError, ModelError, Separator
 from bsmamba2.audio.snr import snr_db
 from bsmamba2.cli import main
+from bsmamba2.devices.device import CPU
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.formats.onnx_file import read_onnx
 from bsmamba2.models.check import check_input, reproduce

@@ -16,6 +16,7 @@ import torch
 from bsmamba2.audio.array import Audio
 from bsmamba2.audio.fourier import ANALYSIS, SYNTHESIS
 from bsmamba2.audio.snr import snr_db
+from bsmamba2.devices.device import CPU
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.formats.onnx_file import OnnxFile, read_onnx
 from bsmamba2.models.check import check_input

@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from bsmamba2_training.replacing import replacing
+from bsmamba2.files.part_file import replacing
 from bsmamba2_training.run import Run
 
 matplotlib.use("Agg")

@@ -31,8 +31,8 @@ import soundfile
 
 from bsmamba2.audio.array import Audio
 from bsmamba2.errors import AudioError
+from bsmamba2.files.part_file import replacing, write_atomically
 from bsmamba2_training import songs
-from bsmamba2_training.replacing import replacing
 from bsmamba2_training.singing import Style, sing
 from bsmamba2_training.sources import (
     PACKAGES,
@@ -93,8 +93,8 @@ def build(
     _require_same_amounts(amounts, folder)
     unpacked = {package.name: fetch(package, work) for package in PACKAGES}
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / AMOUNTS) as path:
-        path.write_text(json.dumps(dataclasses.asdict(amounts), indent=1))
+    text = json.dumps(dataclasses.asdict(amounts), indent=1)
+    write_atomically(folder / AMOUNTS, text.encode())
     text = format_attributions(lambda package: read_copyright(package, unpacked[package.name]))
     with replacing(folder / SOURCES) as path:
         path.write_text(f"# Sources of this audio\n\n{text}", encoding="utf-8")

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bsmamba2.files.part_file import write_atomically
 from bsmamba2_training.evaluation import LEAKAGE, METRICS, Score, Summary, summarise
 
 matplotlib.use("Agg")
@@ -33,10 +34,10 @@ def write(scores: list[Score], protocol: dict[str, Any], folder: Path) -> str:
         },
         "songs": [dataclasses.asdict(item) for item in scores],
     }
-    (folder / "scores.json").write_text(json.dumps(document, indent=1) + "\n")
+    write_atomically(folder / "scores.json", (json.dumps(document, indent=1) + "\n").encode())
     _write_csv(scores, folder / "songs.csv")
     text = page(table, protocol)
-    (folder / "table.md").write_text(text)
+    write_atomically(folder / "table.md", text.encode())
     figure = plot(table)
     figure.savefig(folder / "plot.png")
     plt.close(figure)

@@ -18,6 +18,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -25,10 +26,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bsmamba2.errors import Error, printable
+from bsmamba2.errors import Error, printable, require
+from bsmamba2.files.part_file import replacing
 from bsmamba2_network import BSMamba2, Config
 from bsmamba2_training.loss import SILENCE_WINDOW
-from bsmamba2_training.replacing import replacing
 
 FIGURES = ("loss", "waveform", "spectral", "silence", "gradient", "rate")
 COLUMNS = ("step", *FIGURES, "seconds", "valid_usdr_db")
@@ -37,6 +38,9 @@ PRECISIONS = ("fp32", "bf16")
 
 class TrainingError(Error):
     """The plan is invalid, or the run cannot be resumed."""
+
+
+_require = partial(require, kind=TrainingError)
 
 
 @dataclass(frozen=True)
@@ -287,8 +291,3 @@ class Run:
     def _sync_curve(self) -> None:
         with (self.folder / "curve.csv").open("a") as file:
             os.fsync(file.fileno())
-
-
-def _require(is_valid: bool, name: str, allowed: str, got: object) -> None:
-    if not is_valid:
-        raise TrainingError(f"{name} must be {allowed}; got {got!r}")

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 import bsmamba2.models
 from bsmamba2.audio.snr import snr_db
 from bsmamba2.errors import ModelError
+from bsmamba2.files.part_file import replacing, write_atomically
 from bsmamba2.formats.checkpoint import CONFIG_KEY, LICENCE_KEY, read_checkpoint
 from bsmamba2.models.graph import find_graph
 from bsmamba2.models.open_model import open_model
@@ -83,8 +84,9 @@ def ship(runs: Sequence[Path], folder: Path, name: str, licence: str, sources: P
     tensors = {key: value.half().contiguous() for key, value in rounded.state_dict().items()}
     path = folder / f"{name}.safetensors"
     metadata = {CONFIG_KEY: net.config.to_json(), LICENCE_KEY: licence}
-    save_file(tensors, path, metadata)
-    path.chmod(0o644)  # anyone who has the package may read it
+    with replacing(path, mode=0o644) as temporary:  # anyone who has the package may read it
+        save_file(tensors, temporary, metadata)
+        temporary.chmod(0o644)
     checks = folder / "checks"
     before = {check: check.stat().st_mtime_ns for check in checks.glob("*.json")}
     for weights in folder.glob("*.safetensors"):
@@ -92,11 +94,8 @@ def ship(runs: Sequence[Path], folder: Path, name: str, licence: str, sources: P
     for check, written in before.items():
         if check.stat().st_mtime_ns == written:  # not renewed: its weights were replaced
             check.unlink()
-    (folder / f"{name}.md").write_text(
-        f"# The weights `{name}`\n\nLicence, `LicenseRef-bsmamba2-weights`: {licence}\n\n"
-        f"{TERMS}\n{sources_table}\n",
-        encoding="utf-8",
-    )
+    heading = f"# The weights `{name}`\n\nLicence, `LicenseRef-bsmamba2-weights`: {licence}\n\n"
+    write_atomically(folder / f"{name}.md", f"{heading}{TERMS}\n{sources_table}\n".encode())
     return snr
 
 

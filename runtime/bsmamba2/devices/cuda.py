@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 from bsmamba2.errors import DeviceError
+from bsmamba2.formats.checkpoint import FIRST_MIXER
 from bsmamba2.formats.manifest import Manifest
 
 KINDS = {"fp32": 0, "fp16": 1, "bf16": 2}
@@ -62,11 +63,10 @@ def kernels_version() -> str:
 
 def has_kernels(manifest: Manifest) -> bool:
     """Whether the scans of this model are of a size that there are kernels for."""
-    mixer = "layers.0.0.forward_blocks.0.mixer."
     shapes = manifest.initialisers
     try:
-        (heads,), (inner,) = shapes[f"{mixer}A_log"], shapes[f"{mixer}norm.weight"]
-        channels = shapes[f"{mixer}conv1d.weight"][0]
+        (heads,), (inner,) = shapes[f"{FIRST_MIXER}A_log"], shapes[f"{FIRST_MIXER}norm.weight"]
+        channels = shapes[f"{FIRST_MIXER}conv1d.weight"][0]
     except (KeyError, ValueError, IndexError):
         return False
     return inner == heads * HEAD_DIM and (channels - inner) // 2 in STATE_SIZES

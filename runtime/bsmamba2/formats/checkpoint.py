@@ -27,7 +27,10 @@ CONFIG_KEY = "bsmamba2.config"
 LICENCE_KEY = "bsmamba2.licence"
 """The key that holds the licence of the weights, in one line."""
 
-MARK = "layers.0.0.forward_blocks.0.mixer.A_log"
+FIRST_MIXER = "layers.0.0.forward_blocks.0.mixer."
+"""The prefix of the tensors of the first mixer, from which sizes are read."""
+
+MARK = f"{FIRST_MIXER}A_log"
 """The name of a tensor that every BSMamba2 has and no other network has."""
 
 _SAFETENSORS_DTYPES = {

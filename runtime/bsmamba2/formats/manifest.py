@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from bsmamba2.audio.array import Audio
-from bsmamba2.errors import ModelError, printable
+from bsmamba2.errors import ModelError, printable, require
 
 FORMAT = 1
 METADATA_KEY = "bsmamba2.manifest"
@@ -262,8 +262,7 @@ def missing_field(error: Exception) -> str:
 
 
 def _require(holds: bool, name: str, allowed: str, got: object) -> None:
-    if not holds:
-        raise ModelError(f"the manifest's {name} must be {allowed}; got {printable(repr(got))}")
+    require(holds, f"the manifest's {name}", allowed, got)
 
 
 def _is_plain_name(name: str) -> bool:
