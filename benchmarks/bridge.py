@@ -143,7 +143,7 @@ def overheads(engine: TimedEngine, audio: Audio, rounds: int) -> list[str]:
 class IdleEngine:
     """An engine that never runs, because its chunk is longer than the audio."""
 
-    device = "cpu"
+    device = CPU
     manifest = Manifest(name="idle", chunk=1 << 24, overlap=0.0)
 
     def run(self, chunk: Audio) -> Audio:

@@ -71,14 +71,14 @@ class Kernel:
 @contextmanager
 def without(ours: Kernel, *, mamba_ssm: bool = False) -> Iterator[None]:
     """Runs scans, forward and backward, by PyTorch within the block; or by mamba_ssm."""
-    before = ours.bypassed, mamba_kernels.take
+    before = ours.bypassed, mamba_kernels.supports
     ours.bypassed = True
     if not mamba_ssm:
-        mamba_kernels.take = lambda *_: False
+        mamba_kernels.supports = lambda *_: False
     try:
         yield
     finally:
-        ours.bypassed, mamba_kernels.take = before
+        ours.bypassed, mamba_kernels.supports = before
 
 
 def random_call(

@@ -28,6 +28,7 @@ from bsmamba2_export.mixer import join_mixers
 from bsmamba2_export.precision import lower, store_half
 from bsmamba2_export.waveform import WaveformGraph
 from bsmamba2_network import BSMamba2, Config
+from bsmamba2_network.config import CONV_WIDTH
 
 _ours = Opset(body.DOMAIN, 1)
 _INPUTS = (
@@ -63,7 +64,7 @@ class StreamingGraph(nn.Module):
 def state_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """Returns a streaming graph's states in order: their names and shapes for one mixture."""
     bands = len(config.bands)
-    conv = bands, config.conv_channels, config.conv_width - 1
+    conv = bands, config.conv_channels, CONV_WIDTH - 1
     ssm = bands, config.heads, config.head_dim, config.state_size
     kinds = {"conv_state": conv, "ssm_state": ssm}
     return {f"{kind}_{i}": kinds[kind] for i in range(config.depth) for kind in kinds}

@@ -111,7 +111,7 @@ def _config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> Config:
         dim = shapes["final_norm.gamma"][0]
         heads = shapes[FIRST_MIXER + "A_log"][0]
         d_inner = shapes[FIRST_MIXER + "norm.weight"][0]
-        channels, _, width = shapes[FIRST_MIXER + "conv1d.weight"]
+        channels = shapes[FIRST_MIXER + "conv1d.weight"][0]
         gammas = _numbered(shapes, r"band_split\.to_features\.(\d+)\.0\.gamma")
         bands = tuple(shapes[f"band_split.to_features.{k}.0.gamma"][0] // 4 for k in gammas)
         masks = _numbered(shapes, r"mask_estimators\.(\d+)\.")
@@ -132,7 +132,6 @@ def _config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> Config:
         expand=d_inner // dim,
         head_dim=d_inner // heads,
         state_size=(channels - d_inner) // 2,
-        conv_width=width,
         mask_expand=hidden // dim,
     )
 

@@ -21,10 +21,12 @@ _LARGEST = {
     "expand": 16,
     "head_dim": 1 << 10,
     "state_size": 1 << 10,
-    "conv_width": 4,
     "mask_expand": 16,
     "chunk": 1 << 24,
 }
+
+CONV_WIDTH = 4
+"""Taps of the causal convolution in a mixer: every published network and every kernel has four."""
 
 # 62 bands: narrow at the frequencies of vocal fundamentals, wider above.
 PAPER_BANDS = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
@@ -62,8 +64,6 @@ class Config:
     """Features per head (P)."""
     state_size: int = 128
     """Columns of each head's state (N)."""
-    conv_width: int = 4
-    """Taps of the causal convolution; only 4 is supported."""
     mask_expand: int = 4
     """Hidden width of a mask estimator relative to ``dim``."""
     chunk: int = 352800
@@ -75,7 +75,6 @@ class Config:
             allowed = f"a whole number from 1 to {largest}"
             require(type(value) is int and 1 <= value <= largest, name, allowed, value)
         require(1 <= len(self.stems) <= 16, "stems", "1 to 16 names", self.stems)
-        require(self.conv_width == 4, "conv_width", "4, as in every kernel", self.conv_width)
         require(self.n_fft % 2 == 0, "n_fft", "an even number", self.n_fft)
         # With a longer hop some samples are covered only by the near-zero ends of a window, so
         # the inverse transform would divide by almost zero.
@@ -185,6 +184,8 @@ class Config:
         """
         try:
             fields = json.loads(text)
+            width = fields.pop("conv_width", CONV_WIDTH)  # files of version 0.1.0 state it
+            require(width == CONV_WIDTH, "conv_width", f"{CONV_WIDTH}", width)
             fields["stems"], fields["bands"] = tuple(fields["stems"]), tuple(fields["bands"])
             return cls(**fields)
         except (ValueError, TypeError, KeyError, RecursionError) as error:

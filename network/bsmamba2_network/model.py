@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import glu
 
 from bsmamba2_network import checkpoints, spectrum
-from bsmamba2_network.config import Config
+from bsmamba2_network.config import CONV_WIDTH, Config
 from bsmamba2_network.scan import mamba2_scan
 
 NORM_EPSILON = 1e-5
@@ -66,7 +66,7 @@ class Mamba2(nn.Module):
         heads, d_inner, channels = config.heads, config.d_inner, config.conv_channels
         self.in_proj = nn.Linear(config.dim, d_inner + channels + heads, bias=False)
         # Never called: it holds the scan's convolution weights under their published names.
-        self.conv1d = nn.Conv1d(channels, channels, config.conv_width, groups=channels)
+        self.conv1d = nn.Conv1d(channels, channels, CONV_WIDTH, groups=channels)
         delta = torch.exp(torch.empty(heads).uniform_(math.log(0.001), math.log(0.1)))
         self.dt_bias = nn.Parameter(delta + torch.log(-torch.expm1(-delta)))
         self.A_log = nn.Parameter(torch.empty(heads).uniform_(1, 16).log())
@@ -308,7 +308,7 @@ class BSMamba2(nn.Module):
         """Returns the state before any step, of batch 1."""
         config = self.config
         return (
-            like.new_zeros(1, config.conv_channels, config.conv_width - 1),
+            like.new_zeros(1, config.conv_channels, CONV_WIDTH - 1),
             like.new_zeros(1, config.heads, config.head_dim, config.state_size),
         )
 

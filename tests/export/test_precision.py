@@ -88,7 +88,7 @@ def test_half_weights_halve_the_file_and_compute_in_float32(
 
 
 def test_the_error_for_bf16_on_a_cpu_says_what_to_do(narrow: Export) -> None:
-    with pytest.raises(DeviceError, match="CPUs have no products for: use a GPU, or export"):
+    with pytest.raises(DeviceError, match="ONNX Runtime cannot do on a CPU: use a GPU, or export"):
         open_engine(narrow(precision="bf16")[0], "cpu")
 
 

@@ -167,7 +167,7 @@ def test_a_streams_check_is_reproduced_only_if_the_states_are_kept(
         return step(engine, block, lookahead)
 
     monkeypatch.setattr(StepEngine, "step", step_after_reset)
-    with pytest.raises(DeviceError, match="does not reproduce its check: SNR"):
+    with pytest.raises(DeviceError, match="does not reproduce its check: the SNR"):
         reproduce(SteppedEngine(steps, CHECK_STEPS))
 
 
@@ -181,7 +181,7 @@ def test_a_streaming_model_must_reproduce_its_check_at_first_use(
     wrong = replace(manifest.check, expected=-manifest.check.expected)
     artifact.set_manifest(model, manifest.replace(check=wrong))
     artifact.write(model, tmp_path / "voice.onnx")
-    with pytest.raises(DeviceError, match="does not reproduce its check: SNR"):
+    with pytest.raises(DeviceError, match="does not reproduce its check: the SNR"):
         load(tmp_path / "voice.onnx", "cpu")
 
 

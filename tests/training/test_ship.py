@@ -98,5 +98,5 @@ def test_weights_without_a_list_of_sources_are_not_shipped(
 
 def test_a_size_without_a_graph_is_not_shipped(run: Path, sources: Path, micro: Config) -> None:
     BSMamba2(micro).save(run / "model.safetensors")
-    with pytest.raises(ModelError, match="no ready graph"):
+    with pytest.raises(ModelError, match="without a shipped graph"):
         ship([run], run / "weights", "first", "to be tested", sources)
