@@ -14,7 +14,7 @@ settings.load_profile("patient")
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache_of_its_own(tmp_path_factory):
-    """No test reads or fills the cache of whoever runs it; processes that are started, neither."""
+    """Tests, and the processes that they start, neither read nor fill the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(os.environ, "BSMAMBA2_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
