@@ -152,7 +152,8 @@ def _share(options: Any, names: Sequence[str], values: Sequence[Any]) -> None:
 
     It copies an initialiser that it folds through a transpose, as before most products here, and
     one that it packs for a product. Without folding, the transpose becomes an attribute of the
-    product, which then reads the array as it is.
+    product, which then reads the array as it is. Unpacked products are as fast. Their rounding
+    depends on the number of threads: results agree to about 119 dB, and to the bit for one number.
     """
     for name, value in zip(names, values, strict=True):
         options.add_initializer(name, value)
