@@ -10,7 +10,7 @@ import soundfile
 
 from bsmamba2.audio.array import Audio
 from support.engines import Stubs
-from support.fixtures import Noise, WriteSong
+from support.fixtures import Noise, WriteOnnx, WriteSong
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +45,18 @@ def song(tmp_path: Path, noise: Noise) -> WriteSong:
         path = tmp_path / name
         frames = gain * noise(channels, rate if samples is None else samples).T
         soundfile.write(path, frames, rate, subtype)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def write_onnx(tmp_path: Path) -> WriteOnnx:
+    """``write_onnx(content)``: the path of ``model.onnx`` with this content."""
+
+    def write(content: bytes) -> Path:
+        path = tmp_path / "model.onnx"
+        path.write_bytes(content)
         return path
 
     return write

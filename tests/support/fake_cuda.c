@@ -1,4 +1,4 @@
-/* A driver with two cards, or with none, by the functions that bsmamba2.nvidia calls. */
+/* A mock of NVIDIA's driver with two cards or none: the functions that devices/nvidia.py calls. */
 #include <stddef.h>
 #include <string.h>
 

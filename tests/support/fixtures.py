@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -26,3 +27,7 @@ class WriteSong(Protocol):
         samples: int | None = None,
         gain: float = 0.1,
     ) -> Path: ...
+
+
+WriteOnnx = Callable[[bytes], Path]
+"""``write_onnx(content)``: writes ``model.onnx`` with this content; its path."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 from onnx import TensorProto, helper, numpy_helper
 
 from bsmamba2 import Manifest
@@ -54,6 +57,20 @@ def random_weights(size: str = "tiny", seed: int = 0) -> dict[str, Audio]:
         name: random.normal(0, 0.3 / max(shape[-1:], default=1) ** 0.5, shape).astype(np.float32)
         for name, shape in graph.manifest.initialisers.items()
     }
+
+
+def write_checkpoint(
+    path: Path, weights: Mapping[str, Audio] | None = None, **metadata: str
+) -> Path:
+    """Writes a safetensors checkpoint; by default random weights of the size ``tiny``.
+
+    Args:
+        metadata: ``licence`` and ``config`` of the file, in the form that checkpoints store them.
+    """
+    tensors = random_weights() if weights is None else dict(weights)
+    stored = {f"bsmamba2.{key}": value for key, value in metadata.items()}
+    safetensors.numpy.save_file(tensors, path, stored or None)
+    return path
 
 
 def open_engine(

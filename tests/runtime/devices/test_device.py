@@ -1,6 +1,9 @@
-"""The names of devices, and which one a model gets."""
+"""Names of devices, and the choice of the device that a model runs on."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,28 +11,31 @@ from hypothesis import strategies as st
 
 from bsmamba2 import DeviceError
 from bsmamba2.devices import nvidia
-from bsmamba2.devices.device import Device, choose, missing_card, parse
+from bsmamba2.devices.device import CPU, Device, choose, missing_card, parse, processor
 from bsmamba2.devices.nvidia import Card, Driver
-from bsmamba2.engines import ort_session
-from bsmamba2.engines.ort_session import BACKENDS, import_onnxruntime
-from support.models import gain_model, open_engine
 
 CARDS = (Card("Fast Card", (9, 0), 80 << 30), Card("Slow Card", (8, 6), 8 << 30))
+SetDriver = Callable[..., None]
+
+
+def works(device: Device) -> None:
+    """A backend that can use any device."""
+
+
+def lacks_driver(device: Device) -> str:
+    """A backend that can use no device."""
+    return "a driver is missing: install one"
 
 
 @pytest.fixture
-def machine(monkeypatch):
-    """``machine(cards=2, cuda=(13, 0), built_for="13.0", providers=["cuda"])``: what is here."""
+def set_driver(monkeypatch: pytest.MonkeyPatch) -> SetDriver:
+    """``set_driver(cards=2, cuda=(13, 0), fault="")`` mocks the driver; ``cards=None``: none."""
 
-    def make(cards=2, cuda=(13, 0), built_for="13.0", providers=(), fault=""):
+    def mock(cards: int | None = 2, cuda: tuple[int, int] = (13, 0), fault: str = "") -> None:
         driver = None if cards is None else Driver(CARDS[:cards], cuda, "580.65.06", fault)
-        ort = import_onnxruntime()
-        names = [ort_session.PROVIDERS[kind] for kind in (*providers, "cpu")]
         monkeypatch.setattr(nvidia, "driver", lambda: driver)
-        monkeypatch.setattr(ort, "cuda_version", built_for)
-        monkeypatch.setattr(ort, "get_available_providers", lambda: names)
 
-    return make
+    return mock
 
 
 @pytest.mark.parametrize(
@@ -42,105 +48,112 @@ def machine(monkeypatch):
         ("tensorrt:12", Device("tensorrt", 12)),
     ],
 )
-def test_a_name_is_a_device(name, device):
+def test_a_name_is_parsed_into_a_device(name: str, device: Device | None) -> None:
     assert parse(name) == device
 
 
 @pytest.mark.parametrize("kind", ["cuda", "tensorrt"])
-def test_a_device_without_a_number_is_the_first_and_shows_it(kind):
+def test_a_device_without_a_number_is_the_first_and_is_shown_with_its_number(kind: str) -> None:
     assert str(parse(kind)) == f"{kind}:0"
     assert str(Device("cpu")) == "cpu"
 
 
 @pytest.mark.parametrize("name", ["gpu", "cpu:1", "cuda:x", "cuda:-1", "cuda:", "", "CUDA", 0])
-def test_an_unknown_device_is_told_which_exist(name):
+def test_an_unknown_name_is_refused_with_the_allowed_ones(name: Any) -> None:
     with pytest.raises(DeviceError, match=r"device must be auto, cpu, cuda\[:N\] or tensorrt"):
         parse(name)
 
 
 @given(st.text(max_size=20))
-def test_any_text_is_a_device_or_one_sentence(name):
+def test_any_text_is_a_device_or_an_error_of_one_line(name: str) -> None:
     try:
         parse(name)
     except DeviceError as error:
         assert str(error).isprintable()
 
 
-def test_auto_takes_the_first_that_can_be_had(machine):
-    machine(cards=2, providers=["cuda"])
-    assert choose("auto", BACKENDS) == Device("cuda", 0)
+def test_auto_chooses_the_first_device_that_works() -> None:
+    assert choose("auto", [("cuda", works), ("cpu", works)]) == Device("cuda", 0)
+    assert choose("auto", [("cuda", lacks_driver), ("cpu", works)]) == CPU
+
+
+def test_a_requested_device_that_works_is_chosen() -> None:
+    assert choose("cuda:1", [("cpu", works), ("cuda", works)]) == Device("cuda", 1)
+
+
+def test_a_requested_device_that_is_missing_is_an_error_with_a_fix() -> None:
+    message = "device 'cuda:1' cannot be used: a driver is missing: install one"
+    with pytest.raises(DeviceError, match=message):
+        choose("cuda:1", [("cuda", lacks_driver), ("cpu", works)])
+
+
+def test_a_device_that_cannot_run_the_model_is_refused_with_those_that_can() -> None:
+    message = r"device must be auto or tensorrt\[:N\] for this model; got 'cpu'"
+    with pytest.raises(DeviceError, match=message):
+        choose("cpu", [("tensorrt", works)])
+
+
+def test_auto_without_any_usable_device_reports_what_is_missing() -> None:
+    with pytest.raises(DeviceError, match="tensorrt: a driver is missing"):
+        choose("auto", [("tensorrt", lacks_driver)])
+
+
+@pytest.mark.parametrize(("cards", "is_logged"), [(1, True), (0, False), (None, False)])
+def test_a_card_that_auto_leaves_idle_is_logged_with_the_reason(
+    set_driver: SetDriver, caplog: pytest.LogCaptureFixture, cards: int | None, is_logged: bool
+) -> None:
+    set_driver(cards=cards)
+    backends = [("cuda", lacks_driver), ("cpu", works)]
+    choose("auto", backends)
+    choose("cpu", backends)  # was requested, so nothing is logged
+    message = "device auto is cpu, and Fast Card is idle: a driver is missing: install one"
+    assert caplog.messages == [message] * is_logged
 
 
 @pytest.mark.parametrize(
-    "here", [{"cards": None}, {"cards": 0}, {"providers": ()}, {"cuda": (12, 4)}]
-)
-def test_auto_takes_the_cpu_where_anything_is_missing_of_the_gpu(machine, here):
-    machine(**({"providers": ["cuda"]} | here))
-    assert choose("auto", BACKENDS) == Device("cpu")
-
-
-@pytest.mark.parametrize(("cards", "told"), [(1, True), (0, False), (None, False)])
-def test_a_card_that_stays_idle_is_told(machine, caplog, cards, told):
-    machine(cards=cards)
-    choose("auto", BACKENDS)
-    choose("cpu", BACKENDS)
-    said = "Fast Card is idle: the ONNX Runtime for NVIDIA cards is not installed; run: pip uninst"
-    assert [said in record.getMessage() for record in caplog.records] == [True] * told
-
-
-@pytest.mark.parametrize(
-    ("here", "asked", "mend"),
+    ("driver", "device", "message"),
     [
-        ({"cards": None}, "cuda", "there is no NVIDIA driver: install one, or use --device cpu"),
-        ({"cards": 0, "fault": "broken"}, "cuda:0", "shows no card (broken): see nvidia-smi"),
-        ({"cards": 2}, "cuda:2", "no card 2: there is cuda:0 Fast Card, cuda:1 Slow Card"),
-        ({"cuda": (12, 4)}, "cuda", "runs up to CUDA 12.4, CUDA 13.0 is wanted: update"),
-        ({"providers": ()}, "cuda", 'pip uninstall -y onnxruntime && pip install "bsmamba2[gpu]"'),
-        ({"providers": ["cuda"]}, "tensorrt", 'pip install "tensorrt-cu13>=10,<11"'),
-        ({"cards": None}, "tensorrt:1", "there is no NVIDIA driver"),
+        (
+            {"cards": None},
+            Device("cuda"),
+            "there is no NVIDIA driver: install one, or use --device cpu",
+        ),
+        (
+            {"cards": 0, "fault": "broken"},
+            Device("cuda"),
+            "the NVIDIA driver shows no card (broken): see nvidia-smi, or use --device cpu",
+        ),
+        (
+            {"cards": 2},
+            Device("cuda", 2),
+            "there is no card 2: choose from cuda:0 Fast Card, cuda:1 Slow Card",
+        ),
+        (
+            {"cuda": (12, 4)},
+            Device("cuda"),
+            "CUDA 13.0 is needed, and driver 580.65.06 runs up to CUDA 12.4: update the driver, or "
+            "use --device cpu",
+        ),
     ],
 )
-def test_what_was_asked_for_and_is_absent_is_an_error_with_its_mend(machine, here, asked, mend):
-    machine(**({"providers": ["cuda"]} | here))
-    with pytest.raises(DeviceError) as caught:
-        choose(asked, BACKENDS)
-    assert str(caught.value).startswith(f"device '{asked}' cannot be used: ")
-    assert mend in str(caught.value)
+def test_a_missing_card_or_an_old_driver_is_reported_with_a_fix(
+    set_driver: SetDriver, driver: dict[str, Any], device: Device, message: str
+) -> None:
+    set_driver(**driver)
+    assert missing_card(device, cuda="13.0") == message
 
 
-def test_a_device_that_does_not_run_the_model_is_told_which_do():
-    with pytest.raises(DeviceError, match=r"'cpu' does not run this model: give auto or tensorrt"):
-        choose("cpu", [("tensorrt", lambda device: None)])
+def test_a_card_with_a_recent_driver_lacks_nothing(set_driver: SetDriver) -> None:
+    set_driver()
+    assert missing_card(Device("cuda", 1), cuda="13.0") is None
 
 
-def test_auto_of_what_runs_nowhere_here_says_what_is_missing():
-    with pytest.raises(DeviceError, match="tensorrt: a driver is missing"):
-        choose("auto", [("tensorrt", lambda device: "a driver is missing")])
-
-
-def test_an_unknown_version_of_cuda_is_not_held_against_a_driver(machine):
-    machine(cuda=(12, 0))
+def test_an_unknown_version_of_cuda_accepts_any_driver(set_driver: SetDriver) -> None:
+    set_driver(cuda=(12, 0))
     assert missing_card(Device("cuda"), cuda="") is None
 
 
-def test_hardware_is_the_card_with_its_driver_or_the_processor(machine):
-    machine()
+def test_hardware_is_the_card_with_its_driver_or_the_processor(set_driver: SetDriver) -> None:
+    set_driver()
     assert Device("cuda", 1).hardware == "Slow Card, compute 8.6, driver 580.65.06"
-    assert Device("cpu").hardware == Device("tensorrt", 7).hardware != ""
-
-
-def test_a_card_without_cuda_s_libraries_is_told_which_is_missing(machine, monkeypatch):
-    machine(providers=["cuda"])
-    monkeypatch.setattr(ort_session, "missing_library", lambda path: "libcudnn.so.9")
-    with pytest.raises(DeviceError, match=r'libcudnn.so.9 .* pip install "bsmamba2\[gpu\]"'):
-        choose("cuda", BACKENDS)
-
-
-def test_a_session_that_fell_back_to_the_cpu_is_an_error(machine, tmp_path):
-    machine(providers=["cuda"])
-    (tmp_path / "gain.onnx").write_bytes(gain_model())
-    with (
-        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
-        pytest.raises(DeviceError, match="could not load its CUDAExecutionProvider: run pip"),
-    ):
-        open_engine(tmp_path / "gain.onnx", "cuda:0")
+    assert CPU.hardware == Device("tensorrt", 7).hardware == processor() != ""

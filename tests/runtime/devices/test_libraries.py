@@ -1,4 +1,4 @@
-"""Shared libraries: which one is found, and which one is missing of it."""
+"""Shared libraries: which one is opened, and which of its dependencies is missing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,10 +14,13 @@ from bsmamba2.devices.libraries import missing_library, open_library
 
 
 @pytest.fixture
-def chain(tmp_path):
-    """Two libraries, the first of which needs the second; of new names, since loaders remember."""
+def chain(tmp_path: Path) -> tuple[Path, Path]:
+    """Two libraries, of which the first needs the second.
+
+    Their names are new in each test, because the loader remembers names.
+    """
     if not shutil.which("cc") or sys.platform != "linux":
-        pytest.skip("no C compiler, or a loader that does not tell")
+        pytest.skip("there is no C compiler, or the loader does not name missing libraries")
     first, second = (tmp_path / f"lib{secrets.token_hex(4)}.so" for _ in range(2))
     (tmp_path / "empty.c").touch()
     build = ["cc", "-shared", "-fPIC", "empty.c", "-o"]
@@ -26,20 +30,20 @@ def chain(tmp_path):
     return first, second
 
 
-def test_the_first_that_is_there_is_opened(chain):
+def test_the_first_library_that_exists_is_opened(chain: tuple[Path, Path]) -> None:
     assert open_library("libno-such.so.9", str(chain[0])) is not None
     assert open_library("libno-such.so.9") is None
 
 
-def test_a_library_with_all_that_it_needs_misses_nothing(chain):
+def test_a_library_with_all_its_dependencies_lacks_none(chain: tuple[Path, Path]) -> None:
     assert missing_library(chain[0]) is None
 
 
-def test_what_a_library_needs_and_is_not_there_is_named(chain):
+def test_a_missing_dependency_is_named(chain: tuple[Path, Path]) -> None:
     first, second = chain
     second.unlink()
     assert missing_library(first) == second.name
 
 
-def test_a_library_that_is_not_there_itself_misses_nothing(tmp_path):
+def test_a_library_that_does_not_exist_lacks_no_dependency(tmp_path: Path) -> None:
     assert missing_library(tmp_path / "none.so") is None

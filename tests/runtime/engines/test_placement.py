@@ -1,8 +1,9 @@
-"""Nodes that land on another device than the one asked for are an error."""
+"""A model must run on the requested device, apart from the arithmetic of its shapes."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from bsmamba2 import DeviceError
-from bsmamba2.devices.device import Device
+from bsmamba2.devices.device import CPU, Device
 from bsmamba2.engines.ort_package import import_onnxruntime
 from bsmamba2.engines.placement import RECORD, require_placement
 
@@ -18,8 +19,8 @@ CUDA = Device("cuda", 0)
 
 
 @pytest.fixture(scope="module")
-def session():
-    """Of ONNX Runtime's own, on the CPU: a product, and the arithmetic of its shape."""
+def session() -> Any:
+    """A session of ONNX Runtime on the CPU: a product, and the arithmetic of its shape."""
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["y"]),
         helper.make_node("Shape", ["y"], ["sizes"]),
@@ -50,8 +51,8 @@ def session():
     )
 
 
-def recorded(*nodes):
-    """A session that says ``(provider, domain, operator)`` of each node."""
+def mock_session(*nodes: tuple[str, str, str]) -> SimpleNamespace:
+    """A session with one node for each ``(provider, domain, operator)``."""
     parts = [
         SimpleNamespace(
             ep_name=provider,
@@ -62,17 +63,19 @@ def recorded(*nodes):
     return SimpleNamespace(get_provider_graph_assignment_info=lambda: parts)
 
 
-def test_a_model_on_its_own_device_is_well_placed(session):
-    require_placement(session, Device("cpu"), "CPUExecutionProvider")
+def test_a_model_on_the_requested_device_is_accepted(session: Any) -> None:
+    require_placement(session, CPU, "CPUExecutionProvider")
 
 
-def test_products_on_the_cpu_are_not_a_model_on_a_gpu(session):
+def test_products_on_the_cpu_are_refused_for_a_gpu(session: Any) -> None:
     with pytest.raises(DeviceError, match=r"\(1 MatMul on CPUExecutionProvider\).*--device cpu"):
         require_placement(session, CUDA, "CUDAExecutionProvider")
 
 
-def test_shape_arithmetic_may_stay_on_the_cpu():
-    placed = recorded(("CPUExecutionProvider", "", "Shape"), ("CUDAExecutionProvider", "", "Conv"))
+def test_shape_arithmetic_may_stay_on_the_cpu() -> None:
+    placed = mock_session(
+        ("CPUExecutionProvider", "", "Shape"), ("CUDAExecutionProvider", "", "Conv")
+    )
     require_placement(placed, CUDA, "CUDAExecutionProvider")
 
 
@@ -84,6 +87,6 @@ def test_shape_arithmetic_may_stay_on_the_cpu():
         ("CUDAExecutionProvider", "", "Mul"),
     ],
 )
-def test_what_is_not_shape_arithmetic_of_the_standard_may_not(node):
+def test_custom_operators_and_other_providers_are_refused(node: tuple[str, str, str]) -> None:
     with pytest.raises(DeviceError, match=f"1 {node[2]} on {node[0]}"):
-        require_placement(recorded(node), Device("tensorrt"), "TensorrtExecutionProvider")
+        require_placement(mock_session(node), Device("tensorrt"), "TensorrtExecutionProvider")

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import filelock
 import pytest
@@ -17,6 +19,7 @@ from bsmamba2 import ModelError
 from bsmamba2.models import download as module
 from bsmamba2.models.download import download
 from support.server import (
+    Behaviour,
     Server,
     corrupting,
     endless,
@@ -34,59 +37,76 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 @pytest.fixture(autouse=True)
-def _hurry(monkeypatch):
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PAUSE", 0.0)
     monkeypatch.setattr(module, "TIMEOUT", (5.0, 0.3))
     monkeypatch.setattr(module, "PIECE", 1 << 14)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
+class Fetch:
+    """``fetch(behaviour, ...)`` downloads a file from a server that behaves like this."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "voice.ckpt"
+        self.part = folder / ".voice.ckpt.part"
+        self.starts: list[int] = []
+        """The first byte of each request of the latest download."""
+        self.received: list[int] = []
+        """The progress of the latest download."""
+
+    def __call__(self, *behaviours: Behaviour) -> None:
+        with Server(CONTENT, behaviours) as server:
+            self.starts, self.received = server.starts, []
+            download(server.url, self.path, len(CONTENT), SHA256, self.received.append)
+
+    @property
+    def is_right(self) -> bool:
+        return self.path.read_bytes() == CONTENT
+
+    def write_part(self, content: bytes) -> None:
+        """Writes the leftover of an earlier download."""
+        self.part.parent.mkdir()
+        self.part.write_bytes(content)
+
+    def names(self) -> list[str]:
+        """The names of the files in the folder, without the lock."""
+        files = self.path.parent.iterdir()
+        return sorted(path.name for path in files if path.suffix != ".lock")
+
+
 @pytest.fixture
-def fetch(tmp_path):
-    """``fetch(mood, ...)``: downloads from a server of those moods; ``fetch.path`` is the file."""
-
-    def run(*moods, sha256=SHA256):
-        with Server(CONTENT, moods) as server:
-            run.starts, run.arrived = server.starts, []
-            download(server.url, run.path, len(CONTENT), sha256, run.arrived.append)
-
-    run.path = tmp_path / "models" / "voice.ckpt"
-    run.part = run.path.with_name(".voice.ckpt.part")
-    return run
+def fetch(tmp_path: Path) -> Fetch:
+    return Fetch(tmp_path / "models")
 
 
-def left(fetch):
-    """What lies in the folder, but for the lock."""
-    return sorted(path.name for path in fetch.path.parent.iterdir() if path.suffix != ".lock")
-
-
-def test_the_file_is_there_whole_and_alone(fetch):
+def test_the_file_is_complete_and_nothing_else_is_left(fetch: Fetch) -> None:
     fetch()
-    assert fetch.path.read_bytes() == CONTENT
-    assert (left(fetch), fetch.starts) == (["voice.ckpt"], [0])
+    assert fetch.is_right
+    assert (fetch.names(), fetch.starts) == (["voice.ckpt"], [0])
 
 
-def test_progress_grows_to_the_size(fetch):
+def test_progress_grows_up_to_the_size(fetch: Fetch) -> None:
     fetch()
-    assert fetch.arrived == sorted(fetch.arrived)
-    assert fetch.arrived[-1] == len(CONTENT)
+    assert fetch.received == sorted(fetch.received)
+    assert fetch.received[-1] == len(CONTENT)
 
 
-def test_what_is_there_and_right_is_not_fetched_again(fetch):
+def test_a_correct_file_is_not_downloaded_again(fetch: Fetch) -> None:
     fetch()
     fetch()
     assert fetch.starts == []
 
 
-def test_what_is_there_and_wrong_is_replaced(fetch):
+def test_a_wrong_file_is_replaced(fetch: Fetch) -> None:
     fetch()
     fetch.path.write_bytes(bytes(len(CONTENT)))
     fetch()
-    assert fetch.path.read_bytes() == CONTENT
+    assert fetch.is_right
 
 
 @pytest.mark.parametrize(
-    "moods",
+    "behaviours",
     [
         [truncating(1000)],
         [truncating(100_000), truncating(1), truncating(200_000)],
@@ -94,97 +114,102 @@ def test_what_is_there_and_wrong_is_replaced(fetch):
         [failing(503), failing(429), truncating(7), failing(500)],
         [truncating(9), without_ranges],
     ],
-    ids=["cut", "cut thrice", "stalled", "overloaded", "no ranges"],
+    ids=["cut", "cut three times", "stalled", "overloaded", "no ranges"],
 )
-def test_a_server_that_fails_for_a_while_is_asked_for_the_rest(fetch, moods):
-    fetch(*moods)
-    assert fetch.path.read_bytes() == CONTENT
-    assert len(fetch.starts) == len(moods) + (moods[-1] is not without_ranges)
+def test_a_failure_that_passes_is_retried_from_the_last_byte(
+    fetch: Fetch, behaviours: list[Behaviour]
+) -> None:
+    fetch(*behaviours)
+    assert fetch.is_right
+    assert len(fetch.starts) == len(behaviours) + (behaviours[-1] is not without_ranges)
 
 
-def test_a_server_that_starts_anew_each_time_is_not_asked_for_ever(fetch):
+def test_a_server_that_always_restarts_is_given_up(fetch: Fetch) -> None:
     flapping = [cut for _ in range(20) for cut in (restarting(200_000), restarting(9))]
     with pytest.raises(ModelError, match="cannot be downloaded .the connection broke"):
         fetch(*flapping)
     assert len(fetch.starts) < 10
 
 
-def test_a_download_goes_on_where_an_earlier_one_stopped(fetch):
-    with pytest.raises(ModelError, match=r"98,304 of 512,000 bytes have arrived and are kept"):
+def test_a_download_resumes_where_an_earlier_one_stopped(fetch: Fetch) -> None:
+    with pytest.raises(ModelError, match=r"98,304 of 512,000 bytes were received and are kept"):
         fetch(truncating(6 << 14), *[failing(500)] * 9)
-    assert left(fetch) == [".voice.ckpt.part"]
+    assert fetch.names() == [".voice.ckpt.part"]
     fetch()
-    assert (fetch.starts, fetch.path.read_bytes() == CONTENT) == ([6 << 14], True)
+    assert (fetch.starts, fetch.is_right) == ([6 << 14], True)
 
 
-def test_what_lay_there_from_before_and_was_wrong_is_fetched_anew(fetch):
-    fetch.part.parent.mkdir()
-    fetch.part.write_bytes(bytes(1000))
+def test_wrong_bytes_of_an_earlier_download_are_downloaded_again(fetch: Fetch) -> None:
+    fetch.write_part(bytes(1000))
     fetch()
-    assert (fetch.starts, fetch.path.read_bytes() == CONTENT) == ([1000, 0], True)
+    assert (fetch.starts, fetch.is_right) == ([1000, 0], True)
 
 
-def test_more_than_the_file_from_before_is_thrown_away(fetch):
-    fetch.part.parent.mkdir()
-    fetch.part.write_bytes(bytes(len(CONTENT) + 1))
+def test_a_leftover_longer_than_the_file_is_discarded(fetch: Fetch) -> None:
+    fetch.write_part(bytes(len(CONTENT) + 1))
     fetch()
-    assert (fetch.starts, fetch.path.read_bytes() == CONTENT) == ([0], True)
+    assert (fetch.starts, fetch.is_right) == ([0], True)
 
 
-def test_other_bytes_than_those_published_are_refused_and_removed(fetch):
-    with pytest.raises(ModelError, match="not the file that was published"):
+def test_bytes_other_than_the_published_ones_are_refused_and_removed(fetch: Fetch) -> None:
+    with pytest.raises(ModelError, match="is not the published file .its SHA-256 differs"):
         fetch(corrupting)
-    assert left(fetch) == []
+    assert fetch.names() == []
 
 
-def test_more_bytes_than_published_are_never_written(fetch):
-    with pytest.raises(ModelError, match="longer than the 512,000 bytes"):
+def test_more_bytes_than_published_are_never_written(fetch: Fetch) -> None:
+    with pytest.raises(ModelError, match="must have 512,000 bytes; got more"):
         fetch(endless)
     assert fetch.part.stat().st_size == 0
 
 
 @pytest.mark.parametrize(
-    ("mood", "message"),
+    ("behaviour", "message"),
     [
         (failing(404), "the server answered 404"),
-        (login_page, "gives a web page where 512,000 bytes were expected"),
+        (login_page, "must have 512,000 bytes; got a web page"),
         (redirecting("ftp://127.0.0.1/x"), "cannot be downloaded: "),
         (redirecting("file:///etc/passwd"), "cannot be downloaded: "),
     ],
 )
-def test_what_no_second_try_mends_is_told_at_once(fetch, mood, message):
+def test_a_permanent_failure_is_reported_without_a_retry(
+    fetch: Fetch, behaviour: Behaviour, message: str
+) -> None:
     with pytest.raises(ModelError, match=message):
-        fetch(mood)
+        fetch(behaviour)
     assert len(fetch.starts) == 1
 
 
-def test_a_redirection_is_followed_and_a_circle_is_not(fetch):
+def test_redirects_are_followed_but_not_in_a_circle(fetch: Fetch) -> None:
     with pytest.raises(ModelError, match="redirect"):
         fetch(*[redirecting(None)] * 20)
     fetch(redirecting("/elsewhere"), redirecting("/further"))
-    assert fetch.path.read_bytes() == CONTENT
+    assert fetch.is_right
 
 
-def test_no_server_is_told(fetch):
-    with Server(CONTENT) as gone:
+def test_a_missing_server_is_reported(fetch: Fetch) -> None:
+    with Server(CONTENT) as closed:
         pass
     with pytest.raises(ModelError, match="there is no connection.*0 of 512,000 bytes"):
-        download(gone.url, fetch.path, len(CONTENT), SHA256, print)
+        download(closed.url, fetch.path, len(CONTENT), SHA256, print)
 
 
-def test_a_disk_without_room_is_told_before_the_download(fetch, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(1, 1, 7))
-    with pytest.raises(ModelError, match="make room, or set BSMAMBA2_CACHE"):
+def test_a_full_disk_is_reported_before_the_download(
+    fetch: Fetch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=7))
+    with pytest.raises(ModelError, match="free some space, or set BSMAMBA2_CACHE"):
         fetch()
+    assert fetch.starts == []
 
 
-def test_a_folder_that_cannot_be_written_is_told(fetch):
+def test_a_folder_that_cannot_be_written_is_reported(fetch: Fetch) -> None:
     fetch.path.parent.touch()
     with pytest.raises(ModelError, match="cannot be written .*set BSMAMBA2_CACHE"):
         fetch()
 
 
-def test_two_at_once_do_not_mix(fetch):
+def test_two_downloads_of_one_file_do_not_mix(fetch: Fetch) -> None:
     fetch.path.parent.mkdir()
     with (
         filelock.FileLock(fetch.path.with_name(".voice.ckpt.lock")),
@@ -197,11 +222,11 @@ FETCH = """
 import sys
 from pathlib import Path
 from bsmamba2.models.download import download
-download(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4], lambda arrived: None)
+download(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4], lambda received: None)
 """
 
 
-def test_a_download_that_was_killed_leaves_no_file_and_goes_on(fetch):
+def test_a_killed_download_leaves_no_file_and_is_resumed(fetch: Fetch) -> None:
     with Server(CONTENT, [stalling(300_000)]) as server:
         arguments = [server.url, str(fetch.path), str(len(CONTENT)), SHA256]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -212,5 +237,5 @@ def test_a_download_that_was_killed_leaves_no_file_and_goes_on(fetch):
         process.wait(20)
     assert not fetch.path.exists()
     fetch()
-    assert fetch.path.read_bytes() == CONTENT
+    assert fetch.is_right
     assert fetch.starts[0] > 0

@@ -1,6 +1,8 @@
-"""The weights that come with the package."""
+"""The weights that are included in the package."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,26 +14,26 @@ from support.models import open_engine, open_step_engine
 
 
 @pytest.fixture
-def fresh(tmp_path, monkeypatch):
-    """Where nothing was run before."""
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BSMAMBA2_CACHE", str(tmp_path))
 
 
-def test_they_are_small_have_a_page_of_their_own_and_say_what_they_learnt_from():
+def test_the_weights_are_small_and_document_what_they_were_trained_on() -> None:
     path = shipped()[DEFAULT]
+    licence = open_model(path).manifest.licence
     assert path.stat().st_size < 12e6
-    assert "copyleft" in open_model(path).manifest.licence
-    assert open_model(path).manifest.licence in path.with_suffix(".md").read_text()
+    assert "copyleft" in licence
+    assert licence in path.with_suffix(".md").read_text()
     assert set(shipped()) == set(ABOUT)
 
 
-def test_they_come_with_checks_which_whole_songs_and_streams_reproduce(fresh):
-    pytest.importorskip("onnxruntime")
+@pytest.mark.usefixtures("empty_cache")
+def test_songs_and_streams_reproduce_the_checks_that_ship_with_the_weights() -> None:
     assert open_engine(None, "cpu").manifest.check is not None
     assert open_step_engine(None, "cpu").manifest.check is not None
 
 
-def test_silence_in_is_silence_out(fresh):
-    pytest.importorskip("onnxruntime")
+@pytest.mark.usefixtures("empty_cache")
+def test_silence_separates_into_silence() -> None:
     vocals = Separator(device="cpu")(np.zeros((2, 44100), np.float32), 44100)["vocals"]
     assert np.abs(vocals).max() < 1e-6

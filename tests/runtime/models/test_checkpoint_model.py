@@ -1,0 +1,140 @@
+"""Checkpoints in the shipped graphs of their size, and the checks that are made for them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bsmamba2 import ModelError
+from bsmamba2.devices.device import CPU, Device
+from bsmamba2.engines.step_engine import StepEngine
+from bsmamba2.files.cache import cache_folder
+from bsmamba2.formats.manifest import Manifest
+from bsmamba2.models import checkpoint_model, registry
+from bsmamba2.models.checkpoint_model import CheckpointModel
+from bsmamba2.models.registry import Published
+from support.models import random_weights, write_checkpoint
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BSMAMBA2_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path / "voice.safetensors")
+
+
+def test_a_checkpoint_runs_whole_chunks_and_streams(path: Path) -> None:
+    model = CheckpointModel(path)
+    assert model.can_stream
+    assert model.chunk_engine(CPU).device == CPU
+    assert isinstance(model.step_engine(CPU), StepEngine)
+    assert model.graph().manifest == model.manifest
+
+
+def test_an_unknown_size_is_refused_when_the_file_is_opened(tmp_path: Path) -> None:
+    weights = {name: np.zeros((*values.shape, 2)) for name, values in random_weights().items()}
+    path = write_checkpoint(tmp_path / "voice.safetensors", weights)
+    with pytest.raises(ModelError, match="voice has a size without a shipped graph"):
+        CheckpointModel(path)
+
+
+def test_a_published_checkpoint_that_was_changed_is_refused(
+    cache: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voice = Published("voice", f"https://example.org/{path.name}", 1, "a" * 64, "MIT", "")
+    monkeypatch.setattr(registry, "PUBLISHED", (voice,))
+    voice.path.parent.mkdir(parents=True)
+    shutil.copy(path, voice.path)
+    CheckpointModel(path)
+    with pytest.raises(ModelError, match="run bsmamba2 models fetch voice, which downloads it ag"):
+        CheckpointModel(voice.path)
+
+
+@pytest.mark.parametrize(
+    ("device", "hop", "io"),
+    [
+        (CPU, 512, "spectrum"),
+        (Device("cuda"), 512, "waveform"),
+        (Device("cuda"), 500, "spectrum"),  # the graph for audio is for a hop of 512
+    ],
+)
+def test_on_a_card_a_checkpoint_takes_audio_and_on_the_cpu_spectra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: Device, hop: int, io: str
+) -> None:
+    loaded: list[tuple[Device, Manifest]] = []
+
+    def mock_engine(file: Any, device: Device, weights: Any, manifest: Manifest) -> None:
+        loaded.append((device, manifest))
+
+    config = {"stems": ["vocals"], "sample_rate": 44100, "hop": hop, "chunk": 44100}
+    path = write_checkpoint(tmp_path / "voice.safetensors", config=json.dumps(config))
+    monkeypatch.setattr(checkpoint_model, "OrtEngine", mock_engine)
+    CheckpointModel(path).chunk_engine(device, verify=False)
+    ((used, manifest),) = loaded
+    assert (used, manifest.io, manifest.hop) == (device, io, hop)
+
+
+def test_checks_are_made_once_for_chunks_and_once_for_streams(path: Path) -> None:
+    model = CheckpointModel(path)
+    reports: list[str] = []
+    assert model.manifest.check is None
+    for _ in range(2):
+        model.add_checks(reports.append)
+    assert reports == ["making the check for whole chunks", "making the check for a stream"]
+    assert model.manifest.check is not None
+    assert len(list((cache_folder() / "checks").iterdir())) == 2
+
+
+def test_engines_reproduce_the_checks_that_were_made(path: Path) -> None:
+    model = CheckpointModel(path)
+    model.add_checks()
+    model.chunk_engine(CPU)
+    model.step_engine(CPU)
+    assert len(list((cache_folder() / "verdicts").iterdir())) == 2
+
+
+def test_a_check_belongs_to_the_content_of_a_checkpoint_and_not_to_its_path(
+    path: Path, tmp_path: Path
+) -> None:
+    CheckpointModel(path).add_checks()
+    copy = Path(shutil.copy(path, tmp_path / "copy.safetensors"))
+    assert CheckpointModel(copy).manifest.check is not None
+    other = write_checkpoint(path, random_weights(seed=1))
+    assert CheckpointModel(other).manifest.check is None
+
+
+def test_checks_for_a_folder_are_made_even_if_the_cache_has_them(
+    path: Path, tmp_path: Path
+) -> None:
+    model = CheckpointModel(path)
+    model.add_checks()
+    model.add_checks(folder=tmp_path / "checks")
+    assert len(list((tmp_path / "checks").iterdir())) == 2
+
+
+def test_weights_whose_output_is_not_finite_get_no_check(tmp_path: Path) -> None:
+    weights = random_weights()
+    weights["final_norm.gamma"] *= np.nan
+    model = CheckpointModel(write_checkpoint(tmp_path / "broken.safetensors", weights))
+    with pytest.raises(ModelError, match="the output of broken is not finite: download the che"):
+        model.add_checks()
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_with_a_fix(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelError, match="cannot be written to .*file: make it writable"):
+        CheckpointModel(path).add_checks(folder=tmp_path / "file")
+    monkeypatch.setenv("BSMAMBA2_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ModelError, match="set BSMAMBA2_CACHE to a folder that is"):
+        CheckpointModel(path).add_checks()

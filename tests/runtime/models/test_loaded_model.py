@@ -1,0 +1,63 @@
+"""A model on a device: its engine for chunks, and its steps for streams."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bsmamba2 import DeviceError, ModelError
+from bsmamba2.devices.device import CPU
+from bsmamba2.engines.step_engine import StepEngine
+from bsmamba2.models.checkpoint_model import CheckpointModel
+from bsmamba2.models.loaded_model import LoadedModel
+from support.engines import StubModel, Stubs
+from support.models import write_checkpoint
+
+
+def test_an_engine_is_used_as_it_is_on_its_own_device(stub: Stubs) -> None:
+    engine = stub.half()
+    assert LoadedModel(engine).engine is engine
+    with pytest.raises(DeviceError, match="device must be 'auto' with an engine.*; got 'cuda'"):
+        LoadedModel(engine, "cuda")
+
+
+def test_a_name_is_opened_on_the_requested_device(
+    stub: Stubs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[Any, bool]] = []
+
+    def open_model(model: str, trust_engine: bool) -> StubModel:
+        opened.append((model, trust_engine))
+        return StubModel(stub.half(name=model))
+
+    monkeypatch.setattr("bsmamba2.models.loaded_model.open_model", open_model)
+    assert LoadedModel("voice", "cpu").engine.manifest.name == "voice"
+    LoadedModel("voice", trust_engine=True)
+    assert opened == [("voice", False), ("voice", True)]
+
+
+def test_an_engine_for_whole_chunks_has_no_steps(stub: Stubs) -> None:
+    with pytest.raises(ModelError, match="lookahead_ms must be None with an engine"):
+        LoadedModel(stub.half()).new_stepper()
+
+
+def test_steps_are_loaded_once_and_given_to_each_stream_with_its_own_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[StepEngine] = []
+    load = CheckpointModel.step_engine
+
+    def step_engine(self: CheckpointModel, *arguments: Any) -> StepEngine:
+        loaded.append(load(self, *arguments))
+        return loaded[-1]
+
+    monkeypatch.setattr(CheckpointModel, "step_engine", step_engine)
+    model = LoadedModel(write_checkpoint(tmp_path / "voice.safetensors"), "cpu")
+    assert loaded == []
+    one, other = model.new_stepper(), model.new_stepper()
+    assert len(loaded) == 1
+    assert one is not other
+    assert one._session is other._session
+    assert one.device == model.engine.device == CPU
