@@ -52,6 +52,7 @@ def interrupt_at(moment, work):
         return trace
 
     tracing = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 reads it only when settrace is called
     sys.settrace(trace)
     try:
         work()
