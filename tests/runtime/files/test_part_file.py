@@ -62,6 +62,7 @@ def interrupt_at(moment: int, work: Callable[[], None]) -> bool:
         return trace
 
     tracing = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 reads it only when settrace is called
     sys.settrace(trace)
     try:
         work()
