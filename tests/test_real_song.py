@@ -1,4 +1,4 @@
-"""A real song, through the command, at a small size and at the paper's."""
+"""A real song through the command, with a tiny network and with one of the paper's size."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture(scope="module")
-def song(tmp_path_factory):
+def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not shutil.which("apt-get"):
-        pytest.skip("the song comes from a package of Debian's")
-    script = ["bash", EXAMPLES / "real_song.sh", tmp_path_factory.mktemp("song")]
+        pytest.skip("the song is in a package of Debian")
+    script = ["bash", str(EXAMPLES / "real_song.sh"), str(tmp_path_factory.mktemp("song"))]
     run = subprocess.run(script, check=True, capture_output=True, text=True)
     return Path(run.stdout.strip())
 
 
 @pytest.mark.parametrize(("preset", "seconds"), [("tiny", 20), ("paper", 1)])
-def test_a_real_song_becomes_stems_that_sum_to_it(song, tmp_path, preset, seconds):
+def test_stems_of_a_real_song_sum_to_it(
+    song: Path, tmp_path: Path, preset: str, seconds: int
+) -> None:
     audio, rate = soundfile.read(song, frames=seconds * 44100, start=44100 * 30)
     soundfile.write(tmp_path / "song.flac", audio, rate, "PCM_24")
     BSMamba2.untrained(preset).save(tmp_path / "voice.safetensors")

@@ -81,8 +81,14 @@ def _origin() -> tuple[str | None, bool]:
         return None, False
     stored = json.loads(record)
     editable = bool(stored.get("dir_info", {}).get("editable"))
-    return str(stored["url"]), editable
+    repository = stored.get("vcs_info")
+    if repository is None:
+        return str(stored["url"]), editable
+    revision = repository.get("requested_revision")
+    url = f"{repository['vcs']}+{stored['url']}" + (f"@{revision}" if revision else "")
+    return url, editable
 
 
 def _quoted(path: str) -> str:
-    return f'"{path}"' if path == shlex.quote(path).strip("'") else shlex.quote(path)
+    """Double quotes work in every shell; single ones where it would expand something inside."""
+    return shlex.quote(path) if set(path) & set('"$`!') else f'"{path}"'

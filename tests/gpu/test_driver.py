@@ -12,8 +12,6 @@ import onnxruntime
 import pytest
 
 from bsmamba2.devices import cuda, kernel
-from bsmamba2.formats.manifest import Manifest
-from bsmamba2.models.graph import shipped_graphs
 from kernel.scans import model
 
 ROOT = Path(__file__).parents[2]
@@ -129,8 +127,3 @@ def test_a_session_for_cuda_has_no_kernels_on_the_cpu(on_cuda: bool) -> None:
         return
     with pytest.raises(Exception, match="mamba2_scan"):
         onnxruntime.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
-
-
-def test_every_shipped_size_has_kernels_and_unknown_ones_have_none() -> None:
-    assert all(cuda.has_kernels(graph.manifest) for graph in shipped_graphs())
-    assert not cuda.has_kernels(Manifest("other"))

@@ -95,7 +95,7 @@ def test_path_prints_the_bundle() -> None:
         ("nowhere.ckpt", "check its name and folder"),
         ("bs_mamba2_vocal", "did you mean bs_mamba2_vocals?"),
         ("bs_mamba2_vocals", "bsmamba2 models fetch bs_mamba2_vocals"),
-        ("/dev/null", "must be a file in one of"),
+        ("/dev/null", "model must be a file in .onnx"),
     ],
 )
 def test_install_refuses_a_model_that_its_server_could_not_load(

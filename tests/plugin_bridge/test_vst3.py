@@ -54,7 +54,7 @@ def test_every_interface_is_found_from_every_other(plugin: host.Plugin, name: st
 
 def test_all_interfaces_have_the_same_identity(plugin: host.Plugin) -> None:
     same = {
-        interface.query(host.UNKNOWN).pointer.value
+        interface.require(host.UNKNOWN).pointer.value
         for interface in (plugin.component, plugin.processor, plugin.controller)
     }
     assert len(same) == 1

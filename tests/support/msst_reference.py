@@ -1,7 +1,7 @@
-"""MSST's own BSMamba2, its Mamba2 replaced by a recurrence written from the paper alone.
+"""MSST's own BSMamba2, with its Mamba2 replaced by a recurrence written from the paper alone.
 
-MSST imports CUDA kernels that a CPU does not have. What it asks of mamba_ssm is stood in for by
-the plainest code that has the same parameters: nothing here is shared with the project.
+MSST imports mamba_ssm, whose CUDA kernels do not run on a CPU. The plainest code with the same
+parameters replaces it. Nothing here is shared with the project.
 """
 
 from __future__ import annotations
@@ -9,13 +9,22 @@ from __future__ import annotations
 import math
 import sys
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
 
 
 class Mamba2(nn.Module):
-    def __init__(self, d_model, expand=2, headdim=64, d_state=128, d_conv=4, layer_idx=None):
+    def __init__(
+        self,
+        d_model: int,
+        expand: int = 2,
+        headdim: int = 64,
+        d_state: int = 128,
+        d_conv: int = 4,
+        layer_idx: int | None = None,
+    ) -> None:
         super().__init__()
         self.d_inner = inner = expand * d_model
         self.N, self.P, self.H = d_state, headdim, inner // headdim
@@ -28,7 +37,7 @@ class Mamba2(nn.Module):
         self.norm = RMSNorm(inner)
         self.out_proj = nn.Linear(inner, d_model, bias=False)
 
-    def forward(self, u, inference_params=None):
+    def forward(self, u: torch.Tensor, inference_params: Any = None) -> torch.Tensor:
         batch, length, _ = u.shape
         proj = self.in_proj(u)
         z, xBC, dt = proj.split([self.d_inner, self.d_inner + 2 * self.N, self.H], -1)
@@ -45,31 +54,39 @@ class Mamba2(nn.Module):
             h = fade[..., None, None] * h + written
             out.append((h * C[:, t, None, None]).sum(-1) + self.D[:, None] * x[:, t])
         y = torch.stack(out, 1).reshape(batch, length, -1)
-        return self.out_proj(self.norm(y * z / (1 + torch.exp(-z))))
+        out_proj: torch.Tensor = self.out_proj(self.norm(y * z / (1 + torch.exp(-z))))
+        return out_proj
 
 
 class RMSNorm(nn.Module):
-    def __init__(self, size, eps=1e-5):
+    def __init__(self, size: int, eps: float = 1e-5) -> None:
         super().__init__()
         self.weight, self.eps = nn.Parameter(torch.ones(size)), eps
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x / (x.pow(2).mean(-1, keepdim=True) + self.eps).sqrt() * self.weight
 
 
 class Block(nn.Module):
-    def __init__(self, dim, mixer_cls, norm_cls, fused_add_norm, mlp_cls):
+    def __init__(
+        self, dim: int, mixer_cls: Any, norm_cls: Any, fused_add_norm: bool, mlp_cls: Any
+    ) -> None:
         super().__init__()
         self.norm, self.mixer = norm_cls(dim), mixer_cls(dim)
 
-    def forward(self, hidden, residual=None, inference_params=None):
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        residual: torch.Tensor | None = None,
+        inference_params: Any = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         residual = hidden if residual is None else hidden + residual
         return self.mixer(self.norm(residual)), residual
 
 
-def stub_mamba_ssm():
-    """Puts the classes above where MSST imports mamba_ssm's from."""
-    parts = {
+def stub_mamba_ssm() -> None:
+    """Installs the classes above as the modules of mamba_ssm that MSST imports."""
+    parts: dict[str, dict[str, Any]] = {
         "mamba_ssm": {},
         "mamba_ssm.modules": {},
         "mamba_ssm.modules.mamba_simple": {"Mamba": Mamba2},
@@ -88,14 +105,16 @@ def stub_mamba_ssm():
         sys.modules[name] = module
 
 
-def published_model(**sizes):
-    """MSST's ``BSMamba2Model`` as its configuration of the published model makes it."""
+def published_model(**sizes: Any) -> Any:
+    """MSST's ``BSMamba2Model`` with the configuration of the published model."""
     stub_mamba_ssm()
     from msst.models.bs_mamba2_code.bs_mamba2 import BSMamba2Model
 
     fixed = {"stereo": True, "num_stems": 1, "stft_hop_length": 441, "module_type": "mamba2"}
-    return BSMamba2Model(**{"dim": 256, "depth": 6} | fixed | sizes).eval()
+    options: dict[str, Any] = {"dim": 256, "depth": 6} | fixed | sizes
+    return BSMamba2Model(**options).eval()
 
 
-def snr_db(reference, estimate):
-    return 10 * math.log10(reference.square().sum() / (reference - estimate).square().sum())
+def snr_db(reference: torch.Tensor, estimate: torch.Tensor) -> float:
+    noise = (reference - estimate).square().sum().item()
+    return 10 * math.log10(reference.square().sum().item() / noise)

@@ -1,7 +1,7 @@
-"""A small VST3 host, by ctypes alone: it calls the plugin's tables of functions as any host does.
+"""A small VST3 host in ctypes: it calls the plugin's tables of functions as any host does.
 
-Written from the description of the binary interface, apart from ``vst3.h``, so that both must be
-right for a test to pass.
+It was written from the description of the binary interface and not from ``vst3.h``, so that a test
+passes only if both are right.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import ctypes
 import os
 import platform
 import struct
+from collections.abc import Callable, Mapping, Sequence
 from ctypes import (
     CFUNCTYPE,
     POINTER,
@@ -24,18 +25,26 @@ from ctypes import (
     c_void_p,
 )
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
+
+from bsmamba2.audio.array import Audio
+
+Function: TypeAlias = tuple[Sequence[Any], Callable[..., Any]]
+"""The types of a function's arguments after the object, and the function."""
 
 
-def bundle():
-    """The plugin to test: the installed one, or one built with sanitizers."""
+def bundle() -> Path:
+    """The plugin to test: the installed one, or ``BSMAMBA2_TEST_BUNDLE``, e.g. with sanitizers."""
     from bsmamba2_pedalboard import plugin_path
 
     return Path(os.environ.get("BSMAMBA2_TEST_BUNDLE") or plugin_path())
 
 
-def iid(*words):
+def iid(*words: int) -> bytes:
+    """The bytes of an interface's identity."""
     return struct.pack(">4I", *words)
 
 
@@ -71,27 +80,34 @@ CONTROLLER_METHODS = [
 class Interface:
     """A pointer to a table of functions, called by name."""
 
-    def __init__(self, pointer, methods=()):
+    def __init__(self, pointer: int | None, methods: Sequence[str] = ()) -> None:
         self.pointer = c_void_p(pointer)
         self._places = {
             name: place for place, name in enumerate(("query", "add_ref", "release", *methods))
         }
 
-    def call(self, name, *arguments, returns=c_int32):
+    def call(self, name: str, *arguments: Any, returns: Any = c_int32) -> Any:
+        """Calls a function; the arguments are ctypes values."""
         table = ctypes.cast(self.pointer, POINTER(POINTER(c_void_p)))[0]
         types = [type(argument) for argument in arguments]
         function = CFUNCTYPE(returns, c_void_p, *types)(table[self._places[name]])
         return function(self.pointer, *arguments)
 
-    def query(self, identity, methods=()):
-        """The other interface of the same object, or None."""
+    def query(self, identity: bytes, methods: Sequence[str] = ()) -> Interface | None:
+        """Another interface of the same object; None if it has no such interface."""
         found = c_void_p(1)
         result = self.call("query", c_char_p(identity), pointer_to(found))
         assert (result, found.value) == (NO_INTERFACE, None) or (result == OK and found.value)
         return Interface(found.value, methods) if found.value else None
 
+    def require(self, identity: bytes, methods: Sequence[str] = ()) -> Interface:
+        """As :meth:`query`, for an interface that must exist."""
+        found = self.query(identity, methods)
+        assert found is not None
+        return found
 
-def pointer_to(value):
+
+def pointer_to(value: Any) -> c_void_p:
     return ctypes.cast(byref(value), c_void_p)
 
 
@@ -135,17 +151,17 @@ class ParameterInfo(Structure):
     )
 
 
-class Made:
-    """An object of the host's, whose functions are Python's; arguments are as ctypes gives them."""
+class HostObject:
+    """An object of the host with functions in Python, which get the arguments from ctypes."""
 
-    def __init__(self, *functions):
+    def __init__(self, *functions: Function) -> None:
         types = [
             CFUNCTYPE(c_int32, c_void_p, c_void_p, c_void_p),
             CFUNCTYPE(c_uint32, c_void_p),
             CFUNCTYPE(c_uint32, c_void_p),
         ]
-        own = [lambda *_: NO_INTERFACE, lambda *_: 1, lambda *_: 1]
-        self._functions = [kind(work) for kind, work in zip(types, own, strict=True)]
+        own: list[Callable[..., int]] = [lambda *_: NO_INTERFACE, lambda *_: 1, lambda *_: 1]
+        self._functions: list[Any] = [kind(work) for kind, work in zip(types, own, strict=True)]
         self._functions += [CFUNCTYPE(c_int32, c_void_p, *kinds)(work) for kinds, work in functions]
         self._table = (c_void_p * len(self._functions))(
             *(ctypes.cast(function, c_void_p) for function in self._functions)
@@ -154,42 +170,46 @@ class Made:
         self.pointer = pointer_to(self._object)
 
 
-class Memory(Made):
+class Memory(HostObject):
     """A stream of bytes."""
 
-    def __init__(self, content=b""):
+    def __init__(self, content: bytes = b"") -> None:
         self.content, self.place = bytearray(content), 0
         transfer = (c_void_p, c_int32, POINTER(c_int32))
         super().__init__((transfer, self._read), (transfer, self._write))
 
-    def _read(self, _, buffer, size, done):
+    def _read(self, _: Any, buffer: Any, size: int, done: Any) -> int:
         part = bytes(self.content[self.place : self.place + size])
         ctypes.memmove(buffer, part, len(part))
         self.place += len(part)
         done[0] = len(part)
         return OK
 
-    def _write(self, _, buffer, size, done):
+    def _write(self, _: Any, buffer: Any, size: int, done: Any) -> int:
         self.content += ctypes.string_at(buffer, size)
         done[0] = size
         return OK
 
 
-class Handler(Made):
-    """What a plugin tells its host: the flags of each restart it asks for."""
+class Handler(HostObject):
+    """Receives the requests of a plugin, and keeps the flags of each restart that it requests."""
 
-    def __init__(self):
-        self.restarts = []
+    def __init__(self) -> None:
+        self.restarts: list[int] = []
         one = (c_uint32,)
-        ignore = (one, lambda *_: OK)
-        restart = ((c_int32,), lambda _, flags: self.restarts.append(flags) or OK)
+        ignore: Function = (one, lambda *_: OK)
+        restart: Function = ((c_int32,), self._restart)
         super().__init__(ignore, ((c_uint32, c_double), lambda *_: OK), ignore, restart)
+
+    def _restart(self, _: Any, flags: int) -> int:
+        self.restarts.append(flags)
+        return OK
 
 
 class Plugin:
-    """One instance, with what a host does to it."""
+    """One instance of the plugin, and what a host does with it."""
 
-    def __init__(self, bundle, channels=2):
+    def __init__(self, bundle: Path, channels: int = 2) -> None:
         machine = platform.machine()
         self.library = ctypes.CDLL(str(bundle / "Contents" / f"{machine}-linux" / "bsmamba2.so"))
         self.library.GetPluginFactory.restype = c_void_p
@@ -201,26 +221,28 @@ class Plugin:
         arguments = c_char_p(info.raw[:16]), c_char_p(COMPONENT), pointer_to(found)
         assert self.factory.call("create", *arguments) == OK
         self.component = Interface(found.value, COMPONENT_METHODS)
-        self.processor = self.component.query(PROCESSOR, PROCESSOR_METHODS)
-        self.controller = self.component.query(CONTROLLER, CONTROLLER_METHODS)
+        self.processor = self.component.require(PROCESSOR, PROCESSOR_METHODS)
+        self.controller = self.component.require(CONTROLLER, CONTROLLER_METHODS)
         self.handler = Handler()
         assert self.component.call("initialize", c_void_p()) == OK
         assert self.controller.call("set_handler", self.handler.pointer) == OK
         self.arrange(channels)
         self.active = False
 
-    def arrange(self, channels):
+    def arrange(self, channels: int) -> None:
         kind = c_uint64(MONO if channels == 1 else STEREO)
         assert self.set_arrangements(kind, kind) == OK
         self.channels = channels
 
-    def set_arrangements(self, before, behind):
+    def set_arrangements(self, inputs: c_uint64, outputs: c_uint64) -> int:
         one = c_int32(1)
-        return self.processor.call(
-            "set_bus_arrangements", pointer_to(before), one, pointer_to(behind), one
+        result: int = self.processor.call(
+            "set_bus_arrangements", pointer_to(inputs), one, pointer_to(outputs), one
         )
+        return result
 
-    def start(self, rate=44100, max_samples=512, mode=REALTIME):
+    def start(self, rate: float = 44100, max_samples: int = 512, mode: int = REALTIME) -> int:
+        """Starts processing; returns the latency."""
         self.stop()
         setup = Setup(mode, 0, max_samples, rate)
         assert self.processor.call("setup", pointer_to(setup)) == OK
@@ -229,59 +251,65 @@ class Plugin:
         self.active = True
         return self.latency
 
-    def stop(self):
+    def stop(self) -> None:
         if self.active:
             assert self.processor.call("set_processing", c_uint8(0)) == OK
             assert self.component.call("set_active", c_uint8(0)) == OK
             self.active = False
 
     @property
-    def latency(self):
-        return self.processor.call("latency", returns=c_uint32)
+    def latency(self) -> int:
+        samples: int = self.processor.call("latency", returns=c_uint32)
+        return samples
 
-    def process(self, audio, in_place=False, changes=None):
-        """(channels, samples) through the plugin in one call."""
-        audio = np.array(audio, np.float32, order="C")
-        output = audio if in_place else np.full_like(audio, np.nan)
+    def process(
+        self, audio: npt.ArrayLike, in_place: bool = False, changes: Changes | None = None
+    ) -> Audio:
+        """Processes (channels, samples) in one call."""
+        block_in = np.array(audio, np.float32, order="C")
+        output = block_in if in_place else np.full_like(block_in, np.nan)
         buses, keep = [], []
-        for block in (audio, output):
+        for block in (block_in, output):
             rows = (c_void_p * len(block))(*(row.ctypes.data for row in block))
             keep.append(rows)
             buses.append(AudioBus(len(block), 0, ctypes.cast(rows, c_void_p)))
-        data = Data(0, 0, audio.shape[1], 1, 1, *(pointer_to(bus) for bus in buses))
+        data = Data(0, 0, block_in.shape[1], 1, 1, *(pointer_to(bus) for bus in buses))
         if changes is not None:
             data.changes_in = changes.pointer.value
         assert self.processor.call("process", pointer_to(data)) == OK
         return output
 
-    def save(self):
+    def save(self) -> bytes:
         memory = Memory()
         assert self.component.call("get_state", memory.pointer) == OK
         return bytes(memory.content)
 
-    def load(self, state):
-        memory = Memory(state)  # which must outlive the call
-        return self.component.call("set_state", memory.pointer)
+    def load(self, state: bytes) -> int:
+        memory = Memory(state)  # it must outlive the call
+        result: int = self.component.call("set_state", memory.pointer)
+        return result
 
-    def get(self, parameter):
-        return self.controller.call("get", c_uint32(parameter), returns=c_double)
+    def get(self, parameter: int) -> float:
+        value: float = self.controller.call("get", c_uint32(parameter), returns=c_double)
+        return value
 
-    def set(self, parameter, value):
-        return self.controller.call("set", c_uint32(parameter), c_double(value))
+    def set(self, parameter: int, value: float) -> int:
+        result: int = self.controller.call("set", c_uint32(parameter), c_double(value))
+        return result
 
-    def close(self):
+    def close(self) -> None:
         self.stop()
         assert self.component.call("terminate") == OK
         for interface in (self.controller, self.processor, self.component):
-            left = interface.call("release", returns=c_uint32)
-        assert left == 0
+            references = interface.call("release", returns=c_uint32)
+        assert references == 0
 
 
-class Queue(Made):
+class Queue(HostObject):
     """The values of one parameter in a block."""
 
-    def __init__(self, parameter, value):
-        def point(_, index, offset, place):
+    def __init__(self, parameter: int, value: float) -> None:
+        def point(_: Any, index: int, offset: Any, place: Any) -> int:
             offset[0], place[0] = 0, value
             return OK
 
@@ -292,10 +320,10 @@ class Queue(Made):
         )
 
 
-class Changes(Made):
-    """Parameters that move in a block: ``Changes({1: 0.5})``."""
+class Changes(HostObject):
+    """Parameters that change in a block: ``Changes({1: 0.5})``."""
 
-    def __init__(self, values):
+    def __init__(self, values: Mapping[int, float]) -> None:
         self._queues = [Queue(parameter, value) for parameter, value in values.items()]
         super().__init__(((), lambda *_: len(self._queues)))
         # This one returns a pointer.
@@ -310,6 +338,6 @@ class Changes(Made):
         self.pointer = pointer_to(self._object)
 
 
-def text(letters):
-    """A string of 16-bit letters."""
+def text(letters: Any) -> str:
+    """The text in an array of 16-bit characters, up to the first zero."""
     return "".join(chr(letter) for letter in letters).split("\0")[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from bsmamba2.errors import MissingExtra
-from bsmamba2.installation import install_command, version
+from bsmamba2.installation import version
 
 
 @click.command(short_help="Write manual pages for man.")
@@ -22,7 +22,7 @@ def man(context: click.Context, directory: Path) -> None:
         from click_man.core import write_man_pages
     except ImportError:
         raise MissingExtra(
-            f"man needs click-man, which is not installed: {install_command('man')}"
+            "man needs click-man, which is not installed; run: pip install click-man"
         ) from None
     group = context.find_root().command
     assert isinstance(group, click.Group)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bsmamba2.audio.fourier import ANALYSIS, SYNTHESIS, matrices, power
+from bsmamba2.audio.snr import snr_db
 from bsmamba2.audio.stft import hann, stft
 from support.fixtures import Noise
 
@@ -19,6 +20,16 @@ def test_analysis_of_a_frame_is_its_windowed_spectrum(noise: Noise, n_fft: int, 
     frame[:, :n_fft] = noise(1, n_fft)
     expected = stft(frame[:, :n_fft], n_fft, n_fft // 2)[0, 1]
     np.testing.assert_allclose((frame @ analysis).reshape(-1, 2), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n_fft", "hop"), [(2048, 441), (4096, 1024), (64, 10), (64, 16)])
+def test_analysis_is_accurate_to_110_db_at_the_sizes_of_models(
+    noise: Noise, n_fft: int, hop: int
+) -> None:
+    analysis, frame = matrices(n_fft, hop)[ANALYSIS], noise(1, n_fft)[0]
+    expected = stft(frame, n_fft, n_fft // 2)[1]
+    padded = np.pad(frame, (0, len(analysis) - n_fft))
+    assert snr_db(expected, (padded @ analysis).reshape(-1, 2)) > 110
 
 
 @SIZES

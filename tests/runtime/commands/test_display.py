@@ -1,0 +1,64 @@
+"""The progress of a batch: on a terminal, and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bsmamba2.batch.plan import FilePlan, OutputOptions
+from bsmamba2.commands.display import Display, length
+from support.commands import ENVIRONMENT, STUB_PROGRAM
+from support.engines import Stubs
+from support.fixtures import WriteSong
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0:00"), (59.4, "0:59"), (59.6, "1:00"), (425, "7:05"), (11225, "3:07:05")],
+)
+def test_a_length_is_shown_in_minutes_and_from_an_hour_on_in_hours(
+    seconds: float, text: str
+) -> None:
+    assert length(seconds) == text
+
+
+def test_without_a_terminal_nothing_is_shown(
+    stub: Stubs, song: WriteSong, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan: FilePlan = OutputOptions().plan(song(), None, stub.half().manifest)
+    with Display() as display:
+        display.begin([plan, plan])
+        display.song(plan)
+        display.report(0.5, 1.0, 3.0)
+        display.ended(plan)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_progress_is_on_the_terminal_and_results_are_in_the_pipe(song: WriteSong) -> None:
+    paths = [str(song(name, samples=5000)) for name in ("a.wav", "b.wav")]
+    terminal, end = os.openpty()
+    command = [sys.executable, "-c", STUB_PROGRAM, "separate", *paths, "--json"]
+    environment = ENVIRONMENT | {"TERM": "xterm", "COLUMNS": "80"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=end) as process:
+        os.close(end)
+        shown = read_all(terminal)
+        assert process.stdout is not None
+        piped = process.stdout.read().decode()
+    assert "2 of 2 songs" in shown
+    assert [json.loads(line)["song"] for line in piped.splitlines()] == paths
+
+
+def read_all(terminal: int) -> str:
+    """Reads until the other end is closed."""
+    parts = []
+    while True:
+        try:
+            parts.append(os.read(terminal, 1 << 16))
+        except OSError:
+            os.close(terminal)
+            return b"".join(parts).decode()

@@ -1,0 +1,35 @@
+"""The types of arguments: what a shell completes them to, and what they refuse."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+from bsmamba2.commands.parameters import DeviceName, ModelName, SongPath
+from bsmamba2.devices import nvidia
+from bsmamba2.devices.nvidia import Card, Driver
+from bsmamba2.models.registry import DEFAULT, PUBLISHED
+
+
+def complete(kind: DeviceName | ModelName, start: str) -> list[str]:
+    context, parameter = click.Context(click.Command("separate")), click.Option(["--option"])
+    return [item.value for item in kind.shell_complete(context, parameter, start)]
+
+
+def test_models_are_completed_by_their_names_and_as_files() -> None:
+    assert complete(ModelName(), "") == [DEFAULT, *(model.name for model in PUBLISHED), ""]
+    assert complete(ModelName(), "bs_") == ["bs_mamba2_vocals", "bs_"]
+
+
+def test_devices_are_completed_to_those_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Card("Fast Card", (9, 0), 80 << 30)
+    monkeypatch.setattr(nvidia, "driver", lambda: None)
+    assert complete(DeviceName(), "") == ["auto", "cpu"]
+    monkeypatch.setattr(nvidia, "driver", lambda: Driver((card, card)))
+    assert complete(DeviceName(), "cuda") == ["cuda:0", "cuda:1"]
+
+
+def test_an_empty_path_is_refused() -> None:
+    """It would mean the current folder and all its songs."""
+    with pytest.raises(click.BadParameter, match="must be a path; got an empty one"):
+        SongPath().convert("", None, None)

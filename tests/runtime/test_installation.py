@@ -1,0 +1,125 @@
+"""The commands that add to this copy, for every way it can have been installed."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bsmamba2 import installation
+from bsmamba2.installation import install_command, installed_version, report, version
+
+ROOT = Path(__file__).parents[2]
+
+
+def install_from(monkeypatch: pytest.MonkeyPatch, origin: dict[str, Any] | None) -> None:
+    """Mocks what pip recorded about the origin; None: installed from an index."""
+    record = None if origin is None else json.dumps(origin)
+    distribution = SimpleNamespace(read_text=lambda name: record)
+    monkeypatch.setattr(metadata, "distribution", lambda name: distribution)
+
+
+def not_installed(name: str) -> None:
+    raise metadata.PackageNotFoundError(name)
+
+
+def test_from_an_index_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    install_from(monkeypatch, None)
+    assert install_command("gpu") == 'pip install "bsmamba2[gpu]"'
+    assert install_command() == "pip install bsmamba2"
+    assert install_command(force=True) == "pip install --force-reinstall --no-deps bsmamba2"
+
+
+def test_an_editable_install_stays_editable(monkeypatch: pytest.MonkeyPatch) -> None:
+    install_from(monkeypatch, {"url": "file:///src/bsmamba2", "dir_info": {"editable": True}})
+    assert install_command("gpu") == 'pip install -e "/src/bsmamba2[gpu]"'
+    assert install_command(force=True).startswith("pip install --force-reinstall --no-deps -e ")
+
+
+def test_a_folder_is_installed_from_the_folder_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    install_from(monkeypatch, {"url": "file:///src/bsmamba2", "dir_info": {}})
+    assert install_command("gpu") == 'pip install "/src/bsmamba2[gpu]"'
+
+
+@pytest.mark.parametrize("folder", ["my%20songs", "caf%C3%A9", "it's", "a$b"])
+def test_a_shell_passes_every_path_to_pip_unchanged(
+    monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    install_from(monkeypatch, {"url": f"file:///{folder}/bsmamba2-1.0-py3-none-any.whl"})
+    plain = folder.replace("%20", " ").replace("%C3%A9", "é")
+    words = shlex.split(install_command("gpu"))
+    assert words == ["pip", "install", f"/{plain}/bsmamba2-1.0-py3-none-any.whl[gpu]"]
+    in_double_quotes = install_command("gpu").startswith('pip install "')
+    assert in_double_quotes == ("$" not in folder)  # the shell would replace $b inside them
+
+
+@pytest.mark.parametrize(
+    ("origin", "url"),
+    [
+        (
+            {"url": "https://example.org/bsmamba2.whl", "archive_info": {}},
+            "https://example.org/bsmamba2.whl",
+        ),
+        (
+            {"url": "https://example.org/a.git", "vcs_info": {"vcs": "git", "commit_id": "0"}},
+            "git+https://example.org/a.git",
+        ),
+        (
+            {
+                "url": "https://example.org/a.git",
+                "vcs_info": {"vcs": "git", "commit_id": "0", "requested_revision": "v1"},
+            },
+            "git+https://example.org/a.git@v1",
+        ),
+    ],
+)
+def test_a_wheel_or_repository_on_a_server_is_installed_from_its_url(
+    monkeypatch: pytest.MonkeyPatch, origin: dict[str, Any], url: str
+) -> None:
+    install_from(monkeypatch, origin)
+    assert install_command("gpu") == f'pip install "bsmamba2[gpu] @ {url}"'
+
+
+def test_a_checkout_that_is_not_installed_is_installed_editable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metadata, "distribution", not_installed)
+    assert shlex.split(install_command("gpu")) == ["pip", "install", "-e", f"{ROOT}[gpu]"]
+
+
+def test_a_copy_without_any_record_is_installed_from_an_index(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(metadata, "distribution", not_installed)
+    monkeypatch.setattr(installation, "__file__", str(tmp_path / "a" / "b" / "installation.py"))
+    assert install_command("gpu") == 'pip install "bsmamba2[gpu]"'
+
+
+def test_every_extra_in_a_command_exists() -> None:
+    used: set[str] = set()
+    for folder in ("runtime", "network", "export", "training", "plugin_bridge"):
+        for path in (ROOT / folder).rglob("*.py"):
+            used |= set(re.findall(r"install_command\([\"']([\w-]+)", path.read_text()))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert used
+    assert used <= set(project["optional-dependencies"])
+
+
+def test_the_version_is_that_of_the_installed_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert version() == metadata.version("bsmamba2")
+    monkeypatch.setattr(metadata, "version", not_installed)
+    assert (version(), installed_version("numpy")) == ("0+unknown", None)
+
+
+def test_a_report_lists_the_packages_that_results_depend_on() -> None:
+    lines = report().splitlines()
+    assert lines[0] == f"bsmamba2 {version()}"
+    assert lines[1].startswith("Python 3.")
+    assert f"numpy {metadata.version('numpy')}" in lines

@@ -1,0 +1,80 @@
+"""The result of a separation: stems by name, and files that sum to the song."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import bsmamba2
+from bsmamba2 import AudioError, ModelError, Separator
+from support.engines import Stubs
+from support.files import integers
+from support.fixtures import Noise, WriteSong
+
+
+@pytest.mark.parametrize("name", ["instrumental", "other", "accompaniment", "no_vocals"])
+def test_the_instrumental_has_other_names_too(stub: Stubs, noise: Noise, name: str) -> None:
+    stems = Separator(stub.half())(noise(2, 99), 44100)
+    assert list(stems) == ["vocals", "instrumental"]
+    assert name in stems
+    np.testing.assert_array_equal(stems[name], stems["instrumental"])
+
+
+def test_an_unknown_stem_is_a_key_error_that_lists_the_known_ones(
+    stub: Stubs, noise: Noise
+) -> None:
+    stems = Separator(stub.half())(noise(2, 99), 44100)
+    assert stems.get("drums") is None
+    with pytest.raises(KeyError) as caught:
+        stems["drums"]
+    error: BaseException = caught.value
+    assert isinstance(error, ModelError)
+    assert str(error) == "stem must be one of vocals, instrumental; got 'drums'"
+
+
+def test_a_stem_called_other_is_not_replaced_by_the_instrumental(stub: Stubs, noise: Noise) -> None:
+    engine = stub.left_and_right(stems=("other", "instrumental"))
+    stems = Separator(engine)(noise(2, 99), 44100)
+    assert not np.array_equal(stems["other"], stems["instrumental"])
+
+
+def test_the_representation_shows_names_length_channels_and_rate(stub: Stubs, noise: Noise) -> None:
+    stems = Separator(stub.half())(noise(2, 48000), 48000)
+    assert repr(stems) == "Stems(vocals, instrumental: 1.000 s, 2 channels, 48000 Hz)"
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
+def test_saved_stems_sum_to_the_song_to_the_bit(
+    stub: Stubs, song: WriteSong, tmp_path: Path, subtype: str
+) -> None:
+    path = song("song.wav", subtype)
+    saved = bsmamba2.separate(path, stub.lower_half_band()).save(tmp_path / "out", subtype=subtype)
+    np.testing.assert_array_equal(sum(map(integers, saved.values())), integers(path))
+
+
+def test_saved_stems_are_named_after_the_song_or_as_requested(
+    stub: Stubs, song: WriteSong, noise: Noise, tmp_path: Path
+) -> None:
+    from_file = bsmamba2.separate(song(), stub.half()).save(tmp_path / "a")
+    from_array = Separator(stub.half())(noise(99, 2), 44100).save(tmp_path / "b", format="wav")
+    assert from_file["vocals"] == tmp_path / "a" / "song_vocals.flac"
+    assert from_array["vocals"] == tmp_path / "b" / "vocals.wav"
+    named = Separator(stub.half())(noise(1, 99)[0], 44100).save(tmp_path, name="x")
+    assert named["instrumental"] == tmp_path / "x_instrumental.flac"
+
+
+def test_a_saved_stem_keeps_rate_length_and_channels(
+    stub: Stubs, noise: Noise, tmp_path: Path
+) -> None:
+    saved = Separator(stub.half())(noise(999, 2), 48000).save(tmp_path)
+    audio, rate = soundfile.read(saved["vocals"])
+    assert (audio.shape, rate) == ((999, 2), 48000)
+
+
+def test_stems_without_samples_cannot_be_saved(stub: Stubs, tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="stems without samples cannot be saved"):
+        Separator(stub.half())(np.zeros(0), 44100).save(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
