@@ -49,7 +49,7 @@ def model(
     }
     overload = body.STATES if len(outputs) > 1 else ""
     node = helper.make_node(
-        body.NAME, NAMES, outputs, domain=body.DOMAIN, overload=overload, epsilon=1e-5, **attributes
+        body.NAME, NAMES, outputs, domain=body.DOMAIN, overload=overload, **attributes
     )
     ranks = (3, 3, 1, 1, 1, 1, 1, 3, 4)
     inputs = [

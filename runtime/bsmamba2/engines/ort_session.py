@@ -79,10 +79,10 @@ def open_session(
         _register_kernel(options, device, file.manifest)
     poured = _pour(ort, options, file, weights)
     graphs = graphs and device.kind == "cuda" and os.environ.get("BSMAMBA2_CUDA_GRAPH") != "off"
-    shares = bool(poured) and device.kind == "cpu"
-    if shares:
-        _share(options, file.missing_weights, poured)
-    session = _create(ort, file, options, device, graphs, shares)
+    in_place = device.kind == "cpu" and _has_plain_weights(file.manifest)
+    if in_place:
+        _use_weights_in_place(options, file.missing_weights, poured)
+    session = _create(ort, file, options, device, graphs, in_place)
     provider = PROVIDERS[device.kind]
     if session.get_providers()[0] != provider:
         raise DeviceError(
@@ -90,7 +90,7 @@ def open_session(
             f"{install_command('gpu')}, which installs CUDA and cuDNN, or use --device cpu"
         )
     require_placement(session, device, provider)
-    if shares:
+    if in_place:
         weakref.finalize(session, poured.clear)  # keeps them as long as the session
     return session
 
@@ -147,13 +147,18 @@ def _pour(ort: Any, options: Any, file: OnnxFile, weights: Mapping[str, Audio] |
     return values
 
 
-def _share(options: Any, names: Sequence[str], values: Sequence[Any]) -> None:
-    """Lets the session compute with the caller's arrays, where it would copy them twice over.
+def _has_plain_weights(manifest: Manifest) -> bool:
+    """Whether the graph multiplies with its initialisers as they are stored."""
+    return manifest.precision == manifest.weights == "fp32"
 
-    It copies an initialiser that it folds through a transpose, as before most products here, and
-    one that it packs for a product. Without folding, the transpose becomes an attribute of the
-    product, which then reads the array as it is. Unpacked products are as fast. Their rounding
-    depends on the number of threads: results agree to about 119 dB, and to the bit for one number.
+
+def _use_weights_in_place(options: Any, names: Sequence[str], values: Sequence[Any]) -> None:
+    """Lets products read the weights where they are, so that sessions can share one copy.
+
+    By default ONNX Runtime folds the transpose before a product into a second array, and packs
+    that array for the product: every session holds its own copy of all weights. Without folding
+    and packing the transpose becomes an attribute of the product, which is as fast. The last bits
+    then depend on the number of threads: results agree to about 119 dB.
     """
     for name, value in zip(names, values, strict=True):
         options.add_initializer(name, value)
@@ -161,7 +166,7 @@ def _share(options: Any, names: Sequence[str], values: Sequence[Any]) -> None:
 
 
 def _create(
-    ort: Any, file: OnnxFile, options: Any, device: Device, graphs: bool, shares: bool
+    ort: Any, file: OnnxFile, options: Any, device: Device, graphs: bool, in_place: bool
 ) -> Any:
     """The session; without CUDA graphs where ONNX Runtime refuses the model because of them."""
     try:
@@ -170,14 +175,14 @@ def _create(
                 str(file.path),
                 options,
                 providers=_providers(device, graphs),
-                disabled_optimizers=["ConstantFolding"] if shares else [],
+                disabled_optimizers=["ConstantFolding"] if in_place else [],
                 enable_fallback=0,
             )
     except Exception as error:  # the binding raises bare exceptions of many classes
         reason = first_line(error)
     if not graphs:
         raise ModelError(f"ONNX Runtime refuses {file.path.name}: {reason}")
-    session = _create(ort, file, options, device, False, shares)
+    session = _create(ort, file, options, device, False, in_place)
     log.warning("CUDA graphs are not used, ONNX Runtime refuses them: %s", reason)
     return session
 
