@@ -8,6 +8,19 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run the tests marked slow too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--all"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if item not in slow]
+
+
 # A slow example on a busy machine is no failure.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")

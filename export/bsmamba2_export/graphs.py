@@ -1,18 +1,22 @@
 """Writes the graphs without weights that the runtime ships.
 
 Each preset has three: whole chunks from spectra, whole chunks from audio, and steps of a stream.
-``python -m bsmamba2_export.graphs`` writes them into the runtime of this checkout. A test compares
-the shipped graphs with what the network exports to.
+``python -m bsmamba2_export.graphs`` writes them into the runtime of this checkout, with the SHA-256
+of the code that they depend on. Tests compare both with the current code.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 from onnx import ModelProto
 
 import bsmamba2.models
+import bsmamba2_network
 from bsmamba2.audio import fourier
+from bsmamba2.files.part_file import write_atomically
 from bsmamba2_export import artifact
 from bsmamba2_export.exporter import describe
 from bsmamba2_export.trace import trace
@@ -27,6 +31,25 @@ FILES = {
         ("-streaming", ("spectrum", True)),
     )
 }
+
+
+SOURCE = "source.json"
+"""The file next to the graphs with the hash of the code that they were written from."""
+
+
+def source_sha256() -> str:
+    """The SHA-256 of the code of the network and the export, without lines of comments.
+
+    Whole packages are hashed, so it also changes with code that the graphs do not depend on.
+    """
+    folders = Path(bsmamba2_network.__file__).parent, Path(__file__).parent
+    paths = sorted(path for folder in folders for path in folder.glob("*.py"))
+    digest = hashlib.sha256()
+    for path in paths:
+        lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+        code = "\n".join(line for line in lines if line and not line.startswith("#"))
+        digest.update(f"{path.name}\n{code}\n".encode())
+    return digest.hexdigest()
 
 
 def weightless_graph(preset: str, io: str, streaming: bool) -> ModelProto:
@@ -46,6 +69,8 @@ def main() -> None:
     for name, form in FILES.items():
         artifact.write(weightless_graph(*form), folder / name)
         print(f"wrote {name}")
+    content = json.dumps({"source_sha256": source_sha256()}, indent=1)
+    write_atomically(folder / SOURCE, f"{content}\n".encode())
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ here because this module traces that size anyway.
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 from pathlib import Path
 
@@ -23,12 +24,24 @@ from bsmamba2.models.check import check_input
 from bsmamba2.models.graph import shipped_graphs
 from bsmamba2_export import artifact
 from bsmamba2_export.exporter import describe
-from bsmamba2_export.graphs import FILES, weightless_graph
+from bsmamba2_export.graphs import FILES, SOURCE, source_sha256, weightless_graph
 from bsmamba2_export.trace import set_target, trace
 from bsmamba2_network import BSMamba2
 
+# The larger sizes have the same code and take minutes to trace.
+BY_SIZE = [
+    pytest.param(name, marks=[pytest.mark.slow] * (preset in ("medium", "paper")))
+    for name, (preset, *_) in FILES.items()
+]
 
-@pytest.mark.parametrize("name", FILES)
+
+def test_shipped_graphs_were_written_from_this_source() -> None:
+    written = json.loads((files("bsmamba2.models") / "graphs" / SOURCE).read_text())
+    fix = "run python -m bsmamba2_export.graphs"
+    assert written == {"source_sha256": source_sha256()}, fix
+
+
+@pytest.mark.parametrize("name", BY_SIZE)
 def test_a_shipped_graph_equals_the_current_export(name: str) -> None:
     """Compared as text, to show the node that differs; to fix: python -m bsmamba2_export.graphs."""
     content = (files("bsmamba2.models") / "graphs" / name).read_bytes()
@@ -60,7 +73,7 @@ def second(paper: BSMamba2) -> tuple[Audio, Audio]:
         return audio, paper(torch.from_numpy(audio)[None])[0].numpy()
 
 
-@pytest.mark.parametrize("io", ["spectrum", "waveform"])
+@pytest.mark.parametrize("io", ["spectrum", pytest.param("waveform", marks=pytest.mark.slow)])
 def test_both_targets_agree_with_the_network_to_90_db(
     paper: BSMamba2, second: tuple[Audio, Audio], tmp_path: Path, io: str
 ) -> None:
