@@ -219,7 +219,7 @@ def test_a_session_that_refuses_graphs_is_created_without_them_and_logs_it(
 ) -> None:
     ort = RefusingRuntime(lambda options: "enable_cuda_graph" in options)
     with caplog.at_level(logging.WARNING):
-        ort_session._create(ort, file, None, Device("cuda", 1), graphs=True, shares=False)
+        ort_session._create(ort, file, None, Device("cuda", 1), True, False)
     assert ort.seen == [
         {"device_id": "1", "use_tf32": "0", "enable_cuda_graph": "1"},
         {"device_id": "1", "use_tf32": "0"},

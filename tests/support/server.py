@@ -16,7 +16,7 @@ class Server:
     """Serves ``content`` at ``url``.
 
     Each request is answered by the next of ``behaviours``, and by :func:`honest` after the last.
-    ``starts`` holds the first byte that each request asked for.
+    ``starts`` holds the first byte of each request.
     """
 
     def __init__(self, content: bytes, behaviours: Iterable[Behaviour] = ()) -> None:

@@ -10,6 +10,8 @@ import pytest
 from support.commands import run_command
 
 
+# click-man calls a function of click that click deprecates.
+@pytest.mark.filterwarnings("ignore:'click.utils.make_default_short_help':DeprecationWarning")
 def test_every_command_of_the_runtime_has_a_page(tmp_path: Path) -> None:
     pytest.importorskip("click_man", reason="click-man is not installed")
     result = run_command("man", tmp_path / "man1")

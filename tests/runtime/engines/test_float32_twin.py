@@ -13,8 +13,7 @@ from bsmamba2 import ModelError
 from bsmamba2.audio.array import Audio
 from bsmamba2.devices.device import CPU
 from bsmamba2.engines.float32_twin import ReducedPrecisionOrtEngine, widened
-from bsmamba2.engines.ort_engine import OrtEngine
-from bsmamba2.engines.protocols import Engine, ReducedPrecisionEngine
+from bsmamba2.engines.protocols import Engine
 from bsmamba2.formats.onnx_file import read_onnx
 from support.engines import Stubs
 from support.fixtures import WriteOnnx
@@ -74,11 +73,3 @@ def test_the_twin_is_loaded_once_and_only_when_it_is_needed(
     assert loaded == []
     assert engine.in_float32() is engine.in_float32()
     assert [list(weights) for weights in loaded] == [["factor"]]
-
-
-def test_only_engines_of_reduced_precision_have_a_twin(write_onnx: WriteOnnx, stub: Stubs) -> None:
-    file = read_onnx(write_onnx(gain_model()))
-    assert not isinstance(OrtEngine(file), ReducedPrecisionEngine)
-    assert not isinstance(stub.half(), ReducedPrecisionEngine)
-    twin = ReducedPrecisionOrtEngine(file, CPU, lambda _: stub.half())
-    assert isinstance(twin, ReducedPrecisionEngine)
