@@ -14,9 +14,10 @@ try:
     import pedalboard as _pedalboard  # noqa: F401 - imported here to print what installs it
 except ImportError as _error:
     from bsmamba2 import MissingExtra
+    from bsmamba2.installation import install_command
 
     raise MissingExtra(
-        'bsmamba2_pedalboard needs pedalboard: pip install "bsmamba2[pedalboard]"'
+        f"bsmamba2_pedalboard needs pedalboard: {install_command('pedalboard')}"
     ) from _error
 
 from bsmamba2_pedalboard.board import Board, Mix

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-__all__ = ["install_command", "installed_version", "report", "version"]
+__all__ = ["install_command", "installed_version", "report", "upgrade_command", "version"]
 
 DISTRIBUTION = "bsmamba2"
 
@@ -56,6 +56,16 @@ def install_command(extra: str = "", *, force: bool = False) -> str:
     else:
         target = f'"{DISTRIBUTION}{extras} @ {url}"'
     return " ".join(["pip install", *options, target])
+
+
+def upgrade_command() -> str:
+    """The command that replaces this copy by a newer one."""
+    url, editable = _origin()
+    if url is None:
+        return f"pip install -U {DISTRIBUTION}"
+    if editable:
+        return f"git -C {_quoted(url2pathname(urlsplit(url).path))} pull && {install_command()}"
+    return f"{install_command()}, of a newer version"
 
 
 def report() -> str:

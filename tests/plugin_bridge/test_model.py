@@ -15,6 +15,7 @@ from pedalboard import Gain
 
 from bsmamba2 import Separator
 from bsmamba2.audio.array import Audio
+from bsmamba2.installation import install_command
 from bsmamba2_pedalboard import Board, Separate, SeparationEffect
 
 
@@ -66,4 +67,4 @@ def test_import_without_pedalboard_reports_how_to_install_it() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     last_line = done.stderr.strip().splitlines()[-1]
     assert last_line.startswith("bsmamba2.errors.MissingExtra: bsmamba2_pedalboard needs")
-    assert last_line.endswith('pip install "bsmamba2[pedalboard]"')
+    assert last_line.endswith(install_command("pedalboard"))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from bsmamba2.errors import AudioError
 
 Audio: TypeAlias = npt.NDArray[np.float32]
-"""float32 samples, (channels, samples) unless said otherwise."""
+"""float32 samples, (channels, samples) unless stated otherwise."""
 
 Exact: TypeAlias = npt.NDArray[np.float64]
 """float64 samples, (channels, samples): represents every sample of 8 to 32 bits exactly."""

@@ -1,8 +1,8 @@
-"""The scan's CUDA kernels: where they are, and how to call them on memory of a GPU.
+"""The scan's CUDA kernels: where they are, and how to call them on GPU memory.
 
-The kernels are files (``cuda_kernels``: machine code and PTX), the native library launches them
-through the driver. ONNX Runtime calls it as an operator; here is the same for any other owner of
-memory on a GPU, such as PyTorch.
+The kernels are files (``cuda_kernels``: machine code and PTX). The native library launches them
+through the driver. ONNX Runtime calls the library as an operator; this module does the same for
+any other owner of GPU memory, such as PyTorch.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from bsmamba2.formats.checkpoint import FIRST_MIXER
 from bsmamba2.formats.manifest import Manifest
 
 KINDS = {"fp32": 0, "fp16": 1, "bf16": 2}
-"""What zxbcdt and y may be in."""
+"""Types of zxbcdt and y, with their numbers in the library."""
 HEAD_DIM = 64
 STATE_SIZES = (64, 128)
-"""The sizes that there are kernels for."""
+"""State sizes that have kernels."""
 SETTING = "bsmamba2.cuda_kernels"
-"""Of an ONNX Runtime session: with the folder of the kernels, the library that is registered gives
-the session the operator on CUDA, and none on the CPU."""
+"""Option of an ONNX Runtime session: the folder of the kernels. With it, the registered library
+provides the operator on CUDA instead of the CPU."""
 
 _POINTERS = (
     "zxbcdt", "conv_weight", "conv_bias", "dt_bias", "A_log", "D", "norm_weight", "conv_state",
@@ -33,9 +33,9 @@ _POINTERS = (
 class Call(ctypes.Structure):
     """One call of the scan, as ``runtime/native/cuda/call.h`` declares it.
 
-    Tensors are addresses on the GPU, contiguous, of the shapes in ``docs/architecture.md``; zxbcdt
-    and y are of one of :data:`KINDS`, all others float32. An output that is 0 is not computed. The
-    workspace is filled in by the library.
+    Tensors are addresses of contiguous GPU memory, with the shapes in ``docs/architecture.md``.
+    zxbcdt and y have one of the types in :data:`KINDS`, all others are float32. An output whose
+    address is 0 is not computed. The library sets the workspace.
     """
 
     _fields_ = (
@@ -62,7 +62,7 @@ def kernels_version() -> str:
 
 
 def has_kernels(manifest: Manifest) -> bool:
-    """Whether the scans of this model are of a size that there are kernels for."""
+    """Whether there are kernels for the sizes of this model's scans."""
     shapes = manifest.initialisers
     try:
         (heads,), (inner,) = shapes[f"{FIRST_MIXER}A_log"], shapes[f"{FIRST_MIXER}norm.weight"]
@@ -73,7 +73,7 @@ def has_kernels(manifest: Manifest) -> bool:
 
 
 def load(library: Path) -> ctypes.CDLL:
-    """Opens the native library and tells it where its kernels are."""
+    """Opens the native library and sets the folder of its kernels."""
     opened = ctypes.CDLL(str(library))
     opened.bsmamba2_cuda_kernels.argtypes = [ctypes.c_char_p]
     opened.bsmamba2_cuda_kernels.restype = None
@@ -86,16 +86,16 @@ def load(library: Path) -> ctypes.CDLL:
 
 
 def scan(library: ctypes.CDLL, call: Call, kind: str, state_size: int, stream: int = 0) -> None:
-    """Puts a call on a stream of the GPU and returns; errors of the run show up later, as always.
+    """Enqueues a call on a CUDA stream and returns; errors of the run are reported later, as usual.
 
     Args:
         library: from :func:`load`.
-        kind: of zxbcdt and y, one of :data:`KINDS`.
+        kind: type of zxbcdt and y, one of :data:`KINDS`.
         state_size: N, one of :data:`STATE_SIZES`; the head dimension is 64.
         stream: a CUstream as a number; 0 is the default stream of the current context.
 
     Raises:
-        DeviceError: no driver, a GPU without kernels, or a launch that failed.
+        DeviceError: there is no driver, the GPU has no kernels, or a launch failed.
     """
     if kind not in KINDS:
         raise DeviceError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")

@@ -1,5 +1,5 @@
-"""Memory of a card and the way there, through NVIDIA's driver alone: what an engine without
-PyTorch needs of CUDA."""
+"""GPU memory, copies and streams, through NVIDIA's driver alone: the part of CUDA that an engine
+without PyTorch needs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
 
 
 class CudaStream:
-    """A queue of work on one card. Copies wait in it behind what was put there before."""
+    """A CUDA stream: a queue of work on one card, done in order."""
 
     def __init__(self, index: int) -> None:
         library = open_library(*nvidia.CUDA)
@@ -39,24 +39,24 @@ class CudaStream:
 
     @property
     def handle(self) -> int:
-        """What other libraries take as a cudaStream_t."""
+        """The stream as other libraries expect it, a cudaStream_t."""
         return self._stream.value or 0
 
     def enter(self) -> None:
-        """Makes the card's context that of the calling thread; before each use of the stream."""
+        """Makes the card's context current in this thread; call it before each use."""
         self.call("cuCtxSetCurrent", self._context)
 
     def follow(self, other: CudaStream) -> None:
-        """What is put here from now on waits, on the card, for all that is on the other by now."""
+        """Makes later work on this stream wait for all work that is on the other stream now."""
         self.call("cuEventRecord", other._event, other._stream)
         self.call("cuStreamWaitEvent", self._stream, other._event, 0)
 
     def wait(self) -> None:
-        """Until all that was put on the stream is done."""
+        """Waits until all work on the stream is done."""
         self.call("cuStreamSynchronize", self._stream)
 
     def call(self, name: str, *arguments: Any) -> None:
-        """A function of the driver's.
+        """Calls a function of the driver.
 
         Raises:
             DeviceError: it failed.
@@ -69,7 +69,7 @@ class CudaStream:
 
 
 class CudaBuffer:
-    """float32 on the card, and the same in pinned memory of the host; grows, never shrinks."""
+    """A float32 buffer on the card and one in pinned host memory; both only grow."""
 
     def __init__(self, stream: CudaStream) -> None:
         self._stream = stream
@@ -78,21 +78,21 @@ class CudaBuffer:
 
     @property
     def address(self) -> int:
-        """On the card."""
+        """Address on the card."""
         return self._device.value
 
     def reserve(self, shape: Sequence[int]) -> None:
-        """Makes room for an array of this shape."""
-        wanted = 4 * math.prod(shape)
-        if wanted <= self._bytes:
+        """Grows the buffer to hold an array of this shape."""
+        needed = 4 * math.prod(shape)
+        if needed <= self._bytes:
             return
         if self._bytes:
             self._stream.call("cuMemFree_v2", self._device)
             self._stream.call("cuMemFreeHost", self._host)
             self._bytes = 0
-        self._stream.call("cuMemAlloc_v2", ctypes.byref(self._device), ctypes.c_size_t(wanted))
-        self._stream.call("cuMemAllocHost_v2", ctypes.byref(self._host), ctypes.c_size_t(wanted))
-        self._bytes = wanted
+        self._stream.call("cuMemAlloc_v2", ctypes.byref(self._device), ctypes.c_size_t(needed))
+        self._stream.call("cuMemAllocHost_v2", ctypes.byref(self._host), ctypes.c_size_t(needed))
+        self._bytes = needed
 
     def host(self, shape: Sequence[int]) -> Audio:
         """The pinned memory as an array."""
@@ -101,13 +101,13 @@ class CudaBuffer:
         return np.ctypeslib.as_array(floats, tuple(shape))
 
     def upload(self, values: Audio) -> None:
-        """Copies to the card, on the stream."""
+        """Copies an array to the card, on the stream."""
         self.host(values.shape)[...] = values
         size = ctypes.c_size_t(values.nbytes)
         self._stream.call("cuMemcpyHtoDAsync_v2", self._device, self._host, size, self._handle)
 
     def download(self, shape: Sequence[int]) -> Audio:
-        """Copies from the card, waits, and gives an array of its own."""
+        """Copies from the card, waits, and returns a new array."""
         size = ctypes.c_size_t(4 * math.prod(shape))
         self._stream.call("cuMemcpyDtoHAsync_v2", self._host, self._device, size, self._handle)
         self._stream.wait()

@@ -1,7 +1,7 @@
-"""What NVIDIA's driver says of itself and of its cards, with no CUDA toolkit installed.
+"""NVIDIA's driver and its cards, without a CUDA toolkit.
 
-The driver's own library is asked (CUDA driver API; the release is NVML's to tell), so the answer
-respects ``CUDA_VISIBLE_DEVICES``, and card N here is ``cuda:N``.
+The facts come from the driver's library (CUDA driver API; its release from NVML). So
+``CUDA_VISIBLE_DEVICES`` applies, and card N here is ``cuda:N``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Driver:
-    """The driver, and the cards that it lets this process see."""
+    """The driver, and the cards that this process can see."""
 
     cards: tuple[Card, ...] = ()
     cuda: tuple[int, int] = (0, 0)
@@ -39,12 +39,12 @@ class Driver:
     release: str = "unknown"
     """Its own version, e.g. ``580.65.06``."""
     fault: str = ""
-    """Why it shows no cards, in its own words; empty where it works."""
+    """The driver's reason for showing no cards; empty if it works."""
 
 
 @cache
 def driver() -> Driver | None:
-    """The driver of this machine; None where there is none. OutputOptions once a process."""
+    """The driver of this machine; None without one. Queried once per process."""
     cuda = open_library(*CUDA)
     if cuda is None:
         return None
@@ -55,13 +55,13 @@ def driver() -> Driver | None:
 
 
 def compute_capability(index: int) -> tuple[int, int]:
-    """Of card N, e.g. (9, 0); (0, 0) where there is no such card."""
+    """The compute capability of card N, e.g. (9, 0); (0, 0) if there is no such card."""
     known = driver()
     return known.cards[index].compute if known and index < len(known.cards) else (0, 0)
 
 
 class _RefusedError(Exception):
-    """A call of the driver's that failed."""
+    """A call of the driver failed."""
 
 
 def error_text(cuda: ctypes.CDLL, status: int) -> str:
@@ -106,6 +106,6 @@ def _release() -> str:
     if nvml is None or nvml.nvmlInit_v2() != 0:
         return "unknown"
     text = ctypes.create_string_buffer(96)
-    told = nvml.nvmlSystemGetDriverVersion(text, len(text)) == 0
+    succeeded = nvml.nvmlSystemGetDriverVersion(text, len(text)) == 0
     nvml.nvmlShutdown()
-    return text.value.decode("ascii", "replace") if told else "unknown"
+    return text.value.decode("ascii", "replace") if succeeded else "unknown"

@@ -81,12 +81,12 @@ class BoundSession:
             self._record(self._plain, values, stems)
         return stems
 
-    def _record(self, buffers: _Buffers, values: Audio, wanted: Audio) -> None:
+    def _record(self, buffers: _Buffers, values: Audio, expected: Audio) -> None:
         """Records a run of these buffers, and keeps it if a replay agrees with a plain run."""
         self._may_record = False  # only one shape is recorded, in one attempt
         try:
             buffers.run(values, _GRAPH)
-            replayed = snr_db(wanted, buffers.run(values, _GRAPH))
+            replayed = snr_db(expected, buffers.run(values, _GRAPH))
         except Exception as error:  # the binding raises bare exceptions of many classes
             log.warning("CUDA graphs are not used, because recording one failed: %s", error)
             self._plain = None

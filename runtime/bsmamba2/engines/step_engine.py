@@ -81,7 +81,7 @@ class StepEngine:
     def step(self, block: Audio, lookahead: Audio) -> tuple[Audio, Audio]:
         """Separates the next block of the stream; the lookahead is what follows it.
 
-        :class:`~bsmamba2.audio.schedule.Schedule` says which frames belong in a step. A step that
+        :class:`~bsmamba2.audio.schedule.Schedule` determines the frames of a step. A step that
         raises leaves the stream where it was.
 
         Args:

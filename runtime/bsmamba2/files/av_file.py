@@ -13,6 +13,7 @@ import numpy as np
 
 from bsmamba2.audio.fifo import Fifo
 from bsmamba2.errors import AudioError, MissingExtra, first_line
+from bsmamba2.installation import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,7 +127,7 @@ def import_av(path: Path) -> Any:
         import av
     except ImportError:
         raise MissingExtra(
-            f'{path} can only be read with FFmpeg: pip install "bsmamba2[av]", or convert it to '
-            "WAV or FLAC first"
+            f"{path} can only be read with FFmpeg: {install_command('av')}, or convert it to WAV "
+            "or FLAC first"
         ) from None
     return av

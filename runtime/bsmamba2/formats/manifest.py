@@ -20,6 +20,7 @@ import numpy as np
 
 from bsmamba2.audio.array import Audio
 from bsmamba2.errors import ModelError, printable, require
+from bsmamba2.installation import upgrade_command
 
 FORMAT = 1
 METADATA_KEY = "bsmamba2.manifest"
@@ -206,7 +207,7 @@ class Manifest:
         if not 1 <= fields["format"] <= FORMAT:
             raise ModelError(
                 f"the model's manifest has format {fields['format']}, and this version reads up to "
-                f"{FORMAT}: upgrade with pip install -U bsmamba2"
+                f"{FORMAT}: upgrade bsmamba2 with {upgrade_command()}"
             )
         try:
             return cls._from_fields(fields)

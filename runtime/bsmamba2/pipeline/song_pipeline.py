@@ -163,7 +163,7 @@ class SongPipeline:
         progress: Progress | None = None,
         cancel: Event | None = None,
     ) -> Iterator[Exact]:
-        """Pushes every block, then flushes, and yields what comes out.
+        """Pushes every block, then flushes, and yields the output.
 
         Args:
             blocks: (channels, n) each, the whole song.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from bsmamba2 import Manifest, ModelError
 from bsmamba2.formats.manifest import Check, State, default_overlap, residual_of
+from bsmamba2.installation import upgrade_command
 
 FULL = Manifest(
     name="voice",
@@ -50,7 +52,7 @@ def test_a_manifest_without_a_field_is_damaged(name: str) -> None:
 
 
 def test_a_later_format_needs_an_upgrade() -> None:
-    with pytest.raises(ModelError, match="has format 2, .* pip install -U bsmamba2"):
+    with pytest.raises(ModelError, match=f"has format 2, .* {re.escape(upgrade_command())}"):
         Manifest.from_json(FULL.to_json().replace('"format":1', '"format":2'))
 
 
