@@ -19,6 +19,7 @@ import torch
 from bsmamba2.audio import fourier
 from bsmamba2.audio.array import Audio
 from bsmamba2.audio.snr import snr_db
+from bsmamba2.devices.device import CPU
 from bsmamba2.engines import ort_session
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.formats.onnx_file import read_onnx
@@ -215,7 +216,7 @@ def test_a_narrow_graph_takes_float32_weights_and_rounds_them(
     file = read_onnx(graph_folder / f"{PRESET}-portable-fp16-{io}.onnx")
     weights = read_checkpoint(folder / "weights.safetensors").tensors
     matrices = fourier.matrices(file.manifest.n_fft, file.manifest.hop)
-    ort_engine = OrtEngine(file, "cpu", {**weights, **matrices})
+    ort_engine = OrtEngine(file, CPU, {**weights, **matrices})
     assert 45 < snr_db(stems(1), ort_engine.run(check_input(0, 2, 44100))) < 90
 
 

@@ -79,9 +79,8 @@ def test_without_pyav_the_error_holds_the_command_that_installs_it(
 ) -> None:
     path, _ = encode("song.m4a")
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(
-        MissingExtra, match=rf"song.m4a can only .*{re.escape(install_command('av'))}"
-    ):
+    command = re.escape(install_command("av"))
+    with pytest.raises(MissingExtra, match=f"song.m4a can only .*{command}"):
         Separator(stub.half()).separate_file(path)
 
 
