@@ -10,7 +10,14 @@ from hypothesis import settings
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all", action="store_true", help="run the tests marked slow too")
+    parser.addoption(
+        "--all", action="store_true", help="run the tests marked slow too, on new random examples"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--all"):
+        settings.load_profile("new examples")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -21,9 +28,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in slow]
 
 
-# A slow example on a busy machine is no failure.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+# A slow example on a busy machine is no failure. Every run tries the same examples; ``--all`` and
+# the campaigns try new ones.
+settings.register_profile("same examples", deadline=None, derandomize=True)
+settings.register_profile("new examples", deadline=None)
+settings.load_profile("same examples")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -159,7 +159,7 @@ def time_onnxruntime(engines: Engines, clock: Clock) -> Rows:
 def onnxruntime_missing() -> str:
     """Why there is no ONNX Runtime for CUDA; empty if there is one."""
     try:
-        from bsmamba2.engines.ort_package import import_onnxruntime
+        from bsmamba2.engines.ort_import import import_onnxruntime
         from bsmamba2.engines.ort_session import PROVIDERS
 
         has_cuda = PROVIDERS["cuda"] in import_onnxruntime().get_available_providers()

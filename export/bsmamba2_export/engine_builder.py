@@ -18,7 +18,7 @@ from onnx import ModelProto, numpy_helper
 
 from bsmamba2.devices import nvidia
 from bsmamba2.engines import tensorrt_plugin
-from bsmamba2.engines.tensorrt_package import import_tensorrt
+from bsmamba2.engines.tensorrt_import import import_tensorrt
 from bsmamba2.errors import DeviceError, ModelError, first_line
 from bsmamba2.files.cache import cache_folder, write_bytes
 from bsmamba2.files.part_file import write_atomically

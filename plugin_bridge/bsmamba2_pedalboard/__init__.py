@@ -22,7 +22,7 @@ except ImportError as _error:
 
 from bsmamba2_pedalboard.board import Board, Mix
 from bsmamba2_pedalboard.effect import SeparationEffect
+from bsmamba2_pedalboard.python_backend import plugin_path
 from bsmamba2_pedalboard.separate import Separate
-from bsmamba2_pedalboard.vst3 import plugin_path
 
 __all__ = ["Board", "Mix", "Separate", "SeparationEffect", "plugin_path"]

@@ -11,7 +11,7 @@ from pedalboard import Plugin
 
 from bsmamba2_pedalboard.contract import Effect
 from bsmamba2_pedalboard.errors import ArgumentTypeError, ArgumentValueError
-from bsmamba2_pedalboard.native_streams import NativeStream, WholeNativeStream
+from bsmamba2_pedalboard.pedalboard_streams import NativeStream, WholeNativeStream
 from bsmamba2_pedalboard.separate import Separate
 from bsmamba2_pedalboard.shared_separations import SharedSeparations
 from bsmamba2_pedalboard.streams import (

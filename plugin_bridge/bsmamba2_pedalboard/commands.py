@@ -16,8 +16,8 @@ import click
 
 from bsmamba2 import Separator
 from bsmamba2.models.open_model import open_model
+from bsmamba2_pedalboard.python_backend import plugin_path
 from bsmamba2_pedalboard.server import Server
-from bsmamba2_pedalboard.vst3 import plugin_path
 
 FOLDER = Path("~/.vst3")
 """Where DAWs on Linux look for a user's plugins."""

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec
 from pedalboard import VST3Plugin
 
 from bsmamba2.audio.array import Audio
-from bsmamba2_pedalboard import vst3
+from bsmamba2_pedalboard import python_backend
 from bsmamba2_pedalboard.effect import SeparationEffect
 from bsmamba2_pedalboard.errors import ArgumentValueError
 from bsmamba2_pedalboard.separation_stream import SeparationStream
@@ -46,9 +46,9 @@ class Separate(HasSettings, VST3Plugin):
 
     @_with_arguments_of(SeparationEffect.__init__)
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        bundle = vst3.plugin_path()
+        bundle = python_backend.plugin_path()
         effect = SeparationEffect(*arguments, **options)
-        with vst3.loading(_SeparationCallbacks(effect)) as slot:
+        with python_backend.loading(_SeparationCallbacks(effect)) as slot:
             super().__init__(str(bundle))
         self._effect = effect
         self._slot = slot
@@ -118,12 +118,14 @@ class Separate(HasSettings, VST3Plugin):
         self._restore()
 
     def _save(self) -> None:
-        vst3.set_state(self._slot, self.settings.to_state())
+        python_backend.set_state(self._slot, self.settings.to_state())
 
     def _restore(self) -> None:
         """Takes over the state that a host has set; if it is invalid, puts the old state back."""
         try:
-            restored = EffectSettings.from_state(vst3.get_state(self._slot), self._effect._outputs)
+            restored = EffectSettings.from_state(
+                python_backend.get_state(self._slot), self._effect._outputs
+            )
             self._change_settings(**vars(restored))
         except ArgumentValueError:
             self._save()

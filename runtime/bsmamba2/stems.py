@@ -14,7 +14,7 @@ from bsmamba2.files.encoding import Clip, choose, require_clip
 from bsmamba2.files.song_file import BLOCK
 from bsmamba2.files.stem_files import StemFiles
 from bsmamba2.formats.stem_names import find_stem
-from bsmamba2.pipeline.song_pipeline import on_grid, subtract
+from bsmamba2.pipeline.residual import compute_residual, on_grid
 
 if TYPE_CHECKING:
     import os
@@ -128,5 +128,5 @@ class Stems(Mapping[str, Audio]):
         if not step or self._residual is None:
             return on_grid(outputs, step)
         stems = on_grid(outputs[:-1], step)
-        residual = subtract(outputs.sum(axis=0), stems, step)
+        residual = compute_residual(outputs.sum(axis=0), stems, step)
         return np.concatenate([stems, residual[np.newaxis]])

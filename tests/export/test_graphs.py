@@ -30,7 +30,7 @@ from bsmamba2_network import BSMamba2
 
 # The larger sizes have the same code and take minutes to trace.
 BY_SIZE = [
-    pytest.param(name, marks=[pytest.mark.slow] * (preset in ("medium", "paper")))
+    pytest.param(name, marks=[pytest.mark.slow] * (preset != "tiny"))
     for name, (preset, *_) in FILES.items()
 ]
 

@@ -16,7 +16,7 @@ import pytest
 from bsmamba2.audio.array import Audio
 from bsmamba2.audio.snr import snr_db
 from bsmamba2.devices import kernel
-from bsmamba2.engines.tensorrt_package import import_tensorrt
+from bsmamba2.engines.tensorrt_import import import_tensorrt
 from bsmamba2.errors import DeviceError, ModelError
 from bsmamba2.formats.engine_file import BuildKey, EngineFile, description_path, read_engine
 from bsmamba2.formats.onnx_file import read_onnx

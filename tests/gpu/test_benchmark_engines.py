@@ -141,7 +141,7 @@ def test_output_that_is_not_finite_is_wrong(expected: Audio | None) -> None:
 
 def test_the_note_says_why_an_engine_cannot_run(make_task: MakeTask) -> None:
     (row,) = engine.measure(make_task("bf16", "waveform", "our kernel"))
-    assert "computes in bf16, which CPUs have no products for" in row["note"]
+    assert "computes in bf16, which ONNX Runtime cannot do on a CPU" in row["note"]
 
 
 def test_a_warning_of_the_runtime_becomes_a_note_once() -> None:
@@ -164,7 +164,7 @@ def test_the_runtime_runs_a_tensorrt_engine(write: Callable[..., Path]) -> None:
     assert check["ok"]
     assert [row["ok"] for row in shapes[:2]] == [True, True]
     assert all(row["GB"] >= 1 for row in shapes[:2])
-    assert "takes up to 2 x 101 frames" in shapes[2]["note"]
+    assert "must have up to 2 x 101 frames" in shapes[2]["note"]
 
 
 @pytest.mark.usefixtures("card")

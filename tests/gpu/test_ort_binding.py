@@ -18,7 +18,7 @@ from bsmamba2.devices.device import CPU, Device
 from bsmamba2.engines import ort_engine, ort_session
 from bsmamba2.engines.ort_binding import REPEATS, BoundSession
 from bsmamba2.engines.ort_engine import OrtEngine
-from bsmamba2.engines.ort_package import import_onnxruntime
+from bsmamba2.engines.ort_import import import_onnxruntime
 from bsmamba2.engines.ort_session import open_session
 from bsmamba2.errors import ModelError
 from bsmamba2.formats.onnx_file import OnnxFile, read_onnx

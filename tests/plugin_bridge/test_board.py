@@ -22,7 +22,7 @@ from pedalboard_native._internal import AddLatency
 import bsmamba2
 from bsmamba2 import AudioError
 from bsmamba2.audio.array import Audio
-from bsmamba2_pedalboard import Board, SeparationEffect, native_streams
+from bsmamba2_pedalboard import Board, SeparationEffect, pedalboard_streams
 from support.engines import StubEngine
 
 
@@ -69,7 +69,7 @@ def native_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
                 calls.append(len(self))
             return super().process(input_array, sample_rate, buffer_size, reset)
 
-    monkeypatch.setattr(native_streams, "Chain", CountingChain)
+    monkeypatch.setattr(pedalboard_streams, "Chain", CountingChain)
     return calls
 
 

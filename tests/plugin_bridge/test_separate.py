@@ -21,7 +21,7 @@ from pedalboard import Chain, Gain, Mix, Pedalboard
 
 import bsmamba2
 from bsmamba2.audio.array import Audio
-from bsmamba2_pedalboard import Board, Separate, SeparationEffect, vst3
+from bsmamba2_pedalboard import Board, Separate, SeparationEffect, python_backend
 from support.engines import StubEngine, half, restless
 
 RATES = [8000, 44100, 48000, 192000]
@@ -105,7 +105,7 @@ def test_an_exception_in_the_model_reaches_the_caller(
         with pytest.raises(ZeroDivisionError) as caught:
             board(noise(2, 9000), 44100, 256)
         assert caught.value is error
-    assert not vst3._pending
+    assert not python_backend._pending
     close(working(noise(2, 900), 44100), 0.5 * noise(2, 900))
 
 
@@ -118,7 +118,7 @@ def test_first_of_two_failing_plugins_is_reported(noise: Callable[..., Audio]) -
 
     with pytest.raises(ValueError, match="first"):
         Pedalboard([failing("first"), failing("second")])(noise(2, 900), 44100)
-    assert not vst3._pending
+    assert not python_backend._pending
 
 
 @pytest.mark.parametrize("rate", [4000, 400000])
@@ -166,25 +166,25 @@ def test_exception_is_raised_on_the_calling_thread(noise: Callable[..., Audio]) 
 def test_a_thousand_deleted_plugins_leave_nothing_behind(engine: Callable[..., StubEngine]) -> None:
     model = engine()
     gc.collect()
-    before = vst3.instances()
+    before = python_backend.instances()
     for _ in range(1000):
         Separate(model)
-    assert (vst3.instances(), len(vst3._slots)) == (before, before)
+    assert (python_backend.instances(), len(python_backend._slots)) == (before, before)
 
 
 def test_container_keeps_a_plugin_alive(noise: Callable[..., Audio]) -> None:
     board = Pedalboard([Separate(StubEngine(half))])
     gc.collect()
     close(board(noise(2, 900), 44100), 0.5 * noise(2, 900))
-    before = vst3.instances()
+    before = python_backend.instances()
     del board
-    assert vst3.instances() == before - 1
+    assert python_backend.instances() == before - 1
 
 
 def test_failed_load_on_another_thread_leaves_nothing_behind(
     engine: Callable[..., StubEngine],
 ) -> None:
-    before, refused = len(vst3._slots), []
+    before, refused = len(python_backend._slots), []
 
     def make() -> None:
         try:
@@ -196,7 +196,7 @@ def test_failed_load_on_another_thread_leaves_nothing_behind(
     thread.start()
     thread.join()
     assert "main thread" in refused[0]
-    assert len(vst3._slots) == before
+    assert len(python_backend._slots) == before
 
 
 @pytest.mark.parametrize("container", [Pedalboard, Chain, Mix])
@@ -276,16 +276,16 @@ def test_state_of_another_model_is_refused_and_changes_nothing() -> None:
 )
 def test_damaged_state_is_refused_and_changes_nothing(damage: Callable[[bytes], bytes]) -> None:
     plugin, other = Separate(StubEngine(half)), Separate(StubEngine(half), mix=0.5, overlap=0.5)
-    settings, state = plugin.settings, vst3.get_state(plugin._slot)
-    vst3.set_state(plugin._slot, damage(vst3.get_state(other._slot)))
+    settings, state = plugin.settings, python_backend.get_state(plugin._slot)
+    python_backend.set_state(plugin._slot, damage(python_backend.get_state(other._slot)))
     with pytest.raises(ValueError, match="must be one that a Separate of this model saved"):
         plugin._restore()
-    assert (plugin.settings, vst3.get_state(plugin._slot)) == (settings, state)
+    assert (plugin.settings, python_backend.get_state(plugin._slot)) == (settings, state)
 
 
 def test_the_saved_state_keeps_its_format() -> None:
     plugin = Separate(StubEngine(half), gain_db=float("-inf"))
-    assert vst3.get_state(plugin._slot) == (
+    assert python_backend.get_state(plugin._slot) == (
         b'{"stem": "vocals", "gain_db": -Infinity, "mix": 1.0, "overlap": 0.25, '
         b'"lookahead_ms": null}'
     )
@@ -303,7 +303,7 @@ def test_copy_loads_its_model_again_and_keeps_every_setting(
 
 
 def test_missing_library_error_suggests_a_board(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vst3, "BUNDLE", "nowhere.vst3")
+    monkeypatch.setattr(python_backend, "BUNDLE", "nowhere.vst3")
     with pytest.raises(bsmamba2.MissingExtra, match="put a SeparationEffect into a .*Board"):
         Separate(StubEngine(half))
 

@@ -20,7 +20,14 @@ from pedalboard_native._internal import AddLatency
 
 from bsmamba2 import AudioError, Separator, Stream
 from bsmamba2.audio.array import Audio
-from bsmamba2_pedalboard import Board, Mix, Separate, SeparationEffect, native_streams, plugin_path
+from bsmamba2_pedalboard import (
+    Board,
+    Mix,
+    Separate,
+    SeparationEffect,
+    pedalboard_streams,
+    plugin_path,
+)
 from support.engines import StubEngine, half, identity, lower_half_band, restless
 
 EXCLUDED = (
@@ -37,7 +44,7 @@ NATIVE = [
     for name, plugin in inspect.getmembers(pedalboard, inspect.isclass)
     if issubclass(plugin, pedalboard.Plugin)
     and name not in EXCLUDED
-    and not issubclass(plugin, (pedalboard.ExternalPlugin, *native_streams.CANNOT_STREAM))
+    and not issubclass(plugin, (pedalboard.ExternalPlugin, *pedalboard_streams.CANNOT_STREAM))
 ]
 cuts = st.lists(st.sampled_from([0, 1, 2, 63, 64, 65, 500, 9000]), min_size=1, max_size=12)
 
@@ -291,7 +298,7 @@ def test_reset_on_the_first_part_inserts_silence_in_a_native_plugin_but_not_in_a
 
 
 @pytest.mark.parametrize("wrap", [lambda p: p, lambda p: Chain([p]), lambda p: Mix([p])])
-@pytest.mark.parametrize("kind", native_streams.CANNOT_STREAM)
+@pytest.mark.parametrize("kind", pedalboard_streams.CANNOT_STREAM)
 def test_plugin_that_cannot_stream_is_refused_by_name_with_a_fix(
     noise: Callable[..., Audio], wrap: Callable[[Any], Any], kind: Any
 ) -> None:

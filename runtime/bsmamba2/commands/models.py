@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from bsmamba2.engines.ort_package import import_onnxruntime
+from bsmamba2.engines.ort_import import import_onnxruntime
 from bsmamba2.models import registry
 from bsmamba2.models.open_model import open_model
 

@@ -10,7 +10,7 @@ from bsmamba2.audio import stft
 from bsmamba2.audio.array import Audio
 from bsmamba2.devices.device import CPU, Device
 from bsmamba2.engines.ort_binding import BoundSession
-from bsmamba2.engines.ort_package import import_onnxruntime
+from bsmamba2.engines.ort_import import import_onnxruntime
 from bsmamba2.engines.ort_session import first_line, open_session
 from bsmamba2.errors import ModelError
 from bsmamba2.formats.manifest import Manifest

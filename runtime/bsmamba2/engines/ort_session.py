@@ -18,7 +18,7 @@ from bsmamba2.devices import cuda, nvidia
 from bsmamba2.devices.device import CPU, Device, missing_card
 from bsmamba2.devices.kernel import instruction_set, library
 from bsmamba2.devices.libraries import missing_library, open_library
-from bsmamba2.engines.ort_package import gpu_install_command, import_onnxruntime
+from bsmamba2.engines.ort_import import gpu_install_command, import_onnxruntime
 from bsmamba2.engines.placement import RECORD, require_placement
 from bsmamba2.errors import DeviceError, ModelError
 from bsmamba2.files.hashing import file_sha256

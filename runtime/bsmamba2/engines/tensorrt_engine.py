@@ -15,7 +15,7 @@ from bsmamba2.devices import nvidia
 from bsmamba2.devices.cuda_memory import CudaBuffer, CudaStream
 from bsmamba2.devices.device import Device, missing_card
 from bsmamba2.engines import tensorrt_plugin
-from bsmamba2.engines.tensorrt_package import import_tensorrt
+from bsmamba2.engines.tensorrt_import import import_tensorrt
 from bsmamba2.errors import AudioError, DeviceError, ModelError
 from bsmamba2.files.cache import cache_folder, write_bytes
 from bsmamba2.formats.engine_file import EngineFile

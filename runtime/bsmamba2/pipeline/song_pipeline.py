@@ -20,6 +20,7 @@ from bsmamba2.audio.latency import Jumps, latency_samples
 from bsmamba2.audio.resample import Resampler
 from bsmamba2.pipeline.overlap_add import OverlapAdd
 from bsmamba2.pipeline.progress import require_not_cancelled
+from bsmamba2.pipeline.residual import compute_residual, on_grid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -49,21 +50,6 @@ class Core(Protocol):
     def flush(self) -> Audio:
         """Ends the stream; returns (stems, channels, m), the remaining output."""
         ...
-
-
-def on_grid(samples: Exact, step: float) -> Exact:
-    """The samples rounded to multiples of step, a power of two; unchanged if step is 0."""
-    return np.round(samples / step) * step if step else samples
-
-
-def subtract(mixture: Exact, stems: Exact, step: float) -> Exact:
-    """The residual (channels, n) of a mixture (channels, n) and stems (stems, channels, n).
-
-    If the stems are on a grid of step, the mixture is rounded to it too. Float64 represents the
-    difference of two 32-bit integers exactly, so the outputs sum to the mixture to the bit.
-    """
-    residual: Exact = on_grid(mixture, step) - stems.sum(axis=0)
-    return residual
 
 
 class SongPipeline:
@@ -199,4 +185,4 @@ class SongPipeline:
         mixture = self._delayed.take(stems.shape[-1])
         if not self._has_residual:
             return stems
-        return np.concatenate([stems, subtract(mixture, stems, self._step)[np.newaxis]])
+        return np.concatenate([stems, compute_residual(mixture, stems, self._step)[np.newaxis]])

@@ -15,7 +15,7 @@ from bsmamba2.devices import nvidia
 from bsmamba2.devices.device import CPU, Device, choose
 from bsmamba2.devices.nvidia import Card, Driver
 from bsmamba2.engines import ort_session
-from bsmamba2.engines.ort_package import gpu_install_command, import_onnxruntime
+from bsmamba2.engines.ort_import import gpu_install_command, import_onnxruntime
 from bsmamba2.engines.ort_session import BACKENDS, PROVIDERS, first_line, open_session, software
 from bsmamba2.formats.onnx_file import OnnxFile, read_onnx
 from bsmamba2.installation import install_command, version

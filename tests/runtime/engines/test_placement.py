@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from bsmamba2 import DeviceError
 from bsmamba2.devices.device import CPU, Device
-from bsmamba2.engines.ort_package import import_onnxruntime
+from bsmamba2.engines.ort_import import import_onnxruntime
 from bsmamba2.engines.placement import RECORD, require_placement
 
 CUDA = Device("cuda", 0)

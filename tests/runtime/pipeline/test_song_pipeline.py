@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bsmamba2 import AudioError
 from bsmamba2.audio.array import Audio, Exact
-from bsmamba2.pipeline.song_pipeline import SongPipeline, subtract
+from bsmamba2.pipeline.song_pipeline import SongPipeline
 from support.engines import Stubs
 from support.fixtures import Noise
 
@@ -101,12 +101,6 @@ def test_on_an_integer_grid_the_sum_is_exact(
     outputs = separate(SongPipeline.by_chunks(stub.restless(), rate, 2, 0.25, step), audio)
     np.testing.assert_array_equal(outputs.sum(axis=0), audio)
     np.testing.assert_array_equal(outputs / step, np.round(outputs / step))
-
-
-def test_a_residual_on_a_grid_is_the_rounded_mixture_minus_the_stems() -> None:
-    mixture, stems = np.array([[0.3, -0.3]]), np.array([[[0.25, 0.5]]])
-    np.testing.assert_array_equal(subtract(mixture, stems, 0.25), [[0.0, -0.75]])
-    np.testing.assert_array_equal(subtract(mixture, stems, 0), mixture - stems[0])
 
 
 def tones(kind: str, samples: int = 60_000) -> Exact:

@@ -10,7 +10,7 @@ import pytest
 
 from bsmamba2 import MissingExtra
 from bsmamba2.devices import nvidia
-from bsmamba2.engines.ort_package import gpu_install_command, import_onnxruntime
+from bsmamba2.engines.ort_import import gpu_install_command, import_onnxruntime
 from bsmamba2.installation import install_command
 
 CARD = nvidia.Card("mock", (8, 9), 8 << 30)
@@ -24,7 +24,7 @@ def no_card(monkeypatch: pytest.MonkeyPatch) -> None:
 def install(monkeypatch: pytest.MonkeyPatch, *distributions: str) -> None:
     """Mocks the list of installed packages, and an ONNX Runtime that cannot be imported."""
     monkeypatch.setattr(
-        "bsmamba2.engines.ort_package.installed_version",
+        "bsmamba2.engines.ort_import.installed_version",
         lambda name: "1.30" if name in distributions else None,
     )
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

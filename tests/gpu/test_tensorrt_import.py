@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from bsmamba2.engines.tensorrt_package import import_tensorrt
+from bsmamba2.engines.tensorrt_import import import_tensorrt
 from bsmamba2.errors import MissingExtra
 from bsmamba2.installation import install_command
 
