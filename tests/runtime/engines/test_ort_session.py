@@ -179,3 +179,19 @@ def test_the_software_is_listed_with_its_versions(monkeypatch: pytest.MonkeyPatc
 def test_the_first_line_of_an_error_omits_the_code_of_onnxruntime() -> None:
     error = RuntimeError("[ONNXRuntimeError] : 10 : INVALID_GRAPH : no such node\nmore")
     assert first_line(error) == "no such node"
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-streaming"])
+def test_a_session_computes_with_the_arrays_that_it_is_given(name: str) -> None:
+    """So two sessions that are given the same arrays share them."""
+    file, weights = graph(name), random_weights()
+    session = open_session(file, weights=weights)
+    inputs = {value.name: value for value in session.get_inputs()}
+    states = {state.name: np.zeros((1, *state.shape[1:]), "f4") for state in file.manifest.states}
+    spectrum = np.ones((1, 2, 3, file.manifest.bins, 2), np.float32)
+    feeds = states | {name: spectrum for name in inputs if name not in states}
+    before = session.run(None, feeds)[0]
+    for array in weights.values():
+        array *= 0
+    assert before.any()
+    assert not np.array_equal(session.run(None, feeds)[0], before)
