@@ -39,7 +39,7 @@ class Core(Protocol):
 
     @property
     def jumps(self) -> Jumps:
-        """When its output appears."""
+        """When output is emitted."""
         ...
 
     def push(self, audio: Audio) -> Audio:
@@ -52,15 +52,15 @@ class Core(Protocol):
 
 
 def on_grid(samples: Exact, step: float) -> Exact:
-    """The samples rounded to multiples of step, a power of two; unchanged if step is 0."""
+    """Rounds samples to multiples of step, a power of two; returns them unchanged if step is 0."""
     return np.round(samples / step) * step if step else samples
 
 
 def subtract(mixture: Exact, stems: Exact, step: float) -> Exact:
-    """The residual (channels, n) of a mixture (channels, n) and stems (stems, channels, n).
+    """Returns the residual (channels, n) of a mixture (channels, n) and stems (stems, channels, n).
 
     If the stems are on a grid of step, the mixture is rounded to it too. Float64 represents the
-    difference of two 32-bit integers exactly, so the outputs sum to the mixture to the bit.
+    difference of two 32-bit integers exactly, so the outputs sum to the mixture bit for bit.
     """
     residual: Exact = on_grid(mixture, step) - stems.sum(axis=0)
     return residual
@@ -73,7 +73,7 @@ class SongPipeline:
     pushes. Stems and residual sum to the mixture.
 
     Args:
-        core: turns the mixture into stems at the model's rate; it must be fresh.
+        core: turns the mixture into stems at the model's rate; nothing has been pushed to it.
         sample_rate: rate of input and output, Hz.
         channels: channels of input and output, and of the core.
         step: distance between neighbouring sample values of an integer format (2^-15 for 16 bits).
@@ -107,7 +107,7 @@ class SongPipeline:
         pool: Executor | None = None,
         cancel: Event | None = None,
     ) -> SongPipeline:
-        """A pipeline that runs overlapping chunks through an engine.
+        """Creates a pipeline that runs overlapping chunks through an engine.
 
         Args:
             overlap: of neighbouring chunks, a fraction of the chunk in [0, 1).
@@ -118,8 +118,7 @@ class SongPipeline:
 
     @property
     def latency_samples(self) -> int:
-        """The most samples that can be inside: pushed and not yet returned. No smaller number is
-        enough."""
+        """The most samples that can be pushed and not yet returned; this maximum is reached."""
         return latency_samples(self._to_model.delay, self._core.jumps, self._from_model.delay)
 
     def push(self, mixture: npt.NDArray[Any]) -> Exact:
@@ -169,7 +168,7 @@ class SongPipeline:
             blocks: (channels, n) each, the whole song.
             samples: length of the song as its header states it, for the progress.
             progress: called after every block.
-            cancel: stops between blocks where it is set.
+            cancel: if it is set, stops before the next block.
 
         Raises:
             AudioError, ModelError, Cancelled: as :meth:`push`.

@@ -67,7 +67,7 @@ def test_checks_are_made_for_a_checkpoint_that_has_none(tmp_path: Path) -> None:
     result = run_command("info", path, "--check", "--device", "cpu")
     for form in ("whole chunks", "a stream"):
         assert re.search(f"check       reproduced on cpu with .* dB, {form}", result.stdout)
-        assert result.stderr.count(f"making the check for {form}") == 1
+        assert result.stderr.count(f"computing the check for {form}") == 1
     assert open_model(path).manifest.check is not None
 
 
