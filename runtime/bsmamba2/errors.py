@@ -32,11 +32,11 @@ class DeviceError(Error):
     """A device that was requested but is absent or cannot run the model."""
 
 
-class MissingExtra(Error, ImportError):  # noqa: N818 - public, and the name is clear
+class MissingExtra(Error, ImportError):  # noqa: N818 - public; named after what is missing
     """A part of bsmamba2 that is not installed; the message holds the command that installs it."""
 
 
-class Cancelled(Error):  # noqa: N818 - public, and not a fault: the caller requested it
+class Cancelled(Error):  # noqa: N818 - public; not a fault, the caller requested it
     """The caller stopped the work; no partial file is left behind."""
 
 

@@ -65,7 +65,7 @@ def upgrade_command() -> str:
         return f"pip install -U {DISTRIBUTION}"
     if editable:
         return f"git -C {_quoted(url2pathname(urlsplit(url).path))} pull && {install_command()}"
-    return f"{install_command()}, of a newer version"
+    return f"{install_command()} (a newer version of it)"
 
 
 def report() -> str:

@@ -65,7 +65,7 @@ def require_floats(dtype: np.dtype[Any]) -> None:
     """Requires float32 or float64 samples.
 
     Raises:
-        AudioError: the type is another; the message contains an expression that converts it.
+        AudioError: they have another type; the message contains an expression that converts them.
     """
     if dtype.newbyteorder("=") not in (np.float32, np.float64):
         raise AudioError(_wrong_type(dtype))

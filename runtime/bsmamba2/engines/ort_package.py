@@ -17,7 +17,7 @@ DISTRIBUTIONS = {"onnxruntime": "cpu", "onnxruntime-gpu": "gpu"}
 
 
 def import_onnxruntime() -> Any:
-    """Imports the installed ONNX Runtime, without its telemetry.
+    """Imports the installed ONNX Runtime, and turns its telemetry off.
 
     Raises:
         MissingExtra: there is none, it is too old or damaged, or both packages are installed, so
@@ -41,7 +41,7 @@ def import_onnxruntime() -> Any:
     if not hasattr(onnxruntime, "InferenceSession"):
         # This remains if both were installed and pip removed one.
         raise MissingExtra(
-            f"ONNX Runtime is damaged, its files are missing; run: {_reinstall_command()}"
+            f"ONNX Runtime is damaged: its files are missing; run: {_reinstall_command()}"
         )
     if not hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"):
         package = installed[0] if installed else "onnxruntime"

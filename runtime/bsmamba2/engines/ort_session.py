@@ -217,7 +217,7 @@ def _missing_for_tensorrt(device: Device) -> str | None:
     return missing
 
 
-# Best first. TensorRT is last, so only used on request, because it builds an engine for minutes.
+# Best first. TensorRT takes minutes to build an engine, so it is last: auto never reaches it.
 BACKENDS = (
     ("cuda", _missing_for_cuda),
     ("cpu", _missing_for_cpu),

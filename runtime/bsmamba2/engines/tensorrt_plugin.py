@@ -2,7 +2,7 @@
 
 TensorRT calls Python for each scan, and the native library launches the kernels of
 ``cuda_kernels``, as it does for ONNX Runtime. A plugin compiled into the engine (``aot_impl``) can
-only be one launch of one kernel on bare pointers; a scan is three launches that share memory.
+only be one launch of one kernel on bare pointers; a scan is three launches with buffers between.
 
 Source: ``tensorrt.plugin`` of TensorRT 10.7 and later. TensorRT-RTX has no plugins in Python.
 """

@@ -50,7 +50,7 @@ SUFFIXES = {
     "CAF": (".caf",),
     "AU": (".au", ".snd"),
 }
-"""Suffixes of each container, which stems keep from their song."""
+"""Suffixes that belong to each container; stems keep them from their song."""
 
 SIZED_IN_32_BITS = ("WAV", "WAVEX", "AIFF", "AU")
 """Containers whose header stores the length in 32 bits."""

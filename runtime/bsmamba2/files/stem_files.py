@@ -30,7 +30,7 @@ PIECE = 1 << 12
 """Samples per call of libsndfile: libvorbis keeps them on the stack, and more would overflow it."""
 
 FULL_BYTES = 1 << 16
-"""After a failed write, a disk with fewer free bytes counts as full."""
+"""After a failed write, a disk with fewer free bytes counts as full; it need not have 0 left."""
 
 
 class StemFile:

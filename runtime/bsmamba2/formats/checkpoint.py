@@ -97,7 +97,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     tensors = _plain_names(tensors)
     for part, network in _FOREIGN:
         if any(part in key for key in tensors):
-            raise ModelError(f"{path} is a checkpoint of {network}; bsmamba2 runs only BSMamba2")
+            raise ModelError(f"{path} is a checkpoint of {network}: bsmamba2 runs only BSMamba2")
     return Checkpoint(tensors, metadata, hashlib.sha256(content).hexdigest(), path.stem)
 
 
@@ -190,7 +190,9 @@ def _state_dict(document: Any, size: int, path: Path) -> dict[str, Audio]:
         )
     # If many tensors share one storage, copying them would take many times the size of the file.
     if sum(math.prod(value.shape) for value in tensors.values()) > size:
-        raise ModelError(f"{path} holds fewer numbers than its tensors together: it is refused")
+        raise ModelError(
+            f"{path} holds fewer numbers than its tensors together: save copies of the tensors"
+        )
     return {key: np.asarray(value, np.float32, order="C") for key, value in tensors.items()}
 
 

@@ -133,7 +133,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         named = self.name.isprintable() and 1 <= len(self.name) <= 200
-        _require(named, "name", "1 to 200 printable letters", self.name)
+        _require(named, "name", "1 to 200 printable characters", self.name)
         _require(self.licence.isprintable(), "licence", "one printable line", self.licence)
         sha = self.checkpoint_sha256
         hexadecimal = sha is None or (isinstance(sha, str) and len(sha) == 64 and sha.isalnum())

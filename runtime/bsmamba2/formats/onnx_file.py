@@ -67,7 +67,8 @@ def read_onnx(path: Path) -> OnnxFile:
         target = PurePosixPath(location)
         if target.is_absolute() or ".." in target.parts or "\\" in location:
             raise ModelError(
-                f"{path} refers to data outside its folder ({printable(location)}): it is refused"
+                f"{path} refers to data outside its folder ({printable(location)}) and is refused: "
+                "export it again"
             )
     missing = tuple(name for name, location in locations if location == WEIGHTLESS)
     data_files = tuple(path.parent / location for location in external)

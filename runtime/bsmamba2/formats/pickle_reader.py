@@ -90,11 +90,18 @@ def read_torch_file(content: bytes, path: Path) -> Any:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             pickles = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
             if len(pickles) != 1:
-                raise ModelError(f"{path} is a zip file, but torch.save did not write it")
+                raise ModelError(
+                    f"{path} is a zip file, but torch.save did not write it: check its name"
+                )
             if any(e.compress_type != zipfile.ZIP_STORED for e in archive.infolist()):
-                raise ModelError(f"{path} is a compressed zip file, which torch.save never writes")
+                raise ModelError(
+                    f"{path} is a compressed zip file, which torch.save never writes: save it again"
+                )
             if archive.getinfo(pickles[0]).file_size > MAX_PICKLE_BYTES:
-                raise ModelError(f"the index of {path} is larger than {MAX_PICKLE_BYTES >> 20} MiB")
+                raise ModelError(
+                    f"the index of {path} is larger than {MAX_PICKLE_BYTES >> 20} MiB: save only "
+                    "tensors"
+                )
             return _Machine(archive, pickles[0].removesuffix("/data.pkl")).run()
     except zipfile.BadZipFile:
         raise ModelError(f"{path} is truncated or damaged: download it again") from None

@@ -10,7 +10,7 @@ ALIASES = {"instrumental": ("other", "accompaniment", "no_vocals")}
 """Other common names of a stem."""
 
 
-class UnknownStem(ModelError, KeyError):  # noqa: N818 - public, and a KeyError
+class UnknownStem(ModelError, KeyError):  # noqa: N818 - public; named like KeyError
     """A stem that the model does not separate."""
 
     # KeyError would print its message in quotes.

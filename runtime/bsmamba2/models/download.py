@@ -1,4 +1,4 @@
-"""Downloads a file of known size and SHA-256; no other module opens connections.
+"""Downloads a file of known size and SHA-256; no other module of the runtime uses the network.
 
 The bytes received so far are kept under a temporary name next to the file, and the next attempt
 resumes from there. The file gets its final name only if its SHA-256 is right. No more bytes than
@@ -198,7 +198,7 @@ def _require_space(folder: Path, needed: int) -> None:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Holds a lock on the download, so that one process downloads; it ends with the process."""
+    """Lets one process at a time download the file; the lock ends with the process."""
     try:
         with filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
             yield

@@ -57,6 +57,7 @@ def find_graph(
     """Returns the shipped graph whose initialisers are this checkpoint's tensors.
 
     Args:
+        checkpoint: the tensors and their metadata.
         streaming: whether to return the graph for the steps of a stream instead of whole chunks.
         io: input of the graph for whole chunks, ``spectrum`` or ``waveform``.
 
@@ -94,7 +95,7 @@ def pour(checkpoint: Checkpoint, *, streaming: bool = False, io: str = "spectrum
     hop gets the graph for spectra instead.
 
     Args:
-        streaming, io: as for :func:`find_graph`.
+        checkpoint, streaming, io: as for :func:`find_graph`.
 
     Raises:
         ModelError: as for :func:`find_graph`, or the sizes that the checkpoint states are damaged.
@@ -122,11 +123,13 @@ def poured_manifest(graph: Manifest, checkpoint: Checkpoint) -> Manifest:
             stored = json.loads(checkpoint.metadata[CONFIG_KEY])
             changes |= _lengths(stored)
         except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError, AttributeError):
-            raise ModelError(f"the sizes stored in {checkpoint.name} are damaged") from None
+            raise ModelError(
+                f"the sizes stored in {checkpoint.name} are damaged: download it again"
+            ) from None
         if len(changes["stems"]) != len(graph.stems):
             raise ModelError(
                 f"{checkpoint.name} names {len(changes['stems'])} stems, but its weights are for "
-                f"{len(graph.stems)}: it is damaged"
+                f"{len(graph.stems)}: it is damaged; download it again"
             )
     return graph.replace(**changes)
 

@@ -29,6 +29,7 @@ def require_verdict(engine: Engine, about: Mapping[str, str]) -> None:
     """Runs the engine's check, unless it has passed here before; a model without a check passes.
 
     Args:
+        engine: the engine on its device.
         about: what the output depends on besides device and hardware: the SHA-256 of the model and
             the versions of the software.
 
@@ -65,6 +66,8 @@ def keep_check(manifest: Manifest, check: Check, folder: Path | None = None) -> 
     """Stores a check for :func:`find_check`; returns False if it cannot be written.
 
     Args:
+        manifest: the model's manifest.
+        check: the check to store.
         folder: where to store it. Default: the user's cache.
     """
     path = (folder or cache_folder() / "checks") / _check_name(manifest)

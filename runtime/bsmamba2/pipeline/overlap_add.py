@@ -2,7 +2,7 @@
 
 The grid. Chunk k starts at k · hop, hop = round(chunk · (1 − overlap)); the last chunk is the first
 one that reaches the end. If it would run past the end, it is moved back to end there, so that it
-has a whole chunk of context. Its output is still used only from its position on the grid on:
+has a whole chunk of context. Its output is still used only from its position on the grid onwards:
 
     k = 0   |‾‾‾‾‾‾‾‾‾‾‾‾‾‾‾\\
     k = 1             /‾‾‾‾‾‾‾‾‾‾‾‾‾‾‾\\
@@ -65,7 +65,7 @@ def require_overlap(overlap: float) -> None:
 
 
 def linear_window(chunk: int, hop: int) -> Exact:
-    """Returns a chunk's weights, (chunk,), with linear fades that mirror its neighbours'."""
+    """Returns a chunk's weights, (chunk,); its linear fades and its neighbours' sum to one."""
     fade = min(chunk - hop, chunk // 2)
     window = np.ones(chunk)
     ramp = (np.arange(fade) + 0.5) / max(fade, 1)
@@ -93,8 +93,8 @@ class OverlapAdd:
         channels: number of channels of the audio. Default: the engine's; for others see
             :mod:`bsmamba2.audio.channels`.
         pool: threads that run the engine while the caller continues. Then the push that starts
-            the next chunk returns a chunk's output; the samples are the same, and one more chunk is
-            in memory.
+            a chunk returns the output of the previous one: the same samples, and one chunk more of
+            memory.
         cancel: checked before every run of the engine; if it is set, the push or flush raises
             :class:`bsmamba2.Cancelled`.
 
@@ -226,7 +226,7 @@ class OverlapAdd:
         return stems if np.isfinite(stems).all() else self._in_float32(chunk, seconds)
 
     def _in_float32(self, chunk: Audio, seconds: float) -> Audio:
-        """Runs a chunk whose output was not finite again, in float32."""
+        """Runs a chunk again in float32, because its output was not finite."""
         engine = self._engine
         stems = (
             engine.in_float32().run(chunk) if isinstance(engine, ReducedPrecisionEngine) else None

@@ -110,8 +110,10 @@ class SongPipeline:
         """Creates a pipeline that runs overlapping chunks through an engine.
 
         Args:
+            engine: runs the chunks.
+            sample_rate, channels, step: as for the class.
             overlap: of neighbouring chunks, a fraction of the chunk in [0, 1).
-            pool, cancel: see :class:`bsmamba2.pipeline.overlap_add.OverlapAdd`.
+            pool, cancel: as for :class:`bsmamba2.pipeline.overlap_add.OverlapAdd`.
         """
         core = OverlapAdd(engine, overlap, channels=channels, pool=pool, cancel=cancel)
         return cls(core, sample_rate, channels, step)
