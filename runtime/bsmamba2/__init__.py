@@ -6,8 +6,8 @@
     stems["vocals"], stems["instrumental"], stems.sample_rate
     stems.save("stems/")
 
-:class:`Separator` keeps a model loaded for many songs, takes arrays, and makes streams. Everything
-that goes wrong on purpose is a :class:`bsmamba2.Error`.
+:class:`Separator` keeps a model loaded for many songs, takes arrays, and opens streams. Every error
+that bsmamba2 raises on purpose is a :class:`bsmamba2.Error`.
 """
 
 from bsmamba2.errors import (

@@ -1,4 +1,4 @@
-"""``python -m bsmamba2``: the command line where its script is not on the path."""
+"""``python -m bsmamba2``: the command line, for when its script is not on the path."""
 
 from bsmamba2.cli import main
 

@@ -1,8 +1,8 @@
 """The command ``bsmamba2``: finds its subcommands, and reports each error in one line.
 
-Subcommands are entry points of the group ``bsmamba2.commands``, so that other layers add theirs and
-the runtime never imports upward. A subcommand is imported when it is called. Exit status: 0 done,
-1 a bug, 2 an error that the user can fix, 130 stopped.
+Subcommands are entry points of the group ``bsmamba2.commands``: other layers add theirs, and the
+runtime never imports from those layers. A subcommand is imported when it is called. Exit status:
+0 success, 1 a bug, 2 an error that the user can fix, 130 stopped.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ EXTRAS = {
     "bsmamba2_training": "training",
     "bsmamba2_pedalboard": "pedalboard",
 }
-"""The extra that installs what a package needs."""
+"""The extra that installs the dependencies of a package."""
 
 
 def entry_points() -> dict[str, metadata.EntryPoint]:
-    """The subcommands by name: the runtime's own, and those of the installed layers."""
+    """Returns the subcommands by name: the runtime's own and those of the installed layers."""
     found = {name: metadata.EntryPoint(name, f"{GROUP}.{name}:{name}", GROUP) for name in OWN}
     return found | {point.name: point for point in metadata.entry_points(group=GROUP)}
 
 
 class Commands(click.Group):
-    """A group whose subcommands are entry points, and whose errors are one line each."""
+    """A group whose subcommands are entry points and whose errors are printed in one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(entry_points())
@@ -89,7 +89,7 @@ class Commands(click.Group):
 
 
 def _unavailable(name: str, extra: str, error: ImportError | MissingExtra) -> click.Command:
-    """Stands in for a subcommand whose extra is missing: it prints the install command."""
+    """Returns a stand-in for a subcommand whose extra is missing; it prints the install command."""
     command = install_command(extra)
     missing = getattr(error, "name", None) or f"the extra [{extra}]"
 

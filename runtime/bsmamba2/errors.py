@@ -1,4 +1,4 @@
-"""The errors that bsmamba2 raises, as one tree, and the words that they share.
+"""The errors that bsmamba2 raises, and functions that build their messages.
 
     Error
     ├── AudioError      the audio: unreadable, of an unsupported shape, not finite
@@ -7,8 +7,8 @@
     ├── MissingExtra    a part of bsmamba2 that is not installed
     └── Cancelled       the caller stopped the work
 
-Every message is one sentence: which argument is wrong, what is allowed, what it got, and how to fix
-it. The command line prints the message and exits with status 2.
+Every message is one sentence that states which argument is wrong, what is allowed, what it got, and
+how to fix it. The command line prints the message and exits with status 2.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ class DeviceError(Error):
     """A device that was requested but is absent or cannot run the model."""
 
 
-class MissingExtra(Error, ImportError):  # noqa: N818 - public, and names what is missing
+class MissingExtra(Error, ImportError):  # noqa: N818 - public; named after what is missing
     """A part of bsmamba2 that is not installed; the message holds the command that installs it."""
 
 
-class Cancelled(Error):  # noqa: N818 - public, and not a fault: the caller requested it
+class Cancelled(Error):  # noqa: N818 - public; not a fault, the caller requested it
     """The caller stopped the work; no partial file is left behind."""
 
 
 def printable(text: str, limit: int = 200) -> str:
-    """Text from an untrusted file, shortened and escaped to fit one line of a terminal."""
+    """Shortens text from an untrusted file, and replaces what cannot be printed in one line."""
     shown = "".join(letter if letter.isprintable() else "�" for letter in text[: limit + 1])
     return shown if len(text) <= limit else f"{shown[:limit]}…"
 
 
 def first_line(error: BaseException, limit: int = 200) -> str:
-    """The first line of another library's error, to quote inside a message of ours.
+    """Returns the first line of another library's error, to quote in our messages.
 
-    The operating system and libsndfile state the cause apart from the path; only the cause is
-    quoted. An error without a message is quoted by the name of its class.
+    Errors of the operating system and of libsndfile store the cause separately from the path; only
+    the cause is returned. For an error without a message, the name of its class is returned.
     """
     cause = getattr(error, "strerror", None) or getattr(error, "error_string", None) or error
     line = next(iter(str(cause).strip().splitlines()), type(error).__name__)
@@ -60,7 +60,7 @@ def first_line(error: BaseException, limit: int = 200) -> str:
 def require(
     holds: bool, name: str, allowed: str, got: object, kind: type[Error] = ModelError
 ) -> None:
-    """Refuses an argument unless it holds.
+    """Raises an error about an argument unless ``holds`` is true.
 
     Raises:
         Error: of the given kind: ``{name} must be {allowed}; got {got}``.
@@ -70,5 +70,5 @@ def require(
 
 
 def not_one_of(name: str, allowed: Iterable[str], got: object) -> str:
-    """The message for an argument that must be one of a few words."""
+    """Returns the message for an argument that must be one of a few words."""
     return f"{name} must be one of {', '.join(allowed)}; got {printable(repr(got))}"

@@ -1,7 +1,7 @@
-"""How this copy was installed: the commands that add to it, and the versions for a bug report.
+"""How this copy was installed: commands to add extras or upgrade, and versions for bug reports.
 
-pip records where a package came from (PEP 610, ``direct_url.json``): nothing for an index, else the
-URL of a folder or a file. So the suggested commands also work for a checkout or a wheel file.
+pip records the source of a package (PEP 610, ``direct_url.json``): the URL of a folder, file or
+repository, or nothing for an index. So the suggested commands also fit a checkout or a wheel file.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ REPORTED = (
 
 
 def version() -> str:
-    """The version of this copy; ``0+unknown`` in a checkout that is not installed."""
+    """Returns the version of this copy; ``0+unknown`` in a checkout that is not installed."""
     return installed_version(DISTRIBUTION) or "0+unknown"
 
 
 def installed_version(distribution: str) -> str | None:
-    """The version of an installed distribution; None without one."""
+    """Returns the version of a distribution, or None if it is not installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -39,11 +39,11 @@ def installed_version(distribution: str) -> str | None:
 
 
 def install_command(extra: str = "", *, force: bool = False) -> str:
-    """The command that installs this copy again with an extra.
+    """Returns the command that installs this copy again with an extra.
 
     Args:
-        extra: of ``pyproject.toml``; empty for the package itself.
-        force: rebuilds the package, and nothing else.
+        extra: an extra of ``pyproject.toml``; empty for the package alone.
+        force: whether to rebuild the package even if it is installed; dependencies are left alone.
     """
     options = ["--force-reinstall", "--no-deps"] if force else []
     extras = f"[{extra}]" if extra else ""
@@ -59,17 +59,17 @@ def install_command(extra: str = "", *, force: bool = False) -> str:
 
 
 def upgrade_command() -> str:
-    """The command that replaces this copy by a newer one."""
+    """Returns the command that replaces this copy with a newer one."""
     url, editable = _origin()
     if url is None:
         return f"pip install -U {DISTRIBUTION}"
     if editable:
         return f"git -C {_quoted(url2pathname(urlsplit(url).path))} pull && {install_command()}"
-    return f"{install_command()}, of a newer version"
+    return f"{install_command()} (a newer version of it)"
 
 
 def report() -> str:
-    """The versions that a bug report needs, one line for each part."""
+    """Returns the versions that a bug report needs, one line for each part."""
     lines = [
         f"{DISTRIBUTION} {version()}",
         f"Python {platform.python_version()} ({platform.python_implementation()})",
@@ -80,7 +80,7 @@ def report() -> str:
 
 
 def _origin() -> tuple[str | None, bool]:
-    """The URL that this copy was installed from, if it was no index, and whether it is editable."""
+    """Returns the URL that this copy came from, None for an index, and whether it is editable."""
     try:
         record = metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
     except metadata.PackageNotFoundError:
@@ -100,5 +100,5 @@ def _origin() -> tuple[str | None, bool]:
 
 
 def _quoted(path: str) -> str:
-    """Double quotes work in every shell; single ones where it would expand something inside."""
+    """Adds double quotes, or single ones if the path contains characters that a shell expands."""
     return shlex.quote(path) if set(path) & set('"$`!') else f'"{path}"'

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class Separator:
-    """A model on a device, ready to separate.
+    """A model loaded on a device.
 
     Threads may share it: it keeps only the model between calls, and concurrent calls return the
     same results as sequential ones. Whether they are faster depends on the device; on a CPU one
@@ -49,12 +49,14 @@ class Separator:
         model: a name from ``bsmamba2 models``, or the path of an .onnx, .ckpt, .safetensors or
             .engine file. An :class:`~bsmamba2.engines.protocols.Engine` is used as it is. None: the
             shipped model.
-        device: ``auto``, ``cpu``, ``cuda[:N]`` or ``tensorrt[:N]``; an engine has its own.
-        trust_engine: loads a TensorRT engine that this user did not build; it can run any code.
+        device: ``auto``, ``cpu``, ``cuda[:N]`` or ``tensorrt[:N]``. Must be ``auto`` for an engine,
+            which already has a device.
+        trust_engine: whether to load a TensorRT engine that this user did not build; it can run any
+            code.
 
     Raises:
         ModelError: the model cannot be found or used.
-        DeviceError: the device is not there, or cannot run the model.
+        DeviceError: the device is absent, or cannot run the model.
         MissingExtra: the software that runs the model is not installed.
     """
 
@@ -75,7 +77,7 @@ class Separator:
 
     @property
     def device(self) -> str:
-        """Where it runs: ``cpu``, ``cuda:0``."""
+        """The device that the model runs on, e.g. ``cpu``, ``cuda:0``."""
         return str(self._engine.device)
 
     def prewarm(self) -> None:
@@ -162,7 +164,7 @@ class Separator:
             clip: what to do with a stem that exceeds ±1 in an integer format: ``float`` writes
                 that file as 32-bit float, ``clip`` clips it, ``error`` raises.
             template: names of the files, see :class:`bsmamba2.files.naming.Template`.
-            overwrite: whether existing files may be replaced. The song itself never is.
+            overwrite: whether existing files may be replaced. The song itself is never replaced.
             record: whether to write a small JSON file next to the stems, for a later call with
                 ``resume``.
             resume: whether to keep stems whose record matches this song, model and options, and
@@ -172,9 +174,9 @@ class Separator:
                 :class:`bsmamba2.Cancelled` and no partial file left.
 
         Returns:
-            The path of each written stem. The files of all stems sum to the song: to the bit if all
-            are integers, to 1e-6 if one exceeded ±1 and became 32-bit float. Samples that ``clip``
-            clipped are missing from the sum.
+            The path of each written stem. The files of all stems sum to the song: bit for bit if
+            all are integers, to 1e-6 if one exceeded ±1 and became 32-bit float. What ``clip`` cut
+            off is missing from the sum.
 
         Raises:
             AudioError: the song cannot be read, an argument is out of range, or a file exists or
@@ -204,7 +206,7 @@ class Separator:
         progress: Progress | None = None,
         cancel: Event | None = None,
     ) -> dict[str, Path]:
-        """As :meth:`separate_file`, for a song that was already planned with this model."""
+        """Works like :meth:`separate_file`, for a song that was already planned with this model."""
         recorded = plan.record.read() if resume else None
         if recorded and recorded.is_complete:
             return dict(recorded.outputs)
@@ -245,8 +247,8 @@ class Separator:
     ) -> Stream:
         """Opens a stream that separates audio as it arrives.
 
-        Without ``lookahead_ms`` it runs the same chunks as a whole song: the same output to the
-        bit, the best quality, and one chunk of latency. With it, a streaming model carries its
+        Without ``lookahead_ms`` it runs the same chunks as for a whole song: bit-identical output,
+        the best quality, and one chunk of latency. With it, a streaming model carries its
         states from block to block and sees ``lookahead_ms`` beyond each block. The latency is about
         block plus lookahead, the work is 1 + lookahead / block times that of a whole song, and the
         cost in quality depends on the model.
@@ -254,7 +256,7 @@ class Separator:
         Args:
             sample_rate: Hz, 8000 to 384000.
             channels: channels of every push.
-            block_ms: audio finished by one step, rounded to whole frames. Default: as
+            block_ms: audio finished by one step, rounded to whole frames. Default: equal to
                 ``lookahead_ms``.
             lookahead_ms: audio seen beyond the block, rounded to whole frames. The model must be a
                 checkpoint of a shipped size, or exported with ``--streaming``.
@@ -344,10 +346,10 @@ class Separator:
 
 @contextmanager
 def _engine_threads(threads: int) -> Iterator[Executor | None]:
-    """A pool that runs the engine while earlier output is resampled, added and written.
+    """Opens a pool that runs the engine while earlier output is resampled, added and written.
 
-    On a GPU there are two threads, to keep two runs in flight. Runs that have not started are
-    dropped when an exception ends the work. None without threads.
+    On a GPU it needs two threads, to keep two runs in flight. If an exception ends the work, runs
+    that have not started are dropped. Yields None for 0 threads.
     """
     if not threads:
         yield None
@@ -373,7 +375,7 @@ def separate(
 
     Args:
         path: the song, in any format that libsndfile or, with the extra ``av``, FFmpeg reads.
-        model, device: see :class:`Separator`.
+        model, device: as for :class:`Separator`.
         overlap: of neighbouring chunks, a fraction in [0, 1). Default: the model's.
         stems: the stems to return. Default: all.
 

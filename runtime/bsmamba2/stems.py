@@ -31,7 +31,7 @@ class Stems(Mapping[str, Audio]):
         names: names of the outputs; the residual, if there is one, is last.
         sample_rate: Hz.
         layout: layout of the returned arrays.
-        residual: name of the output that is the mixture minus the others; None without one.
+        residual: name of the output that is the mixture minus the others; None if there is none.
         song: name of the song, for files; None for an array.
     """
 
@@ -123,7 +123,7 @@ class Stems(Mapping[str, Audio]):
             return {self._names[row]: path for row, path in writer.publish().items()}
 
     def _quantise(self, start: int, stop: int, step: float) -> Exact:
-        """A block of the outputs, quantised to an integer format and still summing to the song."""
+        """Returns a block of the outputs, quantised to an integer format with the sum kept."""
         outputs = self._outputs[..., start:stop].astype(np.float64)
         if not step or self._residual is None:
             return on_grid(outputs, step)

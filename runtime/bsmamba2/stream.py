@@ -1,4 +1,4 @@
-"""Separation of audio as it arrives: push what there is, receive what is finished."""
+"""Separation of audio as it arrives: push samples, receive the stems that are finished."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SETTLED_SECONDS = 1.0
 
 
 class Stream:
-    """A stream of audio, separated as it arrives; :meth:`bsmamba2.Separator.stream` makes one.
+    """A stream of audio, separated as it arrives; :meth:`bsmamba2.Separator.stream` opens one.
 
         stream = separator.stream(48000, lookahead_ms=500)
         for block in microphone:
@@ -37,15 +37,15 @@ class Stream:
 
     The output has as many samples as the input, and sample k of the output belongs to sample k of
     the input: no silence is added in front. A push may return fewer samples than it receives, none,
-    or more. The concatenated output does not depend on how the input is split into pushes, and
-    neither does the number of samples returned so far: after n samples of input it is at least
-    n − :attr:`latency_samples`.
+    or more. The concatenated output does not depend on how the input is split into pushes.
+    After n samples of input, at least n − :attr:`latency_samples` samples have been returned; the
+    exact number depends only on n.
 
     Use a stream from one thread at a time. Streams of one Separator are independent and may run in
     different threads.
 
     Args:
-        start: makes a fresh pipeline, at first and after every reset and flush.
+        start: creates a new pipeline, at the start and after every reset and flush.
         manifest: the model's manifest.
         sample_rate: Hz.
         channels: channels of every push.
@@ -69,7 +69,7 @@ class Stream:
         """The most samples that can be in the stream: pushed and not yet returned."""
 
     def push(self, samples: npt.ArrayLike) -> Stems:
-        """Takes the next samples, and returns the stems that are finished.
+        """Takes the next samples and returns the part of the stems that is finished.
 
         Args:
             samples: (channels, n), or (n,) for a mono stream; float32 or float64, any n.
@@ -111,16 +111,15 @@ class Stream:
     def load(self) -> float:
         """Computing time per second of output since the last reset; 0 before any output.
 
-        Above 1 the stream is slower than real time at any latency, which is logged once.
+        Above 1 the stream is slower than real time, whatever its latency; a warning is logged once.
         """
         return self._busy_seconds / self._output_seconds if self._output_seconds else 0.0
 
     @property
     def late_seconds(self) -> float:
-        """The longest delay of any output since the last reset, if the input had arrived in real
-        time.
+        """The longest delay of any output since the last reset, as if input arrived in real time.
 
-        A push that runs the model takes time, and the pushes after it wait. A live consumer needs a
+        A push that runs the model takes time, and later pushes wait for it. A live consumer needs a
         buffer of this length in addition to :attr:`latency_samples`.
         """
         return self._late_seconds

@@ -44,7 +44,7 @@ def arrange(audio: npt.ArrayLike, channels_first: bool | None = None) -> tuple[A
         channels_first: the order of two dimensions, if known.
 
     Raises:
-        AudioError: the array holds integers, has other dimensions, or is square.
+        AudioError: the array holds integers, has another number of dimensions, or is square.
     """
     array = np.asarray(audio)
     require_floats(array.dtype)
@@ -65,14 +65,14 @@ def require_floats(dtype: np.dtype[Any]) -> None:
     """Requires float32 or float64 samples.
 
     Raises:
-        AudioError: another type; the message holds the expression that converts it.
+        AudioError: they have another type; the message contains an expression that converts them.
     """
     if dtype.newbyteorder("=") not in (np.float32, np.float64):
         raise AudioError(_wrong_type(dtype))
 
 
 def to_float32(audio: npt.NDArray[Any]) -> Audio:
-    """Converts to float32; values out of its range become infinite, which later checks refuse."""
+    """Converts to float32; values beyond its range become infinite, which later checks refuse."""
     with np.errstate(over="ignore"):
         return audio.astype(np.float32, copy=False)
 
@@ -86,7 +86,7 @@ def require_finite(audio: npt.NDArray[Any], sample_rate: float, start: int = 0) 
         start: position of the first sample in the song, in samples.
 
     Raises:
-        AudioError: naming the time and the channel of the first bad sample.
+        AudioError: the message names the time and the channel of the first such sample.
     """
     finite = np.abs(audio) <= np.finfo(np.float32).max
     if finite.all():

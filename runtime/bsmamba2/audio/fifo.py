@@ -1,4 +1,4 @@
-"""A queue of received samples that are not used yet."""
+"""A queue of samples that were received but not used yet."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ T = TypeVar("T", np.float32, np.float64)
 class Fifo(Generic[T]):
     """A queue of samples, (channels, samples), that grows with its content.
 
-    The samples are contiguous in one buffer. Only when they reach its end are they moved, to the
-    front or to a buffer of twice the size, so appending costs amortised constant time per sample:
+    The samples are contiguous in one buffer. They are moved only when they reach its end, to its
+    front or to a buffer of twice the size, so appending takes amortised constant time per sample:
 
         |  dropped  |  held: len(fifo)  |  free  |
         0           first               last     room

@@ -12,7 +12,7 @@ from bsmamba2.audio.array import Audio
 from bsmamba2.audio.stft import exact_hann
 
 ANALYSIS, SYNTHESIS = "fourier.analysis", "fourier.synthesis"
-"""Their names in graphs. Checkpoints lack them; code that loads weights into a graph adds them."""
+"""Names of the matrices in graphs. Code that loads a checkpoint into a graph adds them."""
 
 
 def matrices(n_fft: int, hop: int) -> dict[str, Audio]:
@@ -24,7 +24,7 @@ def matrices(n_fft: int, hop: int) -> dict[str, Audio]:
     bins, padded = n_fft // 2 + 1, -(-n_fft // hop) * hop
     phase = np.arange(n_fft) * (2 * np.pi / n_fft)
     unit_circle, window = np.stack([np.cos(phase), -np.sin(phase)], -1), exact_hann(n_fft)
-    # Bins count twice, for the mirrored half of a real signal's spectrum; 0 and Nyquist have none.
+    # Bins count twice, for the mirrored half of a real signal's spectrum, except for 0 and Nyquist.
     scale = np.full((bins, 1), 2.0 / n_fft)
     scale[0] = scale[-1] = 1.0 / n_fft
     analysis = np.zeros((padded, bins, 2), np.float32)

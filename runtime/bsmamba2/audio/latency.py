@@ -1,7 +1,7 @@
 """The exact latency of a stream, computed from the grids of its parts.
 
 After n input samples a resampler has output floor(n · ratio) − delay samples. The part that runs
-the model outputs nothing for a while and then many samples at once: its output jumps. The stream
+the model outputs nothing for a while and then many samples together: its output jumps. The stream
 holds back the most samples just before a jump. At the other sample rate, jumps fall at varying
 fractions of a sample; the pattern repeats after a number of jumps.
 """

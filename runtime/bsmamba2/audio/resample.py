@@ -1,4 +1,4 @@
-"""Streaming sample rate conversion, without delay and with an exact length.
+"""Streaming sample rate conversion: output aligned with the input, and of an exact length.
 
 The filter is libsoxr's best. At a ratio of 2 it is a half-band filter, flat to 1e-7. At any other
 ratio its gain falls by up to 7e-4 (0.006 dB) at 0.9 of the lower Nyquist frequency, but by at most
@@ -47,9 +47,9 @@ def require_rate(sample_rate: float) -> None:
 class Resampler:
     """Converts a stream from one rate to another with linear-phase filters.
 
-    libsoxr compensates for their delay, so sample k of the output is at the time k / out_rate of
-    the input. At equal rates samples pass unchanged. The output does not depend on how the input is
-    split into pushes, and its length so far depends only on how many samples were received:
+    libsoxr compensates for their delay, so sample k of the output is the input at the time
+    k / out_rate. At equal rates samples pass unchanged. The output does not depend on how the input
+    is split into pushes, and its length so far depends only on how many samples were received:
     libsoxr works in blocks, so samples that it outputs early are held until :attr:`delay` allows.
 
     Args:

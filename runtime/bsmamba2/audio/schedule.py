@@ -1,8 +1,8 @@
 """The steps of a stream, on a grid of frames that starts at frame 0.
 
-A step separates a block, given the lookahead that follows it. The next step starts where the block
-ended. The last step takes all remaining frames: one frame serves as its lookahead, and the stems of
-both block and lookahead are kept:
+A step separates a block; the lookahead that follows it is context. The next step starts where the
+block ended. The last step takes all remaining frames: one frame serves as its lookahead, and the
+stems of both block and lookahead are kept:
 
     │ block ───│ lookahead ──│
                │ block ───│ lookahead ──│
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from bsmamba2.errors import AudioError
 
 MAX_MS = 60_000.0
-"""The longest block or lookahead: a step is kept in memory, and a stream waits for it."""
+"""The longest block or lookahead: a stream waits for a whole step, and keeps it in memory."""
 
 
 @dataclass(frozen=True)

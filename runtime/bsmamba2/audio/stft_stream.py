@@ -71,7 +71,7 @@ class IstftStream:
 
     def __init__(self, rows: int, n_fft: int, hop: int) -> None:
         self._n_fft, self._hop = n_fft, hop
-        # The sums from the start of the next frame, and how many of them precede the signal.
+        # The sums from the start of the next frame on, and how many of them are before the signal.
         self._audio = np.zeros((rows, n_fft), np.float32)
         self._weight = np.zeros(n_fft, np.float32)
         self._before = n_fft // 2

@@ -1,4 +1,4 @@
-"""Many songs, one after the other: planned first, and no failure stops the rest."""
+"""Separates many songs one after the other: plans them first, and continues after a failure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class SongSeparator(Protocol):
-    """What a batch needs of a :class:`bsmamba2.Separator`, which stands above this package."""
+    """The part of a :class:`bsmamba2.Separator` that a batch uses; it is in a higher layer."""
 
     @property
     def manifest(self) -> Manifest: ...
@@ -49,20 +49,20 @@ class Outcome:
 
     song: Path
     outputs: Mapping[str, Path] = field(default_factory=dict)
-    """The file of each stem; empty if it failed."""
+    """The file of each stem; empty if the song failed."""
     error: str = ""
-    """Why it failed, in a sentence that names the song."""
+    """Why the song failed, in a sentence that names it; empty if it succeeded."""
     is_bug: bool = False
-    """Whether it failed because of a bug."""
+    """Whether the song failed because of a bug."""
     was_done: bool = False
     """Whether an earlier run had written the stems."""
     seconds: float = 0.0
-    """Time of the separation."""
+    """Duration of the separation."""
     song_seconds: float = 0.0
     """Length of the song."""
 
     def to_json(self) -> dict[str, Any]:
-        """The fields of a JSON object."""
+        """Returns the fields for a JSON object."""
         if self.error:
             return {"error": self.error}
         outputs = {"outputs": {stem: str(path) for stem, path in self.outputs.items()}}
@@ -109,15 +109,15 @@ class Batch:
     def plan(self, paths: Iterable[Path], directory: Path | None) -> None:
         """Finds the songs, reads their headers, and plans those that are not done.
 
-        Songs that cannot be separated get an outcome now; with ``resume`` so do those that are
-        done. A song that is named twice is separated once.
+        Songs that cannot be separated get an outcome immediately; with ``resume``, so do songs that
+        are done. A song that is named twice is separated once.
 
         Args:
             paths: songs and folders of songs.
             directory: folder for the stems. Default: the song's own.
 
         Raises:
-            AudioError, ModelError: the options fit no song.
+            AudioError, ModelError: the stems or the template fit no song.
         """
         self._options.selected_stems(self._separator.manifest)
         paths, plans, named = list(paths), [], []
@@ -148,7 +148,7 @@ class Batch:
                 self.plans.append(plan)
 
     def run(self) -> Iterator[Outcome]:
-        """Separates the planned songs; yields the outcome of every song, the known ones first.
+        """Separates the planned songs; yields the outcome of every song, known outcomes first.
 
         Raises:
             Cancelled: the caller stopped it.
@@ -190,7 +190,7 @@ class Batch:
             return None
 
     def _record_failure(self, song: Path, error: Exception) -> Outcome:
-        if isinstance(error, AudioError):  # its text names the file
+        if isinstance(error, AudioError):  # its message names the file
             text = str(error)
         elif isinstance(error, Error):
             text = f"{song}: {error}"
@@ -204,7 +204,7 @@ class Batch:
         return outcome
 
     def _rival(self, plan: FilePlan, songs: dict[Path, Path]) -> Path | None:
-        """An earlier song whose stems have the same names, ignoring their suffixes."""
+        """Returns an earlier song whose stems have the same names, ignoring their suffixes."""
         bases = [(plan.directory / name).absolute() for name in plan.names if name is not None]
         rivals = [songs[base] for base in bases if base in songs]
         if rivals:
@@ -214,7 +214,7 @@ class Batch:
 
 
 class _Clock:
-    """Times one song."""
+    """Measures the time for one song, and reports its progress with the speed."""
 
     def __init__(self, report: Callable[[float, float, float], None]) -> None:
         self._report = report

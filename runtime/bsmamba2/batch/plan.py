@@ -40,12 +40,12 @@ class FilePlan:
     overlap: float
     clip: Clip
     encoding: Encoding
-    """Encoding of the files; a stem that exceeds full scale may become 32-bit float."""
+    """Encoding of the files; a stem that exceeds full scale may become 32-bit float instead."""
     names: tuple[str | None, ...]
-    """For each output of the model its file, relative to the directory and without a suffix; None:
-    not written."""
+    """The file of each output of the model, relative to the directory and without a suffix; None if
+    the output is not written."""
     outputs: dict[str, Path]
-    """The file of each stem."""
+    """The path of each stem that is written."""
     record: Record
 
 
@@ -72,7 +72,7 @@ class OutputOptions:
         Template(self.template)
 
     def selected_stems(self, model: Manifest) -> tuple[str, ...]:
-        """The stems to write.
+        """Returns the stems to write.
 
         Raises:
             ModelError: the model has no such stem.
@@ -86,7 +86,7 @@ class OutputOptions:
         """Plans one song from its header.
 
         Raises:
-            AudioError: the song cannot be opened, or has no such subtype.
+            AudioError: the song cannot be opened, or the container does not support the subtype.
             ModelError: the model has no such stem.
         """
         selected, template = self.selected_stems(model), Template(self.template)
@@ -120,7 +120,7 @@ class OutputOptions:
 def find_songs(
     paths: Iterable[Path], directory: Path | None
 ) -> Iterator[tuple[Path, Path | None, bool]]:
-    """Yields each song, the folder for its stems (None: the song's), and whether it was named.
+    """Yields each song, the folder for its stems (None: the song's), and whether a path names it.
 
     A folder stands for all songs in it and in its subfolders, sorted by name, without hidden ones.
     The folder for stems gets the same subfolders.
@@ -130,7 +130,7 @@ def find_songs(
     """
     for path in paths:
         with audio_errors(f"{path} cannot be opened", "check its name"):
-            is_folder = path.is_dir()  # a missing path is no error, an impossible one is
+            is_folder = path.is_dir()  # a missing path gives False, an invalid one an error
         if not is_folder:
             yield path, directory, True
             continue
@@ -146,7 +146,7 @@ def find_songs(
 
 
 def without_own_outputs(plans: Sequence[FilePlan], named: Iterable[Path]) -> list[FilePlan]:
-    """The plans without songs that were found in a folder and are stems of another plan."""
+    """Returns the plans, except those for songs in a folder that are stems of another plan."""
     written = {base for plan in plans for base in _bases(plan)}
     kept = {path.absolute() for path in named}
     return [

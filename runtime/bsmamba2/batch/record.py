@@ -2,9 +2,9 @@
 
     .song.flac.bsmamba2.json  {"song": …, "model": …, "options": …, "outputs": …}
 
-A record is written when all stems are complete on the disk, just before they get their names. So
-if a matching record exists, its outputs belong to this separation: either all are there, or a run
-was killed before it had named all of them, and they can be written again.
+A record is written when all stems are complete on the disk, just before they get their final names.
+So if a matching record exists, its outputs belong to this separation. Either all of them exist, or
+a run was killed before it had renamed all of them, and they can be written again.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ MAX_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class RecordedStems:
-    """The stems that a run wrote for a song, or was about to name."""
+    """The stems of a song that a run wrote or was about to rename."""
 
     outputs: Mapping[str, Path]
     is_complete: bool
-    """False if the run was killed before all had their names."""
+    """False if the run was killed before all had their final names."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One song, with the model and options that separate it.
+    """The record of one song, with the model and options that separate it.
 
     Args:
         song: the file.
@@ -58,9 +58,9 @@ class Record:
         return self.directory / f".{self.song.name}.bsmamba2.json"
 
     def read(self) -> RecordedStems | None:
-        """The stems listed by the record on the disk, if it is for this song, model and options.
+        """Reads the stems from the record on the disk, if it is for this song, model and options.
 
-        None also if one of the files has changed since.
+        Returns None if it is not, or if the size of a stem has changed since.
         """
         stored = self._read_json()
         if stored is None or any(stored.get(k) != v for k, v in self._key().items()):
@@ -78,7 +78,7 @@ class Record:
         return RecordedStems(outputs, is_complete=len(existing) == len(outputs) > 0)
 
     def write(self, sizes: Mapping[str, tuple[Path, int]]) -> None:
-        """Writes that these stems, with their sizes in bytes, belong to this song.
+        """Records the paths of the stems and their sizes in bytes.
 
         Raises:
             AudioError: the folder cannot be written.
@@ -89,11 +89,11 @@ class Record:
         }
         content = {**self._key(), "song": self._identity(), "outputs": outputs}
         text = json.dumps(content, indent=1)
-        with audio_errors(f"{self.path} cannot be written", "give another directory (-o)"):
+        with audio_errors(f"{self.path} cannot be written", "choose another directory (-o)"):
             write_atomically(self.path, text.encode("ascii"))
 
     def _key(self) -> dict[str, Any]:
-        # The check of a checkpoint may be computed later; its hash identifies it without.
+        # A checkpoint's check may be computed later; its hash identifies it without the check.
         known = self.model.checkpoint_sha256 is not None
         manifest = self.model.replace(check=None) if known else self.model
         about = hashlib.sha256(manifest.to_json().encode()).hexdigest()
@@ -108,7 +108,7 @@ class Record:
         return {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns, "sha256": digest}
 
     def _is_same_song(self, recorded: Mapping[str, Any]) -> bool:
-        """Compares size and time of change; if only the time differs, the SHA-256."""
+        """Compares size and modification time; if only the time differs, compares the SHA-256."""
         try:
             stat = self.song.stat()
         except OSError:

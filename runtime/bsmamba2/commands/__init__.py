@@ -1,1 +1,1 @@
-"""The subcommands of ``bsmamba2`` that need nothing but the runtime."""
+"""The subcommands of ``bsmamba2`` that need only the runtime."""

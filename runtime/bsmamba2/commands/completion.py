@@ -1,4 +1,4 @@
-"""``bsmamba2 completion``: the script that teaches a shell this command's options."""
+"""``bsmamba2 completion``: prints the completion script for a shell."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What works on this machine, and which command installs the rest.
+"""Finds out what works on this machine, and which command installs the rest.
 
-Everything that can be tried is tried: each device runs a small network, and its output is compared
-with that of plain operators on the CPU.
+Devices are tested, not just listed: each one runs a small network, and its output is compared with
+that of plain operators on the CPU.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Finding:
 
     part: str
     state: str
-    """``works``; ``absent`` if it is optional; ``broken`` if it is needed or gives wrong output."""
+    """``works``; ``absent``: missing but optional; ``broken``: missing but needed, or wrong."""
     found: str
     fix: str = ""
-    """What to do about it, usually a command; empty where nothing is wrong."""
+    """How to fix it, usually a command; empty if nothing is wrong."""
 
 
 def examine() -> Iterator[Finding]:
@@ -122,12 +122,12 @@ def _try(device: Device, expected: Audio) -> Finding:
     if not agreement >= SNR_DB:
         found = f"{hardware}; its output is wrong ({agreement:.0f} dB)"
         return Finding(part, BROKEN, found, "use another device, and report this one")
-    precision = "to the bit" if agreement == math.inf else f"to {agreement:.0f} dB"
+    precision = "exactly" if agreement == math.inf else f"to {agreement:.0f} dB"
     return Finding(part, WORKS, f"{hardware}; agrees with plain operators {precision}")
 
 
 def _small_output(device: Device, kernel: bool = True) -> Audio:
-    """The output of a small network for half a second of noise."""
+    """Returns the output of a small network for half a second of noise."""
     (graph,) = (
         graph
         for graph in shipped_graphs()
@@ -139,7 +139,7 @@ def _small_output(device: Device, kernel: bool = True) -> Audio:
 
 
 def _weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Audio]:
-    """Random weights, scaled so that the network's output is finite and not silent."""
+    """Returns random weights, scaled so that the network's output is finite and not silent."""
     draw = np.random.default_rng(0).standard_normal
     return {
         name: draw(shape, np.float32) * np.float32(0.3 / max(shape[-1:], default=1) ** 0.5)
@@ -172,7 +172,7 @@ def _cache() -> Finding:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        fix = "set BSMAMBA2_CACHE to a folder that can be written"
+        fix = "set BSMAMBA2_CACHE to a writable folder"
         return Finding("cache", BROKEN, f"{folder}: {error.strerror}", fix)
     return Finding("cache", WORKS, str(folder))
 

@@ -1,4 +1,4 @@
-"""The progress of a batch on a terminal: all songs above, the current song below."""
+"""Shows the progress of a batch on a terminal: all songs above, the current song below."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def length(seconds: float) -> str:
-    """3:07:05, or 7:05 below an hour."""
+    """Formats a duration: 3:07:05, or 7:05 below an hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

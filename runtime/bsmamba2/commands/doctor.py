@@ -1,4 +1,4 @@
-"""``bsmamba2 doctor``: what works on this machine, and which command installs the rest."""
+"""``bsmamba2 doctor``: shows what works on this machine, and how to install the rest."""
 
 from __future__ import annotations
 

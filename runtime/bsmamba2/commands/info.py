@@ -21,7 +21,7 @@ def info(model: str | None, check: bool, device: str, as_json: bool) -> None:
     """Print the stems, format, licence and verification of MODEL.
 
     MODEL is a name from bsmamba2 models, or an .onnx, .engine, .ckpt or .safetensors file. Without
-    it, the model that separate uses by default.
+    it, the default model of separate is described.
     """
     opened = open_model(model)
     click.echo(opened.manifest.to_json() if as_json else _page(opened.manifest))

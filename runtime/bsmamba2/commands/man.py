@@ -1,4 +1,4 @@
-"""``bsmamba2 man``: manual pages, written from the help of the commands."""
+"""``bsmamba2 man``: writes manual pages from the help of the commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``bsmamba2 models``: lists the models that have a name, and downloads them."""
+"""``bsmamba2 models``: lists the named models, and downloads them."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def fetch(name: str) -> None:
     """Download the published model NAME into the cache (BSMAMBA2_CACHE), and print its path.
 
     An interrupted download resumes where it stopped. The file is verified by its SHA-256. Then its
-    checks are computed, which every device has to reproduce before it is used.
+    checks are computed, which every device must reproduce before it is used.
     """
     model = registry.find_published(name)
-    import_onnxruntime()  # fails before the download: computing the checks needs it
+    import_onnxruntime()  # the checks need it, so fail before the download
     click.echo(
         f"{model.name}: {model.about}\n{model.size / 1e6:.1f} MB from {model.url}\n"
         f"licence of the weights: {model.licence}",
@@ -75,7 +75,7 @@ def fetch(name: str) -> None:
         disable=not console.is_terminal,
     ) as bar:
         task = bar.add_task(model.name, total=model.size)
-        path = model.fetch(lambda arrived: bar.update(task, completed=arrived))
+        path = model.fetch(lambda received: bar.update(task, completed=received))
     click.echo("SHA-256 verified; computing the checks", err=True)
     with console.status("running a second of noise through plain operators"):
         open_model(path).add_checks()

@@ -1,4 +1,4 @@
-"""Types of arguments that several subcommands have, with what a shell completes them to."""
+"""Types of arguments that several subcommands have, with their shell completion."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEVICE_HELP = f"{NAMES}."
 
 
 class SongPath(click.Path):
-    """A path. An empty one is refused, since it would mean the current folder and all its songs."""
+    """A path. An empty one is refused: it would mean all songs in the current folder."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
@@ -34,7 +34,7 @@ class SongPath(click.Path):
 
 
 class ModelName(_Text):
-    """A name of the registry or a path; a shell completes both."""
+    """The name or path of a model; shells complete both."""
 
     name = "model"
 
@@ -47,7 +47,7 @@ class ModelName(_Text):
 
 
 class DeviceName(_Text):
-    """The name of a device; a shell completes those of this machine."""
+    """The name of a device; shells complete those of this machine."""
 
     name = "device"
 

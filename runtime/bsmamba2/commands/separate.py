@@ -54,7 +54,7 @@ PATH = SongPath()
     "--template",
     default=DEFAULT_TEMPLATE,
     show_default=True,
-    help="File names, built from {name}, {stem}, {model} and .{ext} at the end; / makes folders.",
+    help="File names, built from {name}, {stem}, {model} and a final .{ext}; / creates folders.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
 @click.option("--resume", is_flag=True, help="Continue after a run that was stopped or killed.")
@@ -75,9 +75,9 @@ def separate(
     """Write the stems of each SONG as DIR/SONG_vocals.flac and so on, and print their paths.
 
     A SONG may be a folder: then all songs in it and in its subfolders are separated, and DIR gets
-    the same subfolders. All songs are tried. Those that failed are listed at the end, and the exit
-    status is 2. A small hidden file next to the stems lets --resume skip songs that are done and
-    whose file, model and options have not changed.
+    the same subfolders. A song that fails does not stop the others; failures are listed at the
+    end, and the exit status is 2. A small hidden file next to the stems lets --resume skip songs
+    that are done and whose file, model and options have not changed.
     """
     output_options = OutputOptions(stems=stems or None, **options)
     separator = Separator(model, device)
@@ -104,7 +104,7 @@ def separate(
 
 
 def _summary(batch: Batch) -> str:
-    """The plan in one line."""
+    """Returns the plan in one line."""
     to_do, done, failed = batch.plans, batch.done, len(batch.outcomes) - len(batch.done)
     files = [path for plan in to_do for path in plan.outputs.values()]
     folders = {path.parent for path in files}
@@ -117,7 +117,7 @@ def _summary(batch: Batch) -> str:
 
 
 def _count(things: Sized, name: str) -> str:
-    """``1 song``, ``3 songs``."""
+    """Formats a count: ``1 song``, ``3 songs``."""
     return f"{len(things)} {name}{'s' * (len(things) != 1)}"
 
 

@@ -1,1 +1,1 @@
-"""Devices by name, the NVIDIA driver, and the native libraries."""
+"""Devices, the NVIDIA driver, and the native libraries."""

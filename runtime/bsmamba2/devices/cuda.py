@@ -51,18 +51,18 @@ class Call(ctypes.Structure):
 
 
 def kernels() -> Path:
-    """The folder of the compiled kernels."""
+    """Returns the folder of the compiled kernels."""
     return Path(__file__).parent / "cuda_kernels"
 
 
 def kernels_version() -> str:
-    """The SHA-256 of the source that the kernels were compiled from."""
+    """Returns the SHA-256 of the source that the kernels were compiled from."""
     facts = json.loads((kernels() / "kernels.json").read_text(encoding="utf-8"))
     return str(facts["source_sha256"])
 
 
 def has_kernels(manifest: Manifest) -> bool:
-    """Whether there are kernels for the sizes of this model's scans."""
+    """Returns whether there are kernels for the sizes of this model's scans."""
     shapes = manifest.initialisers
     try:
         (heads,), (inner,) = shapes[f"{FIRST_MIXER}A_log"], shapes[f"{FIRST_MIXER}norm.weight"]
@@ -86,10 +86,11 @@ def load(library: Path) -> ctypes.CDLL:
 
 
 def scan(library: ctypes.CDLL, call: Call, kind: str, state_size: int, stream: int = 0) -> None:
-    """Enqueues a call on a CUDA stream and returns; errors of the run are reported later, as usual.
+    """Enqueues a call on a CUDA stream and returns; as usual in CUDA, errors are reported later.
 
     Args:
         library: from :func:`load`.
+        call: sizes and addresses.
         kind: type of zxbcdt and y, one of :data:`KINDS`.
         state_size: N, one of :data:`STATE_SIZES`; the head dimension is 64.
         stream: a CUstream as a number; 0 is the default stream of the current context.

@@ -1,5 +1,4 @@
-"""GPU memory, copies and streams, through NVIDIA's driver alone: the part of CUDA that an engine
-without PyTorch needs."""
+"""GPU memory, copies and streams through NVIDIA's driver alone, for engines without PyTorch."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ _NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
 
 
 class CudaStream:
-    """A CUDA stream: a queue of work on one card, done in order."""
+    """A CUDA stream: a queue of work on one card, executed in order."""
 
     def __init__(self, index: int) -> None:
         library = open_library(*nvidia.CUDA)
@@ -47,7 +46,7 @@ class CudaStream:
         self.call("cuCtxSetCurrent", self._context)
 
     def follow(self, other: CudaStream) -> None:
-        """Makes later work on this stream wait for all work that is on the other stream now."""
+        """Makes later work on this stream wait for all work on the other stream so far."""
         self.call("cuEventRecord", other._event, other._stream)
         self.call("cuStreamWaitEvent", self._stream, other._event, 0)
 
@@ -59,7 +58,7 @@ class CudaStream:
         """Calls a function of the driver.
 
         Raises:
-            DeviceError: it failed.
+            DeviceError: the call failed.
         """
         status = getattr(self._library, name)(*arguments)
         if status:
@@ -69,7 +68,7 @@ class CudaStream:
 
 
 class CudaBuffer:
-    """A float32 buffer on the card and one in pinned host memory; both only grow."""
+    """A float32 buffer on the card and one in pinned host memory; both grow but never shrink."""
 
     def __init__(self, stream: CudaStream) -> None:
         self._stream = stream
@@ -95,7 +94,7 @@ class CudaBuffer:
         self._bytes = needed
 
     def host(self, shape: Sequence[int]) -> Audio:
-        """The pinned memory as an array."""
+        """Returns the pinned memory as an array."""
         self.reserve(shape)
         floats = ctypes.cast(self._host, ctypes.POINTER(ctypes.c_float))
         return np.ctypeslib.as_array(floats, tuple(shape))

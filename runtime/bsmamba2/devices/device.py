@@ -1,13 +1,13 @@
-"""Devices: their names, and the choice of the one that a model runs on.
+"""Devices: their names, and the choice of the device that a model runs on.
 
     auto            the best device here that runs the model; the log names it
-    cpu             ONNX Runtime, with the native kernel where it is installed
-    cuda[:N]        ONNX Runtime on NVIDIA card N; the first card without N
+    cpu             ONNX Runtime, with the native kernel if it is installed
+    cuda[:N]        ONNX Runtime on NVIDIA card N, default 0
     tensorrt[:N]    TensorRT on that card
 
-Users give names. :func:`choose` turns a name into a :class:`Device` once, and from there on only
-the object travels. A device that was requested and cannot be used is an error; nothing is replaced
-by something slower.
+Users give names. :func:`choose` turns a name into a :class:`Device` once, and the rest of the
+runtime passes this object. If a requested device cannot be used, that is an error; nothing falls
+back to a slower device.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ Backend: TypeAlias = Callable[[Device], str | None]
 
 
 def parse(name: str) -> Device | None:
-    """The device of that name; None for ``auto``.
+    """Returns the device of that name; None for ``auto``.
 
     Raises:
-        DeviceError: there is no such name.
+        DeviceError: the name is unknown.
     """
     match = _PATTERN.fullmatch(name) if isinstance(name, str) else None
     if match is None:
@@ -74,14 +74,14 @@ def parse(name: str) -> Device | None:
 
 
 def choose(name: str, backends: Sequence[tuple[str, Backend]]) -> Device:
-    """The device of that name, or for ``auto`` the first one that can be used.
+    """Returns the device of that name, or for ``auto`` the first one that can be used.
 
     Args:
-        name: as users give it.
-        backends: kinds of device with what runs the model there, best first.
+        name: the name from the user.
+        backends: the kinds of device that can run the model, each with its backend, best first.
 
     Raises:
-        DeviceError: there is no such name, the device does not run this model, or something is
+        DeviceError: the name is unknown, the device cannot run this model, or something is
             missing.
     """
     requested = parse(name)
@@ -108,7 +108,7 @@ def _choose_best(backends: Sequence[tuple[str, Backend]]) -> Device:
 
 
 def _warn_about_idle_cards(kind: str, unusable: Mapping[str, str]) -> None:
-    """Anyone who has a card means to use it, and should know why it is idle."""
+    """Logs why ``auto`` chose the CPU although there is a card: its owner expects it to be used."""
     driver = nvidia.driver()
     if kind == "cpu" and driver and driver.cards and "cuda" in unusable:
         reason = unusable["cuda"]
@@ -118,9 +118,10 @@ def _warn_about_idle_cards(kind: str, unusable: Mapping[str, str]) -> None:
 def missing_card(
     device: Device, cuda: str = "", alternative: str = "use --device cpu"
 ) -> str | None:
-    """What is missing of a card and its driver, as a :data:`Backend` reports it.
+    """Reports what is missing to use a card, like a :data:`Backend`: its driver or the card.
 
     Args:
+        device: the card.
         cuda: version of CUDA that the software was built with, such as ``13.0``; empty if unknown.
         alternative: what to do on a machine without a card.
     """
@@ -143,7 +144,7 @@ def missing_card(
 
 @cache
 def processor() -> str:
-    """The name of this machine's processor."""
+    """Returns the name of this machine's processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,6 +1,6 @@
-"""The native kernels: finds their library, if this installation has one.
+"""Finds the library of native kernels, if this installation has one.
 
-Without it a model runs with plain operators: the same results, several times slower.
+Without it a model runs with plain operators, with the same results but several times slower.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ __all__ = ["instruction_set", "library"]
 
 
 def library() -> Path | None:
-    """The path for ``SessionOptions.register_custom_ops_library``.
+    """Returns the library's path, for ``SessionOptions.register_custom_ops_library``.
 
-    None if the package was installed without a compiler, or if ``BSMAMBA2_KERNEL=off`` is set.
+    Returns None if the package was installed without a compiler, or if ``BSMAMBA2_KERNEL=off`` is
+    set.
     """
     if os.environ.get("BSMAMBA2_KERNEL") == "off":
         return None
     spec = find_spec("bsmamba2")
-    # An editable install has two folders: one for the sources, one for what was built.
+    # An editable install has two folders: one with the sources, one with the built files.
     folders = spec.submodule_search_locations if spec else None
     for folder in folders or ():
         for name in ("libbsmamba2_ort.so", "libbsmamba2_ort.dylib"):
@@ -33,10 +34,10 @@ def library() -> Path | None:
 
 
 def instruction_set() -> str | None:
-    """The instruction set that the kernels use, e.g. ``avx2``.
+    """Returns the instruction set that the kernels use, e.g. ``avx2``.
 
-    None if the library cannot be loaded, or if ``BSMAMBA2_ISA`` names one that this processor
-    lacks.
+    Returns None if the library cannot be loaded, or if ``BSMAMBA2_ISA`` names an instruction set
+    that this processor lacks.
     """
     path = library()
     native = open_library(str(path)) if path else None

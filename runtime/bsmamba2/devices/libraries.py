@@ -1,4 +1,4 @@
-"""Opens shared libraries: the one place that calls the system's loader."""
+"""Opens shared libraries with the system's loader."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["missing_library", "open_library"]
 
 
 def open_library(*names: str) -> ctypes.CDLL | None:
-    """The first of these libraries that can be loaded, by name or by path; None if none can."""
+    """Loads the first of these libraries that it can, by name or by path; returns None if none."""
     for name in names:
         try:
             return ctypes.CDLL(name)
@@ -19,7 +19,7 @@ def open_library(*names: str) -> ctypes.CDLL | None:
 
 
 def missing_library(path: Path) -> str | None:
-    """The name of a library that this one needs and that cannot be found; None if all are there.
+    """Returns the name of a library that this one needs and that is missing; None if all are found.
 
     Works only on Linux: elsewhere the loader does not report the name.
     """

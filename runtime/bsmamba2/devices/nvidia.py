@@ -1,6 +1,6 @@
 """NVIDIA's driver and its cards, without a CUDA toolkit.
 
-The facts come from the driver's library (CUDA driver API; its release from NVML). So
+All facts are read from the driver's library (CUDA driver API; its release from NVML). So
 ``CUDA_VISIBLE_DEVICES`` applies, and card N here is ``cuda:N``.
 """
 
@@ -35,7 +35,7 @@ class Driver:
 
     cards: tuple[Card, ...] = ()
     cuda: tuple[int, int] = (0, 0)
-    """The newest CUDA that it can run."""
+    """The newest version of CUDA that it supports."""
     release: str = "unknown"
     """Its own version, e.g. ``580.65.06``."""
     fault: str = ""
@@ -44,7 +44,7 @@ class Driver:
 
 @cache
 def driver() -> Driver | None:
-    """The driver of this machine; None without one. Queried once per process."""
+    """Returns the driver of this machine, queried once per process; None without one."""
     cuda = open_library(*CUDA)
     if cuda is None:
         return None
@@ -55,7 +55,7 @@ def driver() -> Driver | None:
 
 
 def compute_capability(index: int) -> tuple[int, int]:
-    """The compute capability of card N, e.g. (9, 0); (0, 0) if there is no such card."""
+    """Returns the compute capability of card N, e.g. (9, 0); (0, 0) if there is no such card."""
     known = driver()
     return known.cards[index].compute if known and index < len(known.cards) else (0, 0)
 

@@ -1,8 +1,8 @@
-"""A model of reduced precision, and its twin in float32 for chunks that overflow.
+"""A model of reduced precision, with a float32 twin for chunks that overflow.
 
 An export in fp16 or bf16 rounds weights and the inputs of products, but keeps the checkpoint's
 names and shapes. So the file's weights, widened to float32, fit the shipped graph of their size,
-which computes the same with more digits.
+which computes the same function with more precision.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class ReducedPrecisionOrtEngine(OrtEngine):
     :class:`~bsmamba2.engines.protocols.ReducedPrecisionEngine`.
 
     Args:
-        load: loads the twin in float32 from widened weights.
+        file, device: as for :class:`~bsmamba2.engines.ort_engine.OrtEngine`.
+        load: loads the float32 twin from widened weights.
     """
 
     def __init__(
@@ -61,10 +62,10 @@ class ReducedPrecisionOrtEngine(OrtEngine):
 
 
 def widened(file: OnnxFile) -> dict[str, Audio]:
-    """The weights of a file in float32, by their names in the checkpoint.
+    """Returns the weights of a file in float32, by their names in the checkpoint.
 
     Raises:
-        ModelError: they are not inside the file, or their lengths contradict its manifest.
+        ModelError: the weights are not inside the file, or their lengths contradict its manifest.
     """
     shapes, read_only = file.manifest.initialisers, mmap.ACCESS_READ
     with file.path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=read_only) as data:
@@ -86,7 +87,9 @@ def _widen(stored: bytes, manifest: Manifest, shape: tuple[int, ...]) -> Audio:
     if len(stored) == 4 * count:
         values = np.frombuffer(stored, "<f4")
     elif len(stored) != 2 * count:
-        raise ModelError("a weight has another length than the manifest states: export it again")
+        raise ModelError(
+            "a weight does not have the length that the manifest states: export the model again"
+        )
     elif manifest.precision == "bf16":
         values = widen_bfloat16(np.frombuffer(stored, STORED_DTYPE))
     else:

@@ -36,10 +36,10 @@ Calls: TypeAlias = "SimpleQueue[tuple[Future[Audio], Callable[[Audio], Audio], A
 class BoundSession:
     """A session with one input and one output, whose sizes are equal apart from the stems' axis.
 
-    Threads may share it and take turns, since there is one set of buffers. All runs happen in one
-    thread: ONNX Runtime keeps handles of CUDA's libraries and recorded graphs per thread, for as
-    long as the session lives. Otherwise every calling thread would record its own graph and keep
-    its share of the card's memory.
+    Threads may share it. Their runs take turns, since there is one set of buffers, and all happen
+    in one thread of the session: ONNX Runtime keeps handles of CUDA's libraries and recorded graphs
+    per thread, as long as the session exists, so otherwise every calling thread would record a
+    graph and hold memory of the card for it.
 
     Args:
         ort: the onnxruntime package.
@@ -56,12 +56,12 @@ class BoundSession:
         self._plain: _Buffers | None = None
         self._runs = 0  # with the plain buffers
         self._calls: Calls = SimpleQueue()
-        # Not a ThreadPoolExecutor, which accepts no call once the main thread has ended.
+        # A ThreadPoolExecutor would accept no calls once the main thread has ended.
         threading.Thread(target=_serve, args=(self._calls,), daemon=True).start()
         weakref.finalize(self, self._calls.put, None)
 
     def run(self, values: Audio) -> Audio:
-        """Runs (batch, …) to (batch, stems, …). Errors of ONNX Runtime are passed on."""
+        """Runs (batch, …) to (batch, stems, …). Errors of ONNX Runtime propagate."""
         stems: Future[Audio] = Future()
         self._calls.put((stems, self._run, values))
         return stems.result()
@@ -70,10 +70,8 @@ class BoundSession:
         if self._recorded is not None and self._recorded.shape == values.shape:
             return self._recorded.run(values, _GRAPH)
         if self._plain is None or self._plain.shape != values.shape:
-            self._plain, self._runs = (
-                None,
-                0,
-            )  # frees the old buffers before the new ones are allocated
+            self._plain = None  # frees the old buffers before the new ones are allocated
+            self._runs = 0
             self._plain = _Buffers(self, values.shape)
         stems = self._plain.run(values, _NO_GRAPH)
         self._runs += 1
@@ -82,7 +80,7 @@ class BoundSession:
         return stems
 
     def _record(self, buffers: _Buffers, values: Audio, expected: Audio) -> None:
-        """Records a run of these buffers, and keeps it if a replay agrees with a plain run."""
+        """Records a run of these buffers; keeps the graph if a replay agrees with a plain run."""
         self._may_record = False  # only one shape is recorded, in one attempt
         try:
             buffers.run(values, _GRAPH)
@@ -101,12 +99,12 @@ class BoundSession:
 
 
 def _serve(calls: Calls) -> None:
-    """Makes calls one after the other, until the session is garbage-collected."""
+    """Executes calls one after the other, until the session is garbage-collected."""
     while (call := calls.get()) is not None:
         result, run, values = call
         try:
             result.set_result(run(values))
-        except BaseException as error:  # the caller who waits for the result gets it
+        except BaseException as error:  # raised where the caller waits for the result
             result.set_exception(error)
         del call, result, run, values  # otherwise this thread would keep the session alive
 

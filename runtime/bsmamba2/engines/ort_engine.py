@@ -21,7 +21,7 @@ class OrtEngine:
     """A model loaded into an ONNX Runtime session; may be shared between threads.
 
     Args:
-        manifest: replaces the file's own where a checkpoint is poured into it.
+        manifest: replaces the file's own manifest if a checkpoint is poured into the file.
 
     The other arguments and the errors are those of
     :func:`bsmamba2.engines.ort_session.open_session`.
@@ -46,7 +46,7 @@ class OrtEngine:
         self._session = open_session(file, device, weights, threads, kernel, graphs=True)
         self._input = self._session.get_inputs()[0].name
         self._bound: BoundSession | None = None
-        if device.kind != "cpu":  # a CPU has no bus to keep audio off
+        if device.kind != "cpu":  # on a CPU there is nothing to copy
             memory = "cuda", device.index
             self._bound = BoundSession(
                 import_onnxruntime(), self._session, memory, len(self.manifest.stems)
@@ -56,7 +56,7 @@ class OrtEngine:
         """See :meth:`bsmamba2.engines.protocols.Engine.run`."""
         manifest, samples = self.manifest, chunk.shape[-1]
         if manifest.io == "waveform":
-            short = max(0, manifest.n_fft // 2 + 1 - samples)  # the graph's reflection needs these
+            short = max(0, manifest.n_fft // 2 + 1 - samples)  # the graph needs this many
             return self._call(np.pad(chunk, [(0, 0), (0, short)]))[..., :samples]
         mixture = stft.stft(chunk, manifest.n_fft, manifest.hop)
         return stft.istft(self._call(mixture), manifest.n_fft, manifest.hop, samples)

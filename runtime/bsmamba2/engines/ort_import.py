@@ -1,4 +1,4 @@
-"""The ONNX Runtime package: imports the one that is installed, or gives the command that fixes it.
+"""Imports the installed ONNX Runtime package, or reports the command that fixes it.
 
 ``onnxruntime`` and ``onnxruntime-gpu`` hold the same files and overwrite each other.
 """
@@ -13,15 +13,15 @@ from bsmamba2.errors import MissingExtra
 from bsmamba2.installation import install_command, installed_version
 
 DISTRIBUTIONS = {"onnxruntime": "cpu", "onnxruntime-gpu": "gpu"}
-"""The packages that hold an ONNX Runtime, and the extras that install them."""
+"""The packages of ONNX Runtime, and the extras that install them."""
 
 
 def import_onnxruntime() -> Any:
-    """The one ONNX Runtime that is installed.
+    """Imports the installed ONNX Runtime, and turns its telemetry off.
 
     Raises:
-        MissingExtra: there is none, it is too old or damaged, or there are two, whose files are
-            mixed.
+        MissingExtra: there is none, it is too old or damaged, or both packages are installed, so
+            their files are mixed.
     """
     installed = [name for name in DISTRIBUTIONS if installed_version(name)]
     if len(installed) == 2:
@@ -29,8 +29,8 @@ def import_onnxruntime() -> Any:
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; run: "
             f"{_reinstall_command()}"
         )
-    # Since 1.29 it sends telemetry, model names included, unless this is set before it is loaded.
-    # Our users were never asked, so nothing is sent.
+    # Since 1.29 it sends telemetry, including model names, unless this is set before it is loaded.
+    # Our users have not agreed to that.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
@@ -39,9 +39,9 @@ def import_onnxruntime() -> Any:
         command = _install_command()
         raise MissingExtra(f"no ONNX Runtime can be loaded{reason}; run: {command}") from None
     if not hasattr(onnxruntime, "InferenceSession"):
-        # pip leaves this behind where both were installed and one was removed.
+        # This remains if both were installed and pip removed one.
         raise MissingExtra(
-            f"ONNX Runtime is damaged, its files are missing; run: {_reinstall_command()}"
+            f"ONNX Runtime is damaged: its files are missing; run: {_reinstall_command()}"
         )
     if not hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"):
         package = installed[0] if installed else "onnxruntime"
@@ -49,12 +49,12 @@ def import_onnxruntime() -> Any:
             f"ONNX Runtime {onnxruntime.__version__} is too old; run: pip install -U "
             f'"{package}>=1.30"'
         )
-    onnxruntime.disable_telemetry_events()  # for when other code loaded it first
+    onnxruntime.disable_telemetry_events()  # in case other code loaded it first
     return onnxruntime
 
 
 def gpu_install_command() -> str:
-    """The command that replaces the CPU's ONNX Runtime with the one for NVIDIA cards."""
+    """Returns the command that replaces the CPU's ONNX Runtime with the one for NVIDIA cards."""
     return f"pip uninstall -y onnxruntime && {install_command('gpu')}"
 
 

@@ -1,4 +1,4 @@
-"""Loads a model into ONNX Runtime: the one place that knows its providers, options and errors."""
+"""Loads models into ONNX Runtime; all knowledge of its providers, options and errors is here."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-"""ONNX Runtime's name for what runs each kind of device."""
+"""ONNX Runtime's provider for each kind of device."""
 
 
 def open_session(
@@ -51,14 +51,14 @@ def open_session(
         device: where it runs; nothing but shape arithmetic may run elsewhere.
         weights: every initialiser by name, for a graph without weights. On the CPU the session
             computes with these arrays and holds no copy, so several sessions can share them.
-        threads: threads of one run. None: ONNX Runtime decides (all cores).
-        kernel: whether the native kernel may run the scans, where it is installed.
+        threads: threads of one run. None: ONNX Runtime's default, all cores.
+        kernel: whether the native kernel may run the scans, if it is installed.
         graphs: whether runs may be recorded as CUDA graphs by a caller who binds their memory
             (:mod:`bsmamba2.engines.ort_binding`); ``BSMAMBA2_CUDA_GRAPH=off`` forbids it.
 
     Raises:
         MissingExtra: no usable ONNX Runtime is installed.
-        DeviceError: the device is not there, or part of the model would run elsewhere.
+        DeviceError: the device is absent, or part of the model would run elsewhere.
         ModelError: ONNX Runtime refuses the model.
     """
     ort = import_onnxruntime()
@@ -70,7 +70,7 @@ def open_session(
     if device.kind != "cpu":
         _preload(ort)
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # errors are raised, and shown once
+    options.log_severity_level = 4  # errors are raised; the log would repeat them
     options.use_deterministic_compute = True
     options.enable_mem_pattern = False
     options.intra_op_num_threads = threads or 0
@@ -91,12 +91,12 @@ def open_session(
         )
     require_placement(session, device, provider)
     if in_place:
-        weakref.finalize(session, poured.clear)  # keeps them as long as the session
+        weakref.finalize(session, poured.clear)  # keeps the weights as long as the session exists
     return session
 
 
 def software() -> dict[str, str]:
-    """Every version that a model's output may depend on, by name."""
+    """Returns every version that a model's output may depend on, by name."""
     native = library()
     return {
         "bsmamba2": version(),
@@ -108,13 +108,13 @@ def software() -> dict[str, str]:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error of ONNX Runtime, without its code."""
+    """Returns the first line of an error of ONNX Runtime, without its code."""
     line = errors.first_line(error, limit=300)
     return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)
 
 
 def _register_kernel(options: Any, device: Device, manifest: Manifest) -> None:
-    """Lets the native library run the scans; without it their bodies of plain operators run."""
+    """Lets the native library run the scans; without it, plain operators run them."""
     native = library() if _has_kernels(device, manifest) else None
     if native is None:
         return
@@ -137,7 +137,7 @@ def _has_kernels(device: Device, manifest: Manifest) -> bool:
 
 
 def _pour(ort: Any, options: Any, file: OnnxFile, weights: Mapping[str, Audio] | None) -> list[Any]:
-    """Gives a graph its missing initialisers; returns them as values of ONNX Runtime."""
+    """Adds a graph's missing initialisers; returns them as values of ONNX Runtime."""
     if not file.missing_weights:
         return []
     if weights is None or any(name not in weights for name in file.missing_weights):
@@ -153,10 +153,10 @@ def _has_plain_weights(manifest: Manifest) -> bool:
 
 
 def _use_weights_in_place(options: Any, names: Sequence[str], values: Sequence[Any]) -> None:
-    """Lets products read the weights where they are, so that sessions can share one copy.
+    """Lets products read the weights in place, so that sessions can share one copy.
 
     By default ONNX Runtime folds the transpose before a product into a second array, and packs
-    that array for the product: every session holds its own copy of all weights. Without folding
+    that array for the product, so every session holds a copy of all weights. Without folding
     and packing the transpose becomes an attribute of the product, which is as fast. The last bits
     then depend on the number of threads: results agree to about 119 dB.
     """
@@ -168,7 +168,7 @@ def _use_weights_in_place(options: Any, names: Sequence[str], values: Sequence[A
 def _create(
     ort: Any, file: OnnxFile, options: Any, device: Device, graphs: bool, in_place: bool
 ) -> Any:
-    """The session; without CUDA graphs where ONNX Runtime refuses the model because of them."""
+    """Creates the session; without CUDA graphs if ONNX Runtime refuses the model with them."""
     try:
         with _quiet(ort, device):
             return ort.InferenceSession(
@@ -217,7 +217,7 @@ def _missing_for_tensorrt(device: Device) -> str | None:
     return missing
 
 
-# Best first. TensorRT is only used on request: it takes minutes to build an engine.
+# Best first. TensorRT takes minutes to build an engine, so it is last: auto never reaches it.
 BACKENDS = (
     ("cuda", _missing_for_cuda),
     ("cpu", _missing_for_cpu),
@@ -226,11 +226,11 @@ BACKENDS = (
 
 
 def _providers(device: Device, graphs: bool) -> list[Any]:
-    """The device's provider, then those that shape arithmetic may fall back to."""
+    """Returns the device's provider, then those that shape arithmetic may fall back to."""
     kinds = {"cpu": (), "cuda": ("cuda",), "tensorrt": ("tensorrt", "cuda")}[device.kind]
     options = {"device_id": str(device.index)} | ({"enable_cuda_graph": "1"} if graphs else {})
-    # Float32 means float32: TF32 has three digits. For speed there are bf16 and fp16 exports. The
-    # TensorRT provider has no such option; docs/deploy.md explains how to switch TF32 off there.
+    # Float32 means float32: TF32 has only three digits. For speed there are bf16 and fp16 exports.
+    # The TensorRT provider lacks this option; docs/deploy.md explains how to switch TF32 off there.
     exact = {"cuda": {"use_tf32": "0"}}
     return [
         *((PROVIDERS[kind], options | exact.get(kind, {})) for kind in kinds),
@@ -240,7 +240,7 @@ def _providers(device: Device, graphs: bool) -> list[Any]:
 
 @contextlib.contextmanager
 def _quiet(ort: Any, device: Device) -> Iterator[None]:
-    """Keeps ONNX Runtime's log about a provider off the terminal: our own checks report it."""
+    """Keeps ONNX Runtime's log about providers off the terminal: our own checks report problems."""
     if device.kind == "cpu":
         yield
         return
@@ -252,6 +252,6 @@ def _quiet(ort: Any, device: Device) -> Iterator[None]:
 
 
 def _preload(ort: Any) -> None:
-    """Loads CUDA and cuDNN from the packages of [gpu], and drops what ONNX Runtime prints."""
+    """Loads CUDA and cuDNN from the packages of [gpu]; discards what ONNX Runtime prints."""
     with contextlib.redirect_stdout(io.StringIO()):
         ort.preload_dlls()

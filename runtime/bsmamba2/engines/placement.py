@@ -1,7 +1,7 @@
 """Checks that ONNX Runtime placed a model's nodes on the requested device.
 
-A node without a kernel there would silently run on the CPU, with copies both ways, and be many
-times slower. ONNX Runtime's own record of the assignment is read, not its log.
+ONNX Runtime would silently run a node that has no kernel there on the CPU, with copies both ways,
+many times slower. This module reads its record of the assignment, not its log.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["RECORD", "SHAPE_ARITHMETIC", "require_placement"]
 
 RECORD = "session.record_ep_graph_assignment_info"
-"""The session option that turns the record on."""
+"""The session option that enables the record."""
 
 CPU = "CPUExecutionProvider"
 
-# ONNX Runtime keeps lengths, a few integers, on the CPU on purpose. The record has no types. But
-# these operators have float kernels on every GPU provider, so one on the CPU computes a length.
+# ONNX Runtime deliberately computes lengths, a few integers, on the CPU. The record has no types.
+# But these operators have float kernels on every GPU provider, so one on the CPU computes a length.
 SHAPE_ARITHMETIC = {
     "Add", "And", "Cast", "Concat", "Constant", "ConstantOfShape", "Div", "Equal", "Expand",
     "Flatten", "Gather", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Max",
@@ -36,10 +36,11 @@ def require_placement(session: Any, device: Device, provider: str) -> None:
 
     Args:
         session: an ``onnxruntime.InferenceSession`` with the option :data:`RECORD`.
+        device: the requested device, for the message.
         provider: the provider of the device.
 
     Raises:
-        DeviceError: names the operators and where they run.
+        DeviceError: the message names the operators and where they run.
     """
     elsewhere: Counter[tuple[str, str]] = Counter()
     for part in session.get_provider_graph_assignment_info():

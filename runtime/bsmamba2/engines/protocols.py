@@ -1,4 +1,4 @@
-"""Protocols: what runs a chunk, and what runs the steps of a stream."""
+"""Protocols of the objects that run a chunk, or the steps of a stream."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Engine(Protocol):
     """Something that separates one chunk: an ONNX Runtime session, a TensorRT engine, a stub.
 
     An engine keeps no state between chunks and may be shared between threads. It runs one chunk per
-    call; docs/architecture.md has the measurements for more.
+    call; docs/architecture.md has the measurements for several.
     """
 
     @property
@@ -43,12 +43,15 @@ class ReducedPrecisionEngine(Engine, Protocol):
     """An engine that computes in less than float32, where numbers may overflow."""
 
     def in_float32(self) -> Engine:
-        """The same model in float32, loaded on first use, for chunks whose output is not finite."""
+        """Returns the same model in float32, for chunks whose output is not finite.
+
+        It is loaded on first use.
+        """
         ...
 
 
 class Stepper(Protocol):
-    """Something that separates a stream step by step and keeps states between steps.
+    """Something that separates a stream step by step, and keeps states between steps.
 
     A stepper runs one stream at a time, in one thread at a time.
     """

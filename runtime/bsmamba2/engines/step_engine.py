@@ -27,7 +27,7 @@ class StepEngine:
     writes the other, then they swap. A StepEngine must not be shared between threads.
 
     Args:
-        manifest: replaces the file's own where a checkpoint is poured into it.
+        manifest: replaces the file's own manifest if a checkpoint is poured into the file.
 
     The other arguments and the errors are those of
     :func:`bsmamba2.engines.ort_session.open_session`.
@@ -59,14 +59,14 @@ class StepEngine:
             )
         self._make = import_onnxruntime().OrtValue
         self._memory = "cpu" if device.kind == "cpu" else "cuda", device.index
-        # A state of batch 1 broadcasts, so one start serves any batch.
+        # A state of batch 1 broadcasts, so the same initial states serve any batch.
         zeros = [np.zeros((1, *state.shape[1:]), np.float32) for state in states]
         self._start = [self._make.ortvalue_from_numpy(zero, *self._memory) for zero in zeros]
         self._carried, self._batch = self._start, 0
         self._buffers: list[list[Any]] = []
 
     def another(self) -> StepEngine:
-        """The same model for another stream: the session is shared, the states are not.
+        """Returns an engine for another stream, which shares the session but not the states.
 
         Each stream may run in its own thread.
         """
@@ -85,7 +85,7 @@ class StepEngine:
         raises leaves the stream where it was.
 
         Args:
-            block: (batch, channels, frames, bins, 2), float32; one stream for each of the batch.
+            block: (batch, channels, frames, bins, 2), float32; each item of the batch is a stream.
             lookahead: the frames after the block, at least one.
 
         Returns:
@@ -120,7 +120,7 @@ class StepEngine:
     def _run(
         self, block: Audio, lookahead: Audio, before: list[Any], after: list[Any]
     ) -> tuple[Audio, Audio]:
-        """One run of the session, from the states ``before`` to ``after``; empty: not computed."""
+        """Runs the session from ``before``; writes the next states to ``after``, if not empty."""
         binding = self._session.io_binding()
         for name in ("block_stems", "lookahead_stems"):
             binding.bind_output(name, "cpu")
@@ -139,7 +139,7 @@ class StepEngine:
         return stems[0].numpy(), stems[1].numpy()
 
     def _free_buffers(self, batch: int) -> list[Any]:
-        """The set of buffers that the next step writes to."""
+        """Returns the set of buffers that the next step writes to."""
         if batch != self._batch:
             self._buffers = []  # frees the old buffers before the new ones are allocated
             self._buffers = [self._allocate(batch) for _ in range(2)]
@@ -190,9 +190,10 @@ class StepsAsEngine:
 
 
 class SteppedEngine(StepsAsEngine):
-    """A streaming model as an engine that runs every chunk as a stream of its own, in steps.
+    """A streaming model as an engine that runs every chunk as a separate stream, in steps.
 
     Args:
+        steps: the streaming model.
         schedule: the frames of a step.
     """
 

@@ -1,4 +1,4 @@
-"""Runs an engine of TensorRT or TensorRT-RTX, behind the protocol that all engines have."""
+"""Runs an engine of TensorRT or TensorRT-RTX, with the protocol that all engines have."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class TensorRtEngine:
     Args:
         file: the engine and its description.
         device: the card, of kind ``tensorrt``.
-        trust_engine: loads an engine that this user did not build; it can run any code.
+        trust_engine: whether to load an engine that this user did not build; it can run any code.
 
     Raises:
-        ModelError: damaged, not trusted, or built by another version of TensorRT.
+        ModelError: the engine is damaged, not trusted, or built by another version of TensorRT.
         DeviceError: the engine was not built for this card.
         MissingExtra: the TensorRT that built it is not installed.
     """
@@ -86,8 +86,8 @@ class TensorRtEngine:
         """Runs the engine itself: (batch, channels, frames, bins, 2) to (batch, stems, …).
 
         Raises:
-            AudioError: the batch or the number of frames is larger than it was built for.
-            ModelError: it failed to run.
+            AudioError: the batch or the number of frames is larger than the engine was built for.
+            ModelError: the engine failed to run.
         """
         batch, frames = mixture.shape[0], mixture.shape[2]
         if batch > self._key.batch or frames > self._key.frames:
@@ -135,7 +135,7 @@ class CompiledKernels:
         self._runs = self._stored_bytes = 0
 
     def create_context(self, engine: Any) -> Any:
-        """The engine's execution context, with the cache where the backend has one (RTX)."""
+        """Creates the engine's execution context, with the cache if the backend has one (RTX)."""
         config: Any = getattr(engine, "create_runtime_config", lambda: None)()
         if not hasattr(config, "create_runtime_cache"):
             return engine.create_execution_context()
@@ -148,7 +148,7 @@ class CompiledKernels:
         return engine.create_execution_context(config)
 
     def keep(self) -> None:
-        """Writes the cache if it has grown. Call it after each run; it checks ever less often."""
+        """Writes the cache if it has grown. Call after each run; it checks after 1, 2, 4, …"""
         self._runs += 1
         if self._cache is None or self._runs & (self._runs - 1):
             return

@@ -1,4 +1,4 @@
-"""The TensorRT packages: imports TensorRT or TensorRT-RTX, whose interfaces are alike."""
+"""Imports TensorRT or TensorRT-RTX; both have the same interface."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _MODULES = {
 
 
 def import_tensorrt(backend: str) -> Any:
-    """The Python package of ``tensorrt`` or ``tensorrt-rtx``.
+    """Imports the Python package of ``tensorrt`` or ``tensorrt-rtx``.
 
     Raises:
-        MissingExtra: it is not installed, or does not load.
+        MissingExtra: the package is not installed, or does not load.
     """
     reason = ""
     for name in _MODULES[backend]:

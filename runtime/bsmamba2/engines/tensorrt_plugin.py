@@ -2,7 +2,7 @@
 
 TensorRT calls Python for each scan, and the native library launches the kernels of
 ``cuda_kernels``, as it does for ONNX Runtime. A plugin compiled into the engine (``aot_impl``) can
-only be one launch of one kernel on bare pointers; a scan is three launches with memory between.
+only be one launch of one kernel on bare pointers; a scan is three launches with buffers between.
 
 Source: ``tensorrt.plugin`` of TensorRT 10.7 and later. TensorRT-RTX has no plugins in Python.
 """
@@ -18,7 +18,7 @@ from bsmamba2.devices import cuda, kernel
 from bsmamba2.errors import DeviceError
 
 PLUGIN = "bsmamba2::mamba2_scan"
-VERSION = "1"  # TensorRT gives it to every such plugin
+VERSION = "1"  # TensorRT gives this version to every such plugin
 TENSORS = (
     "zxbcdt", "conv_weight", "conv_bias", "dt_bias", "A_log", "D", "norm_weight", "conv_state",
     "ssm_state",
@@ -29,7 +29,7 @@ ATTRIBUTES = {
     "reverse": NDArray[np.int64],
     "epsilon": NDArray[np.float32],
 }
-"""Arrays of one number: plain numbers fail in TensorRT's code with NumPy 2.4."""
+"""Arrays of one number: with NumPy 2.4, plain numbers fail in TensorRT's code."""
 
 
 @cache
@@ -58,7 +58,7 @@ def register() -> None:
     library = cuda.load(path)
     kinds = {types.FLOAT: "fp32", types.HALF: "fp16", types.BF16: "bf16"}
 
-    def describe(  # the parameters' names are the node's
+    def describe(  # the parameters have the names of the node's inputs and attributes
         zxbcdt: Any, conv_weight: Any, conv_bias: Any, dt_bias: Any, A_log: Any, D: Any,
         norm_weight: Any, conv_state: Any, ssm_state: Any,
         head_dim: Any, state_size: Any, reverse: Any, epsilon: Any,

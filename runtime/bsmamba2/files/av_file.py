@@ -1,8 +1,8 @@
 """Reads songs that libsndfile cannot (M4A, AAC, MP4, WMA, Opus in Matroska) with FFmpeg.
 
-PyAV is an extra and is imported only when libsndfile fails. FFmpeg is limited to the listed
-demuxers and to local files, so an untrusted file cannot select another demuxer or make FFmpeg read
-another file or address.
+PyAV is an extra and is imported only when libsndfile fails. FFmpeg is limited to the demuxers
+in OPTIONS and to local files, so an untrusted file cannot select another demuxer or make FFmpeg
+read another file or address.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class AvFile:
 
     @property
     def frames(self) -> int:
-        """The length in samples according to the container; 0 if it does not state one."""
+        """The length in samples according to the container; 0 if it states none."""
         stream = self._stream
         if stream.duration is not None and stream.time_base is not None:
             return int(stream.duration * stream.time_base * self.samplerate)
@@ -118,10 +118,10 @@ class AvFile:
 
 
 def import_av(path: Path) -> Any:
-    """Imports PyAV.
+    """Imports PyAV, which is needed to read the file at ``path``.
 
     Raises:
-        MissingExtra: it is not installed; the message holds the command that installs it.
+        MissingExtra: PyAV is not installed; the message contains the command that installs it.
     """
     try:
         import av

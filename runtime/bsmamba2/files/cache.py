@@ -1,7 +1,7 @@
-"""The user's cache folder: downloaded models, and results about them that were computed once.
+"""The user's cache folder: downloaded models, and results about models that are computed once.
 
-Its files may be lost, damaged, or written by two processes at the same time. A record is read whole
-or not at all, and a missing record is never an error.
+Its files may be lost, damaged, or written by two processes at the same time. A record is returned
+complete or not at all, and a missing record is never an error.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ import soundfile
 from bsmamba2.errors import AudioError, not_one_of
 
 Clip: TypeAlias = Literal["float", "clip", "error"]
-"""What happens when samples exceed ±1 in a format limited to it: the file is written as 32-bit
-float, the samples are clipped, or an error is raised."""
+"""What to do if samples exceed ±1 in a format that cannot hold them: write the file as 32-bit
+float, clip the samples, or raise an error."""
 
 BITS = {
     "PCM_U8": 8,
@@ -50,13 +50,13 @@ SUFFIXES = {
     "CAF": (".caf",),
     "AU": (".au", ".snd"),
 }
-"""Suffixes that stems keep from their song; other suffixes do not belong to the container."""
+"""Suffixes that belong to each container; stems keep them from their song."""
 
 SIZED_IN_32_BITS = ("WAV", "WAVEX", "AIFF", "AU")
 """Containers whose header stores the length in 32 bits."""
 
 MAX_BYTES = (1 << 32) - (1 << 20)
-"""The most bytes of samples in such a file; the rest is reserved for tags and pictures."""
+"""The most bytes of samples in such a file; the rest of 4 GiB is reserved for tags and pictures."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Encoding:
 
     @property
     def lossless(self) -> bool:
-        """Whether the samples survive writing and reading."""
+        """Whether writing and reading leaves the samples unchanged."""
         return self.bits is not None or self.subtype in FLOATS
 
     def for_length(self, samples: int, channels: int) -> Encoding:
@@ -111,7 +111,7 @@ def choose(source: Encoding | None, format: str | None, subtype: str | None) -> 
     Args:
         source: encoding of the song; None if the song is an array.
         format: requested container, in upper or lower case, e.g. ``flac``, ``wav``.
-        subtype: requested sample format, e.g. ``PCM_16``, ``float``.
+        subtype: requested sample format, in upper or lower case, e.g. ``PCM_16``, ``float``.
 
     Raises:
         AudioError: the container is unknown or does not support the sample format.
@@ -133,7 +133,7 @@ def choose(source: Encoding | None, format: str | None, subtype: str | None) -> 
 
 
 def require_clip(clip: str) -> None:
-    """Requires a known way of clipping.
+    """Requires a known value of ``clip``.
 
     Raises:
         AudioError: clip is not one of :data:`Clip`.

@@ -1,12 +1,12 @@
-"""Files that appear under their name only when they are complete, written by one process at a time.
+"""Files that get their final name only when they are complete, each written by one process.
 
     .song_vocals.flac.part  ── complete, on the disk ──▶  song_vocals.flac
 
 The writing process holds a lock (flock) on the temporary file. The lock ends with the process,
-even if it is killed. So a locked part is being written, and a second run can report that; an
-unlocked part is a leftover of a killed run, and the next run takes it over. Where locks are not
-available (Windows, some network folders) every part gets a unique name instead, and the leftovers
-of killed runs remain.
+even if it is killed. So a locked temporary file is being written, and a second run can report
+that; an unlocked one is a leftover of a killed run, and the next run takes it over. Where locks are
+not available (Windows, some network folders) every temporary file gets a unique name instead, and
+the leftovers of killed runs remain.
 
 :func:`write_atomically` writes a small file, :func:`replacing` is for writers that take a path, and
 :class:`PartFile` gives control over each step.
@@ -44,7 +44,7 @@ class PartFile:
     """A file that is being written for ``path``, under a temporary name in the same folder.
 
     Callers must always call :meth:`discard`, even after an error. Ctrl-C can arrive at any moment,
-    even inside a system call, so the code that removes files looks at the disk and does not rely on
+    even inside a system call, so the code that removes files checks the disk instead of relying on
     attributes of the object.
     """
 
@@ -88,7 +88,7 @@ class PartFile:
         return os.dup(self._held)
 
     def reopen(self) -> None:
-        """Holds the current file if a writer has replaced the original one, as safetensors does.
+        """Locks the current file instead if a writer replaced the original, as safetensors does.
 
         Raises:
             WriteInProgress: another process has taken the new file.
@@ -107,7 +107,7 @@ class PartFile:
         """Waits until the content is on the disk.
 
         Raises:
-            OSError: the disk does not accept it.
+            OSError: the content cannot be written.
         """
         os.fsync(self._held)
 
@@ -147,7 +147,7 @@ class PartFile:
         self._release()
 
     def _take(self) -> bool:
-        """Creates and locks the file; False if it vanished in between."""
+        """Creates and locks the file; returns False if it vanished in between."""
         self._held = os.open(self.temporary, _FLAGS, 0o666)
         try:
             locks = _hold(self._held)
@@ -160,7 +160,7 @@ class PartFile:
                 self.temporary.unlink()
             self.temporary = self._unique_name()
             self._held = os.open(self.temporary, _FLAGS | os.O_EXCL, 0o666)
-        elif _is_at(self._held, self.temporary):  # not just published or discarded by its writer
+        elif _is_at(self._held, self.temporary):  # its writer has not published or removed it
             os.ftruncate(self._held, 0)
         else:
             self._release()
@@ -204,7 +204,7 @@ def replacing(path: Path, *, mode: int | None = None, wait_s: float = 0.0) -> It
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int | None = None) -> None:
-    """Writes a small file, replacing an existing one; readers see the old content or the new.
+    """Writes a small file, replacing an existing one; readers see the old or the new content.
 
     Raises:
         WriteInProgress: another process has been writing it for :data:`WAIT_S`.
@@ -243,7 +243,7 @@ def _rename_to_new(source: Path, target: Path) -> None:
         os.link(source, target)
     except FileExistsError:
         raise
-    except OSError:  # no hard links here: another process may create the target after this check
+    except OSError:  # no hard links: another process may create the target after this check
         if os.path.lexists(target):
             raise FileExistsError(target) from None
         source.replace(target)

@@ -27,7 +27,7 @@ BLOCK = 1 << 16
 
 
 class SongFile:
-    """A song on disk, readable once, in blocks; a context manager.
+    """A song on disk that can be read once, in blocks; a context manager.
 
     Raises:
         AudioError: the file is missing, unreadable or empty, or has an unsupported rate or number
@@ -91,7 +91,7 @@ class SongFile:
                 require_finite(frames.T, self.sample_rate, start)
             start += len(frames)
             yield frames.T
-        # libsndfile treats a file that is truncated while it is read as the end of the song.
+        # If a file is truncated while it is read, libsndfile only reports the end of the song.
         if self._is_shorter_than(size):
             raise AudioError(
                 f"{self.path} was truncated while it was read, at "
@@ -101,7 +101,7 @@ class SongFile:
             raise AudioError(f"{self.path} has no samples: choose a song that is not empty")
 
     def _is_shorter_than(self, size: int) -> bool:
-        """Whether the file lost bytes; one that was removed can still be read to its end."""
+        """Whether the file became shorter; a removed file can still be read to its end."""
         try:
             return self.path.stat().st_size < size
         except OSError:
@@ -116,7 +116,7 @@ class SongFile:
     def _open(self) -> soundfile.SoundFile | AvFile:
         try:
             return soundfile.SoundFile(self.path)
-        # TypeError: libsndfile takes a name ending in .raw for raw samples and needs their format.
+        # TypeError: libsndfile expects raw samples for a name in .raw, and needs their format.
         except (soundfile.LibsndfileError, OSError, TypeError) as error:
             if self.path.suffix.lower() in SUFFIXES:
                 return AvFile(self.path)
@@ -127,7 +127,7 @@ class SongFile:
 
     @contextmanager
     def _naming_the_song(self) -> Iterator[None]:
-        """Prefixes messages about the audio with the song's path."""
+        """Adds the song's path in front of messages about its audio."""
         try:
             yield
         except AudioError as error:

@@ -1,4 +1,4 @@
-"""Writes stems in blocks; a file appears under its name only when it is complete."""
+"""Writes stems in blocks; a file gets its final name only when it is complete."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("bsmamba2")
 
 PIECE = 1 << 12
-"""Samples per call of libsndfile: libvorbis keeps them on the stack, which overflows."""
+"""Samples per call of libsndfile: libvorbis keeps them on the stack, and more would overflow it."""
 
 FULL_BYTES = 1 << 16
-"""A disk with fewer free bytes is full: it rejected a piece, but may have stored part of it."""
+"""After a failed write, a disk with fewer free bytes counts as full; it need not have 0 left."""
 
 
 class StemFile:
@@ -45,7 +45,7 @@ class StemFile:
         channels: number of channels of every block.
         clip: what to do with samples beyond full scale if the format cannot hold them.
         overwrite: whether an existing file may be replaced.
-        song: file that is never overwritten, even with ``overwrite``; None for an array.
+        song: the song, which is never overwritten, even with ``overwrite``; None for an array.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class StemFile:
         """Opens the file.
 
         Raises:
-            AudioError: it exists or cannot be written.
+            AudioError: the file exists or cannot be written.
         """
         self._require_free()
         with self._write_errors():
@@ -103,7 +103,8 @@ class StemFile:
         """Appends (channels, n); for an integer format the samples must be on its grid.
 
         Raises:
-            AudioError: it cannot be written, or a sample exceeds full scale and clip is ``error``.
+            AudioError: the file cannot be written, or a sample exceeds full scale and ``clip`` is
+                ``error``.
         """
         if self._encoding.bits:
             samples = self._fit(samples)
@@ -116,7 +117,7 @@ class StemFile:
         self._samples = total_samples
 
     def finish(self, tags: Tags) -> int:
-        """Closes the file and waits until it is on the disk, still under its temporary name.
+        """Closes and tags the file, and waits until it is on the disk under its temporary name.
 
         Returns:
             The file's length in bytes.
@@ -241,7 +242,7 @@ class StemFiles:
             skips the row.
         tags: written to every file.
 
-    See :class:`StemFile` for the other arguments and the errors.
+    The other arguments and the errors are those of :class:`StemFile`.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Copies tags and cover art from a song to its stems, as far as both formats support them.
 
 Between files with the same kind of tags (ID3 in MP3, WAV and AIFF; Vorbis comments in FLAC and Ogg)
-all tags are copied; between different kinds, pictures and the tags in :data:`NAMES`. Tags that
-describe the song's samples are dropped: a stem is not as loud as the song.
+all tags are copied; between different kinds, only pictures and the tags in :data:`NAMES`. Tags that
+describe the song's samples, such as its loudness, are dropped: they are wrong for a stem.
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ def write_tags(path: Path, container: str, tags: Tags, name: str) -> None:
     """Writes tags to a finished stem, if its container supports them.
 
     Args:
-        container: libsndfile's name of it, e.g. ``FLAC``.
+        path: the stem.
+        container: libsndfile's name of its container, e.g. ``FLAC``.
+        tags: the tags of the song.
         name: name of the file in log messages.
 
     Raises:

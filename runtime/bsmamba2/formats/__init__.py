@@ -1,1 +1,1 @@
-"""Model files: manifests, checkpoints, ONNX files, engine files; and the protocols of engines."""
+"""Model files: manifests, checkpoints, ONNX files, engine files, and the names of stems."""

@@ -31,7 +31,7 @@ FIRST_MIXER = "layers.0.0.forward_blocks.0.mixer."
 """The prefix of the tensors of the first mixer, from which sizes are read."""
 
 MARK = f"{FIRST_MIXER}A_log"
-"""The name of a tensor that every BSMamba2 has and no other network has."""
+"""The name of a tensor that every BSMamba2 has, and no other network."""
 
 _SAFETENSORS_DTYPES = {
     "F64": "<f8",
@@ -74,7 +74,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     wrapping modules are stripped, and the windows in the authors' Lightning file are dropped.
 
     Raises:
-        ModelError: the file is not a checkpoint, of another network, damaged, or contains code.
+        ModelError: the file is not a checkpoint, is of another network, is damaged, or contains
+            code.
     """
     if path.is_dir():
         raise ModelError(f"the checkpoint {path} is a folder: name the file in it")
@@ -96,7 +97,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     tensors = _plain_names(tensors)
     for part, network in _FOREIGN:
         if any(part in key for key in tensors):
-            raise ModelError(f"{path} is a checkpoint of {network}; bsmamba2 runs only BSMamba2")
+            raise ModelError(f"{path} is a checkpoint of {network}: bsmamba2 runs only BSMamba2")
     return Checkpoint(tensors, metadata, hashlib.sha256(content).hexdigest(), path.stem)
 
 
@@ -105,7 +106,7 @@ def match(tensors: Mapping[str, Audio], shapes: Mapping[str, tuple[int, ...]], n
 
     Raises:
         ModelError: keys are missing, unexpected or of a wrong shape. The message names the first
-            of each kind, the notes of the exception name all.
+            of each kind; the notes of the exception name all.
     """
     if MARK not in tensors:
         first = printable(", ".join(list(tensors)[:3]))
@@ -189,7 +190,9 @@ def _state_dict(document: Any, size: int, path: Path) -> dict[str, Audio]:
         )
     # If many tensors share one storage, copying them would take many times the size of the file.
     if sum(math.prod(value.shape) for value in tensors.values()) > size:
-        raise ModelError(f"{path} holds fewer numbers than its tensors together: refused")
+        raise ModelError(
+            f"{path} holds fewer numbers than its tensors together: save copies of the tensors"
+        )
     return {key: np.asarray(value, np.float32, order="C") for key, value in tensors.items()}
 
 

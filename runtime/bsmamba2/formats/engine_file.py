@@ -1,8 +1,8 @@
 """TensorRT engine files, each with a JSON description next to it.
 
 An engine is executable code: anyone who can replace the file can run anything in this process. An
-engine is loaded only if this user built it on this machine, whose cache then holds its SHA-256, or
-if the caller explicitly trusts it.
+engine is loaded only if this user built it on this machine, in which case the user's cache contains
+its SHA-256, or if the caller explicitly trusts it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class BuildKey:
     """Target of the ONNX file that it was built from."""
 
     def matches_request(self, other: BuildKey) -> bool:
-        """Whether at most the model's bytes or the backend's version differ: one is outdated."""
+        """Whether both keys are equal except for the model's bytes and the backend's version."""
         return self == replace(other, model_sha256=self.model_sha256, version=self.version)
 
 
@@ -77,7 +77,7 @@ class EngineFile:
         """Requires the unchanged engine, built by this user or explicitly trusted.
 
         Raises:
-            ModelError: the message holds the command that fixes it.
+            ModelError: the engine is missing, changed or untrusted; the message states the fix.
         """
         try:
             sha256 = file_sha256(self.path)

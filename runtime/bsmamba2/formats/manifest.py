@@ -1,8 +1,8 @@
-"""The manifest: everything that a runtime must know about a model, and nothing else.
+"""The manifest: everything that the runtime must know about a model, and nothing else.
 
-Export writes it and the runtime reads it; it is the only contract between the two. It is stored as
-JSON in the ONNX metadata under ``bsmamba2.manifest``, and in a file next to every engine. A model
-is untrusted input, so this module checks every field before any memory is allocated from it.
+The export writes it and the runtime reads it; it is the only contract between the two. It is stored
+as JSON in the ONNX metadata under ``bsmamba2.manifest``, and in a file next to every engine. A
+model is untrusted input, so this module checks every field before memory is allocated from it.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Manifest:
     """
 
     name: str
-    """The name of the model, e.g. ``bs_mamba2_vocals``: its checkpoint's file name, no suffix."""
+    """The checkpoint's file name without its suffix, e.g. ``bs_mamba2_vocals``."""
     stems: tuple[str, ...] = ("vocals",)
     """The stems that the engine returns, in its order."""
     residual: str | None = "instrumental"
@@ -121,7 +121,7 @@ class Manifest:
     parameters: int = 0
     """The number of weights."""
     checkpoint_sha256: str | None = None
-    """SHA-256 of the checkpoint file with the weights; None if there was no file."""
+    """SHA-256 of the checkpoint file; None if the weights do not come from a file."""
     licence: str = "not stated"
     """The licence of the weights."""
     initialisers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -133,7 +133,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         named = self.name.isprintable() and 1 <= len(self.name) <= 200
-        _require(named, "name", "1 to 200 printable letters", self.name)
+        _require(named, "name", "1 to 200 printable characters", self.name)
         _require(self.licence.isprintable(), "licence", "one printable line", self.licence)
         sha = self.checkpoint_sha256
         hexadecimal = sha is None or (isinstance(sha, str) and len(sha) == 64 and sha.isalnum())
@@ -194,7 +194,7 @@ class Manifest:
         """Reads a manifest.
 
         Raises:
-            ModelError: it is not a manifest or of a later version, or a field is out of range.
+            ModelError: the text is not a manifest or of a later format, or a field is out of range.
         """
         if len(text) > MAX_JSON_BYTES:
             raise ModelError(f"the manifest is larger than {MAX_JSON_BYTES >> 20} MiB: {_FOREIGN}")

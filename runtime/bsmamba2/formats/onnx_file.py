@@ -4,7 +4,8 @@ An ONNX file is a protocol buffer: nested fields of (number, kind, payload). Thi
 things: the metadata, which holds the manifest; the names of the initialisers; and the locations of
 initialisers outside the file, because an untrusted file must not refer to files outside its folder.
 Weights inside the file are skipped, never copied. Other tensors (attributes, subgraphs, functions)
-and links are left to ONNX Runtime, which refuses any outside the model's folder; a test checks it.
+and links are left to ONNX Runtime, which refuses data outside the model's folder; a test checks
+that.
 
 Field numbers: onnx/onnx.proto of ONNX 1.x; they never change.
 """
@@ -45,8 +46,8 @@ def read_onnx(path: Path) -> OnnxFile:
     """Reads a model's manifest and checks which files it would load data from.
 
     Raises:
-        ModelError: it is not an ONNX file, not from bsmamba2, of a later version, or refers to
-            files outside its folder.
+        ModelError: the file is not an ONNX file, is not from bsmamba2 or from a later version, or
+            refers to files outside its folder.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -66,7 +67,8 @@ def read_onnx(path: Path) -> OnnxFile:
         target = PurePosixPath(location)
         if target.is_absolute() or ".." in target.parts or "\\" in location:
             raise ModelError(
-                f"{path} refers to data outside its folder ({printable(location)}): refused"
+                f"{path} refers to data outside its folder ({printable(location)}) and is refused: "
+                "export it again"
             )
     missing = tuple(name for name, location in locations if location == WEIGHTLESS)
     data_files = tuple(path.parent / location for location in external)

@@ -3,8 +3,8 @@
 The file is a zip of raw storages and one pickle that describes the tensors in them. A pickle is a
 program for a stack machine, and Python's machine calls any function that the program names. The
 machine in this module supports only the instructions that torch.save writes, and calls nothing. A
-name creates a tensor or a plain container; names from the bookkeeping of training frameworks create
-inert placeholders. Any other name is refused, and the error shows it.
+few names create tensors or plain containers; names from the bookkeeping of training frameworks
+create inert placeholders. Any other name is refused, and the error shows it.
 """
 
 from __future__ import annotations
@@ -90,16 +90,25 @@ def read_torch_file(content: bytes, path: Path) -> Any:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             pickles = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
             if len(pickles) != 1:
-                raise ModelError(f"{path} is a zip file, but torch.save did not write it")
+                raise ModelError(
+                    f"{path} is a zip file, but torch.save did not write it: check its name"
+                )
             if any(e.compress_type != zipfile.ZIP_STORED for e in archive.infolist()):
-                raise ModelError(f"{path} is a compressed zip file, which torch.save never writes")
+                raise ModelError(
+                    f"{path} is a compressed zip file, which torch.save never writes: save it again"
+                )
             if archive.getinfo(pickles[0]).file_size > MAX_PICKLE_BYTES:
-                raise ModelError(f"the index of {path} is larger than {MAX_PICKLE_BYTES >> 20} MiB")
+                raise ModelError(
+                    f"the index of {path} is larger than {MAX_PICKLE_BYTES >> 20} MiB: save only "
+                    "tensors"
+                )
             return _Machine(archive, pickles[0].removesuffix("/data.pkl")).run()
     except zipfile.BadZipFile:
         raise ModelError(f"{path} is truncated or damaged: download it again") from None
     except _CodeError as error:
-        raise ModelError(f"{path} contains code ({error}) and is refused: save tensors") from None
+        raise ModelError(
+            f"{path} contains code ({error}) and is refused: save only tensors"
+        ) from None
     except (
         ValueError, LookupError, TypeError, AttributeError, RuntimeError, OSError, OverflowError
     ) as error:  # fmt: skip
@@ -108,7 +117,7 @@ def read_torch_file(content: bytes, path: Path) -> Any:
 
 
 class _CodeError(Exception):
-    """A name that is not allowed."""
+    """The pickle contains a name that is not allowed."""
 
 
 class _Machine:
@@ -123,7 +132,7 @@ class _Machine:
     def run(self) -> Any:
         program = self.archive.read(f"{self.root}/data.pkl")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about escapes in a damaged string literal
+            warnings.simplefilter("ignore")  # a damaged string literal may contain invalid escapes
             for opcode, argument, _ in pickletools.genops(program):
                 if opcode.name == "STOP":
                     return self.stack.pop()

@@ -10,7 +10,7 @@ ALIASES = {"instrumental": ("other", "accompaniment", "no_vocals")}
 """Other common names of a stem."""
 
 
-class UnknownStem(ModelError, KeyError):  # noqa: N818 - named like the KeyError that it is
+class UnknownStem(ModelError, KeyError):  # noqa: N818 - public; named like KeyError
     """A stem that the model does not separate."""
 
     # KeyError would print its message in quotes.
@@ -21,7 +21,7 @@ def find_stem(name: str, known: Sequence[str]) -> str:
     """Returns the known stem that a name or alias refers to.
 
     Raises:
-        UnknownStem: there is none; the message lists the known stems.
+        UnknownStem: the model has no such stem; the message lists those it has.
     """
     for stem in known:
         if name == stem or name in ALIASES.get(stem, ()):

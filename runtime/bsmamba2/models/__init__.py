@@ -1,1 +1,1 @@
-"""From the name of a model to its engines: registry, downloads, checks."""
+"""Turns the name of a model into its engines: registry, downloads, checks."""

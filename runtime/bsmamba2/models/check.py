@@ -15,14 +15,15 @@ SNR_DB = 60.0
 """The SNR that another device or version must reach. Rounding in float32 passes, faults do not."""
 
 CHECK_STEPS = Schedule(block=66, lookahead=9)
-"""How a streaming model runs the second of noise: the first block is longer than a segment of the
-scan (64 steps), and the rest needs the states that it leaves."""
+"""The steps in which a streaming model runs the second of noise: the first block is longer than a
+segment of the scan (64 time steps), and later steps need the states after it."""
 
 
 def check_input(seed: int, channels: int, samples: int) -> Audio:
-    """Uniform noise in [−0.5, 0.5), (channels, samples), the same on every machine and version.
+    """Returns uniform noise in [−0.5, 0.5), (channels, samples), the same on every machine.
 
-    It uses the raw bits of a Philox generator, which NumPy keeps stable, unlike its distributions.
+    It uses the raw bits of a Philox generator, which, unlike distributions, are the same in every
+    version of NumPy.
     """
     bits = np.random.Philox(seed).random_raw(channels * samples)
     top = (bits >> np.uint64(40)).astype(np.float32)  # 24 bits: exact in float32

@@ -1,4 +1,4 @@
-"""A checkpoint, poured into the shipped graphs of its size."""
+"""A model from a checkpoint, which is poured into the shipped graphs of its size."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class CheckpointModel(Model):
     """A ``.ckpt``, ``.pt``, ``.pth`` or ``.safetensors`` file.
 
     Raises:
-        ModelError: not a checkpoint of a BSMamba2, damaged, of a size without a shipped graph, or
-            no longer the published file.
+        ModelError: the file is not a checkpoint of a BSMamba2, is damaged, has a size without a
+            shipped graph, or is no longer the published file.
     """
 
     can_stream = True
@@ -68,15 +68,15 @@ class CheckpointModel(Model):
     def add_checks(
         self, report: Callable[[str], None] = lambda _: None, folder: Path | None = None
     ) -> None:
-        """Makes one check for whole chunks and one for a stream, with plain operators on the CPU.
+        """Computes checks for whole chunks and for a stream, with plain operators on the CPU.
 
-        From then on every device has to reproduce them.
+        From then on every device must reproduce them.
         """
         for streaming in (False, True):
             graph = self._pour(streaming=streaming)
             if graph.manifest.check is not None and folder is None:
                 continue
-            report(f"making the check for {'a stream' if streaming else 'whole chunks'}")
+            report(f"computing the check for {'a stream' if streaming else 'whole chunks'}")
             self._keep(graph, make_check(_plain_engine(graph)), folder)
 
     def _keep(self, graph: Graph, check: Check, folder: Path | None) -> None:
@@ -84,7 +84,7 @@ class CheckpointModel(Model):
         if not np.isfinite(check.expected).all():
             raise ModelError(f"the output of {name} is not finite: download the checkpoint again")
         if not keep_check(graph.manifest, check, folder):
-            fix = "make it writable" if folder else "set BSMAMBA2_CACHE to a folder that is"
+            fix = "make it writable" if folder else "set BSMAMBA2_CACHE to a writable folder"
             raise ModelError(
                 f"the check for {name} cannot be written to {folder or cache_folder()}: {fix}"
             )
@@ -96,7 +96,7 @@ class CheckpointModel(Model):
 
 
 def _plain_engine(graph: Graph) -> Engine:
-    """The graph by plain operators, without the native kernel."""
+    """Returns an engine that runs the graph with plain operators, without the native kernel."""
     arguments = graph.file, CPU, graph.weights, graph.manifest
     if graph.manifest.streaming:
         return SteppedEngine(StepEngine(*arguments, kernel=False), CHECK_STEPS)

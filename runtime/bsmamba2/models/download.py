@@ -1,8 +1,8 @@
-"""Downloads a file of known size and SHA-256: the one place that opens connections.
+"""Downloads a file of known size and SHA-256; no other module of the runtime uses the network.
 
-The bytes received so far stay next to the file under a temporary name, and the next attempt resumes
-from there. The file gets its name only when its SHA-256 is right. Never more than its size is
-written.
+The bytes received so far are kept under a temporary name next to the file, and the next attempt
+resumes from there. The file gets its final name only if its SHA-256 is right. No more bytes than
+its size are written.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TIMEOUT = 10.0, 30.0
 """Timeouts in seconds: to connect, and between two pieces."""
 
 TRIES = 5
-"""Attempts in a row without a new byte; an attempt that receives bytes resets the count."""
+"""Consecutive attempts without a new byte before the download fails."""
 
 PAUSE = 1.0
 """Seconds before the second attempt; the wait doubles with each further one."""
@@ -38,13 +38,13 @@ PIECE = 1 << 18
 
 
 def download(url: str, path: Path, size: int, sha256: str, received: Received) -> None:
-    """Downloads the file to ``path``, and creates its folder. A correct file there is kept.
+    """Downloads the file to ``path``, unless it is there already, and creates its folder.
 
     Args:
         url: http or https; redirects are followed.
         size: exact size in bytes.
         sha256: of the whole file, in lower-case hexadecimal.
-        received: called with the progress.
+        received: called with the number of bytes received so far.
 
     Raises:
         ModelError: the server does not send these bytes, or the disk does not accept them.
@@ -60,7 +60,7 @@ def download(url: str, path: Path, size: int, sha256: str, received: Received) -
             _fetch(url, part, size, received)
             right = file_sha256(part) == sha256
             if resumed and not right:
-                # The bytes of an earlier attempt may be wrong: start over once.
+                # The bytes from an earlier attempt may be wrong: start again once.
                 part.unlink()
                 _fetch(url, part, size, received)
                 right = file_sha256(part) == sha256
@@ -74,7 +74,7 @@ def download(url: str, path: Path, size: int, sha256: str, received: Received) -
 
 
 def _fetch(url: str, part: Path, size: int, received: Received) -> None:
-    """Downloads the rest of the partial file, with retries as long as there is progress."""
+    """Downloads the rest of the partial file; retries as long as there is progress."""
     failures, furthest = 0, _bytes_of(part)
     while (have := _bytes_of(part)) != size:
         if have > size:
@@ -106,7 +106,7 @@ def _resume(url: str, part: Path, have: int, size: int, received: Received) -> N
         session.max_redirects = REDIRECTS
         with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
             _require_bytes(answer, url)
-            if not _is_resumed(answer, have):  # the server sends the whole file again
+            if not _is_resumed(answer, have):  # the server sends the file from its start
                 have = 0
             _require_length(answer, url, size - have)
             with part.open("r+b" if have else "wb") as file:
@@ -157,12 +157,12 @@ def _require_length(answer: requests.Response, url: str, expected: int) -> None:
 
 
 class _TransientError(Exception):
-    """A failure that another attempt may get past."""
+    """A failure after which another attempt may succeed."""
 
 
 @contextmanager
 def _answered(url: str) -> Iterator[None]:
-    """Sorts the errors of requests into those worth another attempt and the rest."""
+    """Turns errors of requests into a _TransientError, if a retry may help, or a ModelError."""
     try:
         yield
     except (
@@ -198,7 +198,7 @@ def _require_space(folder: Path, needed: int) -> None:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """One process at a time; the lock ends with the process that holds it."""
+    """Lets one process at a time download the file; the lock ends with the process."""
     try:
         with filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
             yield
@@ -214,6 +214,6 @@ def _os_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ModelError(
-            f"{path} cannot be written ({error.strerror or error}): set BSMAMBA2_CACHE to a folder "
-            "that can"
+            f"{path} cannot be written ({error.strerror or error}): set BSMAMBA2_CACHE to a "
+            "writable folder"
         ) from None

@@ -1,7 +1,7 @@
-"""The graphs that ship without weights, and how a checkpoint is poured into one of them.
+"""The shipped graphs without weights, and how a checkpoint is poured into one of them.
 
-A graph's initialisers have the checkpoint's names and shapes, so the checkpoint's tensors alone
-decide which graph is theirs. There are three for each size: for chunks as spectra, for chunks as
+A graph's initialisers have the checkpoint's names and shapes, so the checkpoint's tensors
+determine its graph. There are three for each size: for chunks as spectra, for chunks as
 audio, and for the steps of a stream.
 """
 
@@ -30,18 +30,18 @@ class Graph:
     file: OnnxFile
     manifest: Manifest
     weights: Mapping[str, Audio] | None = None
-    """Every missing initialiser by name; None where the file holds its weights."""
+    """Every missing initialiser by name; None if the file contains its weights."""
 
     @property
     def sha256(self) -> str:
-        """Identifies the model: the SHA-256 of each of its files, then of its checkpoint."""
+        """The SHA-256 of each file of the model and of its checkpoint; they identify the model."""
         parts = [file_sha256(path) for path in (self.file.path, *self.file.data)]
         return " ".join([*parts, self.manifest.checkpoint_sha256 or ""])
 
 
 @cache
 def shipped_graphs() -> tuple[OnnxFile, ...]:
-    """The graphs without weights that are in the package, three for each size."""
+    """Returns the graphs without weights in the package, three for each size."""
     folder = files("bsmamba2.models") / "graphs"
     found = []
     for entry in sorted(folder.iterdir(), key=lambda item: item.name):
@@ -54,10 +54,11 @@ def shipped_graphs() -> tuple[OnnxFile, ...]:
 def find_graph(
     checkpoint: Checkpoint, *, streaming: bool = False, io: str = "spectrum"
 ) -> OnnxFile:
-    """The shipped graph whose initialisers are this checkpoint's tensors.
+    """Returns the shipped graph whose initialisers are this checkpoint's tensors.
 
     Args:
-        streaming: the graph for the steps of a stream instead of the one for whole chunks.
+        checkpoint: the tensors and their metadata.
+        streaming: whether to return the graph for the steps of a stream instead of whole chunks.
         io: input of the graph for whole chunks, ``spectrum`` or ``waveform``.
 
     Raises:
@@ -88,16 +89,16 @@ def find_graph(
 
 
 def pour(checkpoint: Checkpoint, *, streaming: bool = False, io: str = "spectrum") -> Graph:
-    """A checkpoint in its shipped graph; the tensors are shared, not copied.
+    """Combines a checkpoint with its shipped graph; the tensors are shared, not copied.
 
-    A graph of audio has the Fourier transform inside, for one hop. A checkpoint that states
-    another hop gets the graph of spectra instead.
+    A graph for audio contains the Fourier transform for one hop. A checkpoint that states another
+    hop gets the graph for spectra instead.
 
     Args:
-        streaming, io: as for :func:`find_graph`.
+        checkpoint, streaming, io: as for :func:`find_graph`.
 
     Raises:
-        ModelError: as :func:`find_graph`; or the sizes that the checkpoint states are damaged.
+        ModelError: as for :func:`find_graph`, or the sizes that the checkpoint states are damaged.
     """
     file = find_graph(checkpoint, streaming=streaming, io=io)
     manifest = poured_manifest(file.manifest, checkpoint)
@@ -110,7 +111,7 @@ def pour(checkpoint: Checkpoint, *, streaming: bool = False, io: str = "spectrum
 
 
 def poured_manifest(graph: Manifest, checkpoint: Checkpoint) -> Manifest:
-    """The graph's manifest with the checkpoint's name, hash, licence and stated lengths."""
+    """Returns the graph's manifest with the checkpoint's name, hash, licence and stated lengths."""
     changes: dict[str, Any] = {
         "name": printable(checkpoint.name),
         "checkpoint_sha256": checkpoint.sha256,
@@ -122,23 +123,25 @@ def poured_manifest(graph: Manifest, checkpoint: Checkpoint) -> Manifest:
             stored = json.loads(checkpoint.metadata[CONFIG_KEY])
             changes |= _lengths(stored)
         except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError, AttributeError):
-            raise ModelError(f"the sizes stored in {checkpoint.name} are damaged") from None
+            raise ModelError(
+                f"the sizes stored in {checkpoint.name} are damaged: download it again"
+            ) from None
         if len(changes["stems"]) != len(graph.stems):
             raise ModelError(
                 f"{checkpoint.name} names {len(changes['stems'])} stems, but its weights are for "
-                f"{len(graph.stems)}: it is damaged"
+                f"{len(graph.stems)}: it is damaged; download it again"
             )
     return graph.replace(**changes)
 
 
 def widened_manifest(manifest: Manifest, graph: Manifest) -> Manifest:
-    """The manifest of a reduced-precision model whose weights were poured into a shipped graph."""
+    """Returns the manifest of a reduced-precision model whose weights are poured into ``graph``."""
     kept = {"precision": "fp32", "weights": "fp32", "check": None}
     return manifest.replace(io=graph.io, target=graph.target, **kept)
 
 
 def _lengths(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """What the shapes of the weights do not show: a graph of spectra fits any of these."""
+    """Returns the values that the weights do not determine; a graph for spectra works with any."""
     stems = tuple(str(stem) for stem in stored["stems"])
     chunk, sample_rate = int(stored["chunk"]), int(stored["sample_rate"])
     return {

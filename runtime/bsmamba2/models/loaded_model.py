@@ -1,4 +1,4 @@
-"""A model on a device: an engine for chunks, and steps for as many streams as are opened."""
+"""A model on a device: an engine for chunks, and a stepper for each stream."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class LoadedModel:
-    """The engine for chunks is loaded now, the steps with the first stream that needs them.
+    """A model with an engine for chunks, and a step engine that the first stream loads.
 
-    Both share the model's weights. Arguments and errors are those of
+    Both share the model's weights. The arguments and errors are those of
     :class:`bsmamba2.Separator`.
     """
 
@@ -39,11 +39,11 @@ class LoadedModel:
             self.engine = model
         else:
             raise DeviceError(
-                f"device must be 'auto' with an engine, which has its own; got {device!r}"
+                f"device must be 'auto' with an engine, which already has a device; got {device!r}"
             )
 
     def new_stepper(self) -> StepEngine:
-        """The steps for one more stream: the session is shared, the states are its own.
+        """Returns a stepper for one more stream, which shares the session but not the states.
 
         Raises:
             ModelError: the model has no graph for streams.
@@ -58,7 +58,7 @@ class LoadedModel:
             return self.engine.steps
         if self._model is None:
             raise ModelError(
-                "lookahead_ms must be None with an engine, which runs whole chunks: make the "
+                "lookahead_ms must be None with an engine, which runs whole chunks: create the "
                 "Separator from a checkpoint, or from an .onnx exported with --streaming"
             )
         return self._model.step_engine(self.engine.device)

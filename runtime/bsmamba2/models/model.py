@@ -1,4 +1,4 @@
-"""A model: one file, read and hashed once, that gives its manifest and its engines."""
+"""A model: a file that is read and hashed once and provides the manifest and the engines."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 class Model(ABC):
-    """A model file that has been read but runs nowhere yet; :func:`open_model` makes one.
+    """A model file that has been read but not loaded; see ``bsmamba2.models.open_model``.
 
     Its engines share its weights.
     """
 
     backends: ClassVar[Sequence[tuple[str, Backend]]] = BACKENDS
-    """The kinds of device that run it, best first."""
+    """The kinds of device that can run the model, best first."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -35,13 +35,13 @@ class Model(ABC):
     @property
     @abstractmethod
     def manifest(self) -> Manifest:
-        """What the model separates, and how."""
+        """The model's stems, sample rate and other properties."""
 
     def choose_device(self, requested: str) -> Device:
-        """The device of that name; for ``auto`` the best that runs this model.
+        """Returns the device of that name; for ``auto``, the best that can run this model.
 
         Raises:
-            DeviceError: there is no such device, or it does not run this model.
+            DeviceError: there is no such device, or it cannot run this model.
         """
         return choose(requested, self.backends)
 
@@ -50,8 +50,9 @@ class Model(ABC):
         """Loads an engine for whole chunks.
 
         Args:
-            verify: whether the engine must reproduce the model's check, if it has not done so on
-                this machine before.
+            device: where the engine runs.
+            verify: whether the engine must reproduce the model's check, unless it has already done
+                so on this machine.
 
         Raises:
             ModelError: the model is damaged or untrusted.
@@ -64,21 +65,22 @@ class Model(ABC):
         """Loads an engine for the steps of a stream.
 
         Raises:
-            ModelError: as :meth:`chunk_engine`, or the model has no graph for streams.
-            DeviceError, MissingExtra: as :meth:`chunk_engine`.
+            ModelError: as for :meth:`chunk_engine`, or the model has no graph for streams.
+            DeviceError, MissingExtra: as for :meth:`chunk_engine`.
         """
 
     @abstractmethod
     def graph(self) -> Graph:
-        """The graph that another kind of engine can be built from.
+        """Returns the graph, from which another kind of engine can be built.
 
         Raises:
             ModelError: the model is an engine already.
         """
 
     def checkable_engines(self, device: Device) -> Iterator[tuple[str, Engine]]:
-        """Each way to run the model, as an unverified engine for
-        :func:`bsmamba2.models.check.reproduce`, with its name.
+        """Yields each way to run the model: its name, and an unverified engine.
+
+        The engines are for :func:`bsmamba2.models.check.reproduce`.
         """
         if not self.manifest.streaming:
             yield "whole chunks", self.chunk_engine(device, verify=False)
@@ -88,17 +90,17 @@ class Model(ABC):
 
     @property
     def can_stream(self) -> bool:
-        """Whether :meth:`step_engine` works."""
+        """Whether the model has a graph for streams."""
         return self.manifest.streaming
 
     @abstractmethod
     def add_checks(
         self, report: Callable[[str], None] = lambda _: None, folder: Path | None = None
     ) -> None:
-        """Makes the checks of a checkpoint, which carries none; exports carry their own.
+        """Computes the checks of a checkpoint; exports already contain theirs.
 
         Args:
-            report: called with a sentence before each check is computed.
+            report: called with a line of text before each check is computed.
             folder: where the checks are kept. Default: this user's cache.
 
         Raises:
@@ -107,15 +109,15 @@ class Model(ABC):
 
 
 def verify_chunks(engine: Engine, graph: Graph) -> None:
-    """Makes an engine of ONNX Runtime reproduce its model's check, once for each machine.
+    """Runs the check of an ONNX Runtime engine's model, unless it has passed on this machine.
 
     Raises:
-        DeviceError: it does not.
+        DeviceError: the engine does not reproduce the check.
     """
     if graph.manifest.check is not None:  # hashing a large file takes time
         require_verdict(engine, {"model": graph.sha256, **software()})
 
 
 def verify_steps(steps: StepEngine, graph: Graph) -> None:
-    """As :func:`verify_chunks`, for the steps of a stream."""
+    """Works like :func:`verify_chunks`, for the steps of a stream."""
     verify_chunks(SteppedEngine(steps, CHECK_STEPS), graph)

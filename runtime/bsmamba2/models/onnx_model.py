@@ -1,4 +1,4 @@
-"""An exported ``.onnx`` file."""
+"""A model from an exported ``.onnx`` file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class OnnxModel(Model):
     """A file that ``bsmamba2 export`` wrote, for whole chunks or for the steps of a stream.
 
     Raises:
-        ModelError: not such a file, damaged, or reading data from outside its folder.
+        ModelError: the file is not from bsmamba2, is damaged, or refers to data outside its folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,7 +57,7 @@ class OnnxModel(Model):
     def add_checks(
         self, report: Callable[[str], None] = lambda _: None, folder: Path | None = None
     ) -> None:
-        """Nothing to do: the file carries its own check."""
+        """Does nothing: the file already contains its check."""
 
     def _engine(self, device: Device) -> OrtEngine:
         if self.manifest.precision == "fp32":

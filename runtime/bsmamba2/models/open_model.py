@@ -1,5 +1,4 @@
-"""From the name or path of a model to a :class:`~bsmamba2.models.model.Model`: the one place that
-decides what kind of model a file is."""
+"""Turns the name or path of a model into a :class:`~bsmamba2.models.model.Model` of its kind."""
 
 from __future__ import annotations
 
@@ -20,16 +19,17 @@ SUFFIXES = (".onnx", ".engine", *CHECKPOINT_SUFFIXES)
 
 
 def open_model(model: str | os.PathLike[str] | None = None, *, trust_engine: bool = False) -> Model:
-    """Reads a model once, without loading it into an engine.
+    """Reads a model without loading it into an engine.
 
     Args:
         model: a name from the registry, or the path of an ``.onnx``, ``.engine``, ``.ckpt``,
             ``.pt``, ``.pth`` or ``.safetensors`` file. None or empty: the shipped model.
-        trust_engine: loads an ``.engine`` that this user did not build; it can run any code.
+        trust_engine: whether to load an ``.engine`` that this user did not build; it can run any
+            code.
 
     Raises:
-        ModelError: there is no such model; it is damaged, of another network, or of a size that
-            has to be exported first.
+        ModelError: there is no such model, or it is damaged, is of another network, or has a size
+            that must be exported first.
     """
     path = find_model_path(model)
     if path.suffix == ".onnx":
@@ -43,7 +43,7 @@ def open_model(model: str | os.PathLike[str] | None = None, *, trust_engine: boo
 
 
 def find_model_path(model: str | os.PathLike[str] | None) -> Path:
-    """The file of a model.
+    """Returns the path of a model.
 
     Raises:
         ModelError: there is none, or its suffix is unknown.
@@ -52,9 +52,11 @@ def find_model_path(model: str | os.PathLike[str] | None) -> Path:
     if named is not None:
         return named
     if not model:
-        raise ModelError(f"model must be given, since this copy ships none: {_how_to_get_one()}")
+        raise ModelError(
+            f"model must be given, because this copy contains none: {_how_to_get_one()}"
+        )
     path = Path(model)
-    if not os.path.exists(path):  # noqa: PTH110 - Path's raises where a name is too long
+    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises if the name is too long
         shown = printable(repr(str(model)))
         if path.suffix in SUFFIXES or len(path.parts) > 1:
             raise ModelError(f"there is no model file {shown}: check its name and folder")

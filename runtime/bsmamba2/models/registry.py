@@ -1,4 +1,4 @@
-"""The models that have a name: those in the package, and published checkpoints."""
+"""The named models: those in the package, and published checkpoints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bsmamba2.errors import ModelError, printable
 from bsmamba2.files.cache import cache_folder
 
 DEFAULT = "small"
-"""The model that runs where none is named."""
+"""The model that runs if none is named."""
 
 ABOUT = {DEFAULT: "vocals; trained on speech turned into singing over free game music"}
 """Descriptions of the shipped weights."""
@@ -33,7 +33,7 @@ class Published:
 
     @property
     def path(self) -> Path:
-        """Where the file is once it is downloaded."""
+        """The path of the downloaded file."""
         return cache_folder() / "models" / self.url.rpartition("/")[2]
 
     @property
@@ -51,12 +51,12 @@ class Published:
             f"{self.licence})"
         )
 
-    def fetch(self, arrived: Callable[[int], None] = lambda _: None) -> Path:
-        """Downloads and verifies it; see :func:`bsmamba2.models.download.download`."""
+    def fetch(self, received: Callable[[int], None] = lambda _: None) -> Path:
+        """Downloads and verifies the file; see :func:`bsmamba2.models.download.download`."""
         # Imported here, because nothing else needs the network.
         from bsmamba2.models.download import download
 
-        download(self.url, self.path, self.size, self.sha256, arrived)
+        download(self.url, self.path, self.size, self.sha256, received)
         return self.path
 
 
@@ -74,13 +74,13 @@ PUBLISHED = (
 
 
 def shipped() -> dict[str, Path]:
-    """The weights inside the package, by name."""
+    """Returns the weights in the package, by name."""
     folder = Path(__file__).parent / "weights"
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
 def find_published(name: str) -> Published:
-    """The published checkpoint of that name.
+    """Returns the published checkpoint of that name.
 
     Raises:
         ModelError: there is none; the message lists the names.
@@ -93,17 +93,17 @@ def find_published(name: str) -> Published:
 
 
 def hint(name: str) -> str:
-    """``did you mean …?`` for a name close to one of the registry; otherwise empty."""
+    """Returns ``did you mean …?`` if the name is close to a known one; otherwise an empty text."""
     known = [*shipped(), *(model.name for model in PUBLISHED)]
     near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {near[0]}?" if near else ""
 
 
 def find_path(name: str) -> Path | None:
-    """The file of the model with that name; None if the registry has none.
+    """Returns the file of the model with that name; None if the registry has none.
 
     Raises:
-        ModelError: it has to be downloaded first; the message has the command.
+        ModelError: the model must be downloaded first; the message contains the command.
     """
     if name in (here := shipped()):
         return here[name]
@@ -116,10 +116,10 @@ def find_path(name: str) -> Path | None:
 
 
 def require_published(path: Path, sha256: str) -> None:
-    """Refuses a downloaded file that has changed since.
+    """Refuses a downloaded file that is not the published one.
 
     Raises:
-        ModelError: its SHA-256 differs; the message has the command that downloads it again.
+        ModelError: its SHA-256 differs; the message contains the command that downloads it again.
     """
     for model in PUBLISHED:
         if model.path == path and model.sha256 != sha256:

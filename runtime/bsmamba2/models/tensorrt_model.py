@@ -1,4 +1,4 @@
-"""A TensorRT engine file."""
+"""A model from a TensorRT engine file."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ class TensorRtModel(Model):
     """An ``.engine`` file that ``bsmamba2 build-engine`` wrote.
 
     Args:
-        trust_engine: loads an engine that this user did not build; it can run any code.
+        path: the engine.
+        trust_engine: whether to load an engine that this user did not build; it can run any code.
 
     Raises:
-        ModelError: its description is missing or damaged.
+        ModelError: the engine's description is missing or damaged.
     """
 
     backends = BACKENDS
@@ -44,7 +45,7 @@ class TensorRtModel(Model):
         return self._file.manifest
 
     def graph(self) -> Graph:
-        raise ModelError(f"{self.path} is an engine already: give the model it was built from")
+        raise ModelError(f"{self.path} is already an engine: give the model that it was built from")
 
     def chunk_engine(self, device: Device, *, verify: bool = True) -> Engine:
         file = self._file
@@ -58,11 +59,11 @@ class TensorRtModel(Model):
 
     def step_engine(self, device: Device, *, verify: bool = True) -> StepEngine:
         raise ModelError(
-            f"lookahead_ms must be None with {self.path.name}, since an engine runs whole chunks: "
+            f"lookahead_ms must be None with {self.path.name}, as it runs whole chunks: "
             "use a checkpoint, or an .onnx exported with --streaming"
         )
 
     def add_checks(
         self, report: Callable[[str], None] = lambda _: None, folder: Path | None = None
     ) -> None:
-        """Nothing to do: the file carries its own check."""
+        """Does nothing: the file already contains its check."""

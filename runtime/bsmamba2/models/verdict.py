@@ -1,9 +1,9 @@
 """Verdicts: a model must reproduce its check on a device once before it is trusted there.
 
 The check is one run of the engine on a second of noise; a streaming model runs it as a stream. A
-device that passes is remembered in the user's cache, by everything that the output may depend on:
-the model's bytes, the software's versions, and the hardware. A device that fails is tried again
-next time, because a new driver may have fixed it.
+passed check is stored in the user's cache, under a key of everything that the output may depend on:
+the model's bytes, the software's versions, and the hardware. A check that failed runs again the
+next time, because a new driver may have fixed the device.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ SHIPPED = Path(__file__).parent / "weights" / "checks"
 
 
 def require_verdict(engine: Engine, about: Mapping[str, str]) -> None:
-    """Runs the engine's check, unless it has passed here before. A model without a check passes.
+    """Runs the engine's check, unless it has passed here before; a model without a check passes.
 
     Args:
+        engine: the engine on its device.
         about: what the output depends on besides device and hardware: the SHA-256 of the model and
             the versions of the software.
 
@@ -48,7 +49,7 @@ def require_verdict(engine: Engine, about: Mapping[str, str]) -> None:
 
 
 def find_check(manifest: Manifest) -> Check | None:
-    """The check that was computed here for this checkpoint, or that ships with its weights."""
+    """Returns the check that was computed here for a checkpoint, or ships with it, or None."""
     name = _check_name(manifest)
     kept = read_record(cache_folder() / "checks" / name) or read_record(SHIPPED / name)
     try:
@@ -62,9 +63,11 @@ def find_check(manifest: Manifest) -> Check | None:
 
 
 def keep_check(manifest: Manifest, check: Check, folder: Path | None = None) -> bool:
-    """Stores a check for :func:`find_check`; False if it cannot be written.
+    """Stores a check for :func:`find_check`; returns False if it cannot be written.
 
     Args:
+        manifest: the model's manifest.
+        check: the check to store.
         folder: where to store it. Default: the user's cache.
     """
     path = (folder or cache_folder() / "checks") / _check_name(manifest)

@@ -1,1 +1,1 @@
-"""The path of a song through an engine: overlap-add, steps, resampling, the residual."""
+"""The path of a song through a model: overlap-add, steps, resampling, the residual."""

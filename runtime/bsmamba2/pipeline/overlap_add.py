@@ -1,19 +1,19 @@
-"""Overlap-add: a song through an engine in chunks that fade into one another, in constant memory.
+"""Overlap-add: runs a song through an engine in crossfading chunks, in constant memory.
 
 The grid. Chunk k starts at k · hop, hop = round(chunk · (1 − overlap)); the last chunk is the first
 one that reaches the end. If it would run past the end, it is moved back to end there, so that it
-has a whole chunk of context. Its output still counts only from its place on the grid:
+has a whole chunk of context. Its output is still used only from its position on the grid onwards:
 
     k = 0   |‾‾‾‾‾‾‾‾‾‾‾‾‾‾‾\\
     k = 1             /‾‾‾‾‾‾‾‾‾‾‾‾‾‾‾\\
     k = 2               .........../‾‾‾‾‾‾‾|     moved back; the dots are context
             0         hop       2·hop      end
 
-The weights. Neighbours share chunk − hop samples. A chunk fades in linearly over the samples it
-shares with the previous chunk (at most half a chunk), and fades out over those it shares with the
-next; the start of the first chunk and the end of the last do not fade. The sum of the weighted
-outputs is divided by the sum of the weights, so the weights sum to one at any overlap. No weight is
-0, so nothing is divided by 0.
+The weights. Neighbouring chunks share chunk − hop samples. A chunk fades in linearly over the
+samples it shares with the previous chunk (at most half a chunk), and fades out over those it shares
+with the next; the start of the first chunk and the end of the last do not fade. The sum of the
+weighted outputs is divided by the sum of the weights, so the weights sum to one at any overlap. No
+weight is 0, so nothing is divided by 0.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ log = logging.getLogger("bsmamba2")
 
 
 def hop_samples(chunk: int, overlap: float) -> int:
-    """Samples from the start of one chunk to the start of the next.
+    """Returns the samples from the start of one chunk to the start of the next.
 
     Raises:
         AudioError: overlap is not a fraction in [0, 1).
@@ -52,7 +52,7 @@ def hop_samples(chunk: int, overlap: float) -> int:
 
 
 def require_overlap(overlap: float) -> None:
-    """Checks an overlap.
+    """Requires a valid overlap.
 
     Raises:
         AudioError: overlap is not a fraction in [0, 1).
@@ -65,7 +65,7 @@ def require_overlap(overlap: float) -> None:
 
 
 def linear_window(chunk: int, hop: int) -> Exact:
-    """The weights of a chunk, (chunk,): linear fades, mirrored so that neighbours sum to one."""
+    """Returns a chunk's weights, (chunk,); its linear fades and its neighbours' sum to one."""
     fade = min(chunk - hop, chunk // 2)
     window = np.ones(chunk)
     ramp = (np.arange(fade) + 0.5) / max(fade, 1)
@@ -82,7 +82,7 @@ class _Run(NamedTuple):
 
 
 class OverlapAdd:
-    """A stream through an engine, at the engine's rate, in the memory of a few chunks.
+    """Runs a stream through an engine, at the engine's rate, in the memory of a few chunks.
 
     A sample is returned as soon as no later chunk can change it. For a chunk of digital silence the
     output is silence, and the engine does not run.
@@ -90,11 +90,11 @@ class OverlapAdd:
     Args:
         engine: runs the chunks, of ``engine.manifest.chunk`` samples.
         overlap: of neighbouring chunks, a fraction of the chunk in [0, 1).
-        channels: of the audio. Default: the engine's; for others see
+        channels: number of channels of the audio. Default: the engine's; for others see
             :mod:`bsmamba2.audio.channels`.
-        pool: threads that run the engine while the caller continues. Then a chunk's output is
-            returned by the push that starts the next chunk: the same samples, and one chunk more
-            of memory.
+        pool: threads that run the engine while the caller continues. Then the push that starts
+            a chunk returns the output of the previous one: the same samples, and one chunk more of
+            memory.
         cancel: checked before every run of the engine; if it is set, the push or flush raises
             :class:`bsmamba2.Cancelled`.
 
@@ -122,8 +122,8 @@ class OverlapAdd:
         self._chunk = manifest.chunk
         self._hop = hop_samples(self._chunk, overlap)
         self._window = linear_window(self._chunk, self._hop)
-        # Kept: the input since the start of the previous chunk, because the last chunk may be moved
-        # back that far. The sums start at the next chunk.
+        # The input is kept from the start of the previous chunk on, because the last chunk may be
+        # moved back that far. The sums start at the next chunk.
         self._input = Fifo(channels, np.float32)
         self._lead = 0
         self._start = 0
@@ -147,7 +147,7 @@ class OverlapAdd:
         """
         self._input.append(audio)
         parts = [np.zeros((*self._shape, 0), np.float32)]
-        # With more than one chunk of input, this chunk is not the last.
+        # If more than a chunk of input is held, this chunk is not the last.
         while len(self._input) - self._lead > self._chunk:
             parts += self._inner_chunk()
         return np.concatenate(parts, axis=-1)
@@ -226,7 +226,7 @@ class OverlapAdd:
         return stems if np.isfinite(stems).all() else self._in_float32(chunk, seconds)
 
     def _in_float32(self, chunk: Audio, seconds: float) -> Audio:
-        """Runs a chunk again whose output was not finite."""
+        """Runs a chunk again in float32, because its output was not finite."""
         engine = self._engine
         stems = (
             engine.in_float32().run(chunk) if isinstance(engine, ReducedPrecisionEngine) else None

@@ -1,4 +1,4 @@
-"""Progress of a long call, and how the caller stops it."""
+"""How the caller of a long call follows its progress and stops it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Progress: TypeAlias = Callable[[float, float], None]
 
 
 def require_not_cancelled(cancel: Event | None) -> None:
-    """Call this before every run of a model, so that the caller can stop between runs.
+    """Checks whether the caller wants to stop; called before every run of a model.
 
     Raises:
         Cancelled: the event is set.

@@ -40,7 +40,7 @@ class Core(Protocol):
 
     @property
     def jumps(self) -> Jumps:
-        """When its output appears."""
+        """When output is emitted."""
         ...
 
     def push(self, audio: Audio) -> Audio:
@@ -59,7 +59,7 @@ class SongPipeline:
     pushes. Stems and residual sum to the mixture.
 
     Args:
-        core: turns the mixture into stems at the model's rate; it must be fresh.
+        core: turns the mixture into stems at the model's rate; nothing has been pushed to it.
         sample_rate: rate of input and output, Hz.
         channels: channels of input and output, and of the core.
         step: distance between neighbouring sample values of an integer format (2^-15 for 16 bits).
@@ -93,19 +93,20 @@ class SongPipeline:
         pool: Executor | None = None,
         cancel: Event | None = None,
     ) -> SongPipeline:
-        """A pipeline that runs overlapping chunks through an engine.
+        """Creates a pipeline that runs overlapping chunks through an engine.
 
         Args:
+            engine: runs the chunks.
+            sample_rate, channels, step: as for the class.
             overlap: of neighbouring chunks, a fraction of the chunk in [0, 1).
-            pool, cancel: see :class:`bsmamba2.pipeline.overlap_add.OverlapAdd`.
+            pool, cancel: as for :class:`bsmamba2.pipeline.overlap_add.OverlapAdd`.
         """
         core = OverlapAdd(engine, overlap, channels=channels, pool=pool, cancel=cancel)
         return cls(core, sample_rate, channels, step)
 
     @property
     def latency_samples(self) -> int:
-        """The most samples that can be inside: pushed and not yet returned. No smaller number is
-        enough."""
+        """The most samples that can be pushed and not yet returned; this maximum is reached."""
         return latency_samples(self._to_model.delay, self._core.jumps, self._from_model.delay)
 
     def push(self, mixture: npt.NDArray[Any]) -> Exact:
@@ -155,7 +156,7 @@ class SongPipeline:
             blocks: (channels, n) each, the whole song.
             samples: length of the song as its header states it, for the progress.
             progress: called after every block.
-            cancel: stops between blocks where it is set.
+            cancel: if it is set, stops before the next block.
 
         Raises:
             AudioError, ModelError, Cancelled: as :meth:`push`.

@@ -1,4 +1,4 @@
-"""A stream through a graph of steps, frame by frame on the schedule's grid, in constant memory.
+"""Runs a stream through a streaming graph in steps, in constant memory.
 
     samples ─ frames ─│ block │ lookahead │─ STEP ─ frames of the block ─ samples
                       ╰── held until both are complete
@@ -36,10 +36,11 @@ class StepStream:
     """A stream through a stepper, at the stepper's rate.
 
     Args:
-        stepper: runs the steps; this stream is all it runs meanwhile, from a reset on.
+        stepper: runs the steps. It is reset, and must run no other stream meanwhile.
         schedule: the frames of a step.
-        channels: of the audio. Default: the stepper's; for others see :mod:`bsmamba2.channels`.
-        cancel: looked at before every step; where it is set, that push or flush raises
+        channels: number of channels of the audio. Default: the stepper's; for others see
+            :mod:`bsmamba2.audio.channels`.
+        cancel: checked before every step; if it is set, the push or flush raises
             :class:`bsmamba2.Cancelled`.
 
     Raises:

@@ -49,7 +49,9 @@ def test_a_weight_with_another_length_than_in_the_manifest_is_refused(
     write_onnx: WriteOnnx,
 ) -> None:
     path = write_onnx(with_weight("fp16", VALUE["fp16"], shape=(3,)))
-    with pytest.raises(ModelError, match="another length than the manifest states: export it"):
+    with pytest.raises(
+        ModelError, match="not have the length that the manifest states: export the"
+    ):
         widened(read_onnx(path))
 
 

@@ -59,7 +59,7 @@ def test_two_onnxruntimes_are_an_error_that_reinstalls_one(
 @pytest.mark.parametrize(
     ("leftover", "message"),
     [
-        ({}, "is damaged, its files are missing; run: pip uninstall -y"),
+        ({}, "is damaged: its files are missing; run: pip uninstall -y"),
         (
             {"InferenceSession": object, "__version__": "1.20.0"},
             'ONNX Runtime 1.20.0 is too old; run: pip install -U "onnxruntime',

@@ -89,7 +89,7 @@ def test_checks_are_made_once_for_chunks_and_once_for_streams(path: Path) -> Non
     assert model.manifest.check is None
     for _ in range(2):
         model.add_checks(reports.append)
-    assert reports == ["making the check for whole chunks", "making the check for a stream"]
+    assert reports == ["computing the check for whole chunks", "computing the check for a stream"]
     assert model.manifest.check is not None
     assert len(list((cache_folder() / "checks").iterdir())) == 2
 
@@ -136,5 +136,5 @@ def test_a_folder_that_cannot_be_written_is_an_error_with_a_fix(
     with pytest.raises(ModelError, match="cannot be written to .*file: make it writable"):
         CheckpointModel(path).add_checks(folder=tmp_path / "file")
     monkeypatch.setenv("BSMAMBA2_CACHE", str(tmp_path / "file"))
-    with pytest.raises(ModelError, match="set BSMAMBA2_CACHE to a folder that is"):
+    with pytest.raises(ModelError, match="set BSMAMBA2_CACHE to a writable folder"):
         CheckpointModel(path).add_checks()

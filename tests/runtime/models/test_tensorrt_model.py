@@ -54,7 +54,9 @@ def test_without_a_driver_it_names_the_model_to_use_instead(
 def test_an_engine_has_no_steps_and_no_graph(model: TensorRtModel) -> None:
     with pytest.raises(ModelError, match="lookahead_ms must be None with voice.engine"):
         model.step_engine(CPU)
-    with pytest.raises(ModelError, match="is an engine already: give the model it was built from"):
+    with pytest.raises(
+        ModelError, match="is already an engine: give the model that it was built from"
+    ):
         model.graph()
 
 
