@@ -172,8 +172,8 @@ class Run:
             their mean. A resumed run ignores them.
 
     Raises:
-        TrainingError: there is neither a run nor a plan, the plans differ, or the state of the run
-            cannot be read.
+        TrainingError: the folder has no run and no plan is given, the plans differ, or the state
+            of the run cannot be read.
     """
 
     def __init__(
@@ -278,7 +278,7 @@ class Run:
         if path.exists():
             with path.open(newline="") as file:
                 for row in csv.DictReader(file):
-                    # A kill can leave an incomplete row.
+                    # A killed run can leave an incomplete row.
                     if None not in row.values() and row["step"].isdigit():
                         yield row
 

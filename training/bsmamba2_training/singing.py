@@ -52,7 +52,7 @@ _MAX_DELAY_S = 0.03
 
 @dataclass(frozen=True)
 class Style:
-    """How a phrase is sung."""
+    """The parameters of how a phrase is sung."""
 
     key: int
     """Tonic of the scale, semitones above C; the scale is major (or its relative minor)."""
