@@ -122,11 +122,11 @@ class Bench:
             row["ok"] = row["dB"] >= (MIN_SNR_DB[kind] if min_snr_db is None else min_snr_db)
             if not row["ok"]:
                 return {**row, "note": WRONG}
-            elapsed_ms = milliseconds(run, 1.0)
+            ms = milliseconds(run, 1.0)
             operations = batch * product_operations(self.net.config, seconds)
             row |= {
-                "ms": elapsed_ms, "x real time": seconds * batch / elapsed_ms * 1e3, "GB": chip.peak_gb(),
-                "of product": operations / elapsed_ms * 1e3 / self.ceilings["bf16 operations/s"],
+                "ms": ms, "x real time": seconds * batch / ms * 1e3, "GB": chip.peak_gb(),
+                "of product": operations / ms * 1e3 / self.ceilings["bf16 operations/s"],
             }  # fmt: skip
         except torch.cuda.OutOfMemoryError:
             row["note"] = "out of memory"
@@ -204,7 +204,7 @@ Product = tuple[int, int, int, int]
 
 
 def products(config: Config, seconds: float) -> list[Product]:
-    """Returns all products of tokens and weights in a run on one chunk; the scans have more."""
+    """Returns all products of tokens and weights in a run on one chunk, not those in the scans."""
     frames = int(seconds * RATE) // config.hop + 1
     tokens, blocks = frames * len(config.bands), 2 * config.depth
     dim, inner, hidden = config.dim, config.d_inner, config.mask_expand * config.dim
@@ -230,16 +230,16 @@ def time_products(bench: Bench, seconds: float) -> Row:
     """Times each product alone; the sum is the network's time if everything else were free."""
     row: Row = {"what": "matrix products alone, bf16", "chunks": f"{seconds:g} s x 1"}
     try:
-        elapsed_ms, config = 0.0, bench.net.config
+        ms, config = 0.0, bench.net.config
         times: dict[tuple[int, int, int], float] = {}
         for m, k, n, count in products(config, seconds):
             if (m, k, n) not in times:
                 options: dict[str, Any] = {"device": chip.DEVICE, "dtype": torch.bfloat16}
                 a, b = torch.randn(m, k, **options), torch.randn(n, k, **options)
                 times[m, k, n] = milliseconds(partial(torch.matmul, a, b.T), 0.05)
-            elapsed_ms += count * times[m, k, n]
-        reached = product_operations(config, seconds) / elapsed_ms * 1e3
-        row |= {"ms": elapsed_ms, "x real time": seconds / elapsed_ms * 1e3,
+            ms += count * times[m, k, n]
+        reached = product_operations(config, seconds) / ms * 1e3
+        row |= {"ms": ms, "x real time": seconds / ms * 1e3,
                 "of product": reached / bench.ceilings["bf16 operations/s"]}  # fmt: skip
     except Exception as error:
         row["note"] = describe_error(error)
@@ -274,10 +274,10 @@ def time_training(bench: Bench, who: str) -> Row:
         row["ok"] = finite
         if not finite:
             return {**row, "note": "a gradient is not finite, so not timed"}
-        elapsed_ms = milliseconds(lambda: training_step(net, noise), 1.0)
+        ms = milliseconds(lambda: training_step(net, noise), 1.0)
         row |= {
-            "ms": elapsed_ms,
-            "x real time": CHUNK_SECONDS / elapsed_ms * 1e3,
+            "ms": ms,
+            "x real time": CHUNK_SECONDS / ms * 1e3,
             "GB": chip.peak_gb(),
         }
     except torch.cuda.OutOfMemoryError:

@@ -255,9 +255,9 @@ def time_scan(
         row["ok"] = row["dB"] >= LONG_SCAN_DB.get(who, {}).get(kind, OTHERS_DB)
         if not row["ok"]:
             return {**row, "note": WRONG}
-        row["ms"] = elapsed_ms = milliseconds(run)
-        row["of copy"] = floor[0] / elapsed_ms * 1e3 / ceilings["copy bytes/s"]
-        row["of product"] = floor[1] / elapsed_ms * 1e3 / ceilings["bf16 operations/s"]
+        row["ms"] = ms = milliseconds(run)
+        row["of copy"] = floor[0] / ms * 1e3 / ceilings["copy bytes/s"]
+        row["of product"] = floor[1] / ms * 1e3 / ceilings["bf16 operations/s"]
     except Exception as error:
         row["note"] = describe_error(error)
     return row

@@ -49,10 +49,10 @@ def time_batches(bench: Bench, batch: int) -> Row:
         row["ok"] = row["dB"] >= MIN_SNR_DB["bf16"]
         if not row["ok"]:
             return {**row, "note": WRONG}
-        elapsed_ms = milliseconds(run, 2.0)
+        ms = milliseconds(run, 2.0)
         row |= {
-            "ms": elapsed_ms,
-            "x real time": SONG_SECONDS * 1e3 / elapsed_ms,
+            "ms": ms,
+            "x real time": SONG_SECONDS * 1e3 / ms,
             "GB": chip.peak_gb(),
         }
     except Exception as error:
