@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in slow]
 
 
-# A slow example on a busy machine is no failure.
+# An example may be slow on a busy machine.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 

@@ -1,7 +1,7 @@
 """A mock card that runs the work of a stream only when a caller waits for that stream.
 
 Streams that do not wait for one another are independent. So a missing dependency gives wrong
-results here every time, and not only when a real card happens to be slow.
+results every time, not only when a real card happens to be slow.
 """
 
 # ruff: noqa: N802, N815 - the methods have the names of the driver's functions

@@ -141,7 +141,7 @@ def test_output_that_is_not_finite_is_wrong(expected: Audio | None) -> None:
 
 def test_the_note_says_why_an_engine_cannot_run(make_task: MakeTask) -> None:
     (row,) = engine.measure(make_task("bf16", "waveform", "our kernel"))
-    assert "computes in bf16, which CPUs have no products for" in row["note"]
+    assert "computes in bf16, which ONNX Runtime cannot do on a CPU" in row["note"]
 
 
 def test_a_warning_of_the_runtime_becomes_a_note_once() -> None:
@@ -168,7 +168,7 @@ def test_the_runtime_runs_a_tensorrt_engine(write: Callable[..., Path]) -> None:
 
 
 @pytest.mark.usefixtures("card")
-def test_building_counts_neither_as_loading_time_nor_as_memory(
+def test_building_is_not_counted_as_loading_time_or_memory(
     write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0]

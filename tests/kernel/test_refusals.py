@@ -126,7 +126,7 @@ def test_an_unknown_instruction_set_is_refused_with_the_supported_ones(
     assert "portable here; got mmx" in done.stderr
 
 
-def test_any_number_of_sequences_without_tokens_costs_nothing(run: Run) -> None:
+def test_sequences_without_tokens_take_no_time_or_memory(run: Run) -> None:
     scan = random_scan(states=1).with_tensors(zxbcdt=np.zeros((2**36, 0, 50), np.float32))
     assert run(scan, outputs=("y",))[0].shape == (2**36, 0, 16)
 

@@ -1,7 +1,7 @@
-"""A small VST3 host in ctypes: it calls the plugin's tables of functions as any host does.
+"""A small VST3 host in ctypes: it calls the plugin through its function tables, as hosts do.
 
-It was written from the description of the binary interface and not from ``vst3.h``, so that a test
-passes only if both are right.
+It was written from the description of the binary interface, not from ``vst3.h``, so a test passes
+only if both are right.
 """
 
 from __future__ import annotations
