@@ -1,4 +1,4 @@
-"""The command line that all benchmarks share."""
+"""The command-line parser shared by all benchmarks."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def parse_rows(output: bytes | None) -> Rows:
 
 
 def print_rows(rows: Callable[[Task], Iterator[Row]]) -> None:
-    """Runs in such a process: prints each row of its task as soon as it is measured."""
+    """Runs in the process that :func:`run_process` starts: prints each row once it is measured."""
     for row in rows(json.loads(sys.argv[1])):
         print(MARK + json.dumps(row), flush=True)
 

@@ -49,9 +49,9 @@ def main() -> None:
     page = (
         "# mamba_ssm's kernels against our scan\n\n"
         f"| length | direction | outputs | gradients |\n|---|---|---|---|\n{chr(10).join(rows)}\n\n"
-        "The lowest SNR of the outputs, and of the gradients with the tensor it belongs to; "
-        f"float32. mamba_ssm {version[1]}, its Triton kernels in the interpreter of Triton "
-        f"{triton.__version__}, the convolution by PyTorch; {datetime.date.today()}; "
+        "The lowest SNR of the outputs, and of the gradients (with the tensor that has it); "
+        f"float32; mamba_ssm {version[1]} with its Triton kernels in the interpreter of Triton "
+        f"{triton.__version__}, and PyTorch's convolution; {datetime.date.today()}; "
         "`python tests/campaigns/mamba_ssm.py SOURCE`.\n"
     )
     RESULTS.mkdir(exist_ok=True)

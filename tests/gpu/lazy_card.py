@@ -20,8 +20,8 @@ class LazyCard:
     """The driver's functions that ``bsmamba2.devices.cuda_memory`` calls, with host memory.
 
     Args:
-        waiting: how many threads must wait for a stream before any of them continues; 0 for no
-            such condition.
+        waiting: how many threads must wait for a stream before any of them continues; with 0 none
+            has to wait for others.
     """
 
     def __init__(self, waiting: int = 0) -> None:

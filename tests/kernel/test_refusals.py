@@ -86,7 +86,7 @@ def test_reverse_and_epsilon_are_optional(library: Path, run: Run) -> None:
 class OldRuntime:
     """A mock of ONNX Runtime 1.16: the functions that a library calls before it registers.
 
-    It has no API of version 17. ``messages`` are those of the statuses that were created.
+    It has no API of version 17. ``messages`` are the messages of all statuses created.
     """
 
     def __init__(self) -> None:

@@ -65,7 +65,7 @@ def test_a_missing_extra_is_reported_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     point = metadata.EntryPoint("export", "bsmamba2_export.none.at.all:export", cli.GROUP)
-    points = {cli.GROUP: [point]}  # torch, if this imports it, reads a group of its own
+    points = {cli.GROUP: [point]}  # torch, if it is imported, reads another group
     monkeypatch.setattr(metadata, "entry_points", lambda group: points.get(group, []))
     result = run_command("export", "model.ckpt", "--any", "thing")
     assert result.exit_code == 2

@@ -29,7 +29,9 @@ except Error as error:
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limits of a process")
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="Windows cannot limit the file size of a process"
+)
 @pytest.mark.parametrize("limit", [0, 20, 5000, 100_000])
 @pytest.mark.parametrize("name", ["song.wav", "song.flac"])
 def test_a_failing_write_is_reported_in_one_sentence_and_leaves_no_file(

@@ -244,9 +244,8 @@ class Run:
                     if getattr(plan, field.name) != getattr(saved, field.name)
                 ]
                 raise TrainingError(
-                    f"plan must be that of the run in {self.folder}; got another "
-                    f"({', '.join(changed)} differ): use another folder, or leave the plan out to "
-                    "resume"
+                    f"plan must equal that of the run in {self.folder}; got other values for "
+                    f"{', '.join(changed)}: use another folder, or leave the plan out to resume"
                 )
             return saved
         if plan is None:
