@@ -1,4 +1,4 @@
-"""The command line that all benchmarks share."""
+"""The command-line parser shared by all benchmarks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 
 def argument_parser(name: str, doc: str) -> argparse.ArgumentParser:
-    """A parser whose help shows ``python -m benchmarks.NAME`` and the first line of ``doc``."""
+    """Returns a parser whose help shows ``python -m benchmarks.NAME`` and ``doc``'s first line."""
     return argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}", description=doc.splitlines()[0]
     )

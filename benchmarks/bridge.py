@@ -5,7 +5,7 @@
 The engine is a shipped graph in chunks of a second. The time outside the engine is the processor
 time of the calling thread, so that other programs do not count. The bridge's overhead is that time
 minus the time that a Separator without the bridge spends outside the engine. Every output is
-compared. Needs the extras cpu and pedalboard.
+compared with the Separator's. Needs the extras cpu and pedalboard.
 """
 
 from __future__ import annotations
@@ -84,8 +84,9 @@ def main() -> None:
     text = (
         f"{arguments.seconds} s of stereo noise in chunks of 1 s, graph `{arguments.size}`, random "
         f"weights; medians of {arguments.rounds} rounds, each of which runs every row; outputs "
-        "agree to 1e-6; the overhead is relative to the first row, the share to the rest of the "
-        f"row's time; {conditions(EVERY_CORE, 'onnxruntime', 'pedalboard')}; "
+        "agree to 1e-6; overhead: time outside the engine minus that of the first row; share: "
+        "overhead divided by the rest of the row's time; "
+        f"{conditions(EVERY_CORE, 'onnxruntime', 'pedalboard')}; "
         f"{background_load(watch.background_cores())}; `python -m benchmarks.bridge {options}`."
     )
     page = "\n".join(["# Overhead of the bridge", "", *table, "", *calls, "", text, ""])
@@ -94,7 +95,7 @@ def main() -> None:
 
 
 def overheads(engine: TimedEngine, audio: Audio, rounds: int) -> list[str]:
-    """The rows of the first table."""
+    """Returns the rows of the first table."""
     separator = Separator(engine)
     native = Pedalboard([Gain(0), Separate(separator), Gain(0)])
 
@@ -151,7 +152,7 @@ class IdleEngine:
 
 
 def callbacks(audio: Audio, rounds: int) -> list[str]:
-    """The rows of the second table."""
+    """Returns the rows of the second table."""
     plugins: dict[str, Plugin] = {
         "Pedalboard's `Gain`": Gain(0),
         "`Separate`, no chunk due": Separate(IdleEngine()),

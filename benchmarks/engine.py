@@ -2,14 +2,14 @@
 
     python -m benchmarks.engine [--seconds 8] [--threads 2] [--only floor engine]
 
-It measures the selected cases, or all of them in half an hour. Each measurement replaces the older
-one in results/engine.json, and results/engine.md is written from all that the file holds.
+It measures the selected cases, by default all, which takes half an hour. Each measurement replaces
+the older one in results/engine.json, and results/engine.md is written from everything in that file.
 
-Each figure is measured in a process of its own: a warm-up on one second of noise, or on the full
-length if the network is compiled; then the time of one run on the full length, and the process's
-peak resident size. Every output of BSMamba2 is compared with PyTorch's. Linux. Needs the extras cpu
-and export, and for the other networks ``pip install bs-roformer demucs``; networks that are not
-installed are skipped.
+Each figure is measured in a separate process. After a warm-up on one second of noise (on the full
+length if the network is compiled), one run on the full length is timed, and the peak resident
+memory of the process is read. Every output of BSMamba2 is compared with PyTorch's. Needs Linux, the
+extras cpu and export, and for the other networks ``pip install bs-roformer demucs``; networks that
+are not installed are skipped.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ OURS = ("engine", "portable", "ort", "eager", "compiled")
 
 Run = Callable[[Audio], Audio]
 Figures = dict[str, dict[str, dict[str, Any]]]
-"""By case and row: the figures and the conditions of their measurement."""
+"""Figures, and the conditions of their measurement, by case and row."""
 
 
 def main() -> None:
@@ -131,7 +131,7 @@ def measure_in_process(name: str, seconds: float, threads: int, folder: Path) ->
 
 
 def measure(name: str, seconds: float, threads: int, folder: Path) -> dict[str, float]:
-    """The figures of one row."""
+    """Measures one row and returns its figures."""
     audio = noise(seconds)
     figures: dict[str, float] = {}
     if name == "floor":
@@ -141,7 +141,7 @@ def measure(name: str, seconds: float, threads: int, folder: Path) -> dict[str, 
         figures["background_cores"] = watch.background_cores()
     else:
         run, figures["parameters"] = runner(name, threads, folder)
-        # Compiled code is for one length.
+        # Compiled code runs only the length that it was compiled for.
         run(audio if name == "compiled" else noise(1.0))
         watch, start = Watch(), time.perf_counter()
         stems = run(audio)
@@ -158,7 +158,7 @@ def measure(name: str, seconds: float, threads: int, folder: Path) -> dict[str, 
 
 
 def runner(name: str, threads: int, folder: Path) -> tuple[Run, float]:
-    """A function that separates (channels, samples) as the named row, and its parameter count."""
+    """Returns a function that separates (channels, samples), and its number of parameters."""
     if name not in ("engine", "portable", "ort"):
         from benchmarks import networks  # imported here to keep torch out of other rows' memory
 
@@ -173,7 +173,7 @@ def noise(seconds: float) -> Audio:
 
 
 def tables(figures: Figures) -> list[str]:
-    """The table of times and memory, and the table of ratios to the engine's time."""
+    """Returns the table of times and memory, and the table of times relative to the engine's."""
     heads = [f"| | {' | '.join(figures)} |", f"|---|{'---|' * len(figures)}"]
     lines, ratios = list(heads), list(heads)
     for row, name in ROWS.items():
@@ -189,11 +189,11 @@ def tables(figures: Figures) -> list[str]:
             for case in figures.values()
         ]
         ratios.append(f"| {label} | {' | '.join(times)} |")
-    return [*lines, "", "The times divided by the engine's:", "", *ratios]
+    return [*lines, "", "Times relative to the engine's:", "", *ratios]
 
 
 def notes(figures: Figures, multiply_adds: Callable[[int], float]) -> list[str]:
-    """The paragraphs below the tables."""
+    """Returns the paragraphs below the tables."""
     measured = [each for case in figures.values() for each in case.values()]
     lowest_db = min((each["snr_db"] for each in measured if "snr_db" in each), default=0.0)
     seconds = sorted({float(case.partition(" ")[0]) for case in figures})
@@ -204,8 +204,8 @@ def notes(figures: Figures, multiply_adds: Callable[[int], float]) -> list[str]:
     return [
         "The paper's size (48.1 M parameters), stereo noise, float32, random weights; the time of "
         "one run after a warm-up, and the peak memory of the process, imports and weights "
-        f"included. BSMamba2's outputs agree with PyTorch's to {lowest_db:.0f} dB or better. Its "
-        f"multiply-adds, in billions: {counts}.",
+        f"included. BSMamba2's outputs agree with PyTorch's to {lowest_db:.0f} dB or better. "
+        f"Multiply-adds of BSMamba2, in billions: {counts}.",
         "",
         f"{'; '.join(sorted({each['about'] for each in measured}))}; {load}. "
         "`python -m benchmarks.engine`.",

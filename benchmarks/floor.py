@@ -24,7 +24,7 @@ Product = tuple[int, int, int, int, int]
 
 
 def multiply_adds(config: Config, frames: int) -> float:
-    """The multiply-adds of all :func:`products`."""
+    """Returns the multiply-adds of all :func:`products`."""
     return sum(share * b * m * k * n * c for share, (b, m, k, n, c) in products(config, frames))
 
 
@@ -32,7 +32,7 @@ def floor_s(products: Iterable[tuple[float, Product]], threads: int) -> float:
     """Measures the time of the given :func:`products`, in seconds."""
     total = 0.0
     for share, product in products:
-        # One session at a time: the idle threads of others would spin.
+        # One session at a time, because the idle threads of other sessions would spin.
         run = session(*product, threads)
         start = time.perf_counter()
         run()
@@ -41,9 +41,9 @@ def floor_s(products: Iterable[tuple[float, Product]], threads: int) -> float:
 
 
 def products(config: Config, frames: int) -> list[tuple[float, Product]]:
-    """The products of one run, each with the share of it that is needed.
+    """Returns the products of one run, each with the share of it that is needed.
 
-    A causal product needs half of the square one, a share of 0.5.
+    The share is 0.5 for causal products, which need half of a square matrix.
     """
     tokens, blocks = frames * len(config.bands), 2 * config.depth
     dim, inner, heads, P, N = (
@@ -69,8 +69,8 @@ def products(config: Config, frames: int) -> list[tuple[float, Product]]:
         (frames, bands // SEGMENT, SEGMENT, bands // SEGMENT - 1),
         (frames, 1, bands % SEGMENT, 1 if bands >= SEGMENT else 0),
     ):
-        many = sequences * segments
-        needed += [(0.5, (many, Q, N, Q, blocks)), (0.5, (many * heads, Q, Q, P, blocks))]
+        count = sequences * segments
+        needed += [(0.5, (count, Q, N, Q, blocks)), (0.5, (count * heads, Q, Q, P, blocks))]
         needed += [(1.0, (sequences * reading, Q, N, heads * P, blocks))]
     for sequences, length in ((bands, frames), (frames, bands)):
         writing = sequences * (-(-length // SEGMENT) - 1)
@@ -81,7 +81,7 @@ def products(config: Config, frames: int) -> list[tuple[float, Product]]:
 def session(batch: int, m: int, k: int, n: int, count: int, threads: int) -> Callable[[], None]:
     """Returns a function that runs (batch, m, k) · (batch, k, n) ``count`` times.
 
-    The right side is a constant where batch is 1.
+    If batch is 1, the right factor is a constant of the model.
     """
     random = np.random.default_rng(0)
     right = random.normal(size=(batch, k, n) if batch > 1 else (k, n)).astype(np.float32)

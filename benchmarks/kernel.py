@@ -5,9 +5,8 @@
 The sizes are the paper's (16 heads of 64, 128 states) for 8 s of audio: 62 sequences of 801 tokens
 on the time axis, and 801 of 62 on the band axis. The outputs of the first four sequences are
 checked before anything is timed. Each round times PyTorch and every instruction set once, so that
-the background load affects all of them alike; a ratio is the ratio of medians. The table compares
-our own scan in PyTorch, and the scan of transformers' Mamba2 if it is installed. It is written to
-benchmarks/results/.
+the background load affects all of them alike; a ratio is the ratio of medians. The table also has
+the scan of transformers' Mamba2, if that is installed. It is written to benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ def scan_by_segments(
     D: Tensor,
     norm_weight: Tensor,
 ) -> Tensor:
-    """The same scan from zero states, in plain PyTorch by segments of 64."""
+    """Computes the same scan from zero states in plain PyTorch, in segments of 64."""
     length = zxbcdt.shape[1]
     z, xBC, dt = zxbcdt.split([INNER, CHANNELS, HEADS], -1)
     padded = pad(xBC.transpose(1, 2), (TAPS - 1, 0))
@@ -98,7 +97,7 @@ def scan_by_segments(
 
 
 def transformers_scan(*tensors: Tensor) -> Callable[[], Tensor] | None:
-    """The same scan by transformers' Mamba2 without CUDA; None if it is not installed."""
+    """Returns the same scan by transformers' Mamba2 without CUDA; None if not installed."""
     if not importlib.util.find_spec("transformers"):
         return None
     from transformers import Mamba2Config
@@ -129,7 +128,7 @@ def random_inputs(batch: int, length: int) -> list[Tensor]:
 
 
 def scan_model() -> bytes:
-    """An ONNX model of one scan from zero states, without outputs for the states."""
+    """Returns an ONNX model of one scan from zero states, without outputs for the states."""
     names = ["zxbcdt", "conv_weight", "conv_bias", "dt_bias", "A_log", "D", "norm_weight"]
     states = {"conv_state": (1, CHANNELS, TAPS - 1), "ssm_state": (1, HEADS, HEAD_DIM, STATE_SIZE)}
     node = helper.make_node(
@@ -175,7 +174,7 @@ def kernel_run(library: Path, threads: int, inputs: list[Tensor]) -> Callable[[]
 
 
 def serve(library: Path) -> None:
-    """The main function of a process with one instruction set.
+    """Serves :class:`Process` in another process, with one instruction set.
 
     A line "batch length threads" prepares a run, checks its output and prints the SNR in dB. An
     empty line runs it and prints the seconds.
@@ -207,7 +206,7 @@ class Process:
         )  # fmt: skip
 
     def request(self, line: str = "") -> float | None:
-        """Sends a line and returns the number printed; None if the machine lacks the set."""
+        """Sends a line, returns the printed number; None if the instruction set is unsupported."""
         assert self._process.stdin
         assert self._process.stdout
         try:
@@ -253,8 +252,8 @@ def measure(library: Path, rounds: int) -> Iterator[str]:
                     seconds.setdefault("transformers", []).append(time.perf_counter() - start)
                 for isa, process in processes.items():
                     process.request()  # warm-up: after PyTorch, caches and threads are cold
-                    if (taken := process.request()) is not None:
-                        seconds.setdefault(isa, []).append(taken)
+                    if (elapsed_s := process.request()) is not None:
+                        seconds.setdefault(isa, []).append(elapsed_s)
             for process in processes.values():
                 process.end()
             medians = {name: median(times) for name, times in seconds.items()}
@@ -285,7 +284,7 @@ def main() -> None:
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.library is None:
-        parser.error("the native library is not installed: name one built elsewhere by --library")
+        parser.error("the native library is not installed: give the path of one with --library")
     if arguments.serve:
         serve(arguments.library)
         return
@@ -297,8 +296,8 @@ def main() -> None:
         "",
         f"{HEADS} heads of {HEAD_DIM}, {STATE_SIZE} states, float32, from zero states; medians of "
         f"{arguments.rounds} rounds, each of which times every column; the first four sequences of "
-        f"each output are checked to ≥ {MIN_SNR_DB} dB against float64. The instruction sets are "
-        "given as the speed-up over the same scan in PyTorch:",
+        f"each output are checked to ≥ {MIN_SNR_DB} dB against float64. The columns of the "
+        "instruction sets show the speed-up over the same scan in PyTorch:",
         "",
     ]
     print("\n".join(lines))

@@ -5,9 +5,9 @@
     load = background_load(watch.background_cores())
     page.append(f"{conditions('2 threads', 'torch')}; {load}; `python -m benchmarks.this`.")
 
-Other programs slow a measurement down while it runs, so the load is taken over the measurement, not
-before it: all time that the processors were busy, minus the time that this process and its ended
-children used.
+Other programs slow a measurement down while it runs, so the load is measured during the
+measurement, not before it: the busy time of all processors minus the time that this process and its
+ended children used.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Watch:
         self._start, self._background_s = time.perf_counter(), background_s()
 
     def background_cores(self) -> float:
-        """The mean number of cores that other programs kept busy; NaN where it is unknown.
+        """Returns the mean number of cores that other programs kept busy; NaN if unknown.
 
         A child process counts as part of this process only after it has ended and was waited for.
         """
@@ -42,7 +42,7 @@ class Watch:
 
 
 def background_s() -> float:
-    """Processor seconds since boot, without those of this process and its ended children."""
+    """Returns the processor seconds since boot, minus those of this process and ended children."""
     if not STAT.exists():
         return float("nan")
     user, nice, system, _idle, _waiting, irq, soft_irq, stolen, *_ = map(
@@ -53,13 +53,13 @@ def background_s() -> float:
 
 
 def conditions(threads: str, *packages: str) -> str:
-    """The processor, its cores, the number of threads used, versions and the date."""
+    """Describes the processor, its cores, the number of threads used, versions and the date."""
     versions = ", ".join(f"{NAMES.get(name, name)} {version(name)}" for name in packages)
     return f"{cpu()}, {os.cpu_count()} cores, {threads}; {versions}; {datetime.date.today()}"
 
 
 def background_load(*cores: float) -> str:
-    """The range of the given values of :meth:`Watch.background_cores`.
+    """Describes the range of the given values of :meth:`Watch.background_cores`.
 
     Processes of lower priority count too, and so does the time that the host gave to other virtual
     machines.
@@ -72,7 +72,7 @@ def background_load(*cores: float) -> str:
 
 
 def cpu() -> str:
-    """The processor's model."""
+    """Returns the model of the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else ():
         if line.startswith("model name"):

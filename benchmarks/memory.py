@@ -2,10 +2,10 @@
 
     python -m benchmarks.memory [--minutes 5 60]
 
-Separates songs of noise by ``bsmamba2 separate`` with a model of size tiny and random weights, each
-in a process of its own whose resident memory is read every half second. The peak for the longest
-song must be at most 1.1 times the peak for the shortest. Writes benchmarks/results/memory.md and
-memory.svg. Linux; needs the extra cpu.
+Separates songs of noise with ``bsmamba2 separate`` and a model of size tiny with random weights,
+each in a separate process. The resident memory of the process is read every half second. The peak
+for the longest song must be at most 1.1 times the peak for the shortest. Writes
+benchmarks/results/memory.md and memory.svg. Linux; needs the extra cpu.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def measure(folder: Path, minutes: int) -> Curve:
-    """Separates so many minutes of noise and samples the memory of the process."""
+    """Separates this many minutes of noise and samples the memory of the process."""
     song = folder / f"{minutes}.flac"
     minute = np.random.default_rng(minutes).uniform(-0.1, 0.1, (60 * 44100, 2))
     with soundfile.SoundFile(song, "w", 44100, 2, "PCM_16") as file:
@@ -115,7 +115,7 @@ def peak(curve: Curve) -> float:
 
 
 def plot(runs: dict[int, Curve]) -> Iterator[str]:
-    """The curves over the fraction of the run, as SVG."""
+    """Plots the curves over the fraction of the run, as SVG."""
     top = 1.2 * max(peak(curve) for curve in runs.values())
     inner = HEIGHT - TOP - BOTTOM
     yield (

@@ -39,7 +39,7 @@ def prepare(
 
 
 def multiply_adds(samples: int) -> float:
-    """The multiply-adds of the paper's network on so many samples."""
+    """Returns the multiply-adds of the paper's network on this many samples."""
     return floor.multiply_adds(CONFIG, frames(samples))
 
 
@@ -48,7 +48,7 @@ def frames(samples: int) -> int:
 
 
 def runner(name: str, threads: int) -> tuple[Run, float]:
-    """A function that separates (channels, samples) as the named row, and its parameter count."""
+    """Returns a function that separates (channels, samples), and its number of parameters."""
     torch.set_num_threads(threads)
     net: torch.nn.Module
     if name == "roformer":
@@ -67,7 +67,7 @@ def runner(name: str, threads: int) -> tuple[Run, float]:
     else:
         net = BSMamba2.untrained("paper")
     if name == "compiled":
-        # A compiler cannot look into the scan's operator; its body is plain PyTorch.
+        # The compiler cannot see inside the operator, so its body, plain PyTorch, replaces it.
         network_model.mamba2_scan = scan.scan  # type: ignore[attr-defined, assignment]
         assert isinstance(net, BSMamba2)
         for layer in net.layers:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.sharing
 
-Both sessions compute with the same weights, so the stream adds little. Each process measures its
-resident memory after it has returned free memory to the system.
+Both sessions use the same weights, so the stream adds little. The resident memory is read after
+free memory was returned to the system.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MIB = 1 << 20
 
 
 def resident_mib() -> float:
-    """Resident memory of this process, without what the allocator only keeps for later."""
+    """Returns the resident memory of this process, without memory that is free for reuse."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -37,7 +37,7 @@ def main() -> None:
         chunks = resident_mib()
         stream = separator.stream(44100, lookahead_ms=500)
         both = resident_mib()
-        assert len(stream.flush()["vocals"]) == 2  # it is still loaded
+        assert len(stream.flush()["vocals"]) == 2  # keeps the stream loaded up to here
     print(f"weights            {weights:6.0f} MiB")
     print(f"loaded for chunks  {chunks - start:6.0f} MiB")
     print(f"a stream adds      {both - chunks:6.0f} MiB")

@@ -1,9 +1,9 @@
-"""A real song through ``bsmamba2 separate``: time and peak memory, with the kernel and without.
+"""``bsmamba2 separate`` on a real song: time and peak memory, with and without the kernel.
 
     python -m benchmarks.song            # a minute of the song; writes benchmarks/results/song.md
                                          # and the README's table
 
-Each row is a process of its own: its wall time from start to end, and its peak resident size. The
+Each row is a separate process: its wall time from start to end, and its peak resident memory. The
 stems are read back and must sum to the song. Linux; needs the extra cpu.
 """
 
@@ -59,7 +59,7 @@ def main() -> None:
             f"`python -m benchmarks.song --seconds {arguments.seconds:g}`.",
         ]
     )
-    (RESULTS / "song.md").write_text(f"# A song, from file to files\n\n{page}\n")
+    (RESULTS / "song.md").write_text(f"# Separating a song, file to files\n\n{page}\n")
     replace_in_readme(BEGIN, END, page)
     print(page)
 
@@ -75,21 +75,21 @@ import pathlib, re, sys
 from bsmamba2.cli import main
 try:
     main()
-finally:  # the peak of this process, imports and weights included
+finally:  # the peak memory of this process, imports and weights included
     status = pathlib.Path("/proc/self/status").read_text()
     print(re.search(r"VmHWM:\\s+(\\d+)", status)[1], file=sys.stderr)
 """
 
 
 def measure(folder: Path, preset: str, kernel: str, seconds: float) -> str:
-    """One row: separates the song in a process and checks the sum of its stems."""
+    """Separates the song in another process, checks the sum of its stems and returns the row."""
     weights = random_model(preset, folder)
     command = [sys.executable, "-c", COMMAND, "separate", str(folder / "song.wav"), "--overwrite"]
     command += ["-m", str(weights), "-o", str(folder), "--device", "cpu", "--json"]
     environment = os.environ | {"BSMAMBA2_KERNEL": kernel}
     start = time.perf_counter()
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    taken = time.perf_counter() - start
+    elapsed_s = time.perf_counter() - start
     outputs = json.loads(run.stdout)["outputs"]
     stems = sum(soundfile.read(path)[0] for path in outputs.values())
     np.testing.assert_allclose(stems, soundfile.read(folder / "song.wav")[0], atol=1e-6)
@@ -97,8 +97,8 @@ def measure(folder: Path, preset: str, kernel: str, seconds: float) -> str:
     scan = "kernel" if kernel == "on" else "plain operators"
     peak = int(run.stderr.splitlines()[-1]) * 1024 / 1e9
     return (
-        f"| {preset} | {parameters:.1f} M | {scan} | {taken:.1f} s | {seconds / taken:.2f} | "
-        f"{peak:.2f} GB |"
+        f"| {preset} | {parameters:.1f} M | {scan} | {elapsed_s:.1f} s | "
+        f"{seconds / elapsed_s:.2f} | {peak:.2f} GB |"
     )
 
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.streaming [--steps 3] [--only small]
 
-Times pairs of block and lookahead for each size. A step must take less time than its block lasts;
-it does (block + lookahead) / block times the work of a run on the whole. The first step of every
-schedule is compared with the network before any step is timed. Writes
+Times pairs of block and lookahead for each size. A step must take less time than its block lasts.
+A stream does (block + lookahead) / block times the work of a run on the whole signal. The first
+step of every schedule is compared with the network before any step is timed. Writes
 benchmarks/results/streaming.md. Needs the extras cpu and network.
 """
 
@@ -89,19 +89,19 @@ def row(preset: str, net: BSMamba2, engine: StepEngine, schedule: Schedule, step
     spectrum = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     block, lookahead = np.split(spectrum, [schedule.block], axis=2)
     snr = check_step(net, engine, block, lookahead)
-    taken = median_s(lambda: engine.step(block, lookahead), steps)
+    elapsed_s = median_s(lambda: engine.step(block, lookahead), steps)
     block_s = schedule.block * config.hop / config.sample_rate
     lookahead_s = schedule.lookahead * config.hop / config.sample_rate
     work = (schedule.block + schedule.lookahead) / schedule.block
     return (
         f"| {preset} | {block_s * 1e3:.0f} ms | {lookahead_s * 1e3:.0f} ms | "
-        f"{work:g} | {taken * 1e3:.0f} ms | {block_s / taken:.2f} | "
-        f"{'yes' if taken < block_s else 'no'} | {snr:.0f} dB |"
+        f"{work:g} | {elapsed_s * 1e3:.0f} ms | {block_s / elapsed_s:.2f} | "
+        f"{'yes' if elapsed_s < block_s else 'no'} | {snr:.0f} dB |"
     )
 
 
 def check_step(net: BSMamba2, engine: StepEngine, block: Audio, lookahead: Audio) -> float:
-    """The SNR in dB of the first step against the network, after :func:`require_snr`."""
+    """Checks the first step with :func:`require_snr` and returns its SNR in dB."""
     engine.reset()
     got, _ = engine.step(block, lookahead)
     with torch.inference_mode():
@@ -110,9 +110,9 @@ def check_step(net: BSMamba2, engine: StepEngine, block: Audio, lookahead: Audio
 
 
 def require_snr(expected: Audio, got: Audio) -> float:
-    """The SNR in dB; an AssertionError if it is below :data:`MIN_SNR_DB`."""
+    """Returns the SNR in dB; raises an AssertionError if it is below :data:`MIN_SNR_DB`."""
     snr = snr_db(expected, got)
-    assert snr >= MIN_SNR_DB, f"{snr:.1f} dB from the network"
+    assert snr >= MIN_SNR_DB, f"only {snr:.1f} dB SNR against the network"
     return snr
 
 

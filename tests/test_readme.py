@@ -31,7 +31,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Songs, and a checkpoint, under the names that the pages use; it is in the cache as well."""
+    """Songs and a checkpoint under the names that the pages use; the checkpoint is also cached."""
     net, noise = BSMamba2.untrained("tiny"), np.random.default_rng(0).uniform(-0.2, 0.2, (9000, 2))
     checkpoint = tmp_path / "bs_mamba2_vocals.ckpt"
     torch.save(net.state_dict(), checkpoint)

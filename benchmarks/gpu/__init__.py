@@ -3,7 +3,7 @@
 from benchmarks.gpu.packages import skip_init
 
 try:
-    import bsmamba2  # noqa: F401 - only whether it can be imported
+    import bsmamba2  # noqa: F401 - tests whether it can be imported
 except ModuleNotFoundError:
-    # The packages that read and write songs are missing, and most rows do not need them.
+    # A package that reads or writes songs is missing; most rows do not need it.
     skip_init("bsmamba2")

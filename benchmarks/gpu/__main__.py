@@ -11,12 +11,12 @@ Needs torch and NVIDIA's driver. From a checkout where bsmamba2 is not installed
 ONNX Runtime in bf16 and with its own scan needs graphs, which ``python -m benchmarks.gpu.graphs
 FOLDER`` writes on any machine. TensorRT needs the package onnx here, or engines built elsewhere.
 
-The benchmark uses no network. A row whose package is missing, or for which no time is left, has a
+The benchmark needs no internet. If a row's package is missing, or no time is left for it, it has a
 note instead of figures. Weights and signals are random.
 
-Every output is compared with float32 by the plain scan before it is timed; the exit status is 1 if
-a number is wrong. A time is the median of runs after a warm-up, measured between events on the GPU;
-for ONNX Runtime and TensorRT it is from host memory to host memory. Shares are of the ceilings
+Before an output is timed, it is compared with the plain scan in float32; the exit status is 1 if a
+number is wrong. A time is the median of runs after a warm-up, measured between events on the GPU;
+for ONNX Runtime and TensorRT it is from host memory to host memory. Shares are relative to ceilings
 measured on this chip: copies of large memory, and products of large matrices in bfloat16. The
 network's share counts only its products with weights.
 """
@@ -46,12 +46,10 @@ def main() -> None:
         "--library", type=Path, default=kernel.library(), help="The native library. Default: the "
         "installed one.",
     )  # fmt: skip
-    parser.add_argument("--minutes", type=float, default=8, help="The time budget. Default: 8.")
+    parser.add_argument("--minutes", type=float, default=8, help="Time budget. Default: 8.")
     parser.add_argument("--json", type=Path, help="The file to write all figures to.")
     parser.add_argument("--numbers-only", action="store_true", help="Check numbers without timing.")
-    parser.add_argument(
-        "--graphs", type=Path, help="The folder that benchmarks.gpu.graphs has written."
-    )
+    parser.add_argument("--graphs", type=Path, help="The folder that benchmarks.gpu.graphs wrote.")
     parser.add_argument(
         "--engine", type=Path, action="append", default=[], help="A TensorRT engine that you "
         "trust, with its JSON next to it; may be repeated.",
@@ -60,7 +58,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         parser.exit(2, "python -m benchmarks.gpu needs an NVIDIA GPU that PyTorch can use\n")
     if arguments.library is None:
-        parser.error("the native library is not installed: name one built elsewhere by --library")
+        parser.error("the native library is not installed: give the path of one with --library")
     for path in (arguments.graphs, *arguments.engine):
         if path and not path.exists():
             parser.error(f"{path} does not exist")

@@ -33,7 +33,7 @@ class Clock:
 
 
 def milliseconds(run: Callable[[], Any], seconds: float = 0.6) -> float:
-    """The median time between events on the GPU of about ``seconds`` of runs, after a warm-up."""
+    """Returns the median time of about ``seconds`` of runs, warm, between events on the GPU."""
     if DEVICE == "cpu":
         return _milliseconds_on_cpu(run)
     for _ in range(3):
@@ -59,24 +59,24 @@ def _milliseconds_on_cpu(run: Callable[[], Any]) -> float:
 
 
 def reset_peak() -> None:
-    """Frees cached memory and restarts the peak of memory."""
+    """Frees cached memory and resets the peak memory."""
     if DEVICE == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
 
 def peak_gb() -> float:
-    """The most memory that tensors took since :func:`reset_peak`."""
+    """Returns the peak memory of tensors since :func:`reset_peak`."""
     return torch.cuda.max_memory_allocated() / 1e9 if DEVICE == "cuda" else 0.0
 
 
 def pinned(values: Tensor) -> Tensor:
-    """The values in page-locked memory, which the GPU reads and writes by itself."""
+    """Copies the values to page-locked memory, which the GPU reads and writes directly."""
     return values.pin_memory() if DEVICE == "cuda" else values
 
 
 def snr_db(expected: Tensor, got: Tensor) -> float:
-    """Signal over error; minus infinity where the error is not finite."""
+    """Returns signal over error, dB; minus infinity if the error is not finite."""
     error = (expected.double() - got.double()).square().sum()
     if not torch.isfinite(error):
         return float("-inf")

@@ -1,6 +1,6 @@
 """``torch.compile`` on a GPU: the network block by block, and the scan alone.
 
-It runs in a process of its own, started by :func:`time_compiled`, because compiling may take longer
+It runs in a separate process, started by :func:`time_compiled`, because compiling may take longer
 than the time left.
 """
 
@@ -35,7 +35,7 @@ from bsmamba2_network.scan import mamba2_scan, scan
 
 
 def time_compiled(ceilings: dict[str, float], library: Path, clock: Clock) -> Rows:
-    """The rows of a process that is stopped when the time is up."""
+    """Returns the rows of a process that is stopped when the time is up."""
     task = {
         "what": "torch.compile", "device": chip.DEVICE, "ceilings": ceilings,
         "library": str(library), "preset": "paper", "compiler": "inductor",
@@ -45,7 +45,7 @@ def time_compiled(ceilings: dict[str, float], library: Path, clock: Clock) -> Ro
 
 
 def measure(task: Task) -> Iterator[Row]:
-    """Times the network with our kernel, the plain scan alone, and the network with that."""
+    """Times the network with our kernel, then the plain scan alone and in the network."""
     chip.DEVICE, compiler = task["device"], task["compiler"]
     chip.exact_float32()
     ours = Kernel(cuda.load(Path(task["library"])))
@@ -60,7 +60,7 @@ def measure(task: Task) -> Iterator[Row]:
         floor = scan_floor(batch, length, torch.bfloat16)
         run = partial(first_output, compiled, call)
         yield time_scan("torch.compile", run, "bf16", axis, exact, floor, task["ceilings"])
-    # A compiler cannot look into the operator; its body is plain PyTorch.
+    # The compiler cannot see inside the operator, so its body, plain PyTorch, replaces it.
     model.mamba2_scan = plain_scan  # type: ignore[attr-defined, assignment]
     yield time_network("plain scan", ours, task)
 
@@ -82,7 +82,7 @@ def time_network(who: str, ours: Kernel, task: Task) -> Row:
 
 
 def plain_scan(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """The operator's body, without the operator."""
+    """Runs the body of the operator without the operator."""
     with torch.autocast(chip.DEVICE, enabled=False):
         return scan(*inputs)
 

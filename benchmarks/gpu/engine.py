@@ -1,7 +1,7 @@
 """One of the runtime's engines on a GPU: its numbers, its time and its memory.
 
-It runs in a process of its own, started by :mod:`benchmarks.gpu.engines`, which describes its task.
-Imports no torch, except where TensorRT builds the engine first: the exporter's package imports it.
+It runs in a separate process, started by :mod:`benchmarks.gpu.engines`, which describes its task.
+It imports no torch, unless TensorRT builds the engine first: the exporter's package imports torch.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from bsmamba2.errors import Error
 from bsmamba2.models.check import check_input
 
 WARM_UP_RUNS = 5
-"""More than a shape needs before it is recorded as a CUDA graph."""
+"""More than the runs after which a shape is recorded as a CUDA graph."""
 
 
 class BatchEngine(Engine, Protocol):
@@ -47,7 +47,7 @@ class BatchEngine(Engine, Protocol):
 def measure(task: Task) -> Iterator[Row]:
     """Measures the check, then each shape, then the song; a failure becomes a row's note.
 
-    If the task asks for an engine to be built, that happens before memory and loading are measured.
+    If the task requires an engine to be built, it is built before memory and loading are measured.
     """
     labels: Row = {key: task[key] for key in ("what", "graph") if key in task}
     warnings = Warnings()
@@ -81,12 +81,12 @@ def measure(task: Task) -> Iterator[Row]:
 
 
 class Subject(NamedTuple):
-    """The engine to measure, and what its output must be."""
+    """The engine to measure, and its expected output."""
 
     engine: BatchEngine
     min_snr_db: float
     expected: Path | None
-    """The folder of the stems of noise; None where the weights are not the benchmark's."""
+    """The folder of the stems of noise; None if the engine has other weights."""
 
     def stems(self, seconds: float) -> Audio | None:
         path = self.expected / f"stems-{seconds:g}.npy" if self.expected else None
@@ -95,7 +95,7 @@ class Subject(NamedTuple):
 
 
 def load(task: Task) -> Subject:
-    """Loads the engine of a task, which is built by now.
+    """Loads the engine of a task; it must have been built.
 
     Raises:
         Error: the engine cannot run here.
@@ -162,7 +162,7 @@ def build(task: Task) -> Path:
 
 
 def log_step(step: str) -> None:
-    """Flushes, so that the last line of a build that is stopped names the step it was in."""
+    """Prints a step. Flushes, so that if a build is stopped, the last line names its step."""
     print(step, file=sys.stderr, flush=True)
 
 
@@ -179,7 +179,7 @@ def check(subject: Subject, row: Row) -> Row:
 
 
 def compare(expected: Audio | None, got: Audio, min_snr_db: float) -> Row:
-    """The columns about the output; without an expected one, only whether it is finite."""
+    """Returns the columns about the output; without ``expected``, only whether it is finite."""
     if expected is None:
         return {"ok": bool(np.isfinite(got).all())}
     snr = snr_db(expected, got)
@@ -204,8 +204,8 @@ def time_shape(subject: Subject, seconds: float, batch: int, memory: Memory, row
     row |= compare(subject.stems(seconds), last, subject.min_snr_db)
     if not row["ok"]:
         return {**row, "note": WRONG}
-    taken = median_seconds(lambda: engine.run_spectrum(chunks), 5)
-    row |= {"ms": taken * 1e3, "x real time": seconds * batch / taken}
+    elapsed_s = median_seconds(lambda: engine.run_spectrum(chunks), 5)
+    row |= {"ms": elapsed_s * 1e3, "x real time": seconds * batch / elapsed_s}
     return row | memory.used()
 
 
@@ -230,12 +230,12 @@ def time_song(subject: Subject, seconds: float, row: Row) -> Row:
     row |= worst
     if not row["ok"]:
         return {**row, "note": WRONG}
-    taken = median_seconds(run, 3)
-    return row | {"ms": taken * 1e3, "x real time": seconds / taken}
+    elapsed_s = median_seconds(run, 3)
+    return row | {"ms": elapsed_s * 1e3, "x real time": seconds / elapsed_s}
 
 
 class Memory:
-    """The GPU memory that this process uses from now on; engines never free theirs."""
+    """Measures the GPU memory used since its creation; engines never free theirs."""
 
     def __init__(self, device: str) -> None:
         self._stream = None
@@ -253,7 +253,7 @@ class Memory:
         return free.value
 
     def used(self) -> Row:
-        """The column of memory; none on a CPU."""
+        """Returns the column of memory; no column on a CPU."""
         return {"GB": (self._free_at_start - self._free()) / 1e9} if self._stream else {}
 
 
@@ -269,7 +269,7 @@ class Warnings(logging.Handler):
         self._messages.append(record.getMessage())
 
     def drain(self) -> Row:
-        """The note with the warnings since the last call; no column if there were none."""
+        """Returns a note with the warnings since the last call; no column if there were none."""
         messages, self._messages = self._messages, []
         return {"note": "; ".join(messages)[:300]} if messages else {}
 

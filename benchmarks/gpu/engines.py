@@ -1,4 +1,4 @@
-"""The runtime's engines on a GPU: ONNX Runtime and TensorRT, each in a process of its own.
+"""The runtime's engines on a GPU: ONNX Runtime and TensorRT, each in a separate process.
 
 The task for :mod:`benchmarks.gpu.engine` holds:
 
@@ -29,11 +29,11 @@ from bsmamba2_network import BSMamba2
 ENGINE = "benchmarks.gpu.engine"
 CHUNK = ((8, 1),)
 SHAPES = ((1, 1), (4, 1), (8, 1), (1, 16), (16, 1), (8, 4), (8, 16))
-"""Seconds per chunk and chunks per run, in growing order, because the memory is the peak so far."""
+"""Seconds per chunk and chunks per run, smallest first, because memory is the peak so far."""
 ENGINE_SECONDS = 60
-"""The most time for one engine."""
+"""The time limit for one engine."""
 BUILD_SECONDS, COMPILE_SECONDS = 180, 40
-"""The most time for an engine that TensorRT builds first; the time left for ``torch.compile``."""
+"""The time limit for an engine that TensorRT builds first; time kept for ``torch.compile``."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Form:
     song: bool = False
 
     def file(self, preset: str, graphs: Path | None) -> Path | None:
-        """Its graph without weights: shipped or written by ``graphs.py``; None if missing."""
+        """Returns the path of its graph: shipped, or written by ``graphs.py``; None if missing."""
         target = "ort" if self.scan == "target ort" else "portable"
         if (target, self.precision) == ("portable", "fp32"):
             suffix = "-waveform" if self.io == "waveform" else ""
@@ -60,7 +60,7 @@ class Form:
 
 
 def graph_name(preset: str, target: str, precision: str, io: str) -> str:
-    """The file name of a graph that ``graphs.py`` writes."""
+    """Returns the file name of a graph that ``graphs.py`` writes."""
     return f"{preset}-{target}-{precision}-{io}.onnx"
 
 
@@ -84,7 +84,7 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Engines:
-    """The settings that the measurements of all engines share."""
+    """The settings shared by the measurements of all engines."""
 
     preset: str
     folder: Path
@@ -142,7 +142,7 @@ class Engines:
 BUILDER = ("onnx", "onnxscript")
 """The packages that building an engine needs in addition to TensorRT."""
 TENSORRTS = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
-"""The packages of each backend, one of which is enough."""
+"""The packages of each backend; one of them is enough."""
 
 
 def time_onnxruntime(engines: Engines, clock: Clock) -> Rows:
@@ -157,7 +157,7 @@ def time_onnxruntime(engines: Engines, clock: Clock) -> Rows:
 
 
 def onnxruntime_missing() -> str:
-    """Why there is no ONNX Runtime for CUDA; empty if there is one."""
+    """Returns why ONNX Runtime for CUDA is unavailable; empty if it is available."""
     try:
         from bsmamba2.engines.ort_import import import_onnxruntime
         from bsmamba2.engines.ort_session import PROVIDERS

@@ -1,10 +1,10 @@
-"""Writes the graphs that ``python -m benchmarks.gpu --graphs FOLDER`` runs and no wheel ships.
+"""Writes the graphs for ``python -m benchmarks.gpu --graphs FOLDER`` that no wheel contains.
 
     python -m benchmarks.gpu.graphs FOLDER
 
-They are in bf16 or use ONNX Runtime's own scan, for spectra and for audio, and have no weights:
-they take a checkpoint's float32 and round it themselves. Needs the extra export, but no GPU, and a
-megabyte or two.
+They are in bf16 or use ONNX Runtime's own scan, for spectra and for audio. They have no weights:
+they take those of a checkpoint in float32 and round them. Needs the extra export and one or two
+megabytes of disk, but no GPU.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ SHAPES = (
 )  # fmt: skip
 """Seconds per chunk and chunks per run, the most important first."""
 RESERVED_SECONDS, SECTION_SECONDS = 60, 100
-"""The time kept for later sections, and the time after which this one starts no further shape."""
+"""Time kept for later sections, and time after which this one starts no more shapes."""
 CHUNK_SECONDS: float = 8
 """The length of the chunk where only one length is measured."""
 CHECK_SECONDS: float = 1
@@ -44,7 +44,7 @@ def separate(net: BSMamba2, waveform: Tensor, kind: str) -> Tensor:
 
 
 def inverse(spectrum: Tensor, n_fft: int, hop: int, samples: int) -> Tensor:
-    """The inverse transform. PyTorch's own waits for the GPU, which a CUDA graph cannot record."""
+    """Inverts the transform. torch.istft waits for the GPU, which a CUDA graph cannot record."""
     frames = torch.fft.irfft(torch.view_as_complex(spectrum.contiguous()), n_fft)
     window = torch.hann_window(n_fft, device=spectrum.device)
     columns = (frames * window).flatten(0, -3).transpose(1, 2)
@@ -60,7 +60,7 @@ def inverse(spectrum: Tensor, n_fft: int, hop: int, samples: int) -> Tensor:
 
 
 class Truth:
-    """Noise, and its stems by float32 with the plain scan, for each length in seconds.
+    """Noise, and its stems by the plain scan in float32, for each length in seconds.
 
     Other processes read the stems from files and generate the same noise themselves.
     """
@@ -70,19 +70,19 @@ class Truth:
         self._stems: dict[float, Tensor] = {}
 
     def noise(self, seconds: float, batch: int = 1) -> Tensor:
-        """(batch, channels, samples), the same in every row of the batch."""
+        """Returns (batch, channels, samples), the same noise in every row of the batch."""
         noise = check_input(0, self._net.config.channels, int(seconds * RATE))
         return torch.from_numpy(noise).to(chip.DEVICE).expand(batch, -1, -1).contiguous()
 
     def stems(self, seconds: float) -> Tensor:
-        """(stems, channels, samples) of one row."""
+        """Returns the stems of one row, (stems, channels, samples)."""
         if seconds not in self._stems:
             with without(self._ours):
                 self._stems[seconds] = separate(self._net, self.noise(seconds), "fp32")[0]
         return self._stems[seconds]
 
     def db(self, seconds: float, stems: Tensor) -> float:
-        """The lowest SNR in a batch of stems."""
+        """Returns the lowest SNR in a batch of stems."""
         return min(snr_db(self.stems(seconds), one) for one in stems)
 
     def write(self, folder: Path, lengths: set[float]) -> None:
@@ -93,7 +93,7 @@ class Truth:
 
 @dataclass
 class Bench:
-    """The arguments that every measurement of the network shares."""
+    """The arguments shared by all measurements of the network."""
 
     net: BSMamba2
     ours: Kernel
@@ -106,7 +106,7 @@ class Bench:
         self, who: str, kind: str, seconds: float, batch: int,
         make: Callable[[Tensor], Callable[[], Tensor]], min_snr_db: float | None = None,
     ) -> Row:  # fmt: skip
-        """One row: the output's SNR, then the time, the memory and the share of the ceiling.
+        """Measures a row: the output's SNR, then the time, the memory and the share of the ceiling.
 
         Args:
             make: takes (batch, channels, samples) and returns a function that returns (batch,
@@ -115,18 +115,18 @@ class Bench:
         """
         row: Row = {"what": f"{who}, {kind}", "chunks": f"{seconds:g} s x {batch}"}
         try:
-            self.truth.stems(seconds)  # computed first: its memory is not this row's
+            self.truth.stems(seconds)  # computed first, so that its memory does not count
             chip.reset_peak()
             run = make(self.truth.noise(seconds, batch))
             row["dB"] = self.truth.db(seconds, run())
             row["ok"] = row["dB"] >= (MIN_SNR_DB[kind] if min_snr_db is None else min_snr_db)
             if not row["ok"]:
                 return {**row, "note": WRONG}
-            taken = milliseconds(run, 1.0)
+            ms = milliseconds(run, 1.0)
             operations = batch * product_operations(self.net.config, seconds)
             row |= {
-                "ms": taken, "x real time": seconds * batch / taken * 1e3, "GB": chip.peak_gb(),
-                "of product": operations / taken * 1e3 / self.ceilings["bf16 operations/s"],
+                "ms": ms, "x real time": seconds * batch / ms * 1e3, "GB": chip.peak_gb(),
+                "of product": operations / ms * 1e3 / self.ceilings["bf16 operations/s"],
             }  # fmt: skip
         except torch.cuda.OutOfMemoryError:
             row["note"] = "out of memory"
@@ -136,7 +136,7 @@ class Bench:
 
 
 def check_network(net: BSMamba2, truth: Truth) -> Rows:
-    """Compares noise in every precision with float32 by the plain scan."""
+    """Compares the stems of noise in every precision with those of the plain scan in float32."""
     rows: Rows = []
     for kind, min_snr_db in MIN_SNR_DB.items():
         row: Row = {"what": f"network, {kind}"}
@@ -152,7 +152,7 @@ def check_network(net: BSMamba2, truth: Truth) -> Rows:
 
 @cache
 def capture_stream() -> torch.cuda.Stream:
-    """One stream for all graphs, because the kernels keep a workspace per stream."""
+    """Returns one stream for all graphs, because the kernels keep a workspace per stream."""
     return torch.cuda.Stream()
 
 
@@ -175,7 +175,7 @@ def captured(net: BSMamba2, waveform: Tensor, kind: str) -> Callable[[], Tensor]
 
 
 def eager(net: BSMamba2, kind: str) -> Callable[[Tensor], Callable[[], Tensor]]:
-    """For :meth:`Bench.row`: the network by PyTorch in eager mode."""
+    """Returns an argument for :meth:`Bench.row`: the network in PyTorch's eager mode."""
     return lambda noise: lambda: separate(net, noise, kind)
 
 
@@ -204,7 +204,7 @@ Product = tuple[int, int, int, int]
 
 
 def products(config: Config, seconds: float) -> list[Product]:
-    """Every product of tokens and weights in a run on one chunk, without those in the scans."""
+    """Returns all products of tokens and weights in a run on one chunk, not those in the scans."""
     frames = int(seconds * RATE) // config.hop + 1
     tokens, blocks = frames * len(config.bands), 2 * config.depth
     dim, inner, hidden = config.dim, config.d_inner, config.mask_expand * config.dim
@@ -222,24 +222,24 @@ def products(config: Config, seconds: float) -> list[Product]:
 
 
 def product_operations(config: Config, seconds: float) -> float:
-    """The operations of all :func:`products`, two per multiply-add."""
+    """Returns the operations of all :func:`products`, two per multiply-add."""
     return sum(2.0 * m * k * n * count for m, k, n, count in products(config, seconds))
 
 
 def time_products(bench: Bench, seconds: float) -> Row:
-    """Times each product by itself: the network's time if everything else were free."""
-    row: Row = {"what": "its products alone, bf16", "chunks": f"{seconds:g} s x 1"}
+    """Times each product alone; the sum is the network's time if everything else were free."""
+    row: Row = {"what": "matrix products alone, bf16", "chunks": f"{seconds:g} s x 1"}
     try:
-        taken, config = 0.0, bench.net.config
+        ms, config = 0.0, bench.net.config
         times: dict[tuple[int, int, int], float] = {}
         for m, k, n, count in products(config, seconds):
             if (m, k, n) not in times:
                 options: dict[str, Any] = {"device": chip.DEVICE, "dtype": torch.bfloat16}
                 a, b = torch.randn(m, k, **options), torch.randn(n, k, **options)
                 times[m, k, n] = milliseconds(partial(torch.matmul, a, b.T), 0.05)
-            taken += count * times[m, k, n]
-        reached = product_operations(config, seconds) / taken * 1e3
-        row |= {"ms": taken, "x real time": seconds / taken * 1e3,
+            ms += count * times[m, k, n]
+        reached = product_operations(config, seconds) / ms * 1e3
+        row |= {"ms": ms, "x real time": seconds / ms * 1e3,
                 "of product": reached / bench.ceilings["bf16 operations/s"]}  # fmt: skip
     except Exception as error:
         row["note"] = describe_error(error)
@@ -274,8 +274,12 @@ def time_training(bench: Bench, who: str) -> Row:
         row["ok"] = finite
         if not finite:
             return {**row, "note": "a gradient is not finite, so not timed"}
-        taken = milliseconds(lambda: training_step(net, noise), 1.0)
-        row |= {"ms": taken, "x real time": CHUNK_SECONDS / taken * 1e3, "GB": chip.peak_gb()}
+        ms = milliseconds(lambda: training_step(net, noise), 1.0)
+        row |= {
+            "ms": ms,
+            "x real time": CHUNK_SECONDS / ms * 1e3,
+            "GB": chip.peak_gb(),
+        }
     except torch.cuda.OutOfMemoryError:
         row["note"] = "out of memory"
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Imports of a package's modules without what its ``__init__`` imports."""
+"""Importing the modules of a package without the imports of its ``__init__``."""
 
 from __future__ import annotations
 

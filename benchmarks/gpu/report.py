@@ -47,7 +47,7 @@ class Report:
             self._path.write_text(json.dumps(self.contents, indent=1))
 
     def has_wrong_numbers(self) -> bool:
-        """Whether any number is wrong, or missing from a section that checks numbers."""
+        """Returns whether a number is wrong, or missing from a section that checks numbers."""
         tables = {title: rows for title, rows in self.contents.items() if isinstance(rows, list)}
         return any(
             row.get("ok", not title.startswith("numbers")) is False

@@ -1,4 +1,4 @@
-"""Rows of a table: their limits and notes, how they are printed, and rows from other processes.
+"""Rows of a table: their limits and notes, their printing, and rows from other processes.
 
 Imports no torch.
 """
@@ -19,23 +19,22 @@ from typing import Any
 from benchmarks.pages import ROOT
 
 Row = dict[str, Any]
-"""Columns by name. ``ok`` is whether the numbers are right; ``note`` says why figures are missing.
-"""
+"""Columns by name. ``ok``: whether the numbers are right; ``note``: why figures are missing."""
 Rows = list[Row]
 Task = dict[str, Any]
-"""The arguments of a process; they must survive JSON."""
+"""The arguments of a process; they are passed as JSON."""
 
 MIN_SNR_DB = {"fp32": 90, "fp16": 45, "bf16": 35}
 """The lowest allowed SNR of the network against float32 with the plain scan."""
 WRONG = "wrong, so not timed"
 MIN_SECONDS = 20
-"""About what loading a model takes; no process is started with less time left."""
+"""About the time to load a model; no process is started with less time left."""
 MARK = "row: "
 """Precedes each row that a process prints."""
 
 
 def describe_error(error: Exception) -> str:
-    """One line for a row's note; the traceback goes to standard error."""
+    """Returns one line for a row's note, and prints the traceback to standard error."""
     if isinstance(error, ModuleNotFoundError):
         return f"not installed ({error.name})"
     traceback.print_exception(error, file=sys.stderr)
@@ -43,14 +42,14 @@ def describe_error(error: Exception) -> str:
 
 
 def describe_runtime_error(error: Exception) -> str:
-    """As :func:`describe_error`, but only the message of the runtime's own errors."""
+    """Returns the message of an error of the runtime; others as :func:`describe_error` does."""
     from bsmamba2.errors import Error
 
     return str(error) if isinstance(error, Error) else describe_error(error)
 
 
 def median_seconds(run: Callable[[], Any], min_runs: int) -> float:
-    """The median time of as many runs as fit in a second, ``min_runs`` to 50, after a warm-up."""
+    """Returns the median time of as many runs as fit in a second (``min_runs`` to 50), warm."""
     start = time.perf_counter()
     run()
     count = max(min_runs, min(50, int(1 / (time.perf_counter() - start))))
@@ -94,10 +93,10 @@ def run_process(module: str, task: Mapping[str, Any], seconds: float, **environm
     if seconds < MIN_SECONDS:
         return [{"what": what, "note": "no time left"}]
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    known = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment}
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment}
     command = [sys.executable, "-m", module, json.dumps(task)]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=seconds, env=known)
+        done = subprocess.run(command, capture_output=True, timeout=seconds, env=variables)
     except subprocess.TimeoutExpired as timeout:
         sys.stderr.write(decode(timeout.stderr))
         return [
@@ -114,18 +113,18 @@ def run_process(module: str, task: Mapping[str, Any], seconds: float, **environm
 
 
 def decode(output: bytes | None) -> str:
-    """The output of a process as text; None, which a stopped process may have, is empty."""
+    """Returns the output of a process as text; a stopped process may have None."""
     return (output or b"").decode(errors="replace")
 
 
 def parse_rows(output: bytes | None) -> Rows:
-    """The rows in the output of a process; other lines, which libraries print, are skipped."""
+    """Returns the rows in the output of a process; skips other lines, which libraries print."""
     lines = decode(output).splitlines()
     return [json.loads(line.removeprefix(MARK)) for line in lines if line.startswith(MARK)]
 
 
 def print_rows(rows: Callable[[Task], Iterator[Row]]) -> None:
-    """The main function of such a process: prints each row of its task once it is measured."""
+    """Runs in the process that :func:`run_process` starts: prints each row once it is measured."""
     for row in rows(json.loads(sys.argv[1])):
         print(MARK + json.dumps(row), flush=True)
 

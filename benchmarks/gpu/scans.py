@@ -25,7 +25,7 @@ SCAN_DB = {"fp32": 95, "fp16": 50, "bf16": 35}
 LONG_SCAN_DB = {"our kernel": {"fp32": 90, "fp16": 45, "bf16": 30}}
 """The lowest allowed SNR against the plain scan in float32, on longer sequences."""
 OTHERS_DB = 20
-"""The lowest allowed SNR of other kernels, which may round where ours does not."""
+"""The lowest allowed SNR of other kernels, which may round more than ours."""
 HEADS, P, N = 16, 64, 128
 AXES = {"time axis, 62 x 801": (62, 801), "band axis, 801 x 62": (801, 62)}
 
@@ -70,7 +70,7 @@ class Kernel:
 
 @contextmanager
 def without(ours: Kernel, *, mamba_ssm: bool = False) -> Iterator[None]:
-    """Runs scans, forward and backward, by PyTorch within the block; or by mamba_ssm."""
+    """Runs scans within the block by PyTorch or mamba_ssm, forward and backward."""
     before = ours.bypassed, mamba_kernels.supports
     ours.bypassed = True
     if not mamba_ssm:
@@ -90,11 +90,11 @@ def random_call(
     initial_states: int,
     seed: int = 0,
 ) -> list[Tensor]:
-    """Random inputs of a scan in the usual ranges.
+    """Returns random inputs of a scan in the usual ranges.
 
     Args:
-        initial_states: ``batch`` for one per sequence, 1 for one that all share, 0 for a shared
-            zero.
+        initial_states: ``batch`` for one per sequence, 1 for one that all sequences share, 0 for
+            zeros that all share.
     """
     draw = torch.Generator(chip.DEVICE).manual_seed(seed)
 
@@ -123,7 +123,7 @@ SIZES = ((1, 64), (3, 64), (16, 128))
 
 
 def check_scan(ours: Kernel) -> Rows:
-    """Compares the kernels with the recurrence in float64, over the CPU kernel's grid of tests."""
+    """Compares the kernels with the recurrence in float64, on the CPU kernel's grid of tests."""
     rows = []
     grid = [
         (batch, length, heads, states, reverse, initial_states)
@@ -146,7 +146,7 @@ def worst_db(
     ours: Kernel, kind: str, seed: int, batch: int, length: int, heads: int, states: int,
     reverse: int, initial_states: int,
 ) -> float:  # fmt: skip
-    """The lowest SNR of y and both states of one call."""
+    """Returns the lowest SNR of y and both states of one call."""
     inputs = random_call(batch, length, heads, states, TYPES[kind], initial_states, seed)
     attributes = (P, states, bool(reverse), 1e-5)
     outputs = ours(*inputs, *attributes)
@@ -157,33 +157,33 @@ def worst_db(
 
 
 def scan_floor(batch: int, length: int, dtype: torch.dtype) -> tuple[float, float]:
-    """The fewest bytes that a scan from zero states moves, and the operations of its products."""
+    """Returns the fewest bytes that a scan from zero states moves, and its products' operations."""
     size, tokens = torch.empty(0, dtype=dtype).element_size(), batch * length
     inner = HEADS * P
     moved = tokens * (3 * inner + 2 * N + HEADS) * size
     segments = -(-length // 64)
-    in_segment = tokens * 64 * (N + HEADS * P) * 2  # half of it lies above the diagonal
+    in_segment = tokens * 64 * (N + HEADS * P) * 2  # half of it is above the diagonal
     through_states = tokens * HEADS * P * N * 4 * (segments - 1) / max(segments, 1)
     return moved, in_segment / 2 + through_states
 
 
 @cache
 def mamba_ssm_missing() -> str:
-    """Why the kernels of mamba_ssm cannot be used; empty if they can."""
+    """Returns why the kernels of mamba_ssm cannot be used; empty if they can."""
     try:
         # Its __init__ imports compiled modules and packages that the Triton kernels do not need.
         skip_init("mamba_ssm")
         sys.modules.setdefault("selective_scan_cuda", types.ModuleType("selective_scan_cuda"))
-        import mamba_ssm.ops.triton.ssd_combined  # noqa: F401 - only whether it can be imported
+        import mamba_ssm.ops.triton.ssd_combined  # noqa: F401 - tests whether it can be imported
     except Exception as error:  # missing, or built for another PyTorch or Triton
         return describe_error(error)
     return "" if mamba_kernels.installed() else "mamba_ssm has no scan of Mamba2"
 
 
 def mamba_ssm_scan() -> tuple[str, Callable[..., Tensor] | None]:
-    """The chunked scan of mamba_ssm with its norm, and the name of the convolution that it uses.
+    """Returns the name of the convolution in use, and the chunked scan of mamba_ssm with its norm.
 
-    Without mamba_ssm: why it cannot be used, and None.
+    Without mamba_ssm, returns why it cannot be used, and None.
     """
     if reason := mamba_ssm_missing():
         return reason, None
@@ -248,16 +248,16 @@ def time_scan(
     who: str, run: Callable[[], Tensor], kind: str, axis: str, exact: Tensor,
     floor: tuple[float, float], ceilings: dict[str, float],
 ) -> Row:  # fmt: skip
-    """One row: the output's SNR, the time, and the shares of the chip's ceilings."""
+    """Measures one row: the output's SNR, the time, and the shares of the chip's ceilings."""
     row: Row = {"what": f"{who}, {kind}", "axis": axis}
     try:
         row["dB"] = snr_db(exact, run())
         row["ok"] = row["dB"] >= LONG_SCAN_DB.get(who, {}).get(kind, OTHERS_DB)
         if not row["ok"]:
             return {**row, "note": WRONG}
-        row["ms"] = taken = milliseconds(run)
-        row["of copy"] = floor[0] / taken * 1e3 / ceilings["copy bytes/s"]
-        row["of product"] = floor[1] / taken * 1e3 / ceilings["bf16 operations/s"]
+        row["ms"] = ms = milliseconds(run)
+        row["of copy"] = floor[0] / ms * 1e3 / ceilings["copy bytes/s"]
+        row["of product"] = floor[1] / ms * 1e3 / ceilings["bf16 operations/s"]
     except Exception as error:
         row["note"] = describe_error(error)
     return row

@@ -49,8 +49,12 @@ def time_batches(bench: Bench, batch: int) -> Row:
         row["ok"] = row["dB"] >= MIN_SNR_DB["bf16"]
         if not row["ok"]:
             return {**row, "note": WRONG}
-        taken = milliseconds(run, 2.0)
-        row |= {"ms": taken, "x real time": SONG_SECONDS * 1e3 / taken, "GB": chip.peak_gb()}
+        ms = milliseconds(run, 2.0)
+        row |= {
+            "ms": ms,
+            "x real time": SONG_SECONDS * 1e3 / ms,
+            "GB": chip.peak_gb(),
+        }
     except Exception as error:
         row["note"] = describe_error(error)
     return row
@@ -74,7 +78,7 @@ def separate_song(
             for i in range(min(batch, count - first))
             for c in range(channels)
         ]
-        for i, c, samples in rows:  # each is contiguous, so copies are asynchronous
+        for i, c, samples in rows:  # each slice is contiguous, so its copy is asynchronous
             static[i, c].copy_(song[c, samples], non_blocking=True)
         out = replay()
         for i, c, samples in rows:
@@ -84,7 +88,7 @@ def separate_song(
 def time_files(noise: Tensor) -> Rows:
     """Times reading a song and writing its two stems as 16-bit FLAC.
 
-    The song is noise, which takes longest to compress.
+    The song is noise, which takes the longest to compress.
     """
     try:
         import soundfile

@@ -1,10 +1,10 @@
-"""How much the fast enough sizes learn in the same time from random weights.
+"""How much the sizes that are fast enough learn from random weights in the same time.
 
     python -m benchmarks.training.learning SET [--minutes 8] [--only NAME]
 
 Every size gets the same time on the same machine, the same items in the same order, the authors'
-loss without the loss on silence and without added music, and a learning rate that reaches 0 at the
-end. A size with slower steps makes fewer of them: whether it still learns more is the question.
+loss without the silence loss and without added music, and a learning rate that reaches 0 at the
+end. A size with slower steps takes fewer of them; the benchmark shows whether it still learns more.
 The scores are on SET's validation songs. Writes benchmarks/results/learning.md, the curves and a
 plot. Needs the extras cpu, export and training; takes two minutes per size beyond --minutes.
 """
@@ -81,10 +81,10 @@ def main() -> None:
         *rows,
         "",
         "Trained from random weights with the authors' loss at a hop of 1024 samples, on the same "
-        "items in the same order; medians over the validation songs. The plot shows the difference "
-        "in loss to the first size at the same step.",
+        "items in the same order; medians over the validation songs. The plot shows each size's "
+        "loss minus the first size's loss at the same step.",
         "",
-        "![Difference in loss to the first size](learning.png)",
+        "![Loss minus the first size's loss](learning.png)",
         "",
         f"{conditions(f'{THREADS} threads', 'torch')}; "
         f"{background_load(watch.background_cores())}; {dataset}, `{command}`.",
@@ -95,7 +95,7 @@ def main() -> None:
 
 
 def dataset_command(dataset: Path) -> str:
-    """The command that writes the data set; the folder's name if it is not one of ours."""
+    """Returns the command that writes the data set; for other data sets, the folder's name."""
     if not (dataset / AMOUNTS).exists():
         return f"SET is {dataset.name}"
     defaults, amounts = Amounts(), json.loads((dataset / AMOUNTS).read_text())
@@ -108,7 +108,7 @@ def dataset_command(dataset: Path) -> str:
 
 
 def learn(name: str, dataset: Path, minutes: float, folder: Path) -> Run:
-    """Trains as many steps as fit in the minutes, by the pace of a short trial."""
+    """Trains as many steps as fit into the minutes at the pace of a short trial."""
     trial = train_size(name, TRIAL_STEPS, dataset, folder / "trial")
     # The last step's seconds include the validation.
     step_s = np.median(np.diff([float(step["seconds"]) for step in trial.rows[2:-1]]))
@@ -136,7 +136,7 @@ def row(name: str, run: Run, songs: tuple[layout.Song, ...]) -> str:
 
 
 def network_estimator(net: BSMamba2) -> evaluation.Estimator:
-    """Runs the network on a whole song in one call."""
+    """Returns an estimator that runs the network on a whole song in one call."""
 
     def run(song: layout.Song, mixture: Audio, vocals: Audio) -> tuple[Audio, Audio]:
         with torch.no_grad(), native.training():
@@ -149,8 +149,8 @@ def network_estimator(net: BSMamba2) -> evaluation.Estimator:
 def draw(curves: dict[str, list[dict[str, str]]], path: Path) -> None:
     """Plots each size's loss minus the first size's, step by step.
 
-    This early in training a loss depends far more on the step's items than on the network, so a
-    plot of the losses themselves would show the items.
+    This early in training the loss depends far more on the items of the step than on the network,
+    so a plot of the losses themselves would only show the items.
     """
     losses = {
         name: np.array([float(step["loss"]) for step in steps]) for name, steps in curves.items()

@@ -1,8 +1,8 @@
-"""How well a model separates whole songs, streams by latency, long streams and real songs.
+"""How well a model separates songs, streams of several latencies, long streams and real songs.
 
     python -m benchmarks.training.quality SET [-m MODEL] [--songs N]
 
-SET is a data set written by `bsmamba2 dataset`. Once everything is measured, this writes
+SET is a data set written by `bsmamba2 dataset`. After all measurements, this writes
 benchmarks/results/quality/ (the files of `bsmamba2 evaluate`, the plot of the streams and the
 spectrograms of the real songs), benchmarks/results/quality.md and, for the shipped model on all
 songs, the table in README.md. Needs the extras cpu and training, and apt-get with a network for the
@@ -64,12 +64,12 @@ def main() -> None:
     parser = argument_parser("training.quality", __doc__)
     parser.add_argument("dataset", type=Path, help="A data set written by bsmamba2 dataset.")
     parser.add_argument("-m", "--model", type=Path, help="Default: the shipped model.")
-    parser.add_argument("--songs", type=int, help="The most songs to use. Default: all.")
+    parser.add_argument("--songs", type=int, help="The maximum number of songs. Default: all.")
     arguments = parser.parse_args()
     separator = Separator(arguments.model)
     songs = layout.songs(arguments.dataset, "test")[: arguments.songs]
     with tempfile.TemporaryDirectory() as folder:
-        # First, because only this needs a network, and the rest takes half an hour.
+        # First, because only this needs the internet, and the rest takes half an hour.
         for song in REAL_SONGS:
             draw_real_song(song, arguments.model, Path(folder))
         measure(separator, songs, arguments, Path(folder))
@@ -105,9 +105,9 @@ def measure(
         f"# Quality of {f'`{name}`' if model else 'the shipped model'}",
         "",
         f"{f'{len(songs)} songs of the' if limit else 'The'} test split of the free data set: "
-        "synthetic songs, that is speech turned into singing over game music, from speakers and "
-        "packages that are not in the training data. Silence is in the table because, for a quiet "
-        "voice, silence alone scores better than the mixture.",
+        "synthetic songs (speech turned into singing over game music), from speakers and packages "
+        "that are not in the training data. Silence is in the table because for a quiet voice it "
+        "scores better than the mixture.",
         "",
         table,
         "![Scores](quality/plot.png)",
@@ -153,10 +153,10 @@ def measure(
 
 
 def goals(scores: dict[str, Summary], first: float, tenth: float) -> list[str]:
-    """One row for each goal of the project: the figure, and whether it is reached.
+    """Returns one row for each goal of the project: the figure, and whether it is reached.
 
     Args:
-        scores: of the model.
+        scores: the model's scores.
         first, tenth: the result of :func:`minute_usdr`, dB.
     """
 
@@ -174,8 +174,8 @@ def goals(scores: dict[str, Summary], first: float, tenth: float) -> list[str]:
         ),
     ]
     lines = [
-        f"| {goal} | {measured:.2f} dB | {'yes' if measured >= least else 'no'} |"
-        for goal, measured, least in rows
+        f"| {goal} | {measured:.2f} dB | {'yes' if measured >= minimum else 'no'} |"
+        for goal, measured, minimum in rows
     ]
     difference = abs(tenth - first)
     reached = "yes" if difference <= 0.5 else "no"
@@ -186,7 +186,7 @@ def goals(scores: dict[str, Summary], first: float, tenth: float) -> list[str]:
 
 
 def stream_ms(separator: Separator, lookahead_ms: float) -> float:
-    """The latency of a stream in ms."""
+    """Returns the latency of a stream in ms."""
     stream = separator.stream(SAMPLE_RATE, 2, lookahead_ms=lookahead_ms)
     return float(1000 * stream.latency_samples / SAMPLE_RATE)
 
@@ -201,7 +201,7 @@ def stream_scores(
 
 
 def minute_usdr(separator: Separator, songs: Sequence[layout.Song]) -> tuple[float, float]:
-    """The uSDR of a minute's vocals at the start of a stream, and as its tenth minute."""
+    """Returns the uSDR of a minute's vocals at the start of a stream and as its tenth minute."""
     stems = [song.stems() for song in songs]
     mixture = np.concatenate([mixture for mixture, _, _ in stems], axis=1)
     vocals = np.concatenate([vocals for _, vocals, _ in stems], axis=1)
@@ -253,7 +253,7 @@ def draw(
 
 
 def readme_table(summary: dict[str, dict[str, Summary]], name: str, about: str) -> str:
-    """The README's table: one row per system, with the model's improvement over the mixture."""
+    """Returns README's table: a row per system, with the model's improvement over the mixture."""
     columns = {
         "usdr vocals": "uSDR vocals",
         "csdr vocals": "cSDR vocals",
@@ -266,7 +266,7 @@ def readme_table(summary: dict[str, dict[str, Summary]], name: str, about: str) 
         cells = []
         for metric in columns:
             cells.append(f"{scores[metric].median:.1f}" if metric in scores else "")
-            # Leakage is measured against the mixture anyway.
+            # Leakage is relative to the mixture already.
             if system == name and cells[-1] and metric != LEAKAGE:
                 cells[-1] += f" ({scores[metric].improvement:+.1f})"
         rows.append(f"| {f'**{name}**' if system == name else system} | {' | '.join(cells)} |")

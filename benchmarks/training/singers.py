@@ -65,10 +65,10 @@ def main() -> None:
 
 
 def measure(dataset: Path, models: list[Path] | None) -> str:
-    """The page: one row per phrase, two columns per model.
+    """Measures and returns the page: one row per phrase, two columns per model.
 
     Args:
-        models: None is the shipped model.
+        models: None for the shipped model.
     """
     songs = layout.songs(dataset, "test")
     music = [songs[number % len(songs)].stems()[2] for number in SONGS]
@@ -96,9 +96,9 @@ def measure(dataset: Path, models: list[Path] | None) -> str:
             "",
             f"{len(voices)} sung phrases from Scratch's sound library ({SCRATCH.by}, "
             f"{SCRATCH.licence}; Debian's {SCRATCH.name} {SCRATCH.version}), mixed at the level of "
-            f"the music with {len(SONGS)} instrumentals of the test split. uSDR is of the vocals; "
-            "the mixture and silence both score 0 dB. The level is of the voice in the separated "
-            "vocals, relative to the voice in the mixture. Both are means over the instrumentals. "
+            f"the music with {len(SONGS)} instrumentals of the test split. uSDR: of the vocals, "
+            "where the mixture and silence both score 0 dB. Level: of the voice in the separated "
+            "vocals, relative to its level in the mixture. Both are means over the instrumentals. "
             "The phrases are not in the training data, but these figures influenced the training "
             "recipe.",
             "",
@@ -114,7 +114,7 @@ def measure(dataset: Path, models: list[Path] | None) -> str:
 
 
 def score(separator: Separator, voice: Audio, music: Sequence[Audio]) -> tuple[float, float]:
-    """The uSDR of the vocals and the level of the voice in them, dB, means over the music.
+    """Returns the uSDR of the vocals and the level of the voice in them, dB, means over the music.
 
     Args:
         voice: (samples,).

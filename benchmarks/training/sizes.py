@@ -2,12 +2,12 @@
 
     python -m benchmarks.training.sizes [--only NAME] [--repeat 3]
 
-Measures the share of real time that a chunk takes, with the kernel and without, and the share that
-a step of a stream takes whose block, lookahead and transform window add up to half a second of
-latency; with random weights and two threads. Each output is compared with the network before it is
-timed. A size qualifies as `small` if a chunk takes at most 0.35 of real time, a step at most 0.8,
-and its weights in float16 at most 12 MB. Writes benchmarks/results/sizes.md. Needs the extras cpu
-and export; about 20 s per size on an idle machine.
+Measures the share of real time that a chunk takes, with and without the kernel, and the share that
+a step of a stream takes. The stream's block, lookahead and transform window add up to half a second
+of latency. Weights are random, and two threads are used. Each output is compared with the network
+before it is timed. A size qualifies as `small` if a chunk takes at most 0.35 of real time, a step
+at most 0.8, and its weights in float16 at most 12 MB. Writes benchmarks/results/sizes.md. Needs the
+extras cpu and export; about 20 s per size on an idle machine.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def write(net: BSMamba2, path: Path, *, streaming: bool) -> None:
 
 
 def chunk_share(net: BSMamba2, path: Path, with_kernel: bool, repeat: int) -> float:
-    """A chunk's time over its length, after comparing the first second with the network."""
+    """Returns a chunk's time over its length, after comparing its first second with the network."""
     engine = OrtEngine(read_onnx(path), CPU, threads=THREADS, kernel=with_kernel)
     audio = np.random.default_rng(0).standard_normal((2, net.config.chunk)).astype(np.float32)
     second = audio[:, : net.config.sample_rate]
@@ -129,7 +129,7 @@ def chunk_share(net: BSMamba2, path: Path, with_kernel: bool, repeat: int) -> fl
 
 
 def step_share(net: BSMamba2, path: Path, repeat: int) -> float:
-    """A step's time over its block's length, with a lookahead as long as the block."""
+    """Returns a step's time over its block's length; the lookahead is as long as the block."""
     config = net.config
     frames = int((LATENCY_S * config.sample_rate - config.n_fft) / config.hop)
     shape = (1, config.channels, frames, config.bins, 2)
@@ -137,8 +137,8 @@ def step_share(net: BSMamba2, path: Path, repeat: int) -> float:
     block, lookahead = np.split(spectra, [frames // 2], axis=2)
     engine = StepEngine(read_onnx(path), CPU, threads=THREADS)
     check_step(net, engine, block, lookahead)
-    taken = median_s(lambda: engine.step(block, lookahead), STEPS_PER_CHUNK * repeat)
-    return taken / (frames // 2 * config.hop / config.sample_rate)
+    elapsed_s = median_s(lambda: engine.step(block, lookahead), STEPS_PER_CHUNK * repeat)
+    return elapsed_s / (frames // 2 * config.hop / config.sample_rate)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ class EffectList(Effect, MutableSequence[Member]):
         return type(self)(self._members)
 
     def __reduce__(self) -> tuple[type[Self], tuple[list[Member]]]:
-        """Deep-copies and pickles by the members; native plugins refuse it."""
+        """Deep-copies and pickles the members; native plugins cannot be copied or pickled."""
         return type(self), (self._members,)
 
     def __repr__(self) -> str:
@@ -181,7 +181,7 @@ def _open_series(
 
 
 def _flattened(members: Iterable[Any], whole: bool) -> Iterator[Any]:
-    """Replaces nested Boards by their members, and in streams Pedalboard's own containers too.
+    """Replaces nested Boards with their members; in streams, Pedalboard's own containers too.
 
     Pedalboard's Mix loses samples between two calls if its branches have a latency. Its Chain
     streams correctly, but may contain a Mix.

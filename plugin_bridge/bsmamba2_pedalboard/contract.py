@@ -24,8 +24,8 @@ from bsmamba2_pedalboard.streams import EffectStream
 class Effect(ABC):
     """Implements ``process`` with ``_open``, whose streams only see (channels, samples)."""
 
-    # Pedalboard remembers both from the last array that can be read in only one way. They tell two
-    # samples of mono from one of stereo, and give the orientation of a square array.
+    # As in Pedalboard, both come from the last array with an unambiguous layout. They distinguish
+    # two samples of mono from one of stereo, and give the orientation of a square array.
     _layout: Layout | None = None
     _channels = 0
 
@@ -59,7 +59,7 @@ class Effect(ABC):
 
         Raises:
             TypeError: an argument has a wrong type, or the samples are not floats.
-            RuntimeError: the array is square and the first one, or has not 1 or 2 dimensions.
+            RuntimeError: the first array is square, or an array does not have 1 or 2 dimensions.
             ValueError: buffer_size is not positive, or a part differs from its stream in rate or
                 channels.
         """
@@ -112,7 +112,7 @@ class Effect(ABC):
             rate: Hz.
             channels: 1 or more.
             size: samples in a block of native plugins.
-            shared: separations that effects with the same input share. None: no effect shares it.
+            shared: separations that effects with the same input share. None: nothing is shared.
             whole: whether the whole signal arrives in one push. Then the stream may return it late,
                 and it must not write to its input.
         """

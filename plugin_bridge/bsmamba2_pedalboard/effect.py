@@ -35,7 +35,7 @@ class SeparationEffect(HasSettings, Effect):
             a device already.
         gain_db: gain of the stem, dB, up to 100; -inf mutes it.
         mix: 0 is the input (dry), 1 the stem (wet).
-        overlap: of neighbouring chunks, a fraction in [0, 1). Default: the model's.
+        overlap: fraction of a chunk that overlaps the next, in [0, 1). Default: the model's.
         lookahead_ms: runs a streaming model in blocks of this length, with a lookahead of this
             length: the latency is about twice this instead of a chunk. Default: whole chunks, the
             best quality.
@@ -108,7 +108,7 @@ class SeparationEffect(HasSettings, Effect):
     def latency_samples(self) -> int:
         """Samples by which a stream's output is behind its input.
 
-        It is that of the current stream; without one, that of a stream at the model's rate.
+        The value is for the current stream or, if there is none, a stream at the model's rate.
         """
         if self._stream is not None:
             return self._stream.latency_samples
@@ -125,12 +125,12 @@ class SeparationEffect(HasSettings, Effect):
     def open_stream(
         self, sample_rate: float, channels: int, shared: SharedSeparations | None = None
     ) -> SeparationStream:
-        """Opens a stream of another signal, independent of all that are open.
+        """Opens a stream for another signal, independent of all open streams.
 
         Args:
             sample_rate: Hz.
-            channels: of every push.
-            shared: separations that effects with the same input share. None: no effect shares it.
+            channels: number of channels in every push.
+            shared: separations that effects with the same input share. None: nothing is shared.
         """
         separate = partial(self._separate, sample_rate, channels)
         key = (id(self._separator), *self._settings.stream_settings)
@@ -152,7 +152,7 @@ class SeparationEffect(HasSettings, Effect):
         )
 
     def __reduce__(self) -> tuple[partial[SeparationEffect], tuple[()]]:
-        """Copies and pickles by the arguments: the copy loads its model again."""
+        """Copies and pickles the arguments; the copy loads its model again."""
         if not (self._source is None or isinstance(self._source, (str, os.PathLike))):
             raise ArgumentTypeError(
                 "model must be a name or a path to copy or pickle a SeparationEffect; got "

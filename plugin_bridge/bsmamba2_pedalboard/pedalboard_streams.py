@@ -22,7 +22,7 @@ FIXED_BLOCK = 512
 """Block size, in samples, of plugins that need blocks of one size; it adds 511 samples of delay."""
 
 MAX_TAIL_SECONDS = 60
-"""Silence fed to native plugins at the end of a signal before the stream gives up on its rest."""
+"""Silence fed to native plugins at the end of a signal before a missing rest is an error."""
 
 NEEDS_FIXED_BLOCKS = (ExternalPlugin, MP3Compressor, Resample)
 CANNOT_STREAM = (PitchShift, GSMFullRateCompressor)
@@ -118,9 +118,9 @@ class NativeStream:
 
 def chain_of(plugins: list[Plugin], rate: float, channels: int) -> Chain:
     """Puts the plugins into a native chain that reads every array as (channels, samples)."""
-    # On its own, Pedalboard rejects two samples of stereo, and reads one as two samples of mono. A
-    # chain that has processed (channels, 0) knows the layout. It processes that array while it is
-    # empty, so that no plugin does.
+    # By default Pedalboard rejects two samples of stereo, and reads one as two samples of mono. A
+    # chain that has processed (channels, 0) knows the layout. It processes that array before the
+    # plugins are added, so that they do not see it.
     chain = Chain([])
     chain.process(np.empty((channels, 0), np.float32), rate)
     for plugin in plugins:

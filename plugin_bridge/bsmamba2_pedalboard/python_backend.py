@@ -28,7 +28,7 @@ BUNDLE = "bsmamba2_pedalboard/native/bsmamba2.vst3"
 
 
 class PluginCallbacks(Protocol):
-    """What an instance of the plugin calls."""
+    """The functions that an instance of the plugin calls."""
 
     def latency_samples(self, sample_rate: float) -> int:
         """Returns the latency of signals with this rate."""
@@ -56,8 +56,8 @@ def plugin_path() -> Path:
             return bundle
     raise MissingExtra(
         "the VST3 was not built with this installation, and Pedalboard's own containers need it: "
-        "put a SeparationEffect into a bsmamba2_pedalboard.Board, which does not, or install "
-        "again on Linux with a C++17 compiler"
+        "put a SeparationEffect into a bsmamba2_pedalboard.Board, which works without it, or "
+        "install again on Linux with a C++17 compiler"
     )
 
 
@@ -132,8 +132,8 @@ def _closed(slot: int) -> None:
 
 
 def _raise_later(error: BaseException) -> int:
-    # To raise on another thread, Python takes an exception class and instantiates it there. This
-    # class returns the error instead of an instance of its own.
+    # To raise an exception on another thread, Python takes a class and instantiates it there. This
+    # class returns the error instead of a new instance.
     def raised(cls: type) -> BaseException:
         _open().bsmamba2_raised()
         _pending.remove(cls)

@@ -36,9 +36,9 @@ class Separate(HasSettings, VST3Plugin):
     raised by the call of the container. Native containers continue a signal with silence, so its
     last chunk is separated together with silence.
 
-    Like every VST3, it must be made on the main thread. On threads that Python did not start, such
-    as AudioStream's, it passes audio through unprocessed. For live audio load the plugin itself,
-    ``pedalboard.load_plugin(str(plugin_path()))``, whose model runs in another process.
+    Like every VST3, it must be created on the main thread. On threads that Python did not start,
+    such as AudioStream's, it passes audio through unprocessed. For live audio load the plugin
+    itself, ``pedalboard.load_plugin(str(plugin_path()))``, whose model runs in another process.
 
     Raises:
         MissingExtra: the native library was not built.
@@ -53,7 +53,7 @@ class Separate(HasSettings, VST3Plugin):
         self._effect = effect
         self._slot = slot
         self._save()
-        # Loading prepared the plugin while its effect was not connected, so without its latency.
+        # Loading prepared the plugin before its effect was connected, so without its latency.
         self.reset()
 
     @property
@@ -80,7 +80,7 @@ class Separate(HasSettings, VST3Plugin):
         self._effect._change_settings(**changes)
         self._save()
         if any(name in changes for name in STREAM_SETTINGS):
-            self.reset()  # the next signal has another latency, which the host must ask for again
+            self.reset()  # the host must query the latency of the next signal again
 
     @property
     def latency_samples(self) -> int:
@@ -121,7 +121,7 @@ class Separate(HasSettings, VST3Plugin):
         python_backend.set_state(self._slot, self.settings.to_state())
 
     def _restore(self) -> None:
-        """Takes over the state that a host has set; if it is invalid, puts the old state back."""
+        """Applies the state that a host has set; if it is invalid, restores the previous state."""
         try:
             restored = EffectSettings.from_state(
                 python_backend.get_state(self._slot), self._effect._outputs
@@ -139,9 +139,9 @@ class Separate(HasSettings, VST3Plugin):
         )
 
     def __reduce__(self) -> tuple[partial[Separate], tuple[()]]:
-        """Copies and pickles by the arguments: the copy loads its model again."""
-        make, _ = self._effect.__reduce__()
-        return partial(type(self), *make.args, **make.keywords), ()
+        """Copies and pickles the arguments; the copy loads its model again."""
+        create_effect, _ = self._effect.__reduce__()
+        return partial(type(self), *create_effect.args, **create_effect.keywords), ()
 
 
 class _SeparationCallbacks:
@@ -155,14 +155,14 @@ class _SeparationCallbacks:
     def latency_samples(self, sample_rate: float) -> int:
         try:
             return self._effect.latency_at(sample_rate)
-        except BaseException:  # start() is called next, fails with the same error and keeps it
+        except BaseException:  # start() is called next: it gets the same error and keeps it
             return 0
 
     def start(self, sample_rate: float, channels: int) -> None:
         self._stream = self._error = None
         try:
             self._stream = self._effect.open_stream(sample_rate, channels)
-        except BaseException as error:  # it cannot pass through the host
+        except BaseException as error:  # an exception cannot pass through the host
             self._error = error
 
     def process(self, block: Audio | None) -> None:

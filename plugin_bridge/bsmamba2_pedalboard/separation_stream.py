@@ -23,7 +23,7 @@ class SeparationStream:
         separation: separates the signal.
         settings: returns the effect's current settings.
         sample_rate: Hz.
-        channels: of every push.
+        channels: number of channels in every push.
     """
 
     def __init__(

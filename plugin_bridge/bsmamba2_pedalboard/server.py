@@ -235,13 +235,13 @@ class Server:
                 connection.sendall(header + part.astype("<f4").tobytes())
 
 
-def _receive(connection: socket.socket, form: struct.Struct | int) -> bytes:
-    size = form if isinstance(form, int) else form.size
+def _receive(connection: socket.socket, message: struct.Struct | int) -> bytes:
+    size = message if isinstance(message, int) else message.size
     parts = []
     while size:
         part = connection.recv(size)
         if not part:
-            raise ConnectionError("the client closed it")
+            raise ConnectionError("the client closed the connection")
         parts.append(part)
         size -= len(part)
     return b"".join(parts)
@@ -273,7 +273,5 @@ def _lock_private_folder(folder: Path) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(lock)
-        raise ServerError(
-            f"a bsmamba2 serve is already running in {folder}: stop it first"
-        ) from None
+        raise ServerError(f"bsmamba2 serve is already running in {folder}: stop it first") from None
     return lock

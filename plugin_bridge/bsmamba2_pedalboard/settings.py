@@ -32,7 +32,7 @@ class EffectSettings:
         stem: name of the stem to pass.
         gain_db: gain of the stem, dB, up to 100; -inf mutes it.
         mix: 0 is the input (dry), 1 the stem (wet).
-        overlap: of neighbouring chunks, a fraction in [0, 1). None: the model's default.
+        overlap: fraction of a chunk that overlaps the next, in [0, 1). None: the model's default.
         lookahead_ms: lookahead of a streaming model, 1 to 60000 ms. None: whole chunks.
 
     Raises:
@@ -74,7 +74,7 @@ class EffectSettings:
         return tuple(getattr(self, name) for name in STREAM_SETTINGS)
 
     def for_outputs(self, outputs: Sequence[str]) -> EffectSettings:
-        """Returns these settings with the stem under the model's own name for it.
+        """Returns these settings with an alias of the stem replaced by the model's own name.
 
         Raises:
             ArgumentValueError: the model has no such stem.
@@ -85,7 +85,7 @@ class EffectSettings:
             raise ArgumentValueError(str(error)) from None
 
     def open_stream(self, separator: Separator, sample_rate: float, channels: int) -> Stream:
-        """Opens the stream of stems that these settings describe."""
+        """Opens a stream of stems with these settings."""
         return separator.stream(
             sample_rate,
             channels,
@@ -99,7 +99,7 @@ class EffectSettings:
 
     @classmethod
     def from_state(cls, state: bytes, outputs: Sequence[str]) -> EffectSettings:
-        """Reads settings that :meth:`to_state` returned, for a model with these outputs.
+        """Reads what :meth:`to_state` returned, for a model with these outputs.
 
         Raises:
             ArgumentValueError: the state is damaged or incomplete, a setting is out of range, or
@@ -146,10 +146,10 @@ class HasSettings:
     gain_db = Setting[float, float]("Gain of the stem, dB; -inf mutes it.")
     mix = Setting[float, float]("0 is the input (dry), 1 the stem (wet).")
     overlap = Setting[float, float | None](
-        "Overlap of neighbouring chunks, a fraction in [0, 1); None selects the model's default."
+        "Fraction of a chunk that overlaps the next, in [0, 1); None selects the model's default."
     )
     lookahead_ms = Setting[float | None, float | None](
-        "What a streaming model sees beyond its block, ms; None runs whole chunks."
+        "How far a streaming model sees beyond its block, ms; None runs whole chunks."
     )
 
     @property

@@ -11,7 +11,7 @@ from bsmamba2.audio.array import Audio
 
 
 class StemStream(Protocol):
-    """A stream of a mixture into its stems: a :class:`bsmamba2.Stream`, or a share of one."""
+    """Separates a stream into stems: a :class:`bsmamba2.Stream`, or a reader of a shared one."""
 
     @property
     def latency_samples(self) -> int:
@@ -36,7 +36,7 @@ class SharedSeparations:
     def open(self, key: Hashable, open_stream: Callable[[], Stream]) -> StemStream:
         """Returns a reader of the key's stream, which runs once for all of its readers.
 
-        All readers of a key must be given the same pushes.
+        All readers of a key must push the same audio.
         """
         if key not in self._streams:
             self._streams[key] = _SharedStream(open_stream())
@@ -54,7 +54,7 @@ class _SharedStream:
         return _SharedStreamReader(self, queue)
 
     def take(self, queue: deque[Stems], run: Callable[[], Stems]) -> Stems:
-        """The first reader of a push runs the model for all of them."""
+        """Returns a reader's next stems; the first reader to push a part runs the model for all."""
         if not queue:
             stems = run()
             for waiting in self._queues:

@@ -53,7 +53,7 @@ class Processor(Protocol):
 
 
 class SeriesStream:
-    """Streams one after the other; without any, the input passes unchanged."""
+    """Streams one after the other; if there are none, the input passes unchanged."""
 
     def __init__(self, streams: Sequence[EffectStream], channels: int) -> None:
         self._streams = streams
@@ -77,7 +77,7 @@ class SeriesStream:
 
 
 class ParallelStream:
-    """The sum of streams with the same input, aligned to the latest one; without any, silence."""
+    """The sum of streams with the same input, aligned to the latest one; silence if none."""
 
     def __init__(self, streams: Sequence[EffectStream], channels: int) -> None:
         self._streams = streams

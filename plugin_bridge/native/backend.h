@@ -1,4 +1,5 @@
-// What processes the plugin's audio: Python in the same process, or the server that DAWs share.
+// The interface of the two backends that process the plugin's audio: Python in the same process,
+// and the server that all DAWs share.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,8 @@ class Backend {
   virtual ~Backend() = default;
 
   // These three are not called on the audio thread. Only stop is called while a signal runs.
-  // Sets the rate of later signals, which determines the latency: hosts ask for it before start.
+  // set_rate sets the rate of later signals. It determines the latency, which hosts query before
+  // start.
   virtual void set_rate(double sample_rate) = 0;
   virtual void start(int channels, int max_samples) = 0;
   virtual void stop() = 0;

@@ -20,7 +20,7 @@ void put(char (&place)[size], const char* text) {
   std::snprintf(place, size, "%s", text);
 }
 
-class TheFactory final : public Factory2 {
+class PluginFactory final : public Factory2 {
  public:
   Result query(const void* id, void** object) override {
     if (!object) return invalid;
@@ -29,7 +29,7 @@ class TheFactory final : public Factory2 {
     return known ? ok : no_interface;
   }
 
-  // It is static, so it needs no reference count.
+  // The only instance is static, so it needs no reference count.
   uint32_t add_ref() override { return 1; }
   uint32_t release() override { return 1; }
 
@@ -80,7 +80,7 @@ class TheFactory final : public Factory2 {
 
 extern "C" {
 __attribute__((visibility("default"))) vst3::Unknown* GetPluginFactory() {
-  static TheFactory factory;
+  static PluginFactory factory;
   return &factory;
 }
 __attribute__((visibility("default"))) bool ModuleEntry(void*) { return true; }

@@ -29,8 +29,8 @@ struct Parameter {
   int32_t steps, flags;
 };
 
-enum { gain_db, mix, stem, wait, parameters_in_all };
-constexpr Parameter parameters[parameters_in_all] = {
+enum { gain_db, mix, stem, wait, num_parameters };
+constexpr Parameter parameters[num_parameters] = {
     {"Gain", "dB", -60, 20, 0, 0, can_automate},
     {"Mix", "%", 0, 100, 100, 0, can_automate},
     {"Stem", "", 1, 17, 1, 16, is_list},  // the model's outputs; the residual is last
@@ -39,7 +39,7 @@ constexpr Parameter parameters[parameters_in_all] = {
 
 double to_plain(int p, double normalised) {
   const Parameter& parameter = parameters[p];
-  // Also false for NaN, which a host may send.
+  // The comparison is false for NaN, which a host may send.
   const double value = normalised >= 0 ? std::min(normalised, 1.0) : 0.0;
   const double steps = parameter.steps;
   const double placed = steps ? std::min(steps, std::floor(value * (steps + 1))) / steps : value;
@@ -72,7 +72,7 @@ class Effect final : public Component, public AudioProcessor, public EditControl
   Effect() : backend_(python_backend()) {
     if (!backend_) backend_ = server_backend();
     backend_->set_rate(setup_.sample_rate);
-    for (int p = 0; p < parameters_in_all; ++p) values_[p] = to_normalised(p, parameters[p].initial);
+    for (int p = 0; p < num_parameters; ++p) values_[p] = to_normalised(p, parameters[p].initial);
     backend_->on_latency_changed = [this] {
       ComponentHandler* handler;
       {
@@ -181,7 +181,7 @@ class Effect final : public Component, public AudioProcessor, public EditControl
         got = 0;
         if (stream->read(buffer, sizeof buffer, &got) != ok || got <= 0 || got > 1024) break;
       }
-      double values[parameters_in_all];
+      double values[num_parameters];
       const char head[] = "bsmamba2 1\n";
       if (text.size() > max_state || text.compare(0, sizeof head - 1, head)) return invalid;
       std::istringstream lines(text.substr(sizeof head - 1));
@@ -189,7 +189,7 @@ class Effect final : public Component, public AudioProcessor, public EditControl
       for (double& value : values)
         if (!(lines >> value) || lines.get() != '\n' || !(value >= 0 && value <= 1)) return invalid;
       const size_t at = sizeof head - 1 + size_t(lines.tellg());
-      for (int p = 0; p < parameters_in_all; ++p) values_[p] = values[p];
+      for (int p = 0; p < num_parameters; ++p) values_[p] = values[p];
       backend_->set_state(text.substr(at));
       return ok;
     });
@@ -258,7 +258,7 @@ class Effect final : public Component, public AudioProcessor, public EditControl
 
   Result set_component_state(Stream* stream) override { return set_state(stream); }
 
-  int32_t parameter_count() override { return backend_->has_parameters() ? parameters_in_all : 0; }
+  int32_t parameter_count() override { return backend_->has_parameters() ? num_parameters : 0; }
 
   Result parameter_info(int32_t index, ParameterInfo* info) override {
     if (!info || index < 0 || index >= parameter_count()) return invalid;
@@ -353,7 +353,7 @@ class Effect final : public Component, public AudioProcessor, public EditControl
   ProcessSetup setup_{0, float32, 1024, 44100};
   int32_t channels_ = 2;
   std::atomic<bool> active_{false};
-  std::atomic<double> values_[parameters_in_all];  // normalised
+  std::atomic<double> values_[num_parameters];  // normalised
 };
 
 }  // namespace

@@ -1,4 +1,4 @@
-// The functions that Python calls through ctypes, in the library that the host has loaded as well.
+// The functions that Python calls through ctypes, in the library that the host has also loaded.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,7 @@ void bsmamba2_detach();
 void bsmamba2_load(int32_t slot);
 // Ends loading on this thread and opens the slot.
 void bsmamba2_open(int32_t slot);
-// Python calls it when it raises a pending exception.
+// Called by Python when it raises a pending exception.
 void bsmamba2_raised();
 // Returns how many instances are alive in this process, with any backend.
 int32_t bsmamba2_instances();

@@ -201,8 +201,9 @@ EXPORT void bsmamba2_attach(const Bsmamba2Python* functions) {
 
 EXPORT void bsmamba2_detach() {
   attached = false;
-  // Once Python is exiting, it kills a thread that asks for its lock, here in the middle of the
-  // host's code. Therefore this waits for the threads that are in Python now, for at most 5 s.
+  // While Python exits, it kills every thread that requests its lock, which here would be in the
+  // middle of the host's code. Therefore this waits for the threads that are in Python now, at most
+  // 5 s.
   for (int waited_ms = 0; calls && waited_ms < 5000; ++waited_ms)
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
 }

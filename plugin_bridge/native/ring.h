@@ -9,9 +9,9 @@
 // capacity; the reader must make sure that it has not been overwritten.
 class Ring {
  public:
-  void resize(int channels, int64_t least) {
+  void resize(int channels, int64_t min_capacity) {
     capacity_ = 1;
-    while (capacity_ < least) capacity_ *= 2;
+    while (capacity_ < min_capacity) capacity_ *= 2;
     samples_ = std::vector<std::atomic<float>>(size_t(channels) * capacity_);
   }
 

@@ -5,7 +5,7 @@
 //
 // The rings are addressed by time. A sample of the stem is used if it has arrived by the time it is
 // due; otherwise the input passes through unprocessed, with the same latency. The level of the stem
-// follows the number of samples in store, so it fades out when they run out and fades in when they
+// follows the number of buffered samples, so it fades out when they run out and fades in when they
 // return. The audio thread takes no lock, allocates nothing and makes no system call, except when
 // the user has switched on waiting for the stem in offline processing.
 //
@@ -72,9 +72,9 @@ class ServerBackend : public Backend {
     channels_ = channels;
     // A running server answers immediately; otherwise one is launched, which takes a while.
     if (!connect(milliseconds(1000))) starting_ = launch_server();
-    const int64_t least = int64_t(latency_) + 4 * int64_t(max_samples) + 4 * max_block;
-    input_.resize(channels, least);
-    wet_.resize(channels, least);
+    const int64_t capacity = int64_t(latency_) + 4 * int64_t(max_samples) + 4 * max_block;
+    input_.resize(channels, capacity);
+    wet_.resize(channels, capacity);
     position_ = input_end_ = output_end_ = stem_begin_ = stem_end_ = 0;
     level_ = 0;
     gave_up_ = false;
@@ -146,19 +146,19 @@ class ServerBackend : public Backend {
   // Called only in offline processing, and only if the user has switched it on.
   void wait_for(int64_t time) {
     // It cannot wait for samples that have not been sent yet.
-    const int64_t least = std::min(time, input_end_ - int64_t(server_latency_) + 2 * fade);
-    auto since = Clock::now();
-    int64_t seen = stem_end_;
-    while (!gave_up_ && stem_end_.load(std::memory_order_acquire) < least) {
+    const int64_t needed = std::min(time, input_end_ - int64_t(server_latency_) + 2 * fade);
+    auto last_progress = Clock::now();
+    int64_t last_end = stem_end_;
+    while (!gave_up_ && stem_end_.load(std::memory_order_acquire) < needed) {
       const auto limit = connected_  ? response_timeout
                          : starting_ ? startup_timeout
                                      : no_server_timeout;
-      if (Clock::now() - since > limit) break;
+      if (Clock::now() - last_progress > limit) break;
       std::this_thread::sleep_for(milliseconds(1));
-      if (stem_end_ != seen) since = Clock::now();
-      seen = stem_end_;
+      if (stem_end_ != last_end) last_progress = Clock::now();
+      last_end = stem_end_;
     }
-    gave_up_ = stem_end_ < least;  // so that later blocks do not wait again
+    gave_up_ = stem_end_ < needed;  // so that later blocks do not wait again
   }
 
   // The functions below run on the socket thread.
@@ -328,16 +328,16 @@ class ServerBackend : public Backend {
 
   double sample_rate_ = 44100;
   int channels_ = 2;
-  uint32_t latency_ = 0;                // reported to the host
-  std::atomic<uint32_t> server_latency_{0};   // reported by the server
+  uint32_t latency_ = 0;                     // reported to the host
+  std::atomic<uint32_t> server_latency_{0};  // reported by the server
 
   Ring input_, wet_;
   // Times, in samples since start.
-  std::atomic<int64_t> input_end_{0};   // end of the input
-  std::atomic<int64_t> output_end_{0};   // end of the output
+  std::atomic<int64_t> input_end_{0}, output_end_{0};
   std::atomic<int64_t> stem_begin_{0}, stem_end_{0};  // start and end of the responses
 
-  int64_t position_ = 0;  // used only by the audio thread, as are the next two lines
+  // Used only by the audio thread.
+  int64_t position_ = 0;
   float level_ = 0, gain_ = 1, mix_ = 1;
   bool gave_up_ = false;
 

@@ -1,8 +1,8 @@
 // The part of the VST3 binary interface that an audio effect needs, declared without the SDK.
 //
-// A host asks for an interface by its id and calls it through a table of functions, so the order
-// of the methods and the layout of the structures are binding, and the names are not. The layout is
-// the platform's 64-bit default. Nothing here throws.
+// A host requests an interface by its id and calls it through a table of functions. So the order of
+// the methods and the layout of the structures are fixed; the names are free. The layout is the
+// platform's 64-bit default. Nothing here throws.
 #pragma once
 
 #include <cstdint>

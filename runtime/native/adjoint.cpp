@@ -15,7 +15,7 @@
 //     dC_i += s_i h dy_i      dx_j += e_j dh' B_j      dB_j += e_j dh'ᵀ x_j
 //     dh = exp(a_0 + … + a_last) dh' + Σ_i s_i dy_i ⊗ C_i
 //
-// The decay exp(a_t) is a factor of every term that leads from a j < t to an i ≥ t: the terms
+// The decay exp(a_t) is a factor of every term from a token j < t to a token i ≥ t: the terms
 // within the segment, S_ij = U_ij (C_i·B_j), those from h, those to dh', and those from h to dh'.
 //
 //     da_t = Σ_{i≥t>j} S_ij + Σ_{i≥t} s_i dy_i·h C_i + Σ_{j<t} e_j x_j·dh' B_j + s_last dh'·h
@@ -73,7 +73,8 @@ struct Work {
   }
 };
 
-// One sequence: the forward pass again, keeping its intermediate values, then the backward pass.
+// One sequence: repeats the forward pass, keeping its intermediate values, then runs the backward
+// pass.
 struct Pass {
   const Shape& s;
   const Weights& w;
@@ -274,7 +275,7 @@ struct Pass {
           store(dh + n * P + p, v + load(dh + n * P + p) * c.over);
         });
       }
-      // The term of token j to dh' contains a_t for every t > j.
+      // The term from token j to dh' contains a_t for every t > j.
       double left = 0;
       for (int t = 0; t < c.rows; ++t) left += to_later[t];
       for (int t = c.rows - 1; t >= 0; --t) {

@@ -5,9 +5,9 @@
 
 namespace bsmamba2 {
 
-// One sequence. Tokens are in scan order, `stride` floats from one to the next, so the stride of a
-// reversed scan is negative. ssm_state is null if it is zero. The output states' gradients are null
-// if those states were not used, dssm_state if it is not needed. P and N are multiples of 64.
+// One sequence. Tokens are in scan order, `stride` floats apart, so the stride of a reversed scan
+// is negative. ssm_state is null if it is zero. The gradients of the output states are null if
+// those states were not used; dssm_state is null if it is not needed. P and N are multiples of 64.
 struct Sequence {
   int64_t length;
   const float* rows;  // (L, 2I + 2N + H)

@@ -1,4 +1,4 @@
-// The choice of the instruction set.
+// Chooses the instruction set.
 #include "scan.h"
 
 #include <cstdlib>

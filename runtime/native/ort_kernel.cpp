@@ -105,7 +105,7 @@ Sketch::Sketch(const OrtShapeInferContext* context, size_t input) {
   if (count > 4) return;
   check(ort().GetDimensions(info, sizes, count));
   check(ort().GetSymbolicDimensions(info, names, count));
-  // An unknown size without a name is -1. Returned to ONNX Runtime, it would count as a size.
+  // An unknown size without a name is -1, which ONNX Runtime would take for a size if it were set.
   for (size_t i = 0; i < count; ++i)
     if (sizes[i] < 0 && !*names[i]) return;
   rank = count;

@@ -1,5 +1,5 @@
-// The code that the operators share: calls to ONNX Runtime's C API, and the inputs and attributes
-// of a scan.
+// Code shared by the operators: calls to ONNX Runtime's C API, and the inputs and attributes of a
+// scan.
 #pragma once
 
 #include <functional>
@@ -70,8 +70,8 @@ struct Tensor {
 // Allocates an output and returns its data, or null if the node omits the output.
 void* output(OrtKernelContext*, size_t index, std::initializer_list<int64_t> sizes);
 
-// The type and shape of a tensor at load time. Unknown sizes have names, by which ONNX Runtime
-// knows which buffers have equal sizes and can reuse the same memory.
+// The type and shape of a tensor at load time. Unknown sizes have names, from which ONNX Runtime
+// infers which buffers have equal sizes and can share memory.
 struct Sketch {
   size_t rank = 0;
   int type = ORT_FLOAT;

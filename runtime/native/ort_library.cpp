@@ -18,8 +18,8 @@ extern "C" __attribute__((visibility("default"))) const char* bsmamba2_isa() {
 namespace bsmamba2 {
 namespace {
 
-// The session option with the folder of the CUDA kernels. A session that has it gets the operator
-// for CUDA alone: ONNX Runtime would assign nodes to the CPU if it had kernels for them there.
+// The session option with the folder of the CUDA kernels. A session with this option gets only the
+// CUDA operator: ONNX Runtime would assign nodes to the CPU if it had CPU kernels for them.
 constexpr const char* cuda_kernels = "bsmamba2.cuda_kernels";
 
 std::string setting(const OrtSessionOptions* options, const char* key) {

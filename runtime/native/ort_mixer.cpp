@@ -2,9 +2,9 @@
 // out_proj, for a few sequences at a time.
 //
 // Between the projections a token is nine times as wide as in the mixer's input and output (at the
-// paper's size 2320 + 1024 columns against 256). For 8 s of audio that is 660 MB, written once and
-// read once. A tile of a few sequences stays in the caches from its first use to its last.
-// Sequences are independent, so tiling does not change the result by a bit. The products are
+// paper's size 2320 + 1024 columns instead of 256). For 8 s of audio that is 660 MB, written once
+// and read once. A tile of a few sequences stays in the caches from its first use to its last.
+// Sequences are independent, so tiling does not change a bit of the result. The products are
 // computed by ONNX Runtime's kernel.
 #include <algorithm>
 #include <memory>
@@ -23,8 +23,8 @@ enum Input {
 enum Output { result };
 constexpr const char* name = "mamba2_mixer";
 
-// The approximate number of tokens in a tile, which always has whole sequences: enough for a
-// product to reach its full speed.
+// The approximate number of tokens in a tile, enough for a product to reach its full speed. A tile
+// always consists of whole sequences.
 constexpr int64_t tile_tokens = 2048;
 
 Pool tiles;

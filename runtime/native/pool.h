@@ -1,5 +1,5 @@
-// Workspace that is lent, returned and reused, so that after the first calls no call pays for fresh
-// pages. The pool has as many blocks as were ever lent at the same time, and keeps them until the
+// A pool of reusable workspace, so that after the first calls no call pays for fresh pages. The
+// pool grows to the largest number of blocks in use at the same time, and keeps them until the
 // library is unloaded.
 #pragma once
 
@@ -22,7 +22,7 @@ class Pool {
   std::vector<Block> idle;
 
  public:
-  // Memory of at least this many floats, aligned to a cache line, until the end of the scope.
+  // At least this many floats, aligned to a cache line, for the lifetime of this object.
   class Loan {
     Pool& pool;
     Block block;

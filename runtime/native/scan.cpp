@@ -1,9 +1,9 @@
 // The loop over sequences, time and heads.
 //
 // If there are many sequences, each one is a unit of work and has the workspace of one segment. If
-// there are few, the unit is a segment, in three passes over a group of segments: first each
-// segment alone, with the state that its own tokens add up to; then, head by head, the state before
-// each segment; then the outputs of each segment. Both ways give the states the same bits.
+// there are few, the unit is a segment, in three passes over a group of segments: the first
+// computes the state after each segment as if it started from zero; the second, head by head, the
+// state before each segment; the third the outputs. Both ways give the states the same bits.
 #include "scan.h"
 
 #include <algorithm>
@@ -20,18 +20,18 @@
 namespace bsmamba2 {
 namespace {
 
-// With at least this many sequences, each one is a unit of work. Machines with few threads do so
-// with fewer sequences, which is faster there and gives the same bits. Otherwise this is the number
-// of segments that are processed in parallel.
-constexpr int64_t many = 32;
+// With at least this many sequences, each one is a unit of work. On machines with few threads,
+// fewer sequences are enough, which is faster there and gives the same bits. With fewer sequences,
+// this is the number of segments that are processed in parallel.
+constexpr int64_t parallel_units = 32;
 
 bool enough_sequences(int64_t batch) {
   static const int64_t threads = std::max(1u, std::thread::hardware_concurrency());
-  return batch >= std::min(many, 2 * threads);
+  return batch >= std::min(parallel_units, 2 * threads);
 }
 
 // With at least this many values (32 MB), y has left the caches before it is read.
-constexpr int64_t large = 8 << 20;
+constexpr int64_t larger_than_caches = 8 << 20;
 
 Pool pool;
 
@@ -70,8 +70,9 @@ struct Plan {
                   ? (past + segment_length) * shape.row() + segment_length * shape.inner()
                   : 0));
   const size_t state_floats = isa.state_floats(shape);
-  const bool past_caches = !call.half && call.batch * call.length * shape.inner() >= large &&
-                           shape.inner() % 16 == 0 && reinterpret_cast<uintptr_t>(call.y) % 64 == 0;
+  const bool past_caches = !call.half && shape.inner() % 16 == 0 &&
+                           call.batch * call.length * shape.inner() >= larger_than_caches &&
+                           reinterpret_cast<uintptr_t>(call.y) % 64 == 0;
 
   // The offset of token t (in scan order) of sequence b in a tensor with `width` columns.
   int64_t at(int64_t b, int64_t t, int64_t width) const {
@@ -212,7 +213,7 @@ void many_sequences(const Plan& plan, const Weights& weights, const Parallel& pa
 
 void few_sequences(const Plan& plan, const Weights& weights, const Parallel& parallel) {
   const int64_t batch = plan.call.batch, heads = plan.shape.heads;
-  const int64_t group = std::min(plan.segments, std::max<int64_t>(1, many / batch));
+  const int64_t group = std::min(plan.segments, std::max<int64_t>(1, parallel_units / batch));
   const size_t segment_floats = plan.block_floats + plan.state_floats + plan.rows_floats;
   Pool::Loan memory(pool, size_t(batch) * (size_t(group) * segment_floats + plan.state_floats));
   auto running = [&](int64_t b) { return memory.data() + size_t(b) * plan.state_floats; };

@@ -40,8 +40,8 @@ struct Weights {
 
 struct Adjoint;
 
-// The functions that each instruction set implements, for one segment of one sequence. A segment's
-// block holds everything that does not depend on the state before it, so that segments can be
+// The functions that each instruction set implements, for one segment of one sequence. The block of
+// a segment holds everything that does not depend on the state before it, so that segments can be
 // prepared in parallel. Segments of one sequence run one after another as
 //
 //     prepare   convolution, softplus, decays, C·Bᵀ            rows -> block
@@ -51,7 +51,7 @@ struct Adjoint;
 //
 //     advance   the state after the segment if it starts at 0   block -> own state
 //     combine   the state after the segment, and the state      running, own state -> the same
-//               before it (in place of its own state)
+//               before it (replaces its own state)
 //     finish    the rest                                        block, own state, z -> out
 //
 // finish overwrites the block. A null input state is zero; a null output state is not computed.
@@ -75,8 +75,8 @@ struct Isa {
   const Adjoint* adjoint;  // the gradients, see adjoint.h
 };
 
-// Returns the best instruction set of this machine, or the one with this name. Null if the machine
-// does not support that one; `isa_names` lists those that it supports.
+// Returns the instruction set with this name, or the best one of this machine if the name is null
+// or empty. Returns null if the machine does not support it; `isa_names` lists the supported ones.
 const Isa* choose_isa(const char* name);
 std::string isa_names();
 

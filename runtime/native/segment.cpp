@@ -9,8 +9,8 @@
 //     h'  = exp(a_0 + … + a_{Q-1}) h  +  Σ_j exp(a_{j+1} + … + a_{Q-1}) Δ_j x_j ⊗ B_j
 //
 // which is three matrix products. No decay is divided by another, and no sum of a is subtracted
-// from another: each row of G is the row above times exp(a_i), and every other exponent is a sum
-// that starts at the end where it is zero. All a are negative, so nothing overflows or cancels,
+// from another: each row of G is the row above times exp(a_i), and every other exponent is summed
+// from the end where it is zero. All a are negative, so nothing overflows or cancels,
 // whether Δ is 1e-6 or 50.
 //
 // Multiply-adds per token (Q = 64, the paper's H = 16, P = 64, N = 128):

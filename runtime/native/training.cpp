@@ -45,7 +45,7 @@ Parallel on(int64_t threads) {
     try {
       for (int64_t t = 1; t < std::min(threads, n); ++t) others.emplace_back(work);
     } catch (const std::system_error&) {
-      // The system allows no more threads: the existing ones do the work.
+      // The system allows no more threads, so the existing ones do the work.
     }
     work();
     for (std::thread& other : others) other.join();

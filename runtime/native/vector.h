@@ -92,8 +92,9 @@ INLINE double dot(const float* a, const float* b, int64_t count) {
   return all;
 }
 
-// min and max that propagate a NaN in their second argument, and 1 / x to float32's accuracy for
-// normal results. A hardware estimate with one Newton step is three times faster than a division.
+// Minimum and maximum that propagate a NaN in their second argument, and 1 / x to the accuracy of
+// float32 for normal results. A hardware estimate with one Newton step is three times faster than a
+// division.
 #if defined(__AVX512F__)
 INLINE Vec smaller(Vec a, Vec b) { return _mm512_min_ps(a, b); }
 INLINE Vec larger(Vec a, Vec b) { return _mm512_max_ps(a, b); }
@@ -110,7 +111,7 @@ INLINE Vec reciprocal(Vec x) { return 1.0f / x; }
 
 // exp(sign · x) = 2ⁿ·exp(r), where n is the integer nearest to sign · x / ln 2 and |r| ≤ ln(2) / 2.
 // Adding 1.5·2²³, whose last bit has the value 1, rounds to n; exp(r) is a polynomial. x is clamped
-// to ±87 so that 2ⁿ is a normal number: a decay of e⁻⁸⁷ is as good as zero.
+// to ±87 so that 2ⁿ is a normal number; a decay of e⁻⁸⁷ is effectively zero.
 struct Power {
   Vec shifted, r;
   INLINE Power(Vec x, float sign) {

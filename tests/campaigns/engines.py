@@ -1,7 +1,7 @@
 """Real TensorRT-RTX engines without a GPU: python tests/campaigns/engines.py [--only medium]
 
 Builds an engine for each size and GPU below from a checkpoint with random weights, by `bsmamba2
-build-engine` in a process of its own, and reads it back. Writes results/engines.md.
+build-engine` in a separate process, and reads it back. Writes results/engines.md.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def build(folder: Path, size: str, gpu: str) -> str:
     command = ["-m", "bsmamba2", "build-engine", checkpoint, "-o", engine, "--gpu", gpu]
     start = time.perf_counter()
     subprocess.run([sys.executable, *map(str, command), "--overwrite"], check=True)
-    taken = time.perf_counter() - start
+    elapsed_s = time.perf_counter() - start
     file = read_engine(engine)
     file.require_trust()
     assert file.key.gpus == (gpu,)
@@ -67,7 +67,7 @@ def build(folder: Path, size: str, gpu: str) -> str:
     seconds = file.manifest.chunk / file.manifest.sample_rate
     megabytes = engine.stat().st_size / 1e6
     sizes = f"{peak:.1f} GB | {megabytes:.0f} MB"
-    return f"| {size} | {gpu} | {seconds:.0f} s | {taken:.0f} s | {sizes} |"
+    return f"| {size} | {gpu} | {seconds:.0f} s | {elapsed_s:.0f} s | {sizes} |"
 
 
 if __name__ == "__main__":

@@ -220,7 +220,7 @@ def make_corpus(folder: Path) -> None:
 
 
 def encode(path: Path, codec: str, audio: npt.NDArray[np.float64]) -> None:
-    """Writes a song that only FFmpeg reads; without PyAV it writes nothing.
+    """Writes a song that only FFmpeg can read; without PyAV, writes nothing.
 
     Args:
         audio: (samples, channels).
@@ -243,7 +243,7 @@ def encode(path: Path, codec: str, audio: npt.NDArray[np.float64]) -> None:
 
 
 def peak_mib() -> float:
-    """The peak resident memory of this process."""
+    """Returns the peak resident memory of this process."""
     status = Path("/proc/self/status").read_text()
     peak = re.search(r"VmHWM:\s+(\d+)", status)
     return int(peak[1]) / 1024 if peak else 0.0

@@ -3,7 +3,7 @@
 A model of size tiny with random weights separates the songs. After every SIGKILL, each file with a
 stem's name must equal, byte for byte, the file of an uninterrupted run. The next run resumes. When
 a run finishes, all files must exist; then the folder is emptied and the batch starts again, until
-there were enough kills. Writes results/kills.md.
+the number of kills is reached. Writes results/kills.md.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def separate(folder: Path) -> subprocess.Popen[bytes]:
 
 
 def stems(folder: Path) -> dict[str, bytes]:
-    """The bytes of every file with a stem's name."""
+    """Returns the bytes of every file with a stem's name."""
     out = folder / "out"
     paths = out.iterdir() if out.exists() else ()
     return {path.name: path.read_bytes() for path in paths if not path.name.startswith(".")}

@@ -1,8 +1,8 @@
 """mamba_ssm's own kernels against our scan: python tests/campaigns/mamba_ssm.py SOURCE
 
 SOURCE is the unpacked source of mamba-ssm. Its Triton kernels run forward and backward in Triton's
-interpreter on the CPU, called as the network's operator calls them. Code around them that needs a
-GPU, the choice of a configuration by timing, is replaced. Writes results/mamba_ssm.md.
+interpreter on the CPU, called as the network's operator calls them. The code that chooses their
+configuration by timing needs a GPU, so it is replaced. Writes results/mamba_ssm.md.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def main() -> None:
     page = (
         "# mamba_ssm's kernels against our scan\n\n"
         f"| length | direction | outputs | gradients |\n|---|---|---|---|\n{chr(10).join(rows)}\n\n"
-        "The lowest SNR of the outputs, and of the gradients with the tensor it belongs to; "
-        f"float32. mamba_ssm {version[1]}, its Triton kernels in the interpreter of Triton "
-        f"{triton.__version__}, the convolution by PyTorch; {datetime.date.today()}; "
+        "The lowest SNR of the outputs, and of the gradients (with the tensor that has it); "
+        f"float32; mamba_ssm {version[1]} with its Triton kernels in the interpreter of Triton "
+        f"{triton.__version__}, and PyTorch's convolution; {datetime.date.today()}; "
         "`python tests/campaigns/mamba_ssm.py SOURCE`.\n"
     )
     RESULTS.mkdir(exist_ok=True)
@@ -128,7 +128,7 @@ def row(length: int, reverse: bool, initial_states: int) -> str:
 def run(
     body: Callable[..., tuple[Tensor, ...]], values: list[Tensor], reverse: bool
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """The outputs, and the gradients of a random weighted sum of the outputs."""
+    """Returns the outputs, and the gradients of a random weighted sum of the outputs."""
     inputs = [value.clone().requires_grad_() for value in values]
     outputs = body(*inputs, 16, 8, reverse, 1e-5)
     generator = torch.Generator().manual_seed(1)

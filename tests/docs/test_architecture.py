@@ -19,7 +19,7 @@ SOURCES = {".py", ".cpp", ".h", ".cu"}
 
 
 def documented_modules() -> dict[str, set[str]]:
-    """The modules of each package, from the page's table."""
+    """Returns the modules of each package that the page lists."""
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| (.+) \|$", PAGE, re.MULTILINE)
     return {package: set(re.findall(r"`(\w+)`", modules)) for package, modules in rows}
 
@@ -44,7 +44,7 @@ def test_a_path_on_the_page_exists(path: str) -> None:
     assert (ROOT / path).exists() or (RUNTIME / path).exists()
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
+def test_there_are_no_circular_imports() -> None:
     graph = grimp.build_graph(*LAYERS)
     circles = [
         (module, imported)
@@ -66,7 +66,7 @@ def test_no_source_file_is_longer_than_its_limit() -> None:
     assert {name: count for name, count in lines.items() if count > MAX_LINES} == {}
 
 
-def test_every_module_of_the_runtime_has_tests_of_its_name() -> None:
+def test_every_runtime_module_has_a_test_file_of_the_same_name() -> None:
     tests = {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
     missing = [
         str(path.relative_to(RUNTIME))

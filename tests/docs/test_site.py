@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built site. It is built in a copy, since the builder writes into its folder."""
+    """The site, built in a copy of the sources, because the builder writes into its folder."""
     copy = tmp_path_factory.mktemp("checkout")
     skip = shutil.ignore_patterns(".venv", ".git", "site", "build", "__pycache__", "*.so", "*.onnx")
     shutil.copytree(ROOT, copy, ignore=skip, dirs_exist_ok=True)

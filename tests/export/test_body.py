@@ -40,7 +40,7 @@ def model(
     outputs: Sequence[str] = ("y", "conv", "ssm"),
     kind: int = TensorProto.FLOAT,
 ) -> onnx.ModelProto:
-    """A graph of one node with its body."""
+    """Returns a graph of one node with its body."""
     attributes: dict[str, Any] = {
         "head_dim": HEAD_DIM,
         "state_size": STATE,

@@ -1,4 +1,4 @@
-"""An exported file describes itself and computes the same as the network, or does not exist."""
+"""An export agrees with the network and contains its description, or no file is written."""
 
 from __future__ import annotations
 

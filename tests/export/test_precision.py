@@ -138,7 +138,7 @@ def test_near_silent_stems_are_compared_relative_to_the_mixture() -> None:
     assert agreement_db(mixture, mixture, mixture * factor) == pytest.approx(error_db)
 
 
-def test_an_error_as_large_as_the_models_costs_three_decibels() -> None:
+def test_an_error_as_large_as_the_models_own_costs_3_db() -> None:
     assert sdr_cost_db(11, 11) == pytest.approx(10 * math.log10(2))
     assert sdr_cost_db(45) < 0.01 < 0.1 < sdr_cost_db(25)
 

@@ -1,4 +1,4 @@
-"""A mock of TensorRT, for engines without a GPU."""
+"""A mock of TensorRT, to test engines without a GPU."""
 
 from __future__ import annotations
 

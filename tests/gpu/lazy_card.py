@@ -1,7 +1,7 @@
 """A mock card that runs the work of a stream only when a caller waits for that stream.
 
 Streams that do not wait for one another are independent. So a missing dependency gives wrong
-results here every time, and not only when a real card happens to be slow.
+results every time, not only when a real card happens to be slow.
 """
 
 # ruff: noqa: N802, N815 - the methods have the names of the driver's functions
@@ -20,8 +20,8 @@ class LazyCard:
     """The driver's functions that ``bsmamba2.devices.cuda_memory`` calls, with host memory.
 
     Args:
-        waiting: how many threads must wait for a stream before any of them continues; 0 for no
-            such condition.
+        waiting: how many threads must wait for a stream before any of them continues; with 0 none
+            has to wait for others.
     """
 
     def __init__(self, waiting: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""A mock of ``tensorrt.plugin`` for one plugin, after its source. Tensors are in host memory.
+"""A mock of ``tensorrt.plugin`` for one plugin, modelled on its source, in host memory.
 
 TensorRT reads the annotations of a plugin's description, which must be types: TensorDesc or
 NDArray. The implementation takes the tensors, some of the attributes by name, outputs and stream.

@@ -112,7 +112,7 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class PlainKernel:
-    """Replaces our kernel by the plain scan, which PyTorch's operator runs on the CPU anyway."""
+    """Replaces our kernel with the plain scan, which PyTorch's operator runs on the CPU anyway."""
 
     states, bypassed = True, False
 
@@ -140,7 +140,7 @@ def bench() -> network.Bench:
 
 @pytest.fixture
 def eager_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replaces a CUDA graph by the run that it would replay."""
+    """Replaces a CUDA graph with the run that it would replay."""
 
     def captured(net: BSMamba2, waveform: Tensor, kind: str) -> Callable[[], Tensor]:
         return partial(network.separate, net, waveform, kind)
@@ -187,7 +187,7 @@ def test_every_section_is_reported_in_order_and_has_no_wrong_number(measure: Mea
     assert len(result.contents["network"]) == 7
 
 
-def test_numbers_only_times_nothing(measure: Measure) -> None:
+def test_numbers_only_measures_no_time(measure: Measure) -> None:
     assert list(measure(numbers_only=True).contents) == [
         "numbers of the scan", "numbers of the network"
     ]  # fmt: skip
@@ -225,7 +225,7 @@ def test_an_exception_in_a_section_is_reported_and_later_sections_run() -> None:
     assert result.has_wrong_numbers()
 
 
-def test_a_section_without_time_has_a_note() -> None:
+def test_a_section_with_no_time_left_has_a_note() -> None:
     result = report.Report(chip.Clock(0), None)
     result.section("song", list, 60)
     assert result.contents["song"] == [{"what": "song", "note": "no time left"}]
@@ -260,7 +260,7 @@ def test_rows_without_a_graph_are_timed_when_no_graph_can_be_captured(
     assert "ms" in timed[1]
 
 
-def test_without_restores_what_ran_the_scans_before(bench: network.Bench) -> None:
+def test_without_restores_the_previous_scan(bench: network.Bench) -> None:
     supports, ours = mamba_kernels.supports, bench.ours
     with scans.without(ours, mamba_ssm=True):
         with scans.without(ours):
@@ -269,7 +269,7 @@ def test_without_restores_what_ran_the_scans_before(bench: network.Bench) -> Non
     assert (ours.bypassed, mamba_kernels.supports) == (False, supports)
 
 
-def test_the_operations_are_those_that_pytorch_counts() -> None:
+def test_the_number_of_operations_equals_pytorchs_count() -> None:
     net = BSMamba2.untrained("tiny")
     mixture = torch.randn(1, 2, 1 + 44100 // net.config.hop, net.config.bins, 2)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -279,7 +279,7 @@ def test_the_operations_are_those_that_pytorch_counts() -> None:
     assert network.product_operations(net.config, 1) == counted
 
 
-def test_the_floor_of_a_scan_has_the_size_that_its_shapes_imply() -> None:
+def test_the_floor_of_a_scan_has_the_expected_magnitude() -> None:
     moved, operations = scans.scan_floor(62, 801, torch.bfloat16)
     assert 3.3e8 < moved < 3.5e8
     assert 1e10 < operations < 1e11

@@ -168,7 +168,7 @@ def test_the_runtime_runs_a_tensorrt_engine(write: Callable[..., Path]) -> None:
 
 
 @pytest.mark.usefixtures("card")
-def test_building_counts_neither_as_loading_time_nor_as_memory(
+def test_building_is_not_counted_as_loading_time_or_memory(
     write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0]

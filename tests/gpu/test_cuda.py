@@ -1,4 +1,4 @@
-"""The CUDA kernels on memory of another owner: sizes, versions, and refused arguments."""
+"""The runtime's calls of the CUDA kernels: sizes, versions, and refused arguments."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_kernels_are_identified_by_the_hash_of_their_source() -> None:
 
 
 @pytest.mark.skipif(kernel.library() is None, reason="the kernels are not installed")
-def test_the_library_gets_the_folder_of_the_kernels() -> None:
+def test_the_library_is_loaded_with_the_types_of_its_arguments() -> None:
     path = kernel.library()
     assert path is not None
     library = cuda.load(path)
@@ -39,6 +39,6 @@ def test_the_library_gets_the_folder_of_the_kernels() -> None:
     ],
 )
 def test_a_call_without_a_kernel_is_refused(kind: str, state_size: int, message: str) -> None:
-    library: Any = None  # is not called
+    library: Any = None  # never called
     with pytest.raises(DeviceError, match=message):
         cuda.scan(library, cuda.Call(), kind, state_size)

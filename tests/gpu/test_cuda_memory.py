@@ -1,4 +1,4 @@
-"""Memory of a card, with a mock card that does everything as late as possible."""
+"""Memory of a card, tested with a mock card that does its work as late as possible."""
 
 from __future__ import annotations
 

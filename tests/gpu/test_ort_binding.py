@@ -48,7 +48,7 @@ def bind(session: Any) -> BoundSession:
 
 
 class RecordingSession:
-    """A mock session on CUDA with graphs, after ONNX Runtime's documentation.
+    """A mock session on CUDA with graphs, modelled on ONNX Runtime's documentation.
 
     The first run with a graph's number runs and records; later runs replay the recording. Memory is
     host memory. ``graphs`` lists the graph numbers of all runs, ``threads`` the threads.

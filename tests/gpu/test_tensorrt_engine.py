@@ -1,4 +1,4 @@
-"""The TensorRT engine behind the runtime's protocol, with mocks of TensorRT and the card."""
+"""The TensorRT engine in the runtime, with mocks of TensorRT and the card."""
 
 from __future__ import annotations
 

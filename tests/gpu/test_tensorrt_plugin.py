@@ -1,4 +1,4 @@
-"""The scan as a TensorRT plugin, with mocks of TensorRT and the card and the kernels by lanes."""
+"""The scan as a TensorRT plugin: mocks of TensorRT and the card, kernels run lane by lane."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from . import scans
 
 ROOT = Path(__file__).parents[2]
 
-# No deadline: on a busy machine an example may be slow.
+# No deadline, because an example may be slow on a busy machine.
 settings.register_profile("patient", deadline=None, max_examples=25)
 settings.load_profile("patient")
 

@@ -101,7 +101,7 @@ def random_mixer(width: int = 24, **sizes: Any) -> Scan:
 
 
 def silu(x: Array) -> Array:
-    """x times its sigmoid."""
+    """Computes x times its sigmoid."""
     result: Array = x / (1 + np.exp(-x))
     return result
 

@@ -129,7 +129,7 @@ def test_setting_the_instruction_set_after_the_first_call_has_no_effect(
 
 
 @pytest.mark.usefixtures("restore_threads")
-def test_any_number_of_threads_gives_gradients_the_same_bits() -> None:
+def test_gradients_have_the_same_bits_for_any_number_of_threads() -> None:
     tensors = inputs(20, 65, 2, 64, 4, shared=False)
     results = []
     for threads in (1, 3):

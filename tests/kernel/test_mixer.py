@@ -23,7 +23,7 @@ def test_a_mixer_equals_its_products_and_the_scan(
 
 
 @pytest.mark.parametrize("threads", [2, 3, 8])
-def test_any_number_of_threads_gives_a_mixer_the_same_bits(run: Run, threads: int) -> None:
+def test_a_mixer_has_the_same_bits_for_any_number_of_threads(run: Run, threads: int) -> None:
     mixer = random_mixer(batch=7, length=700)
     np.testing.assert_array_equal(run(mixer, threads=1)[0], run(mixer, threads=threads)[0])
 

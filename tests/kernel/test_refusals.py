@@ -86,7 +86,7 @@ def test_reverse_and_epsilon_are_optional(library: Path, run: Run) -> None:
 class OldRuntime:
     """A mock of ONNX Runtime 1.16: the functions that a library calls before it registers.
 
-    It has no API of version 17. ``messages`` are those of the statuses that were created.
+    It has no API of version 17. ``messages`` are the messages of all statuses created.
     """
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ def test_an_unknown_instruction_set_is_refused_with_the_supported_ones(
     assert "portable here; got mmx" in done.stderr
 
 
-def test_any_number_of_sequences_without_tokens_costs_nothing(run: Run) -> None:
+def test_sequences_without_tokens_take_no_time_or_memory(run: Run) -> None:
     scan = random_scan(states=1).with_tensors(zxbcdt=np.zeros((2**36, 0, 50), np.float32))
     assert run(scan, outputs=("y",))[0].shape == (2**36, 0, 16)
 

@@ -10,7 +10,7 @@ from .scans import Run, random_scan
 
 @pytest.mark.parametrize("threads", [2, 3, 8])
 @pytest.mark.parametrize(("batch", "length"), [(1, 1500), (3, 300), (31, 70), (100, 62)])
-def test_any_number_of_threads_gives_the_same_bits(
+def test_results_have_the_same_bits_for_any_number_of_threads(
     run: Run, batch: int, length: int, threads: int
 ) -> None:
     scan = random_scan(batch=batch, length=length, heads=5)

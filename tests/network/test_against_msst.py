@@ -72,7 +72,7 @@ class PositionModel(nn.Module):
 def test_overlap_add_with_msst_windows_agrees_with_msst_to_80_db(
     monkeypatch: pytest.MonkeyPatch, num_overlap: int
 ) -> None:
-    """MSST pads the song by a chunk minus a step on both sides and cuts it off; so does this."""
+    """Both pad the ends of the song by a chunk minus a step, and cut the padding off afterwards."""
     msst = importlib.import_module("msst.utils.model_utils")
     chunk, mixture = 400, np.random.default_rng(0).normal(size=(2, 2000)).astype(np.float32)
     step = chunk // num_overlap

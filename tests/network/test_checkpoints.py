@@ -38,7 +38,7 @@ def test_lightnings_prefix_windows_and_bookkeeping_are_ignored(
 
 
 def test_msst_yaml_with_its_tuples_gives_the_sizes(tmp_path: Path) -> None:
-    # MSST's yaml has no key for the other sizes; they are those of the published network.
+    # MSST's yaml has no key for the other sizes, which must be those of the published network.
     c = Config(n_fft=32, hop=8, bands=(3, 14), dim=16, depth=1, chunk=400)
     model = {"dim": c.dim, "depth": c.depth, "stereo": True, "module_type": "mamba2"}
     model |= {"stft_n_fft": c.n_fft, "stft_hop_length": c.hop, "freqs_per_bands": c.bands}

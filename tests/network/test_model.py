@@ -43,7 +43,7 @@ def test_items_of_a_batch_do_not_affect_each_other(micro: BSMamba2) -> None:
 
 
 @torch.inference_mode()
-def test_a_gain_of_the_mixture_is_the_gain_of_the_stems(micro: BSMamba2) -> None:
+def test_scaling_the_mixture_scales_the_stems(micro: BSMamba2) -> None:
     """The band split's norm removes levels, so the masks do not depend on them."""
     mixture = torch.randn(1, 2, 400)
     torch.testing.assert_close(micro(0.01 * mixture), 0.01 * micro(mixture), rtol=1e-4, atol=1e-7)
@@ -67,7 +67,7 @@ def test_the_inverse_transform_restores_the_signal(samples: int) -> None:
     torch.testing.assert_close(spectrum.istft(frames, 2048, 441, samples), audio)
 
 
-def test_frames_are_at_0_to_the_last_multiple_of_hop() -> None:
+def test_frames_start_at_0_and_end_at_the_last_multiple_of_hop() -> None:
     counts = [spectrum.stft(torch.zeros(1, n), 2048, 441).shape[1] for n in (1, 44100, 44101)]
     assert counts == [1025 // 441 + 1, 101, 101]
 

@@ -1,4 +1,4 @@
-"""All forms of the scan compute the same sum, and a step depends on the past only by its states."""
+"""All forms of the scan agree, and a step depends on the past only through the states."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The server's folder; its path is short, because a socket's path must be."""
+    """The server's folder. Its path is short, as a socket's path must be."""
     path = tmp_path / "s"
     path.mkdir(mode=0o700)
     monkeypatch.setenv("BSMAMBA2_SERVE_DIR", str(path))

@@ -54,7 +54,7 @@ class Louder(SeparationEffect):
 
 @pytest.fixture
 def native_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of plugins in each native call, in order."""
+    """A list of the number of plugins in each native call, in order."""
     calls: list[int] = []
 
     class CountingChain(Chain):

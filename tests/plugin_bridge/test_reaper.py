@@ -1,4 +1,4 @@
-"""The script for Reaper, run against a mock of Reaper: its command line, and where stems go."""
+"""The script for Reaper, run against a mock of Reaper: its command line, and its new tracks."""
 
 # ruff: noqa: N802 - the mock has Reaper's names
 

@@ -1,4 +1,4 @@
-"""Which clients the server accepts, and what the plugin does with a false server."""
+"""Which clients the server accepts, and what the plugin does with a fake server."""
 
 from __future__ import annotations
 
@@ -170,11 +170,11 @@ def test_another_user_gets_no_answer_even_with_the_token(folder: Path) -> None:
         assert results[1].stdout.strip() in (b"0", b"")
 
 
-# False servers
+# Fake servers
 
 
 @contextmanager
-def false_server(folder: Path, answer: bytes) -> Iterator[None]:
+def fake_server(folder: Path, answer: bytes) -> Iterator[None]:
     """Runs another program on the server's socket; it sends these bytes to every client."""
     (folder / "token").write_text("00" * 32)
     (folder / "token").chmod(0o600)
@@ -220,7 +220,7 @@ def false_server(folder: Path, answer: bytes) -> Iterator[None]:
 def test_nonsense_from_the_server_leaves_the_output_dry(
     folder: Path, plugin: host.Plugin, answer: bytes
 ) -> None:
-    with false_server(folder, answer):
+    with fake_server(folder, answer):
         plugin.start()
         for _ in range(60):
             output = plugin.process(np.full((2, 441), 0.25))

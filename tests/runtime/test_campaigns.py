@@ -1,4 +1,4 @@
-"""A seeded fraction of each campaign; the whole campaigns are commands of their own."""
+"""A seeded fraction of each campaign; the full campaigns are separate commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from campaigns import fuzz, kills
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="they read /proc and send signals")
 
 
-def test_a_batch_that_is_killed_and_resumed_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
+def test_a_batch_that_is_killed_and_resumed_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
     moments = list(kills.campaign(tmp_path, kills=3, seed=1, songs=2))
     assert len([moment for moment in moments if moment.startswith("killed")]) == 3
 

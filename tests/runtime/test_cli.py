@@ -1,4 +1,4 @@
-"""The command ``bsmamba2``: its subcommands, and its errors in one line each."""
+"""The command ``bsmamba2``: its subcommands and its one-line errors."""
 
 from __future__ import annotations
 
@@ -33,17 +33,19 @@ def fail_to_open(run: StubCommand, error: Exception) -> None:
     "arguments",
     [["separate"], ["separate", "x", "--clip", "no"], ["separate", "--no"], ["sing"], []],
 )
-def test_a_wrong_use_of_the_command_is_status_2(arguments: list[str]) -> None:
+def test_wrong_usage_gives_status_2(arguments: list[str]) -> None:
     assert run_command(*arguments).exit_code == 2
 
 
-def test_an_error_with_a_fix_is_one_line_and_status_2(run: StubCommand, song: WriteSong) -> None:
+def test_an_error_with_a_fix_is_printed_in_one_line_with_status_2(
+    run: StubCommand, song: WriteSong
+) -> None:
     fail_to_open(run, ModelError("there is no model: get one"))
     result = run("separate", song())
     assert (result.exit_code, result.stderr) == (2, "bsmamba2: there is no model: get one\n")
 
 
-def test_a_bug_is_one_line_and_status_1(run: StubCommand, song: WriteSong) -> None:
+def test_a_bug_is_printed_in_one_line_with_status_1(run: StubCommand, song: WriteSong) -> None:
     fail_to_open(run, ZeroDivisionError("by zero"))
     result = run("separate", song())
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
@@ -63,7 +65,7 @@ def test_a_missing_extra_is_reported_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     point = metadata.EntryPoint("export", "bsmamba2_export.none.at.all:export", cli.GROUP)
-    points = {cli.GROUP: [point]}  # torch, if this imports it, reads a group of its own
+    points = {cli.GROUP: [point]}  # torch, if it is imported, reads another group
     monkeypatch.setattr(metadata, "entry_points", lambda group: points.get(group, []))
     result = run_command("export", "model.ckpt", "--any", "thing")
     assert result.exit_code == 2

@@ -1,4 +1,4 @@
-"""Texts that errors share: one printable line, from any source."""
+"""Helpers for error messages: one printable line from any text."""
 
 from __future__ import annotations
 

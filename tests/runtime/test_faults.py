@@ -29,10 +29,12 @@ except Error as error:
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limits of a process")
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="Windows cannot limit the file size of a process"
+)
 @pytest.mark.parametrize("limit", [0, 20, 5000, 100_000])
 @pytest.mark.parametrize("name", ["song.wav", "song.flac"])
-def test_a_failing_write_is_one_sentence_and_leaves_no_file(
+def test_a_failing_write_is_reported_in_one_sentence_and_leaves_no_file(
     song: WriteSong, tmp_path: Path, name: str, limit: int
 ) -> None:
     tests, out = str(Path(__file__).parents[1]), tmp_path / "out"
@@ -70,7 +72,9 @@ def test_a_full_disk_is_reported_as_full_and_no_file_remains(
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write all")
-def test_a_read_only_folder_is_one_sentence(stub: Stubs, song: WriteSong, tmp_path: Path) -> None:
+def test_a_read_only_folder_is_reported_in_one_sentence(
+    stub: Stubs, song: WriteSong, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     out.mkdir(mode=0o555)
     with pytest.raises(AudioError, match=r"cannot be written \(Permission denied\)"):
@@ -96,7 +100,7 @@ def test_a_song_removed_midway_is_separated_to_its_end(stub: Stubs, song: WriteS
     assert soundfile.info(paths["vocals"]).frames == 400_000
 
 
-def test_an_output_folder_emptied_midway_is_one_sentence(
+def test_an_output_folder_emptied_midway_is_reported_in_one_sentence(
     stub: Stubs, song: WriteSong, tmp_path: Path
 ) -> None:
     path, out = song(samples=400_000), tmp_path / "out"

@@ -1,4 +1,4 @@
-"""The commands that add to this copy, for every way it can have been installed."""
+"""The suggested install commands, for every way in which this copy can be installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Songs in and stems out: they sum to the song, and a run that stops leaves nothing behind."""
+"""From files to files: stems sum to the song, and an interrupted run leaves nothing behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays in and arrays out: ``Separator`` and ``separate``."""
+"""From arrays to arrays: ``Separator`` and ``separate``."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_another_thread_can_stop_the_work(stub: Stubs, noise: Noise, song: Write
     with pytest.raises(Cancelled, match="stopped by the caller"):
         Separator(engine).separate_file(path, cancel=cancel)
     assert list(path.parent.iterdir()) == [path]
-    assert len(engine.lengths) <= 3  # runs that had started
+    assert len(engine.lengths) <= 3  # the runs that had already started
     with pytest.raises(Cancelled):
         Separator(engine)(noise(2, 500), 44100, cancel=cancel)
 

@@ -50,7 +50,7 @@ def separate(stream: Stream, audio: Audio, cuts: Sequence[int] = ()) -> Audio:
 
 
 def measure_latency(stream: Stream, samples: int, size: int = 1) -> int:
-    """The most samples that were pushed and not yet returned, after any push."""
+    """Returns the most samples that were pushed and not yet returned, after any push."""
     received = emitted = most = 0
     while received < samples:
         emitted += stream.push(np.zeros((1, size), np.float32))["vocals"].shape[-1]

@@ -1,4 +1,4 @@
-"""Folders of songs, and what separations wrote into them."""
+"""Folders of songs, and the files that separations write into them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def write_album(root: Path, noise: Noise) -> Path:
 
 
 def visible(folder: Path) -> list[str]:
-    """The paths of all files in a folder without hidden files and folders."""
+    """Returns the paths of all files in a folder, without hidden files and folders."""
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return sorted(str(p) for p in paths if not any(part.startswith(".") for part in p.parts))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The bytes of all files in a folder that are not hidden."""
+    """Returns the bytes of all files in a folder that are not hidden."""
     return {path: (folder / path).read_bytes() for path in visible(folder)}

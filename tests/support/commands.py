@@ -37,7 +37,7 @@ def run_command(*arguments: object) -> Result:
 
 def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs Python in a new process, without any of pytest's settings."""
-    # The cache is that of the tests, which is set after this module is imported.
+    # Includes the tests' cache folder, which is set after this module is imported.
     environment = ENVIRONMENT | {"BSMAMBA2_CACHE": os.environ["BSMAMBA2_CACHE"]}
     return subprocess.run(
         [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=60

@@ -1,4 +1,4 @@
-"""Engines that stand in for a network: tiny chunks, no memory, known physics.
+"""Stub engines that replace a network: tiny chunks, no memory, known outputs.
 
 Other tests run ONNX Runtime sessions; this module does not import ONNX Runtime.
 """
@@ -38,7 +38,7 @@ class StubEngine:
 
 
 class StubStepper:
-    """Runs a plain function on the frames of each step and on a memory of the steps before."""
+    """Runs a plain function on the frames of each step and on a memory of earlier steps."""
 
     device = CPU
 

@@ -1,4 +1,4 @@
-"""What is in a folder, and the samples of its files."""
+"""The names of the files in a folder, and the samples of audio files."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import soundfile
 
 
 def integers(path: Path) -> npt.NDArray[np.int64]:
-    """Samples as 32-bit integers, in 64 bits so that sums do not overflow."""
+    """Returns samples as 32-bit integers, in 64 bits so that sums do not overflow."""
     samples: npt.NDArray[np.int32] = soundfile.read(path, dtype="int32", always_2d=True)[0]
     return samples.astype(np.int64)
 
 
 def floats(path: Path) -> npt.NDArray[np.float64]:
-    """Samples as floats."""
+    """Returns samples as floats."""
     samples: npt.NDArray[np.float64] = soundfile.read(path, always_2d=True)[0]
     return samples
 
 
 def names(folder: Path) -> list[str]:
-    """The names of all files in a folder, hidden ones included."""
+    """Returns the names of all files in a folder, including hidden ones."""
     return sorted(path.name for path in folder.iterdir())

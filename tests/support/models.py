@@ -50,7 +50,7 @@ def gain_model(manifest: Manifest | None = MANIFEST, location: str | None = None
 
 
 def random_weights(size: str = "tiny", seed: int = 0) -> dict[str, Audio]:
-    """Random values for every tensor of a shipped graph; the output is finite and not silent."""
+    """Returns random tensors for a shipped graph; its output is finite and not silent."""
     random = np.random.default_rng(seed)
     (graph,) = [graph for graph in shipped_graphs() if graph.path.stem == size]
     return {
@@ -76,7 +76,7 @@ def write_checkpoint(
 def open_engine(
     model: str | os.PathLike[str] | None = None, device: str = "auto", *, verify: bool = True
 ) -> Any:
-    """An engine for whole chunks, from the name or path of a model."""
+    """Opens an engine for whole chunks, by the name or path of a model."""
     opened = open_model(model)
     return opened.chunk_engine(opened.choose_device(device), verify=verify)
 
@@ -84,6 +84,6 @@ def open_engine(
 def open_step_engine(
     model: str | os.PathLike[str] | None = None, device: str = "auto", *, verify: bool = True
 ) -> StepEngine:
-    """An engine for the steps of a stream."""
+    """Opens an engine for the steps of a stream, by the name or path of a model."""
     opened = open_model(model)
     return opened.step_engine(opened.choose_device(device), verify=verify)

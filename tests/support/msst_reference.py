@@ -1,7 +1,7 @@
 """MSST's own BSMamba2, with its Mamba2 replaced by a recurrence written from the paper alone.
 
-MSST imports mamba_ssm, whose CUDA kernels do not run on a CPU. The plainest code with the same
-parameters replaces it. Nothing here is shared with the project.
+MSST imports mamba_ssm, whose CUDA kernels do not run on a CPU. The simplest code with the same
+parameters replaces it. It shares nothing with the project.
 """
 
 from __future__ import annotations

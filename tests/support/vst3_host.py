@@ -1,7 +1,7 @@
-"""A small VST3 host in ctypes: it calls the plugin's tables of functions as any host does.
+"""A small VST3 host in ctypes: it calls the plugin through its function tables, as hosts do.
 
-It was written from the description of the binary interface and not from ``vst3.h``, so that a test
-passes only if both are right.
+It was written from the description of the binary interface, not from ``vst3.h``, so a test passes
+only if both are right.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ Function: TypeAlias = tuple[Sequence[Any], Callable[..., Any]]
 
 
 def bundle() -> Path:
-    """The plugin to test: the installed one, or ``BSMAMBA2_TEST_BUNDLE``, e.g. with sanitizers."""
+    """The plugin to test: ``BSMAMBA2_TEST_BUNDLE`` (for sanitizers) or the installed one."""
     from bsmamba2_pedalboard import plugin_path
 
     return Path(os.environ.get("BSMAMBA2_TEST_BUNDLE") or plugin_path())
 
 
 def iid(*words: int) -> bytes:
-    """The bytes of an interface's identity."""
+    """Returns the bytes of an interface's identity."""
     return struct.pack(">4I", *words)
 
 
@@ -94,14 +94,14 @@ class Interface:
         return function(self.pointer, *arguments)
 
     def query(self, identity: bytes, methods: Sequence[str] = ()) -> Interface | None:
-        """Another interface of the same object; None if it has no such interface."""
+        """Returns another interface of the same object; None if the object does not have it."""
         found = c_void_p(1)
         result = self.call("query", c_char_p(identity), pointer_to(found))
         assert (result, found.value) == (NO_INTERFACE, None) or (result == OK and found.value)
         return Interface(found.value, methods) if found.value else None
 
     def require(self, identity: bytes, methods: Sequence[str] = ()) -> Interface:
-        """As :meth:`query`, for an interface that must exist."""
+        """Does the same as :meth:`query`, for an interface that must exist."""
         found = self.query(identity, methods)
         assert found is not None
         return found
@@ -339,5 +339,5 @@ class Changes(HostObject):
 
 
 def text(letters: Any) -> str:
-    """The text in an array of 16-bit characters, up to the first zero."""
+    """Returns the text in an array of 16-bit characters, up to the first zero."""
     return "".join(chr(letter) for letter in letters).split("\0")[0]

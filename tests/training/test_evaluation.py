@@ -62,7 +62,7 @@ def test_the_oracle_is_far_above_the_mixture(scored: list[evaluation.Score]) -> 
     assert improvement > 10
 
 
-def test_repet_sim_takes_a_loop_as_the_music(tone: Tone, hiss: Hiss) -> None:
+def test_repet_sim_treats_a_loop_as_the_music(tone: Tone, hiss: Hiss) -> None:
     loop = np.tile(hiss(0.5, 2), (1, 12))
     voice = np.repeat(np.pad(tone(600, 1), (44100, 4 * 44100))[np.newaxis], 2, axis=0)
     estimate = repetition(loop + voice, voice)

@@ -1,4 +1,4 @@
-"""Mixed training items: reproducible, within full scale, and as their probabilities demand."""
+"""Mixed training items: reproducible, within full scale, and augmented as requested."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def tiny() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory, tone: Callable[[float, float], Audio]) -> Path:
-    """The unpacked TINY packages, with one speaker of two words or one track of four seconds."""
+    """The unpacked TINY packages, each with a speaker of two words or a track of four seconds."""
     work = tmp_path_factory.mktemp("work")
     for package in TINY:
         folder = work / "unpacked" / package.name

@@ -158,7 +158,7 @@ def test_the_model_file_contains_the_moving_average_after_each_leg(
 
 def test_another_plan_in_the_same_folder_is_refused_with_the_differences(tmp_path: Path) -> None:
     Run(tmp_path, plan(), CPU)
-    with pytest.raises(TrainingError, match="batch, seed differ"):
+    with pytest.raises(TrainingError, match="got other values for batch, seed: "):
         Run(tmp_path, plan(batch=3, seed=1), CPU)
 
 

@@ -1,4 +1,4 @@
-"""Voices made from recordings: exactly silent in pauses, and in tune when they sing."""
+"""Voices from recordings: exactly silent in pauses, and in tune when they sing."""
 
 from __future__ import annotations
 

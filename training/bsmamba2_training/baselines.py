@@ -23,7 +23,7 @@ def mixture_as_both(mixture: Audio, vocals: Audio) -> Audio:
 
 
 def silence(mixture: Audio, vocals: Audio) -> Audio:
-    """Returns no vocals at all; where the voice is quiet, this already improves on the mixture."""
+    """Returns silence as the vocals; for a quiet voice, this already improves on the mixture."""
     return np.zeros_like(mixture)
 
 
@@ -39,7 +39,7 @@ def oracle_mask(mixture: Audio, vocals: Audio) -> Audio:
 
 
 def repetition(mixture: Audio, vocals: Audio) -> Audio:
-    """Takes everything that does not repeat as the voice (REPET-SIM: Rafii and Pardo 2012).
+    """Treats everything that does not repeat as the voice (REPET-SIM: Rafii and Pardo 2012).
 
     The accompaniment of a frame is the median of the most similar frames at other times; the
     magnitude above it is the voice.

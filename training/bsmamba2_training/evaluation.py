@@ -55,7 +55,7 @@ LEAKAGE = "leakage"
 """Energy of the estimated vocals over the mixture's where no voice sounds, dB: lower is better."""
 _BOOTSTRAPS = 2000
 _LENGTH_TOLERANCE_S = 0.1
-"""How much longer or shorter than its song a tool's stem may be: resampling and codecs shift."""
+"""Allowed difference in length of a tool's stem and its song: codecs and resampling change it."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def _values(scores: list[Score], system: str, metric: str) -> dict[tuple[str, in
 
 
 def _confidence_interval(by_key: dict[tuple[str, int], float]) -> tuple[float, float]:
-    """Returns the median's 95% confidence interval: a bootstrap that draws whole songs.
+    """Returns the median's 95% confidence interval by a bootstrap that draws whole songs.
 
     The stretches of a song are similar, so drawing them one by one would make the interval too
     narrow (Field and Welsh 2007, "Bootstrapping clustered data").
@@ -266,7 +266,7 @@ def files_estimator(folder: Path) -> Estimator:
     The estimator raises :class:`AudioError` if a song has no vocals.
     """
 
-    def find(song: Song, *names: str) -> Path | None:
+    def find_stem(song: Song, *names: str) -> Path | None:
         for name in names:
             for stem in (f"{song.name}/{name}", f"{song.name}_{name}", f"{song.name} ({name})"):
                 for suffix in SUFFIXES:
@@ -275,14 +275,14 @@ def files_estimator(folder: Path) -> Estimator:
         return None
 
     def run(song: Song, mixture: Audio, vocals: Audio) -> tuple[Audio, Audio]:
-        path = find(song, "vocals")
+        path = find_stem(song, "vocals")
         if path is None:
             raise AudioError(
                 f"estimates must contain {song.name}/vocals.wav or {song.name}_vocals.wav; got "
                 f"{folder} without them: separate that song too"
             )
         estimate = _read_like(path, mixture)
-        rest = find(song, *INSTRUMENTAL_NAMES, "other", "others")
+        rest = find_stem(song, *INSTRUMENTAL_NAMES, "other", "others")
         return estimate, _read_like(rest, mixture) if rest else mixture - estimate
 
     return run
@@ -294,7 +294,7 @@ def baseline_estimators() -> dict[str, Estimator]:
     def to_estimator(baseline: Callable[[Audio, Audio], Audio]) -> Estimator:
         def run(song: Song, mixture: Audio, vocals: Audio) -> tuple[Audio, Audio]:
             estimate = baseline(mixture, vocals)
-            # The mixture is both stems at once: its row shows the score of no processing.
+            # The mixture serves as both stems, so its row is the score without any processing.
             return estimate, mixture if estimate is mixture else mixture - estimate
 
         return run

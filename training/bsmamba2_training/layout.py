@@ -162,21 +162,22 @@ def songs(dataset: Path, split: str) -> tuple[Song, ...]:
     Raises:
         AudioError: there are no songs.
     """
-    found = _find_songs(dataset / split)
-    if not found and split == "valid":
-        found = [song for song in _find_songs(dataset / "train") if song.name in MUSDB_VALIDATION]
-    if not found and split == "test":
-        found = _find_songs(dataset)
-    if not found:
+    selected = _find_songs(dataset / split)
+    if not selected and split == "valid":
+        train = _find_songs(dataset / "train")
+        selected = [song for song in train if song.name in MUSDB_VALIDATION]
+    if not selected and split == "test":
+        selected = _find_songs(dataset)
+    if not selected:
         raise AudioError(
             f"dataset must contain {split}/SONG/mixture.wav and {split}/SONG/vocals.wav; got "
             f"{dataset} without them: check its path and the name of the split"
         )
-    return tuple(found)
+    return tuple(selected)
 
 
 def _find_songs(folder: Path) -> list[Song]:
-    found = []
+    songs = []
     for path in sorted(folder.glob("*")):
         stems = {file.stem: file for file in _audio_files(path)} if path.is_dir() else {}
         if "vocals" not in stems or not ("mixture" in stems or len(stems) > 1):
@@ -186,8 +187,8 @@ def _find_songs(folder: Path) -> list[Song]:
         rest = tuple(complete[:1] or stems.values())
         mixture_files = (mixture,) if mixture else (vocals, *rest)
         instrumental = Track(rest) if rest else None
-        found.append(Song(path.name, Track(mixture_files), Track((vocals,)), instrumental))
-    return found
+        songs.append(Song(path.name, Track(mixture_files), Track((vocals,)), instrumental))
+    return songs
 
 
 @contextmanager

@@ -12,7 +12,7 @@ SMALLEST_FFT = 2048
 WAVEFORM_WEIGHT = 10.0
 SILENCE_WINDOW = 22050
 SILENCE_FLOOR = 1e-4
-"""Fraction of the mixture's power (−40 dB) below which the silence loss stops counting."""
+"""Fraction of the mixture's power (−40 dB) below which the silence loss levels off."""
 
 
 def separation_loss(estimate: Tensor, target: Tensor, hop: int = HOP) -> tuple[Tensor, Tensor]:

@@ -140,8 +140,8 @@ def leakage_db(mixture: Audio, vocals: Audio, estimate: Audio) -> float | None:
     """Returns the energy of the estimated vocals over the mixture's where no voice sounds, dB.
 
     The energies are summed over all stretches of at least one second without a voice, minus a
-    quarter of a second at each end. None if the mixture is silent there or there is no such
-    stretch. At least −100.
+    quarter of a second at each end. The result is at least −100; None if there is no such stretch
+    or the mixture is silent in all of them.
     """
     margin, leaked, mixed = int(_MARGIN_S * SAMPLE_RATE), 0.0, 0.0
     for stretch in find_stretches(vocals):

@@ -53,7 +53,7 @@ class Mixing:
     pan: float = 0.5
     """Probability that a voice is panned."""
     low_pass: float = 0.1
-    """Probability that both stems get the same cutoff, so that bandwidth does not mark voices."""
+    """Probability that both stems get the same cutoff, so that voices are not the dull stems."""
     voice_db: tuple[float, float] | None = (-9.0, 3.0)
     """Level of the voice over the music where both sound; None keeps the stems' own levels."""
     gain_db: tuple[float, float] = (-6.0, 3.5)
@@ -103,7 +103,7 @@ class Mixtures(Dataset[tuple[Audio, Audio]]):
 
     def _draw_music(self, pool: tuple[Track, ...], rng: np.random.Generator) -> Audio:
         music = self._draw_equalised_excerpt(pool, rng)
-        # With a probability of 0 no random number is drawn, so the items of older plans stay.
+        # At 0 no random number is drawn, so the items of older plans do not change.
         if self.mixing.second_music and rng.random() < self.mixing.second_music:
             other = (
                 self._draw_equalised_excerpt(pool, rng)

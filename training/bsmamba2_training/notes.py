@@ -1,6 +1,6 @@
 """Synthesises random notes with random timbres, as additional music for training.
 
-Recorded music has a limited number of instruments, and a network trained only on those takes an
+Recorded music has a limited number of instruments, and a network trained only on those mistakes an
 unknown instrument for a voice. Random timbres have only one thing in common: they are held, pitched
 sounds that are not voices.
 """

@@ -5,8 +5,8 @@
 
 A packed data set holds excerpts of one minute as Vorbis, in the layout of the original (pools or
 songs), and can be trained on directly. Packed songs have no mixture file: the mixture is the sum of
-the stems. Of each validation song it holds the middle, the only part that a run uses. Each leg
-draws other excerpts, so a run of many legs sees the whole set.
+the stems. Of each validation song it holds only the middle, because a run uses no other part. Each
+leg draws different excerpts, so a run of many legs sees the whole set.
 
 A packed state keeps the weights and their moving average bit-exact and stores the optimiser's
 moments in 16 bits: 12 bytes per parameter instead of 16.
@@ -156,7 +156,7 @@ def pack_state(run: Path, file: Path) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--megabytes", default=40.0, show_default=True, help="Size limit of the pack.")
 @click.option(
-    "--leg", default=0, show_default=True, help="Number of the leg; each draws other excerpts."
+    "--leg", default=0, show_default=True, help="Number of the leg; each draws different excerpts."
 )
 def pack_data(dataset: Path, folder: Path, megabytes: float, leg: int) -> None:
     """Pack excerpts of DATASET into FOLDER."""

@@ -50,9 +50,9 @@ Progress = Callable[[str, int, int], None]
 
 SOURCES, AMOUNTS = "SOURCES.md", "amounts.json"
 BEFORE_HELD_NOTES: dict[str, Any] = {"held_minutes": 0.0}
-"""Amounts that are missing from the file of a set that was built before held notes existed."""
+"""The amounts that a file written before held notes existed does not contain."""
 PHRASE_S = 9.0
-"""Speech that is sung in one style, in seconds."""
+"""Length of the speech that is sung in one style, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def build(
 def _require_same_amounts(amounts: Amounts, folder: Path) -> None:
     """Refuses amounts other than those of the set in ``folder``.
 
-    Existing files are not built again, so other amounts would leave a mixture of two sets.
+    Existing files are not built again, so other amounts would give a mixture of two sets.
     """
     path = folder / AMOUNTS
     built = amounts
@@ -229,7 +229,7 @@ def sing_phrases(
     minutes: float,
     draw_style: Callable[[np.random.Generator], Style],
 ) -> Iterator[Audio]:
-    """Yields phrases made from about nine seconds of speech, each sung in another style."""
+    """Yields phrases of about nine seconds of speech, each sung in a different style."""
     phrase: list[Audio] = []
     for utterance in usable_utterances(paths, rng, minutes):
         phrase.append(utterance)
@@ -257,7 +257,7 @@ def _choose_cast(task: _Task, unpacked: dict[str, Path]) -> songs.Cast:
     if not voices or not tracks:
         raise AudioError(f"the packages of the split {task.split} contain no voices or no music")
     speaker = sorted(voices)[task.number % len(voices)]
-    # A stride without a common factor with the number of tracks visits all of them.
+    # A stride that shares no factor with the number of tracks visits all of them.
     names = sorted(tracks)
     stride = next(step for step in (7, 5, 3, 2, 1) if np.gcd(step, len(names)) == 1)
     track = names[task.number * stride % len(names)]

@@ -172,8 +172,8 @@ class Run:
             their mean. A resumed run ignores them.
 
     Raises:
-        TrainingError: there is neither a run nor a plan, the plans differ, or the state of the run
-            cannot be read.
+        TrainingError: the folder has no run and no plan is given, the plans differ, or the state
+            of the run cannot be read.
     """
 
     def __init__(
@@ -244,9 +244,8 @@ class Run:
                     if getattr(plan, field.name) != getattr(saved, field.name)
                 ]
                 raise TrainingError(
-                    f"plan must be that of the run in {self.folder}; got another "
-                    f"({', '.join(changed)} differ): use another folder, or leave the plan out to "
-                    "resume"
+                    f"plan must equal that of the run in {self.folder}; got other values for "
+                    f"{', '.join(changed)}: use another folder, or leave the plan out to resume"
                 )
             return saved
         if plan is None:
@@ -278,7 +277,7 @@ class Run:
         if path.exists():
             with path.open(newline="") as file:
                 for row in csv.DictReader(file):
-                    # A kill can leave an incomplete row.
+                    # A killed run can leave an incomplete row.
                     if None not in row.values() and row["step"].isdigit():
                         yield row
 

@@ -28,7 +28,7 @@ from bsmamba2_network import BSMamba2
 from bsmamba2_training.run import mean_weights
 
 MIN_SNR_DB = 40.0
-"""Minimum SNR of the output after rounding the weights to float16; no separation scores as high."""
+"""Minimum SNR of the output after rounding the weights to float16; no separation reaches it."""
 TERMS = """\
 ## Terms
 
@@ -84,7 +84,7 @@ def ship(runs: Sequence[Path], folder: Path, name: str, licence: str, sources: P
     tensors = {key: value.half().contiguous() for key, value in rounded.state_dict().items()}
     path = folder / f"{name}.safetensors"
     metadata = {CONFIG_KEY: net.config.to_json(), LICENCE_KEY: licence}
-    with replacing(path, mode=0o644) as temporary:  # anyone who has the package may read it
+    with replacing(path, mode=0o644) as temporary:  # readable by every user of the machine
         save_file(tensors, temporary, metadata)
         temporary.chmod(0o644)
     checks = folder / "checks"
@@ -92,7 +92,7 @@ def ship(runs: Sequence[Path], folder: Path, name: str, licence: str, sources: P
     for weights in folder.glob("*.safetensors"):
         open_model(weights).add_checks(folder=checks)
     for check, written in before.items():
-        if check.stat().st_mtime_ns == written:  # not renewed: its weights were replaced
+        if check.stat().st_mtime_ns == written:  # not rewritten, because its weights were replaced
             check.unlink()
     heading = f"# The weights `{name}`\n\nLicence, `LicenseRef-bsmamba2-weights`: {licence}\n\n"
     write_atomically(folder / f"{name}.md", f"{heading}{TERMS}\n{sources_table}\n".encode())

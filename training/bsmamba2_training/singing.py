@@ -41,7 +41,7 @@ _EDGE_FRAMES = 14
 """The first and last 70 ms of a held note are not stretched, because vowels glide there."""
 _SINGER_FORMANT_HZ, _SINGER_FORMANT_WIDTH_HZ = 2900.0, 500.0
 _KNOWN_BAND_HZ = (4000.0, 7000.0)
-"""The highest band that all recordings contain; some are empty above it."""
+"""The highest band that all recordings contain; above it, some are empty."""
 _SCOOP_S = 0.07
 """Time in which a scoop decays to 37%."""
 _DETUNE_CENTS = 10.0
@@ -52,7 +52,7 @@ _MAX_DELAY_S = 0.03
 
 @dataclass(frozen=True)
 class Style:
-    """How a phrase is sung."""
+    """The parameters of how a phrase is sung."""
 
     key: int
     """Tonic of the scale, semitones above C; the scale is major (or its relative minor)."""

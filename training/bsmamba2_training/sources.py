@@ -6,8 +6,8 @@ not name the speakers of Fish Fillets (train), of sl and uk in KTuberling (valid
 in KLettres (test; both packages are by KDE), or the composers of part of the music. These are
 probably different people, but that is not known.
 
-Licences are those that the copyright files state for the audio; after a semicolon, those that
-accompanying files or tags state for part of it. Names are from copyright files, tags, credits,
+Licences are the ones that the copyright files state for the audio. After a semicolon follow those
+that accompanying files or tags state for part of it. Names are from copyright files, tags, credits,
 manuals and changelogs in the packages. Most licences are copyleft, a few require only attribution.
 This repository contains none of the audio. Weights trained on it list its sources
 (:func:`format_attributions`).

@@ -60,7 +60,7 @@ def gate_gains(mono: Audio, reference_db: float) -> Audio:
     is_open = frame_levels_db(mono) > reference_db + _GATE_DB
     kernel = np.ones(2 * _HOLD_FRAMES + 1)
     held = np.convolve(is_open, kernel)[_HOLD_FRAMES:][: len(is_open)] > 0
-    # Ramps are inside the open frames: the first and last open frame ramp within themselves.
+    # The ramps lie within the first and the last open frame.
     gains = np.repeat(held.astype(np.float32), _FRAME)
     # Division comes last because sums of integers are exact on every processor.
     inside = np.convolve(gains, np.ones(_FRAME, np.float32), mode="same") / _FRAME

@@ -13,7 +13,7 @@
 namespace bsmamba2::cuda {
 namespace {
 
-// The functions of the driver API that are called. Their versioned names never change meaning.
+// The functions of the driver API that are called. The meaning of a versioned name never changes.
 using Result = int;
 using Context = struct CUctx_st*;
 using Module = struct CUmod_st*;
@@ -124,8 +124,9 @@ class Kernels {
   }
 };
 
-// The workspace of one stream, whose calls run one after another and can share it. When a larger
-// one is needed, the smaller one is not freed, because a captured CUDA graph may still use it.
+// The workspace of one stream. The calls of a stream run one after another, so they can share it.
+// When a larger workspace is needed, the smaller one is not freed, because a captured CUDA graph
+// may still use it.
 struct Workspace {
   Pointer data = 0;
   int64_t bytes = 0;

@@ -1,4 +1,4 @@
-"""Which axis holds the channels, and which arrays are audio at all."""
+"""Which axis holds the channels, and which arrays are accepted as audio."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A queue of samples returns them in order, and its memory stays in proportion to its content."""
+"""A queue returns its samples in order, and its memory stays proportional to its content."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def test_samples_leave_in_the_order_in_which_they_arrived(
     noise: Noise, pushes_and_takes: list[tuple[int, int]]
 ) -> None:
     audio, fifo, received, emitted = noise(2, 60_000), Fifo(2, np.float32), 0, 0
-    for pushed, wanted in pushes_and_takes:
-        fifo.append(audio[:, received : received + pushed])
-        received += pushed
-        taken = fifo.take(min(wanted, len(fifo)))
-        np.testing.assert_array_equal(taken, audio[:, emitted : emitted + taken.shape[1]])
-        emitted += taken.shape[1]
+    for push, take in pushes_and_takes:
+        fifo.append(audio[:, received : received + push])
+        received += push
+        samples = fifo.take(min(take, len(fifo)))
+        np.testing.assert_array_equal(samples, audio[:, emitted : emitted + samples.shape[1]])
+        emitted += samples.shape[1]
         assert len(fifo) == received - emitted
 
 
@@ -40,7 +40,7 @@ def test_a_taken_copy_does_not_change_with_later_appends(noise: Noise) -> None:
     np.testing.assert_array_equal(taken, audio)
 
 
-def test_memory_does_not_grow_with_the_samples_that_passed() -> None:
+def test_memory_does_not_grow_with_the_number_of_samples_passed_through() -> None:
     fifo = Fifo(1, np.float32)
     for _ in range(1000):
         fifo.append(np.zeros((1, 1000), np.float32))

@@ -1,4 +1,4 @@
-"""The computed latency is the largest that a simulation of the stream's parts shows."""
+"""The computed latency equals the largest one in a simulation of the stream's parts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from bsmamba2.audio.latency import Delay, Jumps, latency_samples
 NO_RESAMPLER = Delay(Fraction(1), 0)
 
 
-def simulated(there: Delay, jumps: Jumps, back: Delay, samples: int) -> int:
-    """The most samples held back while ``samples`` are received one by one."""
+def simulate(there: Delay, jumps: Jumps, back: Delay, samples: int) -> int:
+    """Returns the most samples held back while ``samples`` are received one by one."""
 
     def output(received: int) -> int:
         reached = (there.output_samples(received) - jumps.first) // jumps.period
@@ -27,12 +27,12 @@ def simulated(there: Delay, jumps: Jumps, back: Delay, samples: int) -> int:
     st.fractions(Fraction(1, 4), 4, max_denominator=5),
     st.integers(0, 30), st.integers(0, 30), st.integers(1, 40), st.integers(1, 20),
 )  # fmt: skip
-def test_latency_is_the_most_that_a_simulation_holds_back(
+def test_latency_equals_the_most_samples_held_back_in_a_simulation(
     ratio: Fraction, delay_there: int, delay_back: int, first: int, period: int
 ) -> None:
     there, back = Delay(ratio, delay_there), Delay(1 / ratio, delay_back)
     jumps = Jumps(first + period, period, period)
-    expected = simulated(there, jumps, back, samples=3000)
+    expected = simulate(there, jumps, back, samples=3000)
     assert latency_samples(there, jumps, back) == expected
 
 

@@ -1,4 +1,4 @@
-"""The grid of a stream: every frame is separated once, in order, whatever the lengths."""
+"""The grid of a stream: every frame is separated once, in order, for any lengths."""
 
 from __future__ import annotations
 

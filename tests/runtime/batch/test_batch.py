@@ -1,4 +1,4 @@
-"""Batches: planned before the start, resumed after any end, and no file of the user is lost."""
+"""Batches: planned in advance, resumable after any interruption, never losing a user's file."""
 
 from __future__ import annotations
 
@@ -100,7 +100,9 @@ def test_an_impossible_path_is_an_error_of_one_line(
     assert message in result.stderr.splitlines()[-1]
 
 
-def test_the_plan_is_printed_without_a_start(run: StubCommand, album: Path, tmp_path: Path) -> None:
+def test_the_plan_is_printed_and_nothing_is_separated(
+    run: StubCommand, album: Path, tmp_path: Path
+) -> None:
     result = run("separate", album, "-o", tmp_path / "out", "--plan")
     assert "3 songs, 0:01 of audio; 6 files into 2 folders" in result.stderr
     assert result.stdout.split()[0] == str(tmp_path / "out/a_vocals.flac")
@@ -116,7 +118,7 @@ def test_a_second_run_does_not_separate_the_stems_of_the_first(
     assert len(visible(album)) == 4 + 6
 
 
-def test_a_stem_that_is_named_is_separated(run: StubCommand, album: Path) -> None:
+def test_a_stem_that_is_named_explicitly_is_separated(run: StubCommand, album: Path) -> None:
     assert run("separate", album / "a.flac").exit_code == 0
     result = run("separate", album / "a.flac", album / "a_vocals.flac", "--overwrite")
     assert "a_vocals_vocals.flac" in result.stdout
@@ -151,7 +153,7 @@ def test_a_resumed_song_is_marked_in_json(run: StubCommand, album: Path) -> None
 
 
 @pytest.mark.parametrize("change", ["song", "overlap", "model", "stem"])
-def test_stems_made_otherwise_are_never_replaced_without_overwrite(
+def test_stems_of_another_song_model_or_option_are_kept_without_overwrite(
     run: StubCommand, stub: Stubs, album: Path, noise: Noise, change: str
 ) -> None:
     song, options = album / "b.wav", list[str]()
@@ -255,7 +257,7 @@ def test_two_runs_on_one_folder_lose_nothing(stub: Stubs, song: WriteSong) -> No
         np.testing.assert_array_equal(integers(vocals) + integers(rest), integers(path))
 
 
-def test_a_bug_in_one_song_is_status_1_and_the_rest_is_separated(
+def test_a_bug_in_one_song_gives_status_1_and_the_rest_is_separated(
     run: StubCommand, stub: Stubs, album: Path
 ) -> None:
     failures: list[Audio] = []

@@ -25,13 +25,13 @@ def test_songs_of_a_folder_are_found_in_the_order_of_their_names(album: Path) ->
 
 
 def test_the_folder_for_stems_gets_the_same_subfolders(album: Path, tmp_path: Path) -> None:
-    found = list(find_songs([album, album / "b.wav"], tmp_path / "out"))
+    songs = list(find_songs([album, album / "b.wav"], tmp_path / "out"))
     folders = [tmp_path / "out"] * 2 + [tmp_path / "out" / "two", tmp_path / "out"]
-    assert [folder for _, folder, _ in found] == folders
-    assert [is_named for _, _, is_named in found] == [False, False, False, True]
+    assert [folder for _, folder, _ in songs] == folders
+    assert [is_named for _, _, is_named in songs] == [False, False, False, True]
 
 
-def test_without_a_folder_for_stems_each_song_keeps_its_own(album: Path) -> None:
+def test_without_a_folder_for_stems_no_song_is_assigned_one(album: Path) -> None:
     assert {folder for _, folder, _ in find_songs([album], None)} == {None}
 
 
@@ -78,7 +78,7 @@ def test_an_unknown_stem_is_refused(stub: Stubs) -> None:
         ({"template": "{no}.{ext}"}, "template"),
     ],
 )
-def test_options_that_fit_no_song_are_refused_when_they_are_made(
+def test_options_that_fit_no_song_are_refused_on_creation(
     options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(AudioError, match=message):
@@ -91,7 +91,7 @@ def test_a_template_without_the_stem_is_refused_for_two_stems(stub: Stubs) -> No
         options.selected_stems(stub.half().manifest)
 
 
-def test_stems_next_to_their_songs_are_not_separated_unless_they_are_named(
+def test_stems_next_to_their_songs_are_not_separated_unless_named(
     stub: Stubs, song: WriteSong
 ) -> None:
     paths = [song(name, samples=99) for name in ("a.wav", "a_vocals.wav", "b.wav")]

@@ -1,4 +1,4 @@
-"""Records: stems are recognised by song, model and options, and never by their names alone."""
+"""Records: stems are recognised by song, model and options, not by their names alone."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from support.fixtures import WriteSong
 
 @pytest.fixture
 def record(stub: Stubs, song: WriteSong) -> Record:
-    """The record of a song whose two stems are written."""
+    """The record of a song and its two stems, which exist."""
     path = song(samples=500)
-    made = Record(path, path.parent, stub.half().manifest, {"overlap": 0.25})
+    record = Record(path, path.parent, stub.half().manifest, {"overlap": 0.25})
     outputs = {stem: path.with_name(f"song_{stem}.wav") for stem in ("vocals", "instrumental")}
     for stem, output in outputs.items():
         output.write_text(stem)
-    made.write({stem: (output, len(stem)) for stem, output in outputs.items()})
-    return made
+    record.write({stem: (output, len(stem)) for stem, output in outputs.items()})
+    return record
 
 
 def changed(record: Record, **changes: object) -> Record:

@@ -13,7 +13,7 @@ VARIABLE = "_BSMAMBA2_COMPLETE"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_script_asks_the_command_through_its_variable(shell: str) -> None:
+def test_the_script_runs_the_command_with_its_completion_variable(shell: str) -> None:
     result = run_command("completion", shell)
     assert result.exit_code == 0
     assert f"{VARIABLE}={shell}_complete" in result.stdout

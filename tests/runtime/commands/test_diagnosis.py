@@ -64,7 +64,7 @@ def test_a_missing_package_is_listed_with_its_use_and_its_command(
         ("both are installed and overwrite each other", "pip uninstall -y Y"),
     ],
 )
-def test_without_one_onnxruntime_nothing_works_and_the_reason_is_given(
+def test_without_exactly_one_onnxruntime_nothing_works_and_the_reason_is_given(
     monkeypatch: pytest.MonkeyPatch, reason: str, fix: str
 ) -> None:
     def refuse() -> None:
@@ -85,15 +85,15 @@ def test_a_kernel_that_was_not_built_is_absent_and_needs_a_compiler(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(kernel, "library", lambda: None)
-    found = examine()["kernel"]
-    assert found.state == ABSENT
-    assert found.fix == f"install a C++17 compiler, then: {install_command(force=True)}"
+    finding = examine()["kernel"]
+    assert finding.state == ABSENT
+    assert finding.fix == f"install a C++17 compiler, then: {install_command(force=True)}"
 
 
 def test_a_kernel_that_was_switched_off_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BSMAMBA2_KERNEL", "off")
-    found = examine()["kernel"]
-    assert (found.state, found.fix) == (ABSENT, "unset BSMAMBA2_KERNEL")
+    finding = examine()["kernel"]
+    assert (finding.state, finding.fix) == (ABSENT, "unset BSMAMBA2_KERNEL")
 
 
 @pytest.mark.parametrize("chosen", ["", "avx512"])
@@ -143,16 +143,16 @@ def test_a_card_that_fails_or_computes_wrongly_is_broken(
     monkeypatch.setattr(nvidia, "driver", lambda: Driver(CARDS[:1], (13, 0), "580.65.06"))
     monkeypatch.setattr(ort, "get_available_providers", lambda: [PROVIDERS["cuda"]])
     monkeypatch.setattr(diagnosis, "_small_output", small_output)
-    found = examine()["cuda:0"]
-    assert found.state == BROKEN
-    assert found.found == f"Fast Card, compute 9.0, driver 580.65.06; {message}"
+    finding = examine()["cuda:0"]
+    assert finding.state == BROKEN
+    assert finding.found == f"Fast Card, compute 9.0, driver 580.65.06; {message}"
 
 
 def test_missing_audio_formats_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soundfile, "available_formats", lambda: {"WAV": "", "FLAC": ""})
-    found = examine()["audio files"]
-    assert "without RF64, W64, AIFF, OGG, MP3" in found.found
-    assert (found.state, found.fix) == (ABSENT, "pip install -U soundfile")
+    finding = examine()["audio files"]
+    assert "without RF64, W64, AIFF, OGG, MP3" in finding.found
+    assert (finding.state, finding.fix) == (ABSENT, "pip install -U soundfile")
 
 
 def test_a_cache_that_cannot_be_written_is_broken(
@@ -160,8 +160,8 @@ def test_a_cache_that_cannot_be_written_is_broken(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("BSMAMBA2_CACHE", str(tmp_path / "file" / "cache"))
-    found = examine()["cache"]
-    assert (found.state, "set BSMAMBA2_CACHE" in found.fix) == (BROKEN, True)
+    finding = examine()["cache"]
+    assert (finding.state, "set BSMAMBA2_CACHE" in finding.fix) == (BROKEN, True)
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
@@ -170,8 +170,8 @@ def test_a_published_model_is_listed_with_its_download(
 ) -> None:
     monkeypatch.setenv("BSMAMBA2_CACHE", str(tmp_path))
     model = registry.PUBLISHED[0]
-    found = examine()[model.name]
-    assert (found.state, found.fix) == (ABSENT, model.how_to_fetch)
+    finding = examine()[model.name]
+    assert (finding.state, finding.fix) == (ABSENT, model.how_to_fetch)
 
 
 def test_onnxruntime_stores_no_telemetry(tmp_path: Path) -> None:

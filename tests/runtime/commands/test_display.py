@@ -1,4 +1,4 @@
-"""The progress of a batch: on a terminal, and nowhere else."""
+"""The progress of a batch is shown only on a terminal."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def test_json_is_one_object_with_every_part() -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
-def test_a_broken_part_is_status_2(findings: list[Finding], options: tuple[str, ...]) -> None:
+def test_a_broken_part_gives_status_2(findings: list[Finding], options: tuple[str, ...]) -> None:
     findings.append(Finding("cache", BROKEN, "read-only", "set BSMAMBA2_CACHE"))
     result = run_command("doctor", *options)
     assert result.exit_code == 2

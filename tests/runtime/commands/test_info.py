@@ -56,13 +56,13 @@ def test_the_check_of_an_export_is_run(write_onnx: WriteOnnx, stub: Stubs) -> No
     assert json.loads(as_json.stdout)["name"] == "gain"
 
 
-def test_a_check_that_fails_is_status_2(write_onnx: WriteOnnx, stub: Stubs) -> None:
+def test_a_check_that_fails_gives_status_2(write_onnx: WriteOnnx, stub: Stubs) -> None:
     path = write_onnx(gain_model(MANIFEST.replace(check=make_check(stub.identity()))))
     result = run_command("info", path, "--check", "--device", "cpu")
     assert (result.exit_code, "does not reproduce its check" in result.stderr) == (2, True)
 
 
-def test_checks_are_made_for_a_checkpoint_that_has_none(tmp_path: Path) -> None:
+def test_checks_are_computed_for_a_checkpoint_that_has_none(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "mine.safetensors")
     result = run_command("info", path, "--check", "--device", "cpu")
     for form in ("whole chunks", "a stream"):

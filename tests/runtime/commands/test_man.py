@@ -24,7 +24,7 @@ def test_every_command_of_the_runtime_has_a_page(tmp_path: Path) -> None:
     assert "\\-\\-overlap" in page
 
 
-def test_without_click_man_the_error_installs_it(
+def test_without_click_man_the_error_contains_the_install_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "click_man.core", None)

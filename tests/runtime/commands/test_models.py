@@ -1,4 +1,4 @@
-"""``bsmamba2 models``: named models are listed, downloaded, and separate by their names."""
+"""``bsmamba2 models``: lists and downloads named models, which can then be used by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The types of arguments: what a shell completes them to, and what they refuse."""
+"""The types of arguments: how a shell completes them, and which values are refused."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_an_overlap_in_the_unit_of_msst_is_explained(run: StubCommand, song: Wri
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), Cancelled("enough")])
-def test_stopping_is_status_130_and_leaves_no_file(
+def test_stopping_gives_status_130_and_leaves_no_file(
     run: StubCommand, stub: Stubs, song: WriteSong, error: BaseException
 ) -> None:
     def stop(chunk: Audio) -> Audio:

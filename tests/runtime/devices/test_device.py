@@ -99,7 +99,7 @@ def test_auto_without_any_usable_device_reports_what_is_missing() -> None:
 
 
 @pytest.mark.parametrize(("cards", "is_logged"), [(1, True), (0, False), (None, False)])
-def test_a_card_that_auto_leaves_idle_is_logged_with_the_reason(
+def test_auto_logs_why_a_card_stays_unused(
     set_driver: SetDriver, caplog: pytest.LogCaptureFixture, cards: int | None, is_logged: bool
 ) -> None:
     set_driver(cards=cards)
@@ -143,7 +143,7 @@ def test_a_missing_card_or_an_old_driver_is_reported_with_a_fix(
     assert missing_card(device, cuda="13.0") == message
 
 
-def test_a_card_with_a_recent_driver_lacks_nothing(set_driver: SetDriver) -> None:
+def test_nothing_is_missing_for_a_card_with_a_recent_driver(set_driver: SetDriver) -> None:
     set_driver()
     assert missing_card(Device("cuda", 1), cuda="13.0") is None
 

@@ -35,7 +35,7 @@ def test_the_first_library_that_exists_is_opened(chain: tuple[Path, Path]) -> No
     assert open_library("libno-such.so.9") is None
 
 
-def test_a_library_with_all_its_dependencies_lacks_none(chain: tuple[Path, Path]) -> None:
+def test_no_dependency_of_a_complete_library_is_missing(chain: tuple[Path, Path]) -> None:
     assert missing_library(chain[0]) is None
 
 
@@ -45,5 +45,5 @@ def test_a_missing_dependency_is_named(chain: tuple[Path, Path]) -> None:
     assert missing_library(first) == second.name
 
 
-def test_a_library_that_does_not_exist_lacks_no_dependency(tmp_path: Path) -> None:
+def test_no_dependency_of_a_nonexistent_library_is_missing(tmp_path: Path) -> None:
     assert missing_library(tmp_path / "none.so") is None

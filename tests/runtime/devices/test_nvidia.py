@@ -1,4 +1,4 @@
-"""What the driver reports about its cards, tested with a mock of the driver's library."""
+"""The properties of cards that the driver reports, read from a mock of the driver's library."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ReadDriver = Callable[[int], Driver | None]
 
 @pytest.fixture
 def read_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReadDriver:
-    """``read_driver(cards)``: what is read from a mock driver with that many cards."""
+    """``read_driver(cards)``: reads a mock driver with that many cards."""
     if not shutil.which("cc"):
         pytest.skip("there is no C compiler to build the mock driver")
 

@@ -1,4 +1,4 @@
-"""A model of reduced precision holds all that its twin in float32 needs."""
+"""A model of reduced precision contains everything that its float32 twin needs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorP
 
 
 def with_weight(precision: str, content: bytes, shape: tuple[int, ...] = (1,)) -> bytes:
-    """A model of that precision whose manifest lists the weight ``factor``."""
+    """Returns a model of that precision whose manifest lists the weight ``factor``."""
     manifest = MANIFEST.replace(precision=precision, initialisers={"factor": shape})
     model = onnx.load_from_string(gain_model(manifest))
     factor = model.graph.initializer[0]

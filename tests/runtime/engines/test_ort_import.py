@@ -30,7 +30,9 @@ def install(monkeypatch: pytest.MonkeyPatch, *distributions: str) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
 
 
-def test_without_an_onnxruntime_the_error_installs_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_onnxruntime_the_error_contains_the_install_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     install(monkeypatch)
     with pytest.raises(MissingExtra) as caught:
         import_onnxruntime()
@@ -46,7 +48,7 @@ def test_an_onnxruntime_that_cannot_be_imported_is_reported_with_the_reason(
         import_onnxruntime()
 
 
-def test_two_onnxruntimes_are_an_error_that_reinstalls_one(
+def test_two_onnxruntimes_are_an_error_with_the_command_to_reinstall_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     install(monkeypatch, "onnxruntime", "onnxruntime-gpu")

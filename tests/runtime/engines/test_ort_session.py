@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime: what they refuse, and what is missing for a device."""
+"""Sessions of ONNX Runtime: refused models, and errors that say what a device is missing."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ CUDA = Device("cuda", 0)
 
 @pytest.fixture(scope="module")
 def session() -> Any:
-    """A session of ONNX Runtime on the CPU: a product, and the arithmetic of its shape."""
+    """A session of ONNX Runtime on the CPU with a product and the arithmetic of its shape."""
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["y"]),
         helper.make_node("Shape", ["y"], ["sizes"]),

@@ -23,7 +23,7 @@ def test_only_engines_of_reduced_precision_have_a_twin(write_onnx: WriteOnnx, st
 
 
 def test_engines_and_steppers_satisfy_their_protocols(write_onnx: WriteOnnx, stub: Stubs) -> None:
-    """mypy checks the assignments; this checks the attributes that they promise."""
+    """mypy checks the assignments; this checks that the promised attributes exist."""
     graph = next(g for g in shipped_graphs() if g.path.stem == "tiny-streaming")
     steps = StepEngine(graph, CPU, random_weights())
     file = read_onnx(write_onnx(gain_model()))

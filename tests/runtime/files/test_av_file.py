@@ -74,7 +74,7 @@ def test_a_surround_song_keeps_all_its_channels(encode: Encode) -> None:
         assert song.channels == 6
 
 
-def test_without_pyav_the_error_holds_the_command_that_installs_it(
+def test_without_pyav_the_error_contains_the_install_command(
     stub: Stubs, encode: Encode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, _ = encode("song.m4a")

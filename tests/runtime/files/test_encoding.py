@@ -100,7 +100,7 @@ def test_a_song_too_long_for_its_header_gives_rf64(
 ) -> None:
     path = song(name, "PCM_16", samples=100_000)
     monkeypatch.setattr("bsmamba2.files.encoding.MAX_BYTES", 300_000)
-    if not length_is_known:  # the header of a stream may state fewer samples than follow
+    if not length_is_known:  # a stream's header may state fewer samples than the stream has
         monkeypatch.setattr("bsmamba2.files.song_file.SongFile.samples", 10)
     paths = Separator(stub.lower_half_band()).separate_file(path)
     assert {(out.suffix, soundfile.info(out).format) for out in paths.values()} == {

@@ -1,4 +1,4 @@
-"""Templates name stems inside the output folder, whatever songs and models are called."""
+"""Templates name stems within the output folder, for any names of songs and models."""
 
 from __future__ import annotations
 

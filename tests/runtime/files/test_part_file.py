@@ -1,4 +1,4 @@
-"""A file appears under its name complete, and nothing else remains, whenever Ctrl-C arrives."""
+"""A file gets its name only when complete, and nothing else remains, even after Ctrl-C."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stems appear complete or not at all, replace nothing unasked, and hold what they must."""
+"""Stems appear complete or not at all, replace a file only on request, and are exact."""
 
 from __future__ import annotations
 
@@ -112,21 +112,25 @@ def test_the_song_is_never_overwritten(
         Separator(stub.half()).separate_file(path, overwrite=True)
 
 
-def test_no_file_has_its_name_before_all_are_complete(stub: Stubs, song: WriteSong) -> None:
-    path, seen = song(samples=300_000), list[list[str]]()
+def test_no_stem_file_has_its_name_before_all_are_complete(stub: Stubs, song: WriteSong) -> None:
+    path, listings = song(samples=300_000), list[list[str]]()
     Separator(stub.half()).separate_file(
-        path, progress=lambda done, total: seen.append(names(path.parent))
+        path, progress=lambda done, total: listings.append(names(path.parent))
     )
-    parts = [n for n in seen[-1] if n.startswith(".song_") and n.endswith(".part")]
-    assert (len(parts), len(seen[-1])) == (2, 3)
+    parts = [n for n in listings[-1] if n.startswith(".song_") and n.endswith(".part")]
+    assert (len(parts), len(listings[-1])) == (2, 3)
 
 
-def test_a_folder_that_cannot_be_created_is_one_sentence(stub: Stubs, song: WriteSong) -> None:
+def test_a_folder_that_cannot_be_created_is_reported_in_one_sentence(
+    stub: Stubs, song: WriteSong
+) -> None:
     path = song()
     with pytest.raises(AudioError, match=r"folder .* cannot be created .*: choose another dir"):
         Separator(stub.half()).separate_file(path, path / "out")
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(stub: Stubs, song: WriteSong) -> None:
+def test_a_folder_that_cannot_be_written_is_reported_in_one_sentence(
+    stub: Stubs, song: WriteSong
+) -> None:
     with pytest.raises(AudioError, match=r"cannot be written|cannot be created"):
         Separator(stub.half()).separate_file(song(), "/proc/1")

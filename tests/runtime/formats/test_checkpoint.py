@@ -18,11 +18,11 @@ TENSORS = {MARK: torch.linspace(-1, 1, 16), "final_norm.gamma": torch.ones(2, 3)
 
 
 def read_equal(path: Path, tensors: dict[str, torch.Tensor]) -> bool:
-    """Whether the checkpoint holds exactly these tensors, in float32."""
-    found = read_checkpoint(path).tensors
-    assert all(value.dtype == np.float32 for value in found.values())
-    return found.keys() == tensors.keys() and all(
-        np.array_equal(found[key], value.float().numpy()) for key, value in tensors.items()
+    """Returns whether the checkpoint holds exactly these tensors, in float32."""
+    read = read_checkpoint(path).tensors
+    assert all(value.dtype == np.float32 for value in read.values())
+    return read.keys() == tensors.keys() and all(
+        np.array_equal(read[key], value.float().numpy()) for key, value in tensors.items()
     )
 
 

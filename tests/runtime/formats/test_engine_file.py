@@ -100,7 +100,9 @@ def test_an_incomplete_description_names_the_missing_field_and_the_fix(
 
 
 @pytest.mark.parametrize("content", [[], "x", None, {"manifest": []}, {"manifest": {"format": 9}}])
-def test_a_description_of_another_form_is_one_sentence(engine: Path, content: Any) -> None:
+def test_a_description_of_another_form_is_refused_in_one_sentence(
+    engine: Path, content: Any
+) -> None:
     change_description(engine, lambda _: content)
     with pytest.raises(ModelError) as error:
         read_engine(engine)
@@ -108,7 +110,7 @@ def test_a_description_of_another_form_is_one_sentence(engine: Path, content: An
 
 
 @pytest.mark.parametrize(("key", "value"), [("frames", "x"), ("backend", "other"), ("gpus", 1)])
-def test_a_description_with_a_wrong_value_is_one_sentence(
+def test_a_description_with_a_wrong_value_is_refused_in_one_sentence(
     engine: Path, key: str, value: Any
 ) -> None:
     change_description(engine, lambda content: content | {"key": content["key"] | {key: value}})

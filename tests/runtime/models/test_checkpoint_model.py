@@ -1,4 +1,4 @@
-"""Checkpoints in the shipped graphs of their size, and the checks that are made for them."""
+"""Checkpoints in the shipped graphs of their size, and the checks computed for them."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_on_a_card_a_checkpoint_takes_audio_and_on_the_cpu_spectra(
     assert (used, manifest.io, manifest.hop) == (device, io, hop)
 
 
-def test_checks_are_made_once_for_chunks_and_once_for_streams(path: Path) -> None:
+def test_checks_are_computed_once_for_chunks_and_once_for_streams(path: Path) -> None:
     model = CheckpointModel(path)
     reports: list[str] = []
     assert model.manifest.check is None
@@ -94,7 +94,7 @@ def test_checks_are_made_once_for_chunks_and_once_for_streams(path: Path) -> Non
     assert len(list((cache_folder() / "checks").iterdir())) == 2
 
 
-def test_engines_reproduce_the_checks_that_were_made(path: Path) -> None:
+def test_engines_reproduce_the_computed_checks(path: Path) -> None:
     model = CheckpointModel(path)
     model.add_checks()
     model.chunk_engine(CPU)
@@ -112,7 +112,7 @@ def test_a_check_belongs_to_the_content_of_a_checkpoint_and_not_to_its_path(
     assert CheckpointModel(other).manifest.check is None
 
 
-def test_checks_for_a_folder_are_made_even_if_the_cache_has_them(
+def test_checks_for_a_folder_are_computed_even_if_the_cache_has_them(
     path: Path, tmp_path: Path
 ) -> None:
     model = CheckpointModel(path)

@@ -116,7 +116,7 @@ def test_a_wrong_file_is_replaced(fetch: Fetch) -> None:
     ],
     ids=["cut", "cut three times", "stalled", "overloaded", "no ranges"],
 )
-def test_a_failure_that_passes_is_retried_from_the_last_byte(
+def test_a_temporary_failure_is_retried_from_the_last_byte(
     fetch: Fetch, behaviours: list[Behaviour]
 ) -> None:
     fetch(*behaviours)
@@ -124,7 +124,7 @@ def test_a_failure_that_passes_is_retried_from_the_last_byte(
     assert len(fetch.starts) == len(behaviours) + (behaviours[-1] is not without_ranges)
 
 
-def test_a_server_that_always_restarts_is_given_up(fetch: Fetch) -> None:
+def test_retries_end_if_the_server_always_restarts(fetch: Fetch) -> None:
     flapping = [cut for _ in range(20) for cut in (restarting(200_000), restarting(9))]
     with pytest.raises(ModelError, match="cannot be downloaded .the connection broke"):
         fetch(*flapping)

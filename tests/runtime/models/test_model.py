@@ -1,4 +1,4 @@
-"""What all kinds of models share: the choice of a device, and the verification of engines."""
+"""Common to all kinds of models: the choice of a device and the verification of engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a name or a path to the right kind of model, and the errors on the way."""
+"""Opening a model by name or path, and the errors for those that cannot be opened."""
 
 from __future__ import annotations
 

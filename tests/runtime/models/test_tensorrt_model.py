@@ -43,7 +43,7 @@ def test_only_tensorrt_devices_run_it(
         model.choose_device("cpu")
 
 
-def test_without_a_driver_it_names_the_model_to_use_instead(
+def test_without_a_driver_the_error_names_the_model_to_use_instead(
     model: TensorRtModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nvidia, "driver", lambda: None)

@@ -1,4 +1,4 @@
-"""A model must reproduce its check once on every device, and is trusted there from then on."""
+"""A model must reproduce its check once on each device, and is then trusted there."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def engine(stub: Stubs) -> MakeEngine:
 
 
 def count_runs(engine: StubEngine, about: Mapping[str, str] = ABOUT) -> int:
-    """The number of runs of the engine that its verdict takes."""
+    """Returns how many times the engine runs until its verdict is known."""
     before = len(engine.lengths)
     verdict.require_verdict(engine, about)
     return len(engine.lengths) - before
@@ -127,9 +127,9 @@ def test_a_check_is_found_by_its_checkpoint_and_sizes(stub: Stubs) -> None:
     manifest, check = engine.manifest, make_check(engine)
     assert verdict.find_check(manifest) is None
     assert verdict.keep_check(manifest, check)
-    found = verdict.find_check(manifest)
-    assert found is not None
-    np.testing.assert_array_equal(found.expected, check.expected)
+    kept = verdict.find_check(manifest)
+    assert kept is not None
+    np.testing.assert_array_equal(kept.expected, check.expected)
     assert verdict.find_check(manifest.replace(hop=2)) is None
     assert verdict.find_check(manifest.replace(checkpoint_sha256="b" * 64)) is None
 

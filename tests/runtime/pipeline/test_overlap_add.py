@@ -1,4 +1,4 @@
-"""Overlap-add: what any division of a song into chunks must preserve."""
+"""Overlap-add: properties that hold for any division of a song into chunks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.engines import StubEngine, Stubs
 from support.fixtures import Noise
 
 OVERLAPS = (0, 0.01, 0.1, 0.25, 0.5, 0.51, 0.75, 0.9, 0.999)
-# Every length at which something begins or ends: no sample, one, around multiples of chunk and hop.
+# Edge cases: no sample, one sample, and lengths around multiples of chunk and hop.
 EDGES = sorted({max(0, n + d) for n in range(0, 193, 16) for d in (-1, 0, 1)} | {2, 3, 97, 150})
 
 
@@ -30,7 +30,7 @@ def separate(stream: OverlapAdd, audio: Audio, cuts: Sequence[int] = ()) -> Audi
     return np.concatenate([*parts, stream.flush()], axis=-1)
 
 
-def separate_at_once(engine: StubEngine, audio: Audio, overlap: float) -> Audio:
+def separate_by_definition(engine: StubEngine, audio: Audio, overlap: float) -> Audio:
     """The specification: runs every chunk, adds the outputs up, and divides by the weights."""
     chunk, length = engine.manifest.chunk, audio.shape[1]
     hop = hop_samples(chunk, overlap)
@@ -77,7 +77,8 @@ def test_the_stream_equals_the_specification_bit_for_bit(
     for length in EDGES[1:]:
         audio = noise(1, length)
         np.testing.assert_array_equal(
-            separate(OverlapAdd(engine, overlap), audio), separate_at_once(engine, audio, overlap)
+            separate(OverlapAdd(engine, overlap), audio),
+            separate_by_definition(engine, audio, overlap),
         )
 
 
@@ -92,7 +93,7 @@ def test_output_does_not_depend_on_how_input_is_split(
 ) -> None:
     engine, audio = stub.restless(channels=1, chunk=chunk), noise(1, length)
     stems = separate(OverlapAdd(engine, overlap), audio, sorted(min(c, length) for c in cuts))
-    np.testing.assert_array_equal(stems, separate_at_once(engine, audio, overlap))
+    np.testing.assert_array_equal(stems, separate_by_definition(engine, audio, overlap))
 
 
 @pytest.mark.parametrize("threads", [1, 2])

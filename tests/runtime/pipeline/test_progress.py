@@ -1,4 +1,4 @@
-"""Progress of a long call, and how the caller stops it."""
+"""Progress reports of a long call, and how the caller stops it."""
 
 from __future__ import annotations
 

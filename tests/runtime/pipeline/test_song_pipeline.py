@@ -1,4 +1,4 @@
-"""The whole path: outputs sum to the input, keep its rate, length and channels, with no delay."""
+"""The whole pipeline: outputs sum to the input, with its rate, length and channels, undelayed."""
 
 from __future__ import annotations
 

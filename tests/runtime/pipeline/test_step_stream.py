@@ -29,7 +29,7 @@ def separate(stream: StepStream, audio: Audio, cuts: Sequence[int] = ()) -> Audi
     return np.concatenate([*parts, stream.flush()], axis=-1)
 
 
-def separate_at_once(stepper: StubStepper, audio: Audio, schedule: Schedule) -> Audio:
+def separate_by_definition(stepper: StubStepper, audio: Audio, schedule: Schedule) -> Audio:
     """The specification: the transform, all steps in a loop, and the inverse transform."""
     length = audio.shape[1]
     if not length:
@@ -50,7 +50,7 @@ def test_a_stream_equals_a_loop_over_the_grid_however_it_is_split(
 ) -> None:
     audio, stepper, schedule = noise(channels, length), stub.wandering(channels=1), Schedule(*sizes)
     stems = separate(StepStream(stepper, schedule, channels), audio, sorted(cuts))
-    np.testing.assert_array_equal(stems, separate_at_once(stepper, audio, schedule))
+    np.testing.assert_array_equal(stems, separate_by_definition(stepper, audio, schedule))
 
 
 def test_a_long_push_is_transformed_in_pieces_with_the_same_result(
