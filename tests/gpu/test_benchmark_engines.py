@@ -164,7 +164,7 @@ def test_the_runtime_runs_a_tensorrt_engine(write: Callable[..., Path]) -> None:
     assert check["ok"]
     assert [row["ok"] for row in shapes[:2]] == [True, True]
     assert all(row["GB"] >= 1 for row in shapes[:2])
-    assert "takes up to 2 x 101 frames" in shapes[2]["note"]
+    assert "must have up to 2 x 101 frames" in shapes[2]["note"]
 
 
 @pytest.mark.usefixtures("card")

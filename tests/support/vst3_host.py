@@ -37,7 +37,7 @@ Function: TypeAlias = tuple[Sequence[Any], Callable[..., Any]]
 
 
 def bundle() -> Path:
-    """Returns the plugin to test: ``BSMAMBA2_TEST_BUNDLE`` (for sanitizers) or the installed one."""
+    """Returns the plugin to test: ``BSMAMBA2_TEST_BUNDLE`` if that is set, or the installed one."""
     from bsmamba2_pedalboard import plugin_path
 
     return Path(os.environ.get("BSMAMBA2_TEST_BUNDLE") or plugin_path())
