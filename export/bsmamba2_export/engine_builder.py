@@ -122,7 +122,7 @@ def build_engine(
     report("inlining the scans")
     network = retarget(_whole(graph), manifest, target)
     report(f"building for {', '.join(names)}, which takes minutes")
-    # TensorRT measures nothing when it builds for a GPU of another machine.
+    # TensorRT does not time kernels when it builds for a GPU in another machine.
     timings = None if capabilities else TimingCache(key)
     engine = _build(trt, network, tuple(capabilities.values()), batch, frames, timings)
     try:
@@ -146,7 +146,7 @@ def _own_engine(path: Path) -> EngineFile | None:
 
 
 class TimingCache:
-    """The builder's timings of single layers, kept for the next build.
+    """The builder's timings of individual layers, stored for later builds.
 
     There is one file per version of TensorRT and set of GPUs; all models share it. Losing it only
     makes the next build slower.

@@ -38,7 +38,7 @@ SOURCE = "source.json"
 
 
 def source_sha256() -> str:
-    """The SHA-256 of the code of the network and the export, without lines of comments.
+    """Returns the SHA-256 of the code of the network and the export, without comment lines.
 
     Whole packages are hashed, so it also changes with code that the graphs do not depend on.
     """

@@ -269,7 +269,7 @@ def _simplify(model: ir.Model) -> None:
 
 
 def _name_weights(model: ModelProto, net: BSMamba2) -> None:
-    """Strips the tracing module's prefix from names, and checks that every weight is present."""
+    """Strips the traced module's prefix from names, and checks that every weight is present."""
     prefix = "net."
     for value in model.graph.initializer:
         value.name = value.name.removeprefix(prefix)

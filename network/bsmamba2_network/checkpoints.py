@@ -53,7 +53,7 @@ def build_network(
         build: makes a network from its sizes, e.g. ``BSMamba2``.
 
     Raises:
-        ModelError: names each key that is missing, unexpected or of the wrong shape.
+        ModelError: a key is missing, unexpected or of the wrong shape; the message names each.
     """
     with torch.device("meta"):
         net = build(config)

@@ -65,7 +65,7 @@ class Mamba2(nn.Module):
         self.config = config
         heads, d_inner, channels = config.heads, config.d_inner, config.conv_channels
         self.in_proj = nn.Linear(config.dim, d_inner + channels + heads, bias=False)
-        # Never called: it holds the scan's convolution weights under their published names.
+        # Never called. It only holds the scan's convolution weights under their published names.
         self.conv1d = nn.Conv1d(channels, channels, CONV_WIDTH, groups=channels)
         delta = torch.exp(torch.empty(heads).uniform_(math.log(0.001), math.log(0.1)))
         self.dt_bias = nn.Parameter(delta + torch.log(-torch.expm1(-delta)))

@@ -33,7 +33,7 @@ def training() -> Iterator[bool]:
 
 
 def supports(*inputs: Any) -> bool:
-    """Whether the kernel is enabled and supports this call.
+    """Returns whether the kernel is enabled and supports this call.
 
     Args:
         inputs: the thirteen inputs of :func:`~bsmamba2_network.scan.mamba2_scan`.
