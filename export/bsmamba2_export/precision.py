@@ -131,9 +131,9 @@ def sdr_cost_db(snr_db: float, sdr_db: float = 11.0) -> float:
 
 
 def _takes_tokens(node: NodeProto) -> bool:
-    """Whether a node's first input is tokens that may be narrow.
+    """Returns whether a node multiplies tokens with weights, so that its first input may be narrow.
 
-    That is an input multiplied with weights, but not with the matrices of a Fourier transform.
+    The matrices of a Fourier transform are not weights.
     """
     is_transform = not {fourier.ANALYSIS, fourier.SYNTHESIS}.isdisjoint(node.input)
     return node.op_type in ("MatMul", body.NAME) and not is_transform

@@ -62,10 +62,9 @@ def compare(net: BSMamba2, other: BSMamba2) -> float:
 
 
 def agreement_db(mixture: Audio, expected: Audio, actual: Audio) -> float:
-    """Returns the SNR in dB of stems, whose power counts as at least 1e-3 of the mixture's.
+    """Returns the SNR of the stems in dB, with their power taken as at least 1e-3 of the mixture's.
 
-    From noise a trained network returns near silence, and the relative error of silence means
-    nothing.
+    On noise a trained network outputs near silence, whose relative error is meaningless.
     """
     value_db = snr_db(expected, actual)
     power, least = np.mean(np.square(expected)), 1e-3 * np.mean(np.square(mixture))

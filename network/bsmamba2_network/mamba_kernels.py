@@ -43,7 +43,7 @@ def installed() -> Kernels | None:
 
 
 def supports(zxbcdt: Tensor, conv_weight: Tensor, *rest: Any) -> bool:
-    """Returns whether the kernels can run this call of :func:`bsmamba2_network.scan.mamba2_scan`."""
+    """Returns whether the kernels can run this call of ``mamba2_scan``."""
     return (
         zxbcdt.is_cuda
         and zxbcdt.numel() > 0

@@ -118,8 +118,8 @@ class Direction(nn.Module):
 class Block(nn.Module):
     """Both directions along one axis, joined: y = x + W·[f ; g] + b; the shape is (batch, L, D).
 
-    Both start from ``zero``, except that the forward direction continues from ``carried`` if that
-    is given. Returns the result and the forward direction's state, at the cut if there is one.
+    Both directions start from ``zero``; if ``carried`` is given, the forward direction continues
+    from it instead. Returns the result and the forward direction's state, at the cut if there is one.
     """
 
     def __init__(self, config: Config) -> None:

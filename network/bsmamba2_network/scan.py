@@ -112,8 +112,8 @@ def scan(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Computes steps 1 to 4 in plain, differentiable PyTorch: the body of :func:`mamba2_scan`.
 
-    Arguments and results are those of :func:`mamba2_scan`; ``state_space`` selects the form of step 3. Inputs of lower
-    precision than float32 are computed in float32.
+    Arguments and results are those of :func:`mamba2_scan`; ``state_space`` selects the form of
+    step 3. Inputs of lower precision than float32 are computed in float32.
     """
     _check(
         zxbcdt, conv_weight, conv_bias, dt_bias, A_log, D, norm_weight, conv_state, ssm_state,
