@@ -119,7 +119,8 @@ class Block(nn.Module):
     """Both directions along one axis, joined: y = x + W·[f ; g] + b; the shape is (batch, L, D).
 
     Both directions start from ``zero``; if ``carried`` is given, the forward direction continues
-    from it instead. Returns the result and the forward direction's state, at the cut if there is one.
+    from it instead. Returns the result and the forward direction's state, at the cut if there is
+    one.
     """
 
     def __init__(self, config: Config) -> None:
