@@ -90,7 +90,7 @@ def assert_as_exact_as_the_plain_body(
 
 
 def rounded_inputs(tensors: list[Tensor], seed: int) -> list[Tensor]:
-    """Returns the tensors in float64, each value off by up to half a unit in float32's last place."""
+    """Returns the tensors in float64, each off by up to half a unit in float32's last place."""
     generator = torch.Generator().manual_seed(seed)
     factors = (torch.rand(v.shape, generator=generator, dtype=torch.float64) for v in tensors)
     values = (v.detach().double() for v in tensors)
