@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from bsmamba2.formats.manifest import Manifest
 from bsmamba2.models.check import make_check
@@ -78,6 +77,7 @@ def test_a_checkpoint_is_opened_once_even_for_its_checks(tmp_path: Path, suffix:
     if suffix == "safetensors":
         write_checkpoint(path)
     else:
+        torch = pytest.importorskip("torch")
         torch.save({name: torch.tensor(v) for name, v in random_weights().items()}, path)
     result = run_python("-c", COUNT_OPENS, str(path))
     assert "check       reproduced on cpu" in result.stdout, result.stderr
