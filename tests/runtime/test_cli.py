@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import metadata
 
 import pytest
@@ -70,9 +71,8 @@ def test_a_missing_extra_is_reported_with_the_command_that_installs_it(
     result = run_command("export", "model.ckpt", "--any", "thing")
     assert result.exit_code == 2
     command = install_command("export")
-    assert result.stderr == (
-        f"bsmamba2: export needs bsmamba2_export.none, which is not installed: {command}\n"
-    )
+    message = rf"bsmamba2: export needs [\w.]+, which is not installed: {re.escape(command)}\n"
+    assert re.fullmatch(message, result.stderr)
     assert f"Not installed: {command}" in " ".join(run_command("--help").stdout.split())
 
 

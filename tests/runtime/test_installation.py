@@ -91,6 +91,8 @@ def test_a_checkout_that_is_not_installed_is_installed_editable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(metadata, "distribution", not_installed)
+    module = ROOT / "runtime" / "bsmamba2" / "installation.py"
+    monkeypatch.setattr(installation, "__file__", str(module))
     assert shlex.split(install_command("gpu")) == ["pip", "install", "-e", f"{ROOT}[gpu]"]
 
 
