@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Model(ABC):
     """A model file that has been read but not loaded; see ``bsmamba2.models.open_model``.
 
-    Its engines share its weights.
+    On a CPU its engines compute with the same arrays of weights.
     """
 
     backends: ClassVar[Sequence[tuple[str, Backend]]] = BACKENDS
