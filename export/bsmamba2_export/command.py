@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from bsmamba2_export.exporter import TARGETS
+from bsmamba2.audio.snr import describe_snr
+from bsmamba2.commands.parameters import ModelName
+from bsmamba2_export.exporter import ALIASES, TARGETS
 from bsmamba2_export.exporter import export as export_checkpoint
 from bsmamba2_export.precision import MINIMUM_SNR_DB, sdr_cost_db
 
@@ -17,7 +19,7 @@ NOTEWORTHY_COST_DB = 0.1
 
 
 @click.command(short_help="Export a checkpoint to a verified ONNX file.")
-@click.argument("checkpoint", type=PATH)
+@click.argument("model", type=ModelName())
 @click.option("-o", "--output", type=PATH, required=True, help="Path of the .onnx file to write.")
 @click.option(
     "--config",
@@ -26,10 +28,11 @@ NOTEWORTHY_COST_DB = 0.1
 )
 @click.option(
     "--target",
-    type=click.Choice(TARGETS),
+    type=click.Choice((*TARGETS, *ALIASES)),
     default="portable",
     show_default=True,
     help="portable: runs in any ONNX Runtime. ort: uses ONNX Runtime's LinearAttention, for CUDA. "
+    "inlined or openvino: only standard operators, for OpenVINO and other engines. "
     "tensorrt, tensorrt-plugin: for trtexec and other TensorRT builders.",
 )
 @click.option(
@@ -57,7 +60,7 @@ NOTEWORTHY_COST_DB = 0.1
 )
 @click.option("--overwrite", is_flag=True, help="Replace the output file if it exists.")
 def export(
-    checkpoint: Path,
+    model: str,
     output: Path,
     config: Path | None,
     target: str,
@@ -67,14 +70,16 @@ def export(
     weights: str | None,
     overwrite: bool,
 ) -> None:
-    """Export CHECKPOINT (.safetensors, .ckpt) to ONNX and verify the result.
+    """Export MODEL to ONNX and verify the result.
+
+    MODEL is a name from bsmamba2 models, or a .ckpt or .safetensors file.
 
     The file is written only if it agrees with the network; in float32, to 90 dB. The measured
     values are printed and stored in the file.
     """
     with Console(stderr=True, highlight=False).status("exporting") as status:
         manifest = export_checkpoint(
-            checkpoint,
+            model,
             output,
             config=config,
             target=target,
@@ -86,7 +91,7 @@ def export(
             report=status.update,
         )
     for name, value in manifest.verification.items():
-        click.echo(f"{name}: SNR {value:.1f} dB against the network")
+        click.echo(f"{name}: SNR against the network: {describe_snr(value)}")
     cost_db = sdr_cost_db(min(manifest.verification.values()))
     if cost_db > NOTEWORTHY_COST_DB:
         click.echo(

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from bsmamba2.commands.parameters import ModelName
 from bsmamba2.formats.engine_file import BACKENDS
 from bsmamba2_export.engine_builder import build_engine as build
 
@@ -14,7 +15,7 @@ PATH = click.Path(path_type=Path)
 
 
 @click.command(name="build-engine", short_help="Build a TensorRT engine from a model.")
-@click.argument("model")
+@click.argument("model", type=ModelName())
 @click.option("-o", "--output", type=PATH, required=True, help="Path of the .engine file to write.")
 @click.option(
     "--backend",
@@ -47,7 +48,9 @@ def build_engine(
     plugin: bool,
     overwrite: bool,
 ) -> None:
-    """Build a TensorRT engine from MODEL (a name, .onnx, .ckpt or .safetensors).
+    """Build a TensorRT engine from MODEL.
+
+    MODEL is a name from bsmamba2 models, or an .onnx, .ckpt or .safetensors file.
 
     The engine computes in the model's precision, and a .json file next to it describes it. An
     existing engine is kept if it was built from the same model, for the same sizes and GPUs, by the

@@ -13,12 +13,12 @@ from bsmamba2.devices.kernel import library
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.engines.protocols import Engine
 from bsmamba2.engines.step_engine import StepEngine, SteppedEngine
-from bsmamba2.errors import ModelError
+from bsmamba2.errors import ModelError, not_one_of
 from bsmamba2.files.part_file import replacing
-from bsmamba2.formats.checkpoint import read_checkpoint
 from bsmamba2.formats.manifest import Manifest, State, default_overlap, residual_of
 from bsmamba2.formats.onnx_file import read_onnx
 from bsmamba2.models.check import CHECK_STEPS, SNR_DB, make_check
+from bsmamba2.models.model_file import open_checkpoint
 from bsmamba2_export import artifact, tensorrt_target
 from bsmamba2_export.precision import MINIMUM_SNR_DB, with_half_weights
 from bsmamba2_export.trace import finish, state_shapes, trace_scans
@@ -26,7 +26,9 @@ from bsmamba2_export.verify import compare, verify, verify_steps
 from bsmamba2_network import BSMamba2, Config
 from bsmamba2_network.checkpoints import build_network, resolve_config
 
-TARGETS = ("portable", "ort", *tensorrt_target.TARGETS)
+TARGETS = ("portable", "ort", "inlined", *tensorrt_target.TARGETS)
+ALIASES = {"openvino": "inlined"}
+"""Other names of targets: the engine that most people export the target for."""
 
 Report = Callable[[str], None]
 
@@ -47,12 +49,14 @@ def export(
     """Exports a checkpoint to one verified ONNX file.
 
     Args:
-        checkpoint: ``.safetensors``, MSST's ``.ckpt`` or the authors' Lightning file.
+        checkpoint: a name from ``bsmamba2 models``, or the path of a ``.safetensors``, MSST's
+            ``.ckpt`` or the authors' Lightning file.
         output: the ``.onnx`` to write; it appears under this name only when it has been verified.
         config: MSST's yaml or the sizes. Default: derived from the checkpoint.
         target: ``portable`` (any ONNX Runtime), ``ort`` (uses ONNX Runtime's LinearAttention, which
-            has a CUDA kernel), or ``tensorrt`` or ``tensorrt-plugin``, which are derived from a
-            verified portable model.
+            has a CUDA kernel), ``inlined`` (only standard operators and no functions; also called
+            ``openvino``), or ``tensorrt`` or ``tensorrt-plugin``, which are derived from a verified
+            portable model.
         io: ``spectrum``, or ``waveform``, which includes the Fourier transforms.
         streaming: whether to export one step of a stream, with its states, instead of whole chunks.
         precision: precision of the products with weights, ``fp32``, ``fp16`` or ``bf16``; the rest
@@ -81,7 +85,7 @@ def export(
             f"output must be in an existing folder; got {str(path)!r}: create {str(path.parent)!r}"
         )
     report(f"reading {Path(checkpoint).name}")
-    read = read_checkpoint(Path(checkpoint))
+    read = open_checkpoint(checkpoint)
     net = build_network(BSMamba2, resolve_config(read, config), read)
     for key, value in net.state_dict().items():
         if not value.isfinite().all():
@@ -91,13 +95,14 @@ def export(
             )
     manifest = describe(
         net,
-        read.name,
+        read.title,
         target=target,
         io=io,
         streaming=streaming,
         precision=precision,
         weights=weights,
         checkpoint_sha256=read.sha256,
+        licence=read.licence,
     )
     return export_network(net, manifest, path, report)
 
@@ -150,7 +155,8 @@ def measure(path: Path, net: BSMamba2, minimum_db: float = MINIMUM_SNR_DB["fp32"
         stored = with_half_weights(net)
         verification["stored_weights"] = compare(net, stored)
         net = stored
-    for kernel in [False, True] if library() else [False]:
+    has_kernel = library() is not None and file.manifest.target != "inlined"
+    for kernel in [False, True] if has_kernel else [False]:
         if file.manifest.streaming:
             snr_db = verify_steps(StepEngine(file, CPU, kernel=kernel), net, minimum_db)
         else:
@@ -176,20 +182,24 @@ def describe(
     precision: str = "fp32",
     weights: str | None = None,
     checkpoint_sha256: str | None = None,
+    licence: str | None = None,
 ) -> Manifest:
     """Returns the manifest of a network before its export.
 
     Raises:
         ModelError: the target, io or precision is unknown, or two of them cannot be combined.
     """
+    target = ALIASES.get(target, target)
     if target not in TARGETS:
-        raise ModelError(f"target must be one of {', '.join(TARGETS)}; got {target!r}")
+        raise ModelError(not_one_of("target", TARGETS, target))
     if streaming and target in tensorrt_target.TARGETS:
-        raise ModelError(f"target must be portable or ort in a streaming graph; got {target!r}")
+        raise ModelError(
+            f"target must be portable, ort or inlined in a streaming graph; got {target!r}"
+        )
     if streaming and io != "spectrum":
         raise ModelError(f"io must be spectrum in a streaming graph; got {io!r}: leave io out")
     if precision not in MINIMUM_SNR_DB:
-        raise ModelError(f"precision must be one of {', '.join(MINIMUM_SNR_DB)}; got {precision!r}")
+        raise ModelError(not_one_of("precision", MINIMUM_SNR_DB, precision))
     if precision != "fp32" and weights not in (None, precision):
         raise ModelError(
             f"weights must be left out with precision {precision}, which stores them in "
@@ -215,5 +225,6 @@ def describe(
         states=tuple(State(name, shape) for name, shape in carried.items()),
         parameters=sum(value.numel() for value in state.values()),
         checkpoint_sha256=checkpoint_sha256,
+        licence=licence or Manifest.licence,
         initialisers={key: tuple(value.shape) for key, value in state.items()},
     )

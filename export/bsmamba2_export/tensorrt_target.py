@@ -15,7 +15,7 @@ from bsmamba2.engines.tensorrt_plugin import PLUGIN, VERSION
 from bsmamba2.errors import ModelError
 from bsmamba2.formats.manifest import Manifest
 from bsmamba2_export import artifact, body
-from bsmamba2_export.trace import set_target
+from bsmamba2_export.trace import inlined, set_target
 
 TARGETS = ("tensorrt", "tensorrt-plugin")
 
@@ -40,7 +40,7 @@ def retarget(model: ModelProto, manifest: Manifest, target: str = "tensorrt") ->
     retargeted.CopyFrom(model)
     set_target(retargeted, "portable")
     if target == "tensorrt":
-        retargeted = inliner.inline_local_functions(retargeted)
+        retargeted = inlined(retargeted)
     else:
         retargeted = _with_plugins(retargeted, manifest)
     kinds = {(node.domain, node.op_type) for node in retargeted.graph.node}
@@ -62,6 +62,11 @@ def _with_plugins(model: ModelProto, manifest: Manifest) -> ModelProto:
         raise ModelError(
             f"model must have sizes that the CUDA kernels support; got {manifest.name}: use the "
             "target tensorrt"
+        )
+    if not any(node.domain == body.DOMAIN for node in model.graph.node):
+        raise ModelError(
+            f"model must have its scans as nodes, as in the target portable; got {manifest.name} "
+            f"with the target {manifest.target}: export it again"
         )
     plugged = inliner.inline_selected_functions(model, [(body.DOMAIN, body.MIXER)])
     del plugged.functions[:]

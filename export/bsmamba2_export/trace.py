@@ -15,7 +15,7 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 import torch
-from onnx import ModelProto, defs, helper
+from onnx import ModelProto, defs, helper, inliner
 from onnxscript.optimizer import fold_constants
 from onnxscript.values import Opset
 from torch import Tensor, nn
@@ -177,10 +177,12 @@ def finish(
     weights: str = "fp32",
     emulate: bool = False,
 ) -> ModelProto:
-    """Completes a traced graph, in place: sets its precision, joins mixers, attaches bodies.
+    """Completes a traced graph: sets its precision, joins mixers, attaches bodies.
 
     Args:
-        target: the target whose scan body is attached, ``portable`` or ``ort``.
+        model: the traced graph, which is changed.
+        target: the target whose scan body is attached, ``portable`` or ``ort``; or ``inlined``,
+            where the portable body replaces each node.
         precision, emulate: precision of the products; see :func:`bsmamba2_export.precision.lower`.
         weights: precision of the stored matrices; see :func:`bsmamba2_export.precision.store_half`.
 
@@ -192,12 +194,24 @@ def finish(
         join_mixers(model)
     if weights == "fp16":
         store_half(model, net.state_dict().keys())
-    set_target(model, target)
+    set_target(model, "portable" if target == "inlined" else target)
+    if target == "inlined":
+        model = inlined(model)
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise ModelError(f"the traced graph is not valid ONNX: {error}") from None
     return model
+
+
+def inlined(model: ModelProto) -> ModelProto:
+    """Returns a copy in which the body of every function replaces the nodes that call it."""
+    copy = inliner.inline_local_functions(model)
+    used = {node.domain for node in copy.graph.node}
+    imports = [entry for entry in copy.opset_import if entry.domain in used]
+    del copy.opset_import[:]
+    copy.opset_import.extend(imports)
+    return copy
 
 
 def set_target(model: ModelProto, target: str) -> None:

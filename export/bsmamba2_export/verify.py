@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bsmamba2.audio.array import Audio
 from bsmamba2.audio.schedule import Schedule
-from bsmamba2.audio.snr import snr_db
+from bsmamba2.audio.snr import IDENTICAL_DB, snr_db
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.engines.step_engine import StepEngine
 from bsmamba2.errors import ModelError
@@ -18,9 +18,6 @@ from bsmamba2.models.check import check_input
 from bsmamba2_export.precision import MINIMUM_SNR_DB
 from bsmamba2_network import BSMamba2
 from bsmamba2_network.spectrum import stft
-
-IDENTICAL_DB = 999.0
-"""Recorded instead of the infinite SNR of bit-identical results."""
 
 
 def verify(
@@ -52,7 +49,7 @@ def verify(
         actual = engine.run_spectrum(spectra.numpy())
         values_db["spectrum"] = agreement_db(spectra.numpy(), expected, actual)
     require(values_db, minimum_db)
-    return {name: min(value, IDENTICAL_DB) for name, value in values_db.items()}
+    return values_db
 
 
 def compare(net: BSMamba2, other: BSMamba2) -> float:
@@ -64,11 +61,14 @@ def compare(net: BSMamba2, other: BSMamba2) -> float:
 def agreement_db(mixture: Audio, expected: Audio, actual: Audio) -> float:
     """Returns the SNR of the stems in dB, with their power taken as at least 1e-3 of the mixture's.
 
-    On noise a trained network outputs near silence, whose relative error is meaningless.
+    On noise a trained network outputs near silence, whose relative error is meaningless. A manifest
+    holds finite numbers, so for identical stems it is ``IDENTICAL_DB``.
     """
     value_db = snr_db(expected, actual)
     power, least = np.mean(np.square(expected)), 1e-3 * np.mean(np.square(mixture))
-    return value_db + 10 * float(np.log10(least / power)) if 0 < power < least else value_db
+    if 0 < power < least:
+        value_db += 10 * float(np.log10(least / power))
+    return min(value_db, IDENTICAL_DB)
 
 
 STEPS = {
@@ -108,7 +108,7 @@ def verify_steps(
             spectra.numpy(), np.concatenate(expected, 3), np.concatenate(actual, 3)
         )
     require(values_db, minimum_db)
-    return {name: min(value, IDENTICAL_DB) for name, value in values_db.items()}
+    return values_db
 
 
 def _spectra(net: BSMamba2, frames: int) -> Tensor:

@@ -15,7 +15,8 @@ from torch import nn
 
 from bsmamba2.errors import ModelError, printable
 from bsmamba2.files.part_file import replacing
-from bsmamba2.formats.checkpoint import CONFIG_KEY, FIRST_MIXER, Checkpoint, match, read_checkpoint
+from bsmamba2.formats.checkpoint import CONFIG_KEY, FIRST_MIXER, Checkpoint, match
+from bsmamba2.models.model_file import open_checkpoint
 from bsmamba2_network.config import Config
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -34,11 +35,11 @@ _TupleLoader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
 
 def load(
     build: Callable[[Config], Network],
-    path: Path,
+    model: str | os.PathLike[str],
     config: str | os.PathLike[str] | Config | None,
 ) -> Network:
     """Reads a network; see :meth:`bsmamba2_network.BSMamba2.load`."""
-    checkpoint = read_checkpoint(path)
+    checkpoint = open_checkpoint(model)
     return build_network(build, resolve_config(checkpoint, config), checkpoint)
 
 

@@ -210,7 +210,7 @@ class BSMamba2(nn.Module):
         """Reads a checkpoint: our ``.safetensors``, MSST's ``.ckpt``, the authors' Lightning file.
 
         Args:
-            path: the file. Nothing in it is ever executed.
+            path: the file, or a name from ``bsmamba2 models``. Nothing in it is ever executed.
             config: MSST's yaml, or the sizes. Default: the sizes in the file's metadata, else
                 those derived from the weights' shapes, with the paper's hop and chunk.
 
@@ -218,7 +218,7 @@ class BSMamba2(nn.Module):
             ModelError: the file is not a BSMamba2 checkpoint, or has other sizes; the message
                 names every key that is missing, unexpected or of the wrong shape.
         """
-        return checkpoints.load(cls, Path(path), config)
+        return checkpoints.load(cls, path, config)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the weights as safetensors, with the sizes in the file's metadata."""

@@ -15,6 +15,8 @@ from typing import TypeVar
 import click
 
 from bsmamba2 import Separator
+from bsmamba2.commands.parameters import DEVICE_HELP, MODEL_HELP, DeviceName, ModelName
+from bsmamba2.models.model_file import from_any_folder
 from bsmamba2.models.open_model import open_model
 from bsmamba2_pedalboard.python_backend import plugin_path
 from bsmamba2_pedalboard.server import Server
@@ -23,8 +25,12 @@ FOLDER = Path("~/.vst3")
 """Where DAWs on Linux look for a user's plugins."""
 
 _OPTIONS = (
-    click.option("-m", "--model", help="Name or path of a model; default: the shipped model."),
-    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:N], …"),
+    click.option(
+        "-m", "--model", type=ModelName(), help=f"{MODEL_HELP} Default: the shipped model."
+    ),
+    click.option(
+        "--device", type=DeviceName(), default="auto", show_default=True, help=DEVICE_HELP
+    ),
     click.option(
         "--lookahead-ms",
         type=float,
@@ -109,9 +115,7 @@ def install(
     """Copy the VST3 to --folder; it will start 'bsmamba2 serve' with the other options."""
     words = [sys.executable, "-m", "bsmamba2", "serve", _BACKGROUND, "--idle-exit", "600"]
     if model is not None:
-        path = Path(model).expanduser()
-        model = str(path.resolve()) if path.exists() else model
-        words += ["--model", model]
+        words += ["--model", from_any_folder(model)]
     open_model(model)  # now, because a server that the DAW starts cannot show an error
     words += ["--device", device]
     for name, value in (("--lookahead-ms", lookahead_ms), ("--headroom-ms", headroom_ms)):

@@ -11,22 +11,29 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from click.testing import CliRunner
+from safetensors.numpy import load_file, save_file
 
 from bsmamba2 import DeviceError, ModelError, Separator
 from bsmamba2.audio.snr import snr_db
-from bsmamba2.cli import main
 from bsmamba2.devices.device import CPU
 from bsmamba2.engines.ort_engine import OrtEngine
+from bsmamba2.formats.checkpoint import LICENCE_KEY
 from bsmamba2.formats.onnx_file import read_onnx
+from bsmamba2.models import registry
 from bsmamba2.models.check import check_input, reproduce
 from bsmamba2_export import export, trace, verify
-from bsmamba2_export.exporter import describe, export_network
-from bsmamba2_export.precision import MINIMUM_SNR_DB
+from bsmamba2_export.exporter import ALIASES, describe, export_network
+from bsmamba2_export.precision import MINIMUM_SNR_DB, with_half_weights
 from bsmamba2_network import BSMamba2, Config
+from support.commands import run_command
 from support.models import open_engine
 
-FORMS = [(target, io) for target in ("portable", "ort") for io in ("spectrum", "waveform")]
+FORMS = [
+    (target, io) for target in ("portable", "ort", "inlined") for io in ("spectrum", "waveform")
+]
+
+
+GPUS: dict[str, list[str]] = {"export": [], "build-engine": ["--gpu", "sm89"]}
 
 
 @pytest.mark.parametrize(("target", "io"), FORMS)
@@ -73,6 +80,74 @@ def test_targets_differ_only_in_the_scans_body(exported: Callable[..., Path]) ->
     assert one.graph.SerializeToString() == other.graph.SerializeToString()
     assert [f.name for f in one.functions] == [f.name for f in other.functions]
     assert one.functions[:3] == other.functions[:3]
+
+
+@pytest.mark.parametrize("io", ["spectrum", "waveform"])
+def test_an_inlined_model_has_only_standard_operators_and_is_complete(
+    exported: Callable[..., Path], io: str
+) -> None:
+    model, manifest = (
+        onnx.load(exported("inlined", io)),
+        read_onnx(exported("inlined", io)).manifest,
+    )
+    assert not model.functions
+    assert {entry.domain for entry in model.opset_import} == {""}
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+    assert reproduce(open_engine(exported("inlined", io), "cpu")) >= 60
+    assert manifest.verification.keys() == {"audio", "short_audio", "spectrum"} - (
+        {"spectrum"} if io == "waveform" else set()
+    )
+
+
+@pytest.mark.parametrize("name", sorted(ALIASES))
+def test_the_name_of_an_engine_is_a_target_too(tiny: BSMamba2, name: str) -> None:
+    assert describe(tiny, "voice", target=name).target == ALIASES[name]
+    assert name in run_command("export", "--help").stdout
+
+
+@pytest.mark.parametrize("weights", ["fp32", "fp16"])
+def test_an_export_of_weights_that_were_stored_in_half_precision_agrees_exactly(
+    tiny: BSMamba2, tmp_path: Path, weights: str
+) -> None:
+    path, output = tmp_path / "voice.safetensors", tmp_path / "voice.onnx"
+    with_half_weights(tiny).save(path)
+    result = run_command("export", path, "-o", output, "--weights", weights)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert ("stored_weights: SNR against the network: exact agreement" in result.stdout) == (
+        weights == "fp16"
+    )
+    assert all(np.isfinite(value) for value in read_onnx(output).manifest.verification.values())
+
+
+def test_a_name_is_exported_like_a_file_with_its_licence(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors = load_file(checkpoint)
+    small = tmp_path / "weights" / "voice.safetensors"
+    small.parent.mkdir()
+    save_file(tensors, small, {LICENCE_KEY: "a licence in one line"})
+    monkeypatch.setattr(registry, "shipped", lambda: {"voice": small})
+    for model, output in (("voice", "by_name.onnx"), (small, "by_path.onnx")):
+        assert run_command("export", model, "-o", tmp_path / output).exit_code == 0
+        manifest = read_onnx(tmp_path / output).manifest
+        assert (manifest.name, manifest.licence) == ("voice", "a licence in one line")
+    by_name, by_path = (tmp_path / f"by_{kind}.onnx" for kind in ("name", "path"))
+    assert by_name.read_bytes() == by_path.read_bytes()
+
+
+@pytest.mark.parametrize("command", ["export", "build-engine"])
+def test_a_misspelt_name_is_corrected_before_any_work(command: str, tmp_path: Path) -> None:
+    suffix = ".onnx" if command == "export" else ".engine"
+    result = run_command(command, "smal", "-o", tmp_path / f"x{suffix}", *GPUS[command])
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "bsmamba2: there is no model called 'smal': did you mean small?\n",
+    )
+
+
+def test_an_export_is_not_exported_again(exported: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="which was exported from one: give that checkpoint"):
+        export(exported(), tmp_path / "x.onnx")
 
 
 def test_the_check_vector_is_reproduced_and_a_damaged_one_is_not(
@@ -170,8 +245,8 @@ def test_an_invalid_output_path_is_refused(
 
 def test_info_reads_what_the_command_exports(checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "voice.onnx"
-    result = CliRunner().invoke(main, ["export", str(checkpoint), "-o", str(path)])
+    result = run_command("export", checkpoint, "-o", path)
     assert (result.exit_code, result.stdout.count("SNR") >= 3) == (0, True)
-    page = CliRunner().invoke(main, ["info", str(path), "--check", "--device", "cpu"]).stdout
+    page = run_command("info", path, "--check", "--device", "cpu").stdout
     assert "parameters  1,451,004" in page
     assert "reproduced on cpu" in page

@@ -101,6 +101,25 @@ def test_a_size_without_cuda_kernels_cannot_use_the_plugin(portable: Path) -> No
         retarget(model, other, "tensorrt-plugin")
 
 
+@pytest.mark.parametrize("target", ["inlined", "tensorrt"])
+def test_a_model_with_inlined_scans_cannot_use_the_plugin(
+    exported: Callable[..., Path], target: str
+) -> None:
+    path = exported(target)
+    with pytest.raises(ModelError, match=f"its scans as nodes.*with the target {target}: export"):
+        retarget(onnx.load(path), read_onnx(path).manifest, "tensorrt-plugin")
+
+
+def test_an_engine_is_built_from_an_inlined_model_too(
+    exported: Callable[..., Path], portable: Path
+) -> None:
+    path = exported("inlined")
+    one, other = (
+        retarget(onnx.load(model), read_onnx(model).manifest) for model in (path, portable)
+    )
+    assert [n.op_type for n in one.graph.node] == [n.op_type for n in other.graph.node]
+
+
 def test_an_engine_for_two_gpus_is_built_without_a_gpu(engine: EngineFile, portable: Path) -> None:
     stored = read_engine(engine.path)
     assert (stored.key, stored.sha256) == (engine.key, engine.sha256)

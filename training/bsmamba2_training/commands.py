@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bsmamba2.commands.parameters import MODEL_HELP, ModelName
 from bsmamba2.errors import DeviceError
 from bsmamba2_network import PRESETS
 from bsmamba2_training.run import PRECISIONS, Plan, Run
@@ -132,9 +133,9 @@ def dataset(
 @click.option("--seed", type=int, help=f"Seed of all random numbers. Default: {Plan.seed}.")
 @click.option(
     "--weights",
-    type=PATH,
+    type=ModelName(),
     multiple=True,
-    help="Checkpoint from which a new run starts; if given several times, their mean.",
+    help="Name or checkpoint from which a new run starts; if given several times, their mean.",
 )
 @click.option(
     "--minutes", type=click.FloatRange(min=0), help="Save and stop after this many minutes."
@@ -158,7 +159,7 @@ def dataset(
 def train(
     dataset: Path,
     folder: Path,
-    weights: tuple[Path, ...],
+    weights: tuple[str, ...],
     minutes: float | None,
     save_every_s: float,
     device: str,
@@ -236,7 +237,7 @@ def _progress_bar() -> Progress:
 
 @click.command(short_help="Score a model, or the stems of any tool, on songs with known stems.")
 @click.argument("dataset", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("-m", "--model", type=PATH, help="Model to score, as in bsmamba2 separate -m.")
+@click.option("-m", "--model", type=ModelName(), help=f"{MODEL_HELP} Default: the shipped model.")
 @click.option(
     "--estimates",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -277,7 +278,7 @@ def _progress_bar() -> Progress:
 )
 def evaluate(
     dataset: Path,
-    model: Path | None,
+    model: str | None,
     estimates: Path | None,
     output: Path | None,
     split: str,

@@ -12,6 +12,7 @@ improvement is the difference from the mixture's own score, song by song and str
 
 from __future__ import annotations
 
+import os
 import platform
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -30,6 +31,7 @@ from bsmamba2.audio.array import Audio
 from bsmamba2.errors import AudioError, ModelError
 from bsmamba2.files.hashing import file_sha256
 from bsmamba2.files.song_file import SongFile
+from bsmamba2.models.model_file import find_model_path
 from bsmamba2_training.baselines import BASELINES
 from bsmamba2_training.layout import INSTRUMENTAL_NAMES, SUFFIXES, Song
 from bsmamba2_training.metrics import (
@@ -317,7 +319,7 @@ def protocol(system: str, dataset: Path, songs: int, **details: Any) -> dict[str
 
 def model_protocol(
     separator: Separator,
-    model: Path | None,
+    model: str | os.PathLike[str] | None,
     *,
     overlap: float | None = None,
     block_ms: float | None = None,
@@ -336,8 +338,8 @@ def model_protocol(
             "latency_ms": 1000 * stream.latency_samples / SAMPLE_RATE,
         }
     sha256 = manifest.checkpoint_sha256
-    if model is not None and model.is_file():
-        sha256 = file_sha256(model)
+    if model is not None:
+        sha256 = file_sha256(find_model_path(model))
     return {
         "model": manifest.name,
         "model_sha256": sha256,

@@ -168,8 +168,8 @@ class Run:
     Args:
         folder: if it contains a run, that run is resumed; otherwise a new run starts there.
         plan: plan of a new run; for a resumed run it must be None or the same plan.
-        weights: checkpoints from which a new run starts instead of random weights; if several,
-            their mean. A resumed run ignores them.
+        weights: names or checkpoints from which a new run starts instead of random weights; if
+            several, their mean. A resumed run ignores them.
 
     Raises:
         TrainingError: the folder has no run and no plan is given, the plans differ, or the state
@@ -177,7 +177,11 @@ class Run:
     """
 
     def __init__(
-        self, folder: Path, plan: Plan | None, device: torch.device, weights: Sequence[Path] = ()
+        self,
+        folder: Path,
+        plan: Plan | None,
+        device: torch.device,
+        weights: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
         self.folder, self.device = folder, device
         self.plan = plan = self._load_or_write_plan(plan)

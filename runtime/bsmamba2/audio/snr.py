@@ -6,12 +6,25 @@ import numpy as np
 
 from bsmamba2.audio.array import Audio
 
+IDENTICAL_DB = 999.0
+"""Stored instead of the infinite SNR of identical results, which JSON cannot hold."""
+
 
 def snr_db(reference: Audio, estimate: Audio) -> float:
-    """Returns 10·log10(Σ r² / Σ (r − e)²); −inf if shapes differ or the estimate is not finite."""
+    """Returns 10·log10(Σ r² / Σ (r − e)²): inf if both are identical.
+
+    It is −inf if the shapes differ, the estimate is not finite, or only the reference is silent.
+    """
     if reference.shape != estimate.shape or not np.isfinite(estimate).all():
         return -np.inf
     exact = reference.astype(np.float64)
     error = np.sum((exact - estimate) ** 2)
     power = np.sum(exact**2)
-    return float(10 * np.log10(power / error)) if error > 0 else np.inf
+    if error == 0:
+        return np.inf
+    return float(10 * np.log10(power / error)) if power > 0 else -np.inf
+
+
+def describe_snr(value_db: float) -> str:
+    """Formats the SNR of two computations: ``95.3 dB``, or ``exact agreement``."""
+    return "exact agreement" if value_db >= IDENTICAL_DB else f"{value_db:.1f} dB"

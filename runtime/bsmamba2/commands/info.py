@@ -6,6 +6,7 @@ from functools import partial
 
 import click
 
+from bsmamba2.audio.snr import describe_snr
 from bsmamba2.commands.parameters import DEVICE_HELP, DeviceName, ModelName
 from bsmamba2.formats.manifest import Manifest
 from bsmamba2.models.check import reproduce
@@ -28,8 +29,8 @@ def info(model: str | None, check: bool, device: str, as_json: bool) -> None:
     if check:
         opened.add_checks(partial(click.echo, err=True))
         for form, engine in opened.checkable_engines(opened.choose_device(device)):
-            agreement = reproduce(engine)
-            result = f"reproduced on {engine.device} with {agreement:.1f} dB, {form}"
+            agreement = describe_snr(reproduce(engine))
+            result = f"reproduced on {engine.device} with {agreement}, {form}"
             click.echo(f"check       {result}", err=as_json)
 
 
@@ -47,7 +48,7 @@ def _page(manifest: Manifest) -> str:
         "parameters": f"{manifest.parameters:,}",
         "checkpoint": f"SHA-256 {manifest.checkpoint_sha256 or 'unknown (not from a file)'}",
         "licence": manifest.licence,
-        "verified": ", ".join(f"{k} {v:.1f} dB" for k, v in manifest.verification.items())
+        "verified": ", ".join(f"{k} {describe_snr(v)}" for k, v in manifest.verification.items())
         or "not exported: a checkpoint in a shipped graph",
     }
     return "\n".join(f"{name:<11} {value}" for name, value in rows.items())

@@ -51,11 +51,15 @@ def models(context: click.Context, as_json: bool) -> None:
 @models.command(short_help="Download and verify a model.")
 @click.argument("name")
 def fetch(name: str) -> None:
-    """Download the published model NAME into the cache (BSMAMBA2_CACHE), and print its path.
+    """Download the model NAME into the cache (BSMAMBA2_CACHE), and print its path.
 
     An interrupted download resumes where it stopped. The file is verified by its SHA-256. Then its
     checks are computed, which every device must reproduce before it is used.
     """
+    if path := registry.shipped().get(name):
+        click.echo(f"{name} is included: nothing to download", err=True)
+        click.echo(path)
+        return
     model = registry.find_published(name)
     import_onnxruntime()  # the checks need it, so fail before the download
     click.echo(

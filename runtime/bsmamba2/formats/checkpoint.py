@@ -66,6 +66,17 @@ class Checkpoint:
     name: str
     """The file name without its suffix."""
 
+    @property
+    def title(self) -> str:
+        """The name as a manifest holds it: up to 200 printable characters."""
+        return printable(self.name, limit=199)
+
+    @property
+    def licence(self) -> str | None:
+        """The licence of the weights that the file states, in one line."""
+        stated = self.metadata.get(LICENCE_KEY)
+        return None if stated is None else printable(stated)
+
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Reads a ``.safetensors`` file or a PyTorch zip (``.ckpt``, ``.pt``, ``.pth``).

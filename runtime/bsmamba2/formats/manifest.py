@@ -26,7 +26,7 @@ FORMAT = 1
 METADATA_KEY = "bsmamba2.manifest"
 MAX_JSON_BYTES = 8 << 20
 
-TARGETS = ("portable", "ort", "tensorrt", "tensorrt-plugin")
+TARGETS = ("portable", "ort", "inlined", "tensorrt", "tensorrt-plugin")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 WEIGHT_PRECISIONS = ("fp32", "fp16", "bf16")
 IO_KINDS = ("spectrum", "waveform")

@@ -11,11 +11,10 @@ from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.engines.step_engine import StepEngine, SteppedEngine
 from bsmamba2.errors import ModelError
 from bsmamba2.files.cache import cache_folder
-from bsmamba2.formats.checkpoint import read_checkpoint
-from bsmamba2.models import registry
 from bsmamba2.models.check import CHECK_STEPS, make_check
 from bsmamba2.models.graph import Graph, pour
 from bsmamba2.models.model import Model, verify_chunks, verify_steps
+from bsmamba2.models.model_file import open_checkpoint
 from bsmamba2.models.verdict import find_check, keep_check
 
 if TYPE_CHECKING:
@@ -39,8 +38,7 @@ class CheckpointModel(Model):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._checkpoint = read_checkpoint(path)
-        registry.require_published(path, self._checkpoint.sha256)
+        self._checkpoint = open_checkpoint(path)
         pour(self._checkpoint)  # refuses an unknown size
 
     @property

@@ -16,9 +16,9 @@ from typing import Any
 
 from bsmamba2.audio import fourier
 from bsmamba2.audio.array import Audio
-from bsmamba2.errors import ModelError, printable
+from bsmamba2.errors import ModelError
 from bsmamba2.files.hashing import file_sha256
-from bsmamba2.formats.checkpoint import CONFIG_KEY, LICENCE_KEY, MARK, Checkpoint, match
+from bsmamba2.formats.checkpoint import CONFIG_KEY, MARK, Checkpoint, match
 from bsmamba2.formats.manifest import Manifest, default_overlap, residual_of
 from bsmamba2.formats.onnx_file import OnnxFile, read_onnx
 
@@ -113,11 +113,11 @@ def pour(checkpoint: Checkpoint, *, streaming: bool = False, io: str = "spectrum
 def poured_manifest(graph: Manifest, checkpoint: Checkpoint) -> Manifest:
     """Returns the graph's manifest with the checkpoint's name, hash, licence and stated lengths."""
     changes: dict[str, Any] = {
-        "name": printable(checkpoint.name),
+        "name": checkpoint.title,
         "checkpoint_sha256": checkpoint.sha256,
     }
-    if LICENCE_KEY in checkpoint.metadata:
-        changes["licence"] = printable(checkpoint.metadata[LICENCE_KEY])
+    if checkpoint.licence is not None:
+        changes["licence"] = checkpoint.licence
     if CONFIG_KEY in checkpoint.metadata:
         try:
             stored = json.loads(checkpoint.metadata[CONFIG_KEY])

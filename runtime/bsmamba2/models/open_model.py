@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bsmamba2.errors import ModelError, printable
-from bsmamba2.models import registry
 from bsmamba2.models.checkpoint_model import CheckpointModel
+from bsmamba2.models.model_file import find_model_path
 from bsmamba2.models.onnx_model import OnnxModel
 
 if TYPE_CHECKING:
     from bsmamba2.models.model import Model
-
-CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
-SUFFIXES = (".onnx", ".engine", *CHECKPOINT_SUFFIXES)
 
 
 def open_model(model: str | os.PathLike[str] | None = None, *, trust_engine: bool = False) -> Model:
@@ -40,35 +35,3 @@ def open_model(model: str | os.PathLike[str] | None = None, *, trust_engine: boo
 
         return TensorRtModel(path, trust_engine)
     return CheckpointModel(path)
-
-
-def find_model_path(model: str | os.PathLike[str] | None) -> Path:
-    """Returns the path of a model.
-
-    Raises:
-        ModelError: there is none, or its suffix is unknown.
-    """
-    named = registry.find_path(os.fspath(model) if model else registry.DEFAULT)
-    if named is not None:
-        return named
-    if not model:
-        raise ModelError(
-            f"model must be given, because this copy contains none: {_how_to_get_one()}"
-        )
-    path = Path(model)
-    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises if the name is too long
-        shown = printable(repr(str(model)))
-        if path.suffix in SUFFIXES or len(path.parts) > 1:
-            raise ModelError(f"there is no model file {shown}: check its name and folder")
-        near = registry.hint(path.name) or _how_to_get_one()
-        raise ModelError(f"there is no model called {shown}: {near}")
-    if path.suffix not in SUFFIXES:
-        raise ModelError(f"model must be a file in {', '.join(SUFFIXES)}; got {str(path)!r}")
-    return path
-
-
-def _how_to_get_one() -> str:
-    names = " or ".join(
-        f"{model.name} (once: bsmamba2 models fetch {model.name})" for model in registry.PUBLISHED
-    )
-    return f"use --model (model=) with {names}, a checkpoint, or an .onnx from bsmamba2 export"

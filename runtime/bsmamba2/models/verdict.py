@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bsmamba2.audio.snr import IDENTICAL_DB
 from bsmamba2.engines.protocols import Engine
 from bsmamba2.errors import ModelError
 from bsmamba2.files.cache import cache_folder, read_record, write_record
@@ -45,7 +46,7 @@ def require_verdict(engine: Engine, about: Mapping[str, str]) -> None:
     if kept is not None and kept.get("about") == known and _passed(kept, check):
         return
     found = reproduce(engine)
-    write_record(path, {"about": known, "snr_db": min(found, 999.0)})
+    write_record(path, {"about": known, "snr_db": min(found, IDENTICAL_DB)})
 
 
 def find_check(manifest: Manifest) -> Check | None:

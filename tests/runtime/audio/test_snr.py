@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bsmamba2.audio.snr import snr_db
+from bsmamba2.audio.snr import IDENTICAL_DB, describe_snr, snr_db
 from support.fixtures import Noise
 
 
@@ -20,6 +20,18 @@ def test_an_error_of_known_level_gives_that_snr(noise: Noise, db: float) -> None
 
 def test_a_perfect_estimate_has_infinite_snr(noise: Noise) -> None:
     assert snr_db(noise(2, 9), noise(2, 9)) == np.inf
+
+
+def test_an_error_in_silence_has_no_snr(noise: Noise) -> None:
+    assert snr_db(np.zeros((2, 9), np.float32), noise(2, 9)) == -np.inf
+
+
+def test_an_infinite_snr_is_described_in_words() -> None:
+    assert [describe_snr(db) for db in (95.26, IDENTICAL_DB, np.inf)] == [
+        "95.3 dB",
+        "exact agreement",
+        "exact agreement",
+    ]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

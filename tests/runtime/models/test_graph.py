@@ -148,3 +148,8 @@ def test_unprintable_text_of_a_checkpoint_is_escaped() -> None:
     source = Checkpoint(random_weights(), {"bsmamba2.licence": "a\x1b[2J"}, "a" * 64, "b\n")
     manifest = pour(source).manifest
     assert (manifest.name, manifest.licence) == ("b�", "a�[2J")
+
+
+def test_a_checkpoint_with_the_longest_file_name_has_a_manifest() -> None:
+    source = Checkpoint(random_weights(), {}, "a" * 64, "b" * 250)
+    assert pour(source).manifest.name == "b" * 199 + "…"

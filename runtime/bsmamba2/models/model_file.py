@@ -1,0 +1,77 @@
+"""Finds the file that a model's name or path stands for: the same in every command and call."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from bsmamba2.errors import ModelError, printable
+from bsmamba2.formats.checkpoint import Checkpoint, read_checkpoint
+from bsmamba2.models import registry
+
+CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
+SUFFIXES = (".onnx", ".engine", *CHECKPOINT_SUFFIXES)
+
+
+def find_model_path(model: str | os.PathLike[str] | None) -> Path:
+    """Returns the path of a model. A name of the registry is preferred to a file of that name.
+
+    Args:
+        model: a name from the registry, or a path, which may start with ``~``. None or empty: the
+            shipped model.
+
+    Raises:
+        ModelError: there is none, or its suffix is unknown.
+    """
+    named = registry.find_path(os.fspath(model) if model else registry.DEFAULT)
+    if named is not None:
+        return named
+    if not model:
+        raise ModelError(
+            f"model must be given, because this copy contains none: {_how_to_get_one()}"
+        )
+    path = Path(os.path.expanduser(model))  # noqa: PTH111 - Path's raises without a home
+    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises if the name is too long
+        shown = printable(repr(str(model)))
+        if path.suffix in SUFFIXES or len(path.parts) > 1:
+            raise ModelError(f"there is no model file {shown}: check its name and folder")
+        near = registry.hint(path.name) or _how_to_get_one()
+        raise ModelError(f"there is no model called {shown}: {near}")
+    if path.suffix not in SUFFIXES:
+        raise ModelError(f"model must be a file in {', '.join(SUFFIXES)}; got {str(path)!r}")
+    return path
+
+
+def open_checkpoint(model: str | os.PathLike[str]) -> Checkpoint:
+    """Reads the checkpoint with that name or path.
+
+    Raises:
+        ModelError: there is none, it is damaged, or it is no longer the published file; or the
+            model is an export, which contains a graph instead of a checkpoint.
+    """
+    path = find_model_path(model)
+    if path.suffix not in CHECKPOINT_SUFFIXES:
+        raise ModelError(
+            f"model must be a checkpoint, in {', '.join(CHECKPOINT_SUFFIXES)}; got {path.name!r}, "
+            "which was exported from one: give that checkpoint, or its name"
+        )
+    checkpoint = read_checkpoint(path)
+    registry.require_published(path, checkpoint.sha256)
+    return checkpoint
+
+
+def from_any_folder(model: str) -> str:
+    """Returns a model's name unchanged, or its absolute path: the same model in every folder.
+
+    Raises:
+        ModelError: as for :func:`find_model_path`.
+    """
+    path = find_model_path(model)
+    return model if path == registry.find_path(model) else str(path.absolute())
+
+
+def _how_to_get_one() -> str:
+    names = " or ".join(
+        f"{model.name} (once: bsmamba2 models fetch {model.name})" for model in registry.PUBLISHED
+    )
+    return f"choose as model {names}, a checkpoint, or an .onnx from bsmamba2 export"
