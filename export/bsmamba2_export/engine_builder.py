@@ -90,7 +90,7 @@ def build_engine(
     if manifest.io != "spectrum":
         raise ModelError(
             f"model must have io spectrum; got {manifest.name} with io {manifest.io}: export it "
-            "with --io spectrum"
+            "with io='spectrum'"
         )
     length = seconds or manifest.chunk / manifest.sample_rate
     if not 0.1 <= length <= 60:
@@ -112,7 +112,7 @@ def build_engine(
         if existing is None or not existing.key.matches_request(key):
             raise ModelError(
                 f"output must be a new file; got {str(path)!r}, which exists: choose another, or "
-                "allow overwriting (--overwrite)"
+                "allow overwriting with overwrite=True"
             )
         if existing.key == key:
             existing.require_trust()
@@ -180,7 +180,7 @@ def _capabilities(trt: Any, backend: str, gpus: Sequence[str]) -> dict[str, Any]
     if not gpus:
         driver = nvidia.driver()
         if driver is None or not driver.cards:
-            fix = "pass --gpu, e.g. --gpu sm89" if backend == "tensorrt-rtx" else "use one that has"
+            fix = "name one, e.g. sm89" if backend == "tensorrt-rtx" else "use one that has"
             raise DeviceError(f"this machine has no NVIDIA GPU to build an engine for: {fix}")
         return {}
     if backend != "tensorrt-rtx":

@@ -78,7 +78,7 @@ def export(
     if path.is_dir() or (path.exists() and not overwrite):
         raise ModelError(
             f"output must be a new file; got {str(path)!r}, which exists: choose another, or allow "
-            "overwriting (--overwrite)"
+            "overwriting with overwrite=True"
         )
     if not path.parent.is_dir():
         raise ModelError(

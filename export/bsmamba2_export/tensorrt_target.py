@@ -34,7 +34,7 @@ def retarget(model: ModelProto, manifest: Manifest, target: str = "tensorrt") ->
     if manifest.streaming:
         raise ModelError(
             f"model must be for whole chunks; got {manifest.name}, which is for steps of a stream: "
-            "export it without --streaming"
+            "export it without streaming=True"
         )
     retargeted = ModelProto()
     retargeted.CopyFrom(model)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bsmamba2.errors import Cancelled, Error, MissingExtra
+from bsmamba2.errors import Cancelled, Error, MissingExtra, for_command_line
 from bsmamba2.installation import install_command, report
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Commands(click.Group):
             click.echo("stopped", err=True)
             sys.exit(130)
         except Error as error:
-            click.echo(f"bsmamba2: {error}", err=True)
+            click.echo(f"bsmamba2: {for_command_line(str(error))}", err=True)
             sys.exit(2)
         except Exception as error:
             if os.environ.get("BSMAMBA2_DEBUG"):

@@ -8,12 +8,20 @@
     └── Cancelled       the caller stopped the work
 
 Every message is one sentence that states which argument is wrong, what is allowed, what it got, and
-how to fix it. The command line prints the message and exits with status 2.
+how to fix it. The command line prints the message, with arguments as options, and exits with
+status 2.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+_ARGUMENT = re.compile(
+    r"\b(clip|device|io|overwrite|precision|resume|streaming|subtype|target)=(True|'[^']*')"
+    r"|\b(block_ms|headroom_ms|lookahead_ms)(?= must )"
+)
+"""An argument that a message tells the caller to give, or that it is about."""
 
 
 class Error(Exception):
@@ -38,6 +46,20 @@ class MissingExtra(Error, ImportError):  # noqa: N818 - public; named after what
 
 class Cancelled(Error):  # noqa: N818 - public; not a fault, the caller requested it
     """The caller stopped the work; no partial file is left behind."""
+
+
+def for_command_line(message: str) -> str:
+    """Writes the arguments in a message as options: ``device='cpu'`` becomes ``--device cpu``.
+
+    Errors name arguments as Python calls them; the command line prints them as it calls them.
+    """
+
+    def option(found: re.Match[str]) -> str:
+        name, value = found[1] or found[3], found[2]
+        flag = f"--{name.replace('_', '-')}"
+        return flag if value in (None, "True") else f"{flag} {value[1:-1]}"
+
+    return _ARGUMENT.sub(option, message)
 
 
 def printable(text: str, limit: int = 200) -> str:

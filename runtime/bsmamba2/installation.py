@@ -1,13 +1,15 @@
 """How this copy was installed: commands to add extras or upgrade, and versions for bug reports.
 
 pip records the source of a package (PEP 610, ``direct_url.json``): the URL of a folder, file or
-repository, or nothing for an index. So the suggested commands also fit a checkout or a wheel file.
+repository. So the suggested commands fit a checkout and a wheel file. There is no release on an
+index: where the source is unknown or gone, the commands install what the extra requires instead.
 """
 
 from __future__ import annotations
 
 import json
 import platform
+import re
 import shlex
 from importlib import metadata
 from pathlib import Path
@@ -39,7 +41,7 @@ def installed_version(distribution: str) -> str | None:
 
 
 def install_command(extra: str = "", *, force: bool = False) -> str:
-    """Returns the command that installs this copy again with an extra.
+    """Returns a command that adds an extra to this copy, or installs the copy again.
 
     Args:
         extra: an extra of ``pyproject.toml``; empty for the package alone.
@@ -49,7 +51,11 @@ def install_command(extra: str = "", *, force: bool = False) -> str:
     extras = f"[{extra}]" if extra else ""
     url, editable = _origin()
     if url is None:
-        target = f'"{DISTRIBUTION}{extras}"' if extras else DISTRIBUTION
+        requirements = _requirements(extra)
+        target = " ".join(f'"{requirement}"' for requirement in requirements)
+        if not requirements:
+            target = f'".{extras}"' if extras else "."
+            target += f" (in a checkout of {DISTRIBUTION})"
     elif url.startswith("file:"):
         target = _quoted(url2pathname(urlsplit(url).path) + extras)
         options += ["-e"] if editable else []
@@ -62,7 +68,7 @@ def upgrade_command() -> str:
     """Returns the command that replaces this copy with a newer one."""
     url, editable = _origin()
     if url is None:
-        return f"pip install -U {DISTRIBUTION}"
+        return f"pip install . (in a newer checkout of {DISTRIBUTION})"
     if editable:
         return f"git -C {_quoted(url2pathname(urlsplit(url).path))} pull && {install_command()}"
     return f"{install_command()} (a newer version of it)"
@@ -79,8 +85,25 @@ def report() -> str:
     return "\n".join([*lines, *(f"{name} {known}" for name, known in found if known)])
 
 
+def _requirements(extra: str) -> list[str]:
+    """Returns what an extra requires, from the metadata of this copy; empty if it has none."""
+    try:
+        stated = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        return []
+    found: list[str] = []
+    for line in stated:
+        requirement, _, marker = (part.strip() for part in line.partition(";"))
+        if not re.search(rf"""extra == (['"]){re.escape(extra)}\1""", marker):
+            continue
+        own = re.fullmatch(rf"{DISTRIBUTION}\[([\w,-]+)\]", requirement)
+        names = own[1].split(",") if own else []
+        found += [part for name in names for part in _requirements(name)] or [requirement]
+    return found
+
+
 def _origin() -> tuple[str | None, bool]:
-    """Returns the URL that this copy came from, None for an index, and whether it is editable."""
+    """Returns the URL that this copy came from, None if unknown or gone, and if it is editable."""
     try:
         record = metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
     except metadata.PackageNotFoundError:
@@ -91,9 +114,10 @@ def _origin() -> tuple[str | None, bool]:
         return None, False
     stored = json.loads(record)
     editable = bool(stored.get("dir_info", {}).get("editable"))
-    repository = stored.get("vcs_info")
+    repository, url = stored.get("vcs_info"), str(stored["url"])
     if repository is None:
-        return str(stored["url"]), editable
+        is_gone = url.startswith("file:") and not Path(url2pathname(urlsplit(url).path)).exists()
+        return (None if is_gone else url), editable
     revision = repository.get("requested_revision")
     url = f"{repository['vcs']}+{stored['url']}" + (f"@{revision}" if revision else "")
     return url, editable

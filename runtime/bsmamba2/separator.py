@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ import numpy as np
 from bsmamba2.audio.array import Audio, Layout, arrange, to_float32
 from bsmamba2.audio.schedule import Schedule
 from bsmamba2.batch.plan import OutputOptions
-from bsmamba2.errors import AudioError
+from bsmamba2.errors import AudioError, ModelError
 from bsmamba2.files.encoding import Clip
 from bsmamba2.files.naming import DEFAULT_TEMPLATE
 from bsmamba2.files.song_file import BLOCK, SongFile
@@ -24,6 +25,7 @@ from bsmamba2.files.tags import read_tags
 from bsmamba2.formats.stem_names import wanted_stems
 from bsmamba2.models.check import check_input
 from bsmamba2.models.loaded_model import LoadedModel
+from bsmamba2.models.model_file import from_any_folder
 from bsmamba2.pipeline.progress import Progress
 from bsmamba2.pipeline.song_pipeline import SongPipeline
 from bsmamba2.pipeline.step_stream import StepStream
@@ -53,6 +55,11 @@ class Separator:
             which already has a device.
         trust_engine: whether to load a TensorRT engine that this user did not build; it can run any
             code.
+        load: whether to load the model onto its device now. False: it is only read, and
+            :meth:`load` or the first separation loads it.
+
+    A copy, and one pickled for another process, loads its model again; a Separator made from an
+    engine cannot be copied.
 
     Raises:
         ModelError: the model cannot be found or used.
@@ -66,19 +73,51 @@ class Separator:
         device: str = "auto",
         *,
         trust_engine: bool = False,
+        load: bool = True,
     ) -> None:
+        self._arguments = (model, device, trust_engine)
         self._model = LoadedModel(model, device, trust_engine)
-        self._engine = self._model.engine
+        if load:
+            self.load()
 
     @property
     def manifest(self) -> Manifest:
         """The model's stems, sample rate and other properties."""
-        return self._engine.manifest
+        return self._model.manifest
 
     @property
     def device(self) -> str:
         """The device that the model runs on, e.g. ``cpu``, ``cuda:0``."""
-        return str(self._engine.device)
+        return str(self._model.device)
+
+    @property
+    def _engine(self) -> Engine:
+        return self._model.engine
+
+    def load(self) -> None:
+        """Loads the model onto its device, unless it is there already.
+
+        Raises:
+            ModelError: the model cannot be used.
+            DeviceError: the device cannot run it.
+            MissingExtra: the software that runs it is not installed.
+        """
+        _ = self._model.engine
+
+    def __repr__(self) -> str:
+        return (
+            f"Separator({self.manifest.name} on {self.device}: {', '.join(self.manifest.outputs)})"
+        )
+
+    def __reduce__(self) -> tuple[partial[Separator], tuple[()]]:
+        model, device, trust_engine = self._arguments
+        if not (model is None or isinstance(model, (str, os.PathLike))):
+            raise ModelError(
+                f"model must be a name or a path to copy or pickle a Separator; got {model!r}: "
+                "create another Separator from the same engine"
+            )
+        named = model and from_any_folder(os.fspath(model))
+        return partial(type(self), named, device, trust_engine=trust_engine), ()
 
     def prewarm(self) -> None:
         """Runs a chunk of noise, so that the first song does not pay for first-run allocations.
@@ -243,6 +282,7 @@ class Separator:
         block_ms: float | None = None,
         lookahead_ms: float | None = None,
         overlap: float | None = None,
+        channels_first: bool | None = None,
         cancel: Event | None = None,
     ) -> Stream:
         """Opens a stream that separates audio as it arrives.
@@ -259,8 +299,10 @@ class Separator:
             block_ms: audio finished by one step, rounded to whole frames. Default: equal to
                 ``lookahead_ms``.
             lookahead_ms: audio seen beyond the block, rounded to whole frames. The model must be a
-                checkpoint of a shipped size, or exported with ``--streaming``.
+                checkpoint of a shipped size, or exported with ``streaming=True``.
             overlap: of neighbouring chunks, without a lookahead. Default: the model's.
+            channels_first: whether pushes are (channels, n), not (n, channels). Default: as the
+                first push that can be only one of them.
             cancel: set it from any thread to stop a push or flush before the next run of the
                 model, with :class:`bsmamba2.Cancelled`.
 
@@ -280,6 +322,7 @@ class Separator:
                 manifest,
                 sample_rate,
                 channels,
+                channels_first,
             )
         if overlap is not None:
             raise AudioError(
@@ -297,6 +340,7 @@ class Separator:
             manifest,
             sample_rate,
             channels,
+            channels_first,
         )
 
     def _chunk_pipeline(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bsmamba2.audio.array import Layout, require_floats, to_float32
-from bsmamba2.errors import AudioError
+from bsmamba2.errors import AudioError, ModelError
 from bsmamba2.stems import Stems
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Stream:
         manifest: the model's manifest.
         sample_rate: Hz.
         channels: channels of every push.
+        channels_first: whether pushes are (channels, n), not (n, channels). None: as the first push
+            that can be only one of them.
     """
 
     def __init__(
@@ -57,12 +59,17 @@ class Stream:
         manifest: Manifest,
         sample_rate: float,
         channels: int,
+        channels_first: bool | None = None,
     ) -> None:
         self._start = start
         self._manifest = manifest
         self.sample_rate = sample_rate
         self.channels = channels
-        self._layout = Layout.CHANNELS_FIRST
+        self._given_layout: Layout | None = None
+        if channels_first is not None:
+            self._given_layout = Layout.CHANNELS_FIRST if channels_first else Layout.CHANNELS_LAST
+        self._layout: Layout | None
+        self._guessed = False
         self._pipeline: SongPipeline
         self.reset()
         self.latency_samples = self._pipeline.latency_samples
@@ -72,10 +79,11 @@ class Stream:
         """Takes the next samples and returns the part of the stems that is finished.
 
         Args:
-            samples: (channels, n), or (n,) for a mono stream; float32 or float64, any n.
+            samples: (channels, n) or (n, channels), or (n,) for a mono stream; float32 or float64,
+                any n. A square array has the layout of earlier pushes.
 
         Returns:
-            The stems, each (channels, m) or (m,), like the input.
+            The stems, each (channels, m), (m, channels) or (m,), like the input.
 
         Raises:
             AudioError: the shape or type is wrong, or a sample is not finite. The stream is
@@ -98,14 +106,26 @@ class Stream:
         try:
             return self._run(self._pipeline.flush, 0.0)
         finally:
-            self._pipeline = self._start()
+            self._restart()
 
     def reset(self) -> None:
         """Discards the stream and its measurements: the next push starts a new one."""
-        self._pipeline = self._start()
+        self._restart()
         self._busy_seconds = self._output_seconds = 0.0
         self._backlog_seconds = self._late_seconds = 0.0
         self._warned = False
+
+    def __repr__(self) -> str:
+        return (
+            f"Stream({self._manifest.name}: {', '.join(self._manifest.outputs)}; "
+            f"{self.channels} channel{'s' * (self.channels > 1)}, {self.sample_rate:g} Hz)"
+        )
+
+    def __reduce__(self) -> str:
+        raise ModelError(
+            "a Stream cannot be copied or pickled, because its state is in the model: open another "
+            "with Separator.stream"
+        )
 
     @property
     def load(self) -> float:
@@ -124,6 +144,11 @@ class Stream:
         """
         return self._late_seconds
 
+    def _restart(self) -> None:
+        self._pipeline = self._start()
+        self._layout = self._given_layout
+        self._guessed = False
+
     def _run(self, work: Callable[[], Exact], seconds: float) -> Stems:
         started = time.perf_counter()
         outputs = work()
@@ -132,7 +157,7 @@ class Stream:
             to_float32(outputs),
             self._manifest.outputs,
             self.sample_rate,
-            layout=self._layout,
+            layout=self._layout or Layout.CHANNELS_FIRST,
             residual=self._manifest.residual,
         )
 
@@ -153,14 +178,34 @@ class Stream:
 
     def _arrange(self, array: npt.NDArray[np.generic]) -> Audio:
         require_floats(array.dtype)
-        if array.ndim == 1 and self.channels == 1:
-            self._layout = Layout.MONO
+        self._layout = layout = self._layout_of(array.shape)
+        if layout is Layout.MONO:
             return to_float32(array[np.newaxis])
-        if array.ndim != 2 or array.shape[0] != self.channels:
-            fix = ": use samples.T" if array.shape[1:] == (self.channels,) else ""
+        return to_float32(array.T if layout is Layout.CHANNELS_LAST else array)
+
+    def _layout_of(self, shape: tuple[int, ...]) -> Layout:
+        """Returns the layout of a push; as many samples as channels have that of earlier pushes."""
+        if len(shape) == 1 and self.channels == 1:
+            return Layout.MONO
+        axes = enumerate((Layout.CHANNELS_FIRST, Layout.CHANNELS_LAST))
+        fitting = [
+            found for axis, found in axes if len(shape) == 2 and shape[axis] == self.channels
+        ]
+        if self._given_layout is not None:
+            fitting = [found for found in fitting if found is self._given_layout]
+        if not fitting:
+            known = self._given_layout
+            allowed = known.value if known else "(channels, samples) or (samples, channels)"
             raise AudioError(
-                f"samples must be (channels, n) with {self.channels} channels, since a stream "
-                f"cannot infer the layout from a few samples; got {array.shape}{fix}"
+                f"samples must be {allowed} with {self.channels} channels; got {shape}"
             )
-        self._layout = Layout.CHANNELS_FIRST
-        return to_float32(array)
+        if len(fitting) == 2:
+            self._guessed = self._guessed or self._layout not in fitting
+            return self._layout if self._layout in fitting else Layout.CHANNELS_FIRST
+        if self._guessed and fitting[0] is not self._layout and self.channels > 1:
+            raise AudioError(
+                f"samples must be {Layout.CHANNELS_FIRST.value}, as which the square array before "
+                f"them was taken; got {shape}: open the stream with channels_first=False"
+            )
+        self._guessed = False
+        return fitting[0]

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ["bsmamba2", "bsmamba2_pedalboard", "bsmamba2_network", "bsmamba2_export"]
 
 pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("zensical") is None, reason='needs pip install "bsmamba2[docs]"'
+    importlib.util.find_spec("zensical") is None, reason='needs pip install ".[docs]"'
 )
 
 

@@ -65,7 +65,7 @@ def test_a_stream_waits_for_the_work_of_the_stream_that_it_follows(lazy_card: La
 
 def test_a_missing_driver_is_an_error_with_a_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_memory, "open_library", lambda *names: None)
-    with pytest.raises(DeviceError, match="no NVIDIA driver: install one, or use --device cpu"):
+    with pytest.raises(DeviceError, match="no NVIDIA driver: install one, or use device='cpu'"):
         CudaStream(0)
 
 

@@ -170,7 +170,7 @@ def test_installation_without_weights_reports_how_to_get_a_model(
 ) -> None:
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(registry, "shipped", dict)
-    with pytest.raises(ModelError, match="model must be given, .* use --model"):
+    with pytest.raises(ModelError, match="model must be given, .* choose as model"):
         SeparationEffect()
 
 

@@ -1,6 +1,6 @@
 """The same binary in other hosts: DawDreamer, minihost and Ardour's scanner.
 
-They need ``pip install "bsmamba2[hosts]"`` and Debian's ``ardour``; without a host its test is
+They need ``pip install ".[hosts]"`` and Debian's ``ardour``; without a host its test is
 skipped.
 """
 

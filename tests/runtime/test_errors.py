@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bsmamba2.errors import first_line, not_one_of, printable
+from bsmamba2.errors import first_line, for_command_line, not_one_of, printable
 
 
 @given(st.text(), st.integers(0, 300))
@@ -42,6 +42,21 @@ class MockLibsndfileError(Exception):
 )
 def test_the_first_line_is_the_cause_without_the_path(error: Exception, line: str) -> None:
     assert first_line(error) == line
+
+
+@pytest.mark.parametrize(
+    ("message", "printed"),
+    [
+        ("use device='cpu'", "use --device cpu"),
+        ("or allow it with overwrite=True", "or allow it with --overwrite"),
+        ("use clip='float', or wait", "use --clip float, or wait"),
+        ("lookahead_ms must be in 1..2", "--lookahead-ms must be in 1..2"),
+        ("device must be cpu; a/block_ms.wav", "device must be cpu; a/block_ms.wav"),
+        ("target=1 or x='y' stays", "target=1 or x='y' stays"),
+    ],
+)
+def test_the_command_line_prints_arguments_as_options(message: str, printed: str) -> None:
+    assert for_command_line(message) == printed
 
 
 def test_a_refused_word_is_shown_with_the_allowed_ones() -> None:

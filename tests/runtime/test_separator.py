@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -165,3 +168,39 @@ def test_separate_reads_a_file(stub: Stubs, song: WriteSong) -> None:
 
 def test_separate_returns_the_requested_stems(stub: Stubs, song: WriteSong) -> None:
     assert list(bsmamba2.separate(song(), stub.half(), stems=["vocals"])) == ["vocals"]
+
+
+def test_a_separator_is_shown_with_its_model_device_and_stems(stub: Stubs) -> None:
+    shown = repr(Separator(stub.half(name="voice")))
+    assert shown == "Separator(voice on cpu: vocals, instrumental)"
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))]
+)
+def test_a_copy_loads_the_model_again_from_any_folder(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    noise: Noise,
+    copied: Callable[[Separator], Separator],
+) -> None:
+    write_checkpoint(tmp_path / "voice.safetensors")
+    monkeypatch.chdir(tmp_path)
+    separator = Separator("voice.safetensors", "cpu")
+    monkeypatch.chdir("/")
+    twin, audio = copied(separator), noise(2, 9000)
+    assert twin._engine is not separator._engine
+    np.testing.assert_array_equal(twin(audio, 44100)["vocals"], separator(audio, 44100)["vocals"])
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_what_cannot_be_copied_says_what_to_do_instead(
+    stub: Stubs, copied: Callable[[object], object]
+) -> None:
+    separator = Separator(stub.half())
+    with pytest.raises(ModelError, match="name or a path to copy or pickle a Sep.*the same engine"):
+        copied(separator)
+    with pytest.raises(ModelError, match="a Stream cannot be copied or pickled.*Separator.stream"):
+        copied(separator.stream(44100))
+    stems = separator(np.zeros((2, 9), np.float32), 44100)
+    assert copied(stems)

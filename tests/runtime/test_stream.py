@@ -214,8 +214,8 @@ def test_mono_may_be_pushed_without_an_axis_for_channels(stub: Stubs, noise: Noi
     ("samples", "message"),
     [
         (
-            np.zeros((9, 2), np.float32),
-            r"\(channels, n\) with 2 channels.*; got \(9, 2\): use samples\.T",
+            np.zeros((9, 3), np.float32),
+            r"\(channels, samples\) or .* with 2 channels; got \(9, 3\)",
         ),
         (np.zeros(9, np.float32), r"got \(9,\)"),
         (np.zeros((2, 9), np.int16), "got int16: pass audio / 32768"),
@@ -309,3 +309,55 @@ def test_the_delay_of_a_live_output_is_measured(
     assert stream.late_seconds == pytest.approx(0.75)
     stream.reset()
     assert stream.late_seconds == stream.load == 0
+
+
+def pushed(stream: Stream, parts: Sequence[npt.NDArray[Any]], axis: int) -> Audio:
+    """Pushes the parts and flushes; returns the vocals, joined along the axis of the samples."""
+    vocals = [stream.push(part)["vocals"] for part in parts]
+    return np.concatenate([*vocals, stream.flush()["vocals"]], axis=axis)
+
+
+@given(st.integers(1, 3), LENGTHS, st.lists(st.integers(0, 900), max_size=8), st.booleans())
+def test_both_orientations_of_an_array_give_the_same_stems(
+    stub: Stubs, noise: Noise, channels: int, length: int, cuts: list[int], is_stated: bool
+) -> None:
+    audio, cuts = noise(channels, length), sorted(cuts)
+    separator = Separator(stub.restless())
+    first, last = (
+        separator.stream(44100, channels, channels_first=order if is_stated else None)
+        for order in (True, False)
+    )
+    if not is_stated:  # an empty part that can be only one of them, before any square one
+        last.push(np.empty((0, channels), np.float32))
+    expected = pushed(first, np.split(audio, cuts, axis=1), axis=1)
+    transposed = pushed(last, np.split(audio.T, cuts, axis=0), axis=0)
+    np.testing.assert_array_equal(transposed, expected.T)
+
+
+def test_a_square_array_that_was_taken_for_the_other_orientation_is_an_error(
+    stub: Stubs, noise: Noise
+) -> None:
+    stream = Separator(stub.half()).stream(44100)
+    stream.push(noise(2, 2))
+    with pytest.raises(AudioError, match=r"as which the square .*\(100, 2\): open.*channels_first"):
+        stream.push(noise(2, 100).T)
+    assert stream.push(noise(2, 100))["vocals"].shape[0] == 2
+    assert stream.flush()["vocals"].shape[0] == 2
+    stream.push(noise(2, 100).T)  # a new stream
+    assert stream.flush()["vocals"].shape[1] == 2
+
+
+@pytest.mark.parametrize(
+    ("channels_first", "shape"), [(None, (3, 9)), (True, (9, 2)), (False, (2, 9)), (None, (9,))]
+)
+def test_a_push_of_another_shape_is_an_error_that_states_the_allowed_ones(
+    stub: Stubs, noise: Noise, channels_first: bool | None, shape: tuple[int, ...]
+) -> None:
+    stream = Separator(stub.half()).stream(44100, channels_first=channels_first)
+    with pytest.raises(AudioError, match=r"samples must be \(.* with 2 channels; got \("):
+        stream.push(np.zeros(shape, np.float32))
+
+
+def test_a_stream_is_shown_with_its_model_and_format(stub: Stubs) -> None:
+    stream = Separator(stub.half(name="voice")).stream(48000, 1)
+    assert repr(stream) == "Stream(voice: vocals, instrumental; 1 channel, 48000 Hz)"

@@ -163,7 +163,7 @@ def test_another_plan_in_the_same_folder_is_refused_with_the_differences(tmp_pat
 
 
 def test_a_folder_without_a_run_needs_a_preset(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="add --preset"):
+    with pytest.raises(TrainingError, match="a preset to start a new run"):
         Run(tmp_path, None, CPU)
 
 

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bsmamba2.commands.display import hint_if_stopped
 from bsmamba2.commands.parameters import MODEL_HELP, ModelName
 from bsmamba2.errors import DeviceError
 from bsmamba2_network import PRESETS
@@ -54,7 +55,7 @@ def dataset(
     """
     from bsmamba2_training.recipe import Amounts, build
 
-    with _progress_bar() as bar:
+    with hint_if_stopped("to continue, repeat the command"), _progress_bar() as bar:
         task = bar.add_task("packages", total=None)
         build(
             folder,
@@ -193,7 +194,10 @@ def train(
     run = Run(folder, plan, torch_device, weights)
     if workers is None:
         workers = (os.cpu_count() or 1) if torch_device.type == "cuda" else 0
-    with _progress_bar() as bar:
+    with (
+        hint_if_stopped(f"to continue, bsmamba2 train DATASET -o {folder}"),
+        _progress_bar() as bar,
+    ):
         task = bar.add_task(run.plan.preset, total=run.plan.steps, completed=run.step)
         is_done = train_run(
             run,

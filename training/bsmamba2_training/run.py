@@ -254,8 +254,8 @@ class Run:
             return saved
         if plan is None:
             raise TrainingError(
-                f"output must contain a run to resume; got {self.folder} without one: add --preset "
-                "to start a new run"
+                f"output must contain a run to resume; got {self.folder} without one: give a "
+                "preset to start a new run"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(path) as unfinished:

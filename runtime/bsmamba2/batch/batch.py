@@ -139,7 +139,7 @@ class Batch:
                     plan.song,
                     AudioError(
                         f"{plan.song} and {rival} would be written to the same files: choose "
-                        "another folder for one of them with -o, or another --template"
+                        "another folder for one of them, or another template"
                     ),
                 )
             elif self._resume and (stored := plan.record.read()) and stored.is_complete:

@@ -89,7 +89,7 @@ class Record:
         }
         content = {**self._key(), "song": self._identity(), "outputs": outputs}
         text = json.dumps(content, indent=1)
-        with audio_errors(f"{self.path} cannot be written", "choose another directory (-o)"):
+        with audio_errors(f"{self.path} cannot be written", "choose another directory"):
             write_atomically(self.path, text.encode("ascii"))
 
     def _key(self) -> dict[str, Any]:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from bsmamba2.errors import Cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,11 +26,21 @@ def length(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+@contextmanager
+def hint_if_stopped(hint: str) -> Iterator[None]:
+    """Prints how to continue if the user stops the work, which still ends with that exception."""
+    try:
+        yield
+    except (KeyboardInterrupt, Cancelled):
+        click.echo(hint, err=True)
+        raise
+
+
 class Display:
     """Shows what a :class:`~bsmamba2.batch.batch.Batch` reports; silent without a terminal."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
+        self._console = console = Console(stderr=True)
         self._progress = Progress(
             # No markup: a song's name may be "[red] x".
             TextColumn("{task.description}", markup=False),
@@ -49,6 +64,21 @@ class Display:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+
+    def print(self, text: str) -> None:
+        """Prints a result to standard output."""
+        self._print(text, is_result=True)
+
+    def note(self, text: str) -> None:
+        """Prints a remark to standard error."""
+        self._print(text, is_result=False)
+
+    def _print(self, text: str, *, is_result: bool) -> None:
+        # On the terminal of the bars, other output must go through them: they redraw their lines.
+        if self._console.is_terminal and (sys.stdout.isatty() or not is_result):
+            self._console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        else:
+            click.echo(text, err=not is_result)
 
     def begin(self, plans: Sequence[FilePlan]) -> None:
         """Starts the display for all songs that will be separated."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 
 import click
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bsmamba2.commands.diagnosis import ABSENT, BROKEN, WORKS, Finding, examine
+from bsmamba2.errors import for_command_line
 
 COLOURS = {WORKS: "green", ABSENT: "yellow", BROKEN: "red"}
 
@@ -23,7 +25,8 @@ def doctor(as_json: bool) -> None:
     Exit status: 0 if songs can be separated, 2 if something is broken.
     """
     with Console(stderr=True).status("examining"):
-        findings = list(examine())
+        # A backend says what is missing in the words of an error.
+        findings = [replace(found, fix=for_command_line(found.fix)) for found in examine()]
     broken = any(finding.state == BROKEN for finding in findings)
     if as_json:
         parts = [dataclasses.asdict(finding) for finding in findings]

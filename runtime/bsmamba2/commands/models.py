@@ -18,6 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from bsmamba2.commands.display import hint_if_stopped
 from bsmamba2.engines.ort_import import import_onnxruntime
 from bsmamba2.models import registry
 from bsmamba2.models.open_model import open_model
@@ -68,16 +69,20 @@ def fetch(name: str) -> None:
         err=True,
     )
     console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
+    stopped = hint_if_stopped("to continue the download, repeat the command")
+    with (
+        stopped,
+        Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        ) as bar,
+    ):
         task = bar.add_task(model.name, total=model.size)
         path = model.fetch(lambda received: bar.update(task, completed=received))
     click.echo("SHA-256 verified; computing the checks", err=True)

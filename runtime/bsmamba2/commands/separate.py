@@ -12,7 +12,7 @@ import click
 
 from bsmamba2.batch.batch import Batch, Outcome
 from bsmamba2.batch.plan import OutputOptions
-from bsmamba2.commands.display import Display, length
+from bsmamba2.commands.display import Display, hint_if_stopped, length
 from bsmamba2.commands.parameters import (
     DEVICE_HELP,
     MODEL_HELP,
@@ -20,6 +20,7 @@ from bsmamba2.commands.parameters import (
     ModelName,
     SongPath,
 )
+from bsmamba2.errors import for_command_line
 from bsmamba2.files.encoding import Clip
 from bsmamba2.files.naming import DEFAULT_TEMPLATE
 from bsmamba2.models import registry
@@ -80,25 +81,27 @@ def separate(
     that are done and whose file, model and options have not changed.
     """
     output_options = OutputOptions(stems=stems or None, **options)
-    separator = Separator(model, device)
+    separator = Separator(model, device, load=False)
     about = {"model": separator.manifest.name, "device": separator.device}
-    if model is None and about["model"] in registry.ABOUT:
-        known, quality = registry.ABOUT[about["model"]], registry.PUBLISHED[0].name
-        click.echo(f"{about['model']}: {known}; for quality, -m {quality}", err=True)
-    if device == "auto":
-        click.echo("{model} on {device}".format(**about), err=True)
-    with Display() as display:
+    with hint_if_stopped("to continue, repeat the command with --resume"), Display() as display:
         batch = Batch(separator, output_options, display, overwrite=overwrite, resume=resume)
         batch.plan(songs, output)
+        if batch.plans and not only_plan:  # otherwise the model is not needed
+            separator.load()
+            if model is None and about["model"] in registry.ABOUT:
+                known, quality = registry.ABOUT[about["model"]], registry.PUBLISHED[0].name
+                display.note(f"{about['model']}: {known}; for quality, -m {quality}")
+            if device == "auto":
+                display.note("{model} on {device}".format(**about))
         if only_plan or batch.done or len(batch.plans) + len(batch.outcomes) > 1:
-            click.echo(_summary(batch), err=True)
+            display.note(_summary(batch))
         if only_plan:
-            _print_plan(batch, as_json)
+            _print_plan(batch, as_json, display)
         for outcome in batch.outcomes if only_plan else batch.run():
-            _print(outcome, about, as_json)
+            _print(outcome, about, as_json, display)
     failures = [outcome for outcome in batch.outcomes if outcome.error]
     for outcome in failures:
-        click.echo(f"bsmamba2: {outcome.error}", err=True)
+        click.echo(f"bsmamba2: {for_command_line(outcome.error)}", err=True)
     if failures:
         click.get_current_context().exit(1 if any(f.is_bug for f in failures) else 2)
 
@@ -121,18 +124,21 @@ def _count(things: Sized, name: str) -> str:
     return f"{len(things)} {name}{'s' * (len(things) != 1)}"
 
 
-def _print_plan(batch: Batch, as_json: bool) -> None:
+def _print_plan(batch: Batch, as_json: bool, display: Display) -> None:
     for plan in batch.plans:
         outputs = {stem: str(path) for stem, path in plan.outputs.items()}
         if as_json:
             record = {"song": str(plan.song), "seconds": plan.seconds, "planned": outputs}
-            click.echo(json.dumps(record))
+            display.print(json.dumps(record))
         else:
-            click.echo("\n".join(outputs.values()))
+            display.print("\n".join(outputs.values()))
 
 
-def _print(outcome: Outcome, about: dict[str, str], as_json: bool) -> None:
+def _print(outcome: Outcome, about: dict[str, str], as_json: bool, display: Display) -> None:
     if as_json:
-        click.echo(json.dumps({"song": str(outcome.song), **outcome.to_json(), **about}))
+        fields = outcome.to_json()
+        if outcome.error:
+            fields["error"] = for_command_line(outcome.error)
+        display.print(json.dumps({"song": str(outcome.song), **fields, **about}))
     elif outcome.outputs and not outcome.was_done:
-        click.echo("\n".join(os.fspath(path) for path in outcome.outputs.values()))
+        display.print("\n".join(os.fspath(path) for path in outcome.outputs.values()))

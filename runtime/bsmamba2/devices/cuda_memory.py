@@ -24,7 +24,7 @@ class CudaStream:
     def __init__(self, index: int) -> None:
         library = open_library(*nvidia.CUDA)
         if library is None:
-            raise DeviceError("there is no NVIDIA driver: install one, or use --device cpu")
+            raise DeviceError("there is no NVIDIA driver: install one, or use device='cpu'")
         self._library = library
         device = ctypes.c_int()
         self._context, self._stream = ctypes.c_void_p(), ctypes.c_void_p()

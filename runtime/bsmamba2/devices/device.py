@@ -116,7 +116,7 @@ def _warn_about_idle_cards(kind: str, unusable: Mapping[str, str]) -> None:
 
 
 def missing_card(
-    device: Device, cuda: str = "", alternative: str = "use --device cpu"
+    device: Device, cuda: str = "", alternative: str = "use device='cpu'"
 ) -> str | None:
     """Reports what is missing to use a card, like a :data:`Backend`: its driver or the card.
 

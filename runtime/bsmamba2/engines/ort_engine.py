@@ -39,7 +39,7 @@ class OrtEngine:
         if file.manifest.streaming:
             raise ModelError(
                 f"{file.path.name} takes the steps of a stream, not whole chunks: export it "
-                "without --streaming"
+                "without streaming=True"
             )
         self.manifest = manifest or file.manifest
         self.device = device

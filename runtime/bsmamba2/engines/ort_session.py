@@ -65,7 +65,7 @@ def open_session(
     if device.kind == "cpu" and file.manifest.precision == "bf16":
         raise DeviceError(
             f"{file.path.name} computes in bf16, which ONNX Runtime cannot do on a CPU: use a GPU, "
-            "or export the model with --precision fp32"
+            "or export the model with precision='fp32'"
         )
     if device.kind != "cpu":
         _preload(ort)
@@ -87,7 +87,7 @@ def open_session(
     if session.get_providers()[0] != provider:
         raise DeviceError(
             f"device {device} was chosen, but ONNX Runtime could not load its {provider}: run "
-            f"{install_command('gpu')}, which installs CUDA and cuDNN, or use --device cpu"
+            f"{install_command('gpu')}, which installs CUDA and cuDNN, or use device='cpu'"
         )
     require_placement(session, device, provider)
     if in_place:

@@ -53,6 +53,6 @@ def require_placement(session: Any, device: Device, provider: str) -> None:
         more = " and more" if len(elsewhere) > 4 else ""
         raise DeviceError(
             f"device {device} was requested, but it has no kernels for part of this model ({found}"
-            f"{more}): upgrade ONNX Runtime, export the model with --target ort, or use --device "
-            "cpu"
+            f"{more}): upgrade ONNX Runtime, export the model with target='ort', or use "
+            "device='cpu'"
         )

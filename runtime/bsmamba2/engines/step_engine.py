@@ -45,7 +45,7 @@ class StepEngine:
         if not file.manifest.streaming:
             raise ModelError(
                 f"{file.path.name} takes whole chunks, not the steps of a stream: export it with "
-                "--streaming"
+                "streaming=True"
             )
         self.manifest = manifest or file.manifest
         self.device = device

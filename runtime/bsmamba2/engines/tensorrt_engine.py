@@ -93,7 +93,7 @@ class TensorRtEngine:
         if batch > self._key.batch or frames > self._key.frames:
             raise AudioError(
                 f"chunks for {self._name} must have up to {self._key.batch} x {self._key.frames} "
-                f"frames; got {batch} x {frames}: build it for longer chunks with --seconds"
+                f"frames; got {batch} x {frames}: build it for longer chunks"
             )
         shape = (batch, len(self.manifest.stems), *mixture.shape[1:])
         slot = self._slots.get()  # waits for a free one
@@ -167,7 +167,7 @@ class _Slot:
 
 def _missing(device: Device) -> str | None:
     """See :data:`bsmamba2.devices.device.Backend`."""
-    return missing_card(device, alternative="use the model that the engine was built from (-m)")
+    return missing_card(device, alternative="use the model that the engine was built from")
 
 
 BACKENDS = (("tensorrt", _missing),)

@@ -46,14 +46,14 @@ def register() -> None:
         types = importlib.import_module("tensorrt").DataType
     except (ImportError, AttributeError) as error:
         raise DeviceError(
-            f"this TensorRT has no plugins in Python ({error}): build the engine without --plugin, "
+            f"this TensorRT has no plugins in Python ({error}): build the engine without plugin, "
             "or run: pip install -U tensorrt-cu13"
         ) from None
     path = kernel.library()
     if path is None:
         raise DeviceError(
             "the plugin needs the native library, which is not installed: build the engine without "
-            "--plugin, or see bsmamba2 doctor"
+            "plugin, or see bsmamba2 doctor"
         )
     library = cuda.load(path)
     kinds = {types.FLOAT: "fp32", types.HALF: "fp16", types.BF16: "bf16"}

@@ -166,7 +166,7 @@ class StemFile:
         if self._clip == "error":
             raise AudioError(
                 f"{self.path.name} exceeds full scale, which {self._encoding.subtype} cannot hold: "
-                "use --clip float or --clip clip, or a float --subtype"
+                "use clip='float', clip='clip' or subtype='float'"
             )
         self._switch_to(
             self._encoding.as_float(),
@@ -202,14 +202,15 @@ class StemFile:
         if not os.path.lexists(self.path):
             return
         if self._song is not None and self.path.exists() and self.path.samefile(self._song):
-            raise AudioError(f"{self.path} is the song itself: choose another directory (-o)")
+            raise AudioError(f"{self.path} is the song itself: choose another directory")
         if not self._overwrite:
+            resuming = ", or continue an earlier run with resume=True" if self._song else ""
             raise AudioError(
-                f"{self.path} exists already: choose another directory (-o), allow overwriting "
-                "(--overwrite), or continue an earlier run (--resume)"
+                f"{self.path} exists already: choose another directory, or allow overwriting with "
+                f"overwrite=True{resuming}"
             )
         if self.path.is_dir():
-            raise AudioError(f"{self.path} is a folder: choose another directory (-o)")
+            raise AudioError(f"{self.path} is a folder: choose another directory")
 
     @contextmanager
     def _write_errors(self) -> Iterator[None]:
@@ -221,13 +222,13 @@ class StemFile:
                 if shutil.disk_usage(self._stem_path.parent).free < FULL_BYTES:
                     raise AudioError(
                         f"{self.path} cannot be written (no space left on the disk): free some "
-                        "space, or choose another directory (-o)"
+                        "space, or choose another directory"
                     ) from None
                 raise
             except WriteInProgress:
                 raise AudioError(
                     f"{self.path} is being written by another run: wait for it, or choose "
-                    "another directory (-o)"
+                    "another directory"
                 ) from None
 
 
@@ -314,7 +315,7 @@ class StemFiles:
 
 
 def _create_folder(folder: Path) -> None:
-    with audio_errors(f"the folder {folder} cannot be created", "choose another directory (-o)"):
+    with audio_errors(f"the folder {folder} cannot be created", "choose another directory"):
         folder.mkdir(parents=True, exist_ok=True)
 
 

@@ -94,7 +94,8 @@ class EngineFile:
         if not trust_engine and read_record(_trusted_path(self.sha256)) is None:
             raise ModelError(
                 f"{self.path} was not built here, and an engine can run any code: build it with "
-                "bsmamba2 build-engine, or pass trust_engine=True if you trust its author"
+                "bsmamba2 build-engine; if you trust its author, Python loads it with the argument "
+                "trust_engine"
             )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from threading import Lock
+from threading import RLock
 from typing import TYPE_CHECKING
 
 from bsmamba2.engines.step_engine import StepEngine, StepsAsEngine
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class LoadedModel:
     """A model with an engine for chunks, and a step engine that the first stream loads.
 
-    Both share the model's weights. The arguments and errors are those of
-    :class:`bsmamba2.Separator`.
+    Both share the model's weights. The model's file is read at once, the engine at its first use.
+    The arguments and errors are those of :class:`bsmamba2.Separator`.
     """
 
     def __init__(
@@ -28,19 +28,35 @@ class LoadedModel:
         device: str = "auto",
         trust_engine: bool = False,
     ) -> None:
-        self.engine: Engine
         self._model: Model | None = None
+        self._engine: Engine | None = None
         self._steps: StepEngine | None = None
-        self._lock = Lock()
+        self._lock = RLock()
         if model is None or isinstance(model, (str, os.PathLike)):
             self._model = open_model(model, trust_engine=trust_engine)
-            self.engine = self._model.chunk_engine(self._model.choose_device(device))
+            self.manifest = self._model.manifest
+            self.device = self._model.choose_device(device)
         elif device == "auto":
-            self.engine = model
+            self._engine = model
+            self.manifest, self.device = model.manifest, model.device
         else:
             raise DeviceError(
                 f"device must be 'auto' with an engine, which already has a device; got {device!r}"
             )
+
+    @property
+    def engine(self) -> Engine:
+        """The engine for chunks, which is loaded onto the device at the first use.
+
+        Raises:
+            ModelError: the model is damaged or untrusted.
+            DeviceError: the device cannot run it.
+        """
+        with self._lock:
+            if self._engine is None:
+                assert self._model is not None
+                self._engine = self._model.chunk_engine(self.device)
+            return self._engine
 
     def new_stepper(self) -> StepEngine:
         """Returns a stepper for one more stream, which shares the session but not the states.
@@ -59,6 +75,6 @@ class LoadedModel:
         if self._model is None:
             raise ModelError(
                 "lookahead_ms must be None with an engine, which runs whole chunks: create the "
-                "Separator from a checkpoint, or from an .onnx exported with --streaming"
+                "Separator from a checkpoint, or from an .onnx exported with streaming=True"
             )
-        return self._model.step_engine(self.engine.device)
+        return self._model.step_engine(self.device)

@@ -59,8 +59,8 @@ class TensorRtModel(Model):
 
     def step_engine(self, device: Device, *, verify: bool = True) -> StepEngine:
         raise ModelError(
-            f"lookahead_ms must be None with {self.path.name}, as it runs whole chunks: "
-            "use a checkpoint, or an .onnx exported with --streaming"
+            f"lookahead_ms must be left out with {self.path.name}, which runs whole chunks: "
+            "use a checkpoint, or an .onnx exported with streaming=True"
         )
 
     def add_checks(

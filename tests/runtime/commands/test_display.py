@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -51,6 +52,45 @@ def test_progress_is_on_the_terminal_and_results_are_in_the_pipe(song: WriteSong
         piped = process.stdout.read().decode()
     assert "2 of 2 songs" in shown
     assert [json.loads(line)["song"] for line in piped.splitlines()] == paths
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_on_one_terminal_every_path_has_its_own_line_and_no_bar_is_left(song: WriteSong) -> None:
+    paths = [song(f"{name} {'long ' * 30}.wav", samples=5000) for name in "abc"]
+    stems = [p.with_name(f"{p.stem}_{s}.wav") for p in paths for s in ("vocals", "instrumental")]
+    terminal, end = os.openpty()
+    command = [sys.executable, "-c", STUB_PROGRAM, "separate", *map(str, paths)]
+    environment = ENVIRONMENT | {"TERM": "xterm", "COLUMNS": "80"}
+    with subprocess.Popen(command, env=environment, stdout=end, stderr=end):
+        os.close(end)
+        lines = screen(read_all(terminal))
+    assert lines[0] == "stub on cpu"
+    assert lines[1].startswith("3 songs, 0:00 of audio; 6 files into ")
+    assert lines[2:] == [str(stem) for stem in stems]
+
+
+def screen(shown: str) -> list[str]:
+    """Returns the lines of a terminal of unlimited width after this output."""
+    lines, row, column = [""], 0, 0
+    for sequence, count, kind, text in re.findall(
+        r"(\x1b\[\??(\d*)[\d;]*([A-Za-z]))|([^\x1b])", shown
+    ):
+        if text == "\n":
+            row += 1
+            lines += [""] * (row == len(lines))
+        elif text == "\r":
+            column = 0
+        elif text:
+            lines[row] = lines[row].ljust(column)[:column] + text + lines[row][column + 1 :]
+            column += 1
+        elif kind == "A":
+            row = max(0, row - int(count or 1))
+        elif kind == "K":
+            assert count == "2", sequence
+            lines[row] = ""
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return [line.rstrip() for line in lines]
 
 
 def read_all(terminal: int) -> str:

@@ -12,7 +12,7 @@ from support.commands import run_command
 
 FINDINGS = (
     Finding("cpu", WORKS, "[red] processor"),
-    Finding("av", ABSENT, "not installed", 'pip install "bsmamba2[av]"'),
+    Finding("av", ABSENT, "not installed", 'pip install ".[av]"'),
 )
 
 
@@ -29,7 +29,7 @@ def test_the_table_shows_every_part_with_its_fix() -> None:
     result = run_command("doctor")
     words = " ".join(result.stdout.split())
     assert result.exit_code == 0
-    assert words == 'cpu works [red] processor av absent not installed → pip install "bsmamba2[av]"'
+    assert words == 'cpu works [red] processor av absent not installed → pip install ".[av]"'
 
 
 @pytest.mark.usefixtures("findings")
@@ -40,7 +40,7 @@ def test_json_is_one_object_with_every_part() -> None:
         "part": "av",
         "state": "absent",
         "found": "not installed",
-        "fix": 'pip install "bsmamba2[av]"',
+        "fix": 'pip install ".[av]"',
     }
 
 

@@ -68,6 +68,13 @@ def test_a_second_download_keeps_a_correct_file_and_replaces_a_wrong_one(
     assert voice.path.read_bytes() == voice.content
 
 
+def test_a_shipped_model_needs_no_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BSMAMBA2_CACHE", str(tmp_path / "cache"))
+    result = run_command("models", "fetch", DEFAULT)
+    assert (result.exit_code, result.stdout) == (0, f"{shipped()[DEFAULT]}\n")
+    assert not (tmp_path / "cache").exists()
+
+
 @pytest.mark.usefixtures("voice")
 @pytest.mark.parametrize(
     ("name", "hint"), [("voise", "did you mean voice"), ("x", "choose from voice")]

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bsmamba2 import Cancelled
+from bsmamba2 import Cancelled, DeviceError
 from bsmamba2.audio.array import Audio
+from bsmamba2.devices.device import Device
+from bsmamba2.engines.protocols import Engine
 from support.commands import ENVIRONMENT, STUB_PROGRAM, StubCommand, run_command, run_python
-from support.engines import Stubs
+from support.engines import StubModel, Stubs
 from support.fixtures import WriteSong
 
 
@@ -65,6 +69,46 @@ def test_all_songs_are_tried_and_failures_are_listed_at_the_end(
     assert text.startswith(f"bsmamba2: {tmp_path}/text.wav is not audio")
 
 
+@pytest.mark.parametrize("kind", ["missing", "no audio", "empty folder"])
+def test_without_a_song_to_separate_no_model_is_loaded_or_announced(
+    run: StubCommand,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    def load(model: StubModel, device: Device, **_: Any) -> Engine:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(StubModel, "chunk_engine", load)
+    path = tmp_path / "song.wav"
+    if kind == "no audio":
+        path.write_text("no audio")
+    elif kind == "empty folder":
+        path.mkdir()
+    result = run("separate", path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert re.fullmatch(f"bsmamba2: .*{re.escape(str(path))}.*\n", result.stderr)
+
+
+def test_a_plan_needs_no_loaded_model(
+    run: StubCommand, song: WriteSong, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StubModel, "chunk_engine", None)
+    result = run("separate", song(samples=500), "--plan")
+    assert (result.exit_code, len(result.stdout.split())) == (0, 2)
+
+
+def test_a_model_that_cannot_be_loaded_is_one_error_and_not_one_for_each_song(
+    run: StubCommand, song: WriteSong, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(model: StubModel, device: Device, **_: Any) -> Engine:
+        raise DeviceError("the device is gone: use another")
+
+    monkeypatch.setattr(StubModel, "chunk_engine", load)
+    result = run("separate", song("a.wav"), song("b.wav"))
+    assert (result.exit_code, result.stderr) == (2, "bsmamba2: the device is gone: use another\n")
+
+
 def test_options_determine_the_files(run: StubCommand, song: WriteSong) -> None:
     path = song(samples=500)
     options = ("--stem", "other", "--format", "flac", "--subtype", "pcm_24", "--overlap", "0.5")
@@ -95,7 +139,10 @@ def test_stopping_gives_status_130_and_leaves_no_file(
     run.open_engine = lambda model: stub.of(stop)
     path = song()
     result = run("separate", path)
-    assert (result.exit_code, result.stderr.splitlines()[-1]) == (130, "stopped")
+    assert (result.exit_code, result.stderr.splitlines()[-2:]) == (
+        130,
+        ["to continue, repeat the command with --resume", "stopped"],
+    )
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -110,7 +157,7 @@ def test_a_real_process_prints_no_traceback_for_bad_songs(tmp_path: Path) -> Non
     (tmp_path / "empty.wav").touch()
     result = run_python("-c", STUB_PROGRAM, "separate", str(tmp_path / "empty.wav"), str(tmp_path))
     assert result.returncode == 2
-    assert [line.partition(": ")[0] for line in result.stderr.splitlines()[2:]] == ["bsmamba2"] * 2
+    assert [line.partition(": ")[0] for line in result.stderr.splitlines()[1:]] == ["bsmamba2"] * 2
 
 
 def test_ctrl_c_ends_a_real_process_and_leaves_no_file(song: WriteSong) -> None:

@@ -44,7 +44,7 @@ def test_threads_can_share_an_engine(write_onnx: WriteOnnx) -> None:
 
 def test_a_graph_for_streams_is_refused_with_a_fix() -> None:
     graph = next(g for g in shipped_graphs() if g.path.stem == "tiny-streaming")
-    with pytest.raises(ModelError, match="takes the steps .*: export it without --streaming"):
+    with pytest.raises(ModelError, match="takes the steps .*: export it without streaming=True"):
         OrtEngine(graph, CPU, random_weights("tiny-streaming"))
 
 

@@ -120,7 +120,7 @@ def test_a_session_that_fell_back_to_the_cpu_is_an_error(write_onnx: WriteOnnx) 
 
 def test_bf16_is_refused_on_the_cpu_with_a_fix(write_onnx: WriteOnnx) -> None:
     file = read_onnx(write_onnx(gain_model(MANIFEST.replace(precision="bf16"))))
-    with pytest.raises(DeviceError, match=r"use a GPU, or export .* --precision fp32"):
+    with pytest.raises(DeviceError, match=r"use a GPU, or export .* precision='fp32'"):
         open_session(file, CPU)
 
 

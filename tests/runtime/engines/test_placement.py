@@ -68,7 +68,7 @@ def test_a_model_on_the_requested_device_is_accepted(session: Any) -> None:
 
 
 def test_products_on_the_cpu_are_refused_for_a_gpu(session: Any) -> None:
-    with pytest.raises(DeviceError, match=r"\(1 MatMul on CPUExecutionProvider\).*--device cpu"):
+    with pytest.raises(DeviceError, match=r"\(1 MatMul on CPUExecutionProvider\).*device='cpu'"):
         require_placement(session, CUDA, "CUDAExecutionProvider")
 
 

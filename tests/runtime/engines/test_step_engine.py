@@ -133,7 +133,7 @@ def test_a_wrong_shape_is_refused_and_leaves_the_stream_unchanged(
 
 
 def test_a_graph_for_whole_chunks_is_refused_with_a_fix(weights: Weights) -> None:
-    with pytest.raises(ModelError, match="takes whole chunks, .*: export it with --streaming"):
+    with pytest.raises(ModelError, match="takes whole chunks, .*: export it with streaming=True"):
         StepEngine(GRAPHS["tiny"], CPU, weights)
 
 

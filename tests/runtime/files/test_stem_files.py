@@ -72,7 +72,7 @@ def test_a_stem_beyond_full_scale_is_clipped_on_request(song: WriteSong) -> None
 
 def test_a_stem_beyond_full_scale_is_an_error_on_request(song: WriteSong) -> None:
     path = song(subtype="PCM_16", samples=5000, gain=0.9)
-    with pytest.raises(AudioError, match=r"song_vocals.wav exceeds full scale.*--clip float"):
+    with pytest.raises(AudioError, match=r"song_vocals.wav exceeds full scale.*clip='float'"):
         Separator(StubEngine(triple)).separate_file(path, clip="error")
     assert names(path.parent) == ["song.wav"]
 
@@ -82,7 +82,7 @@ def test_existing_files_are_kept_unless_overwriting_is_allowed(
 ) -> None:
     path = song(samples=500)
     (path.parent / "song_instrumental.wav").write_text("mine")
-    with pytest.raises(AudioError, match=r"song_instrumental.wav exists already.*--overwrite"):
+    with pytest.raises(AudioError, match=r"song_instrumental.wav exists already.*overwrite=True"):
         Separator(stub.half()).separate_file(path)
     assert names(path.parent) == ["song.wav", "song_instrumental.wav"]
     paths = Separator(stub.half()).separate_file(path, overwrite=True)

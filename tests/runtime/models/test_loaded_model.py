@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from bsmamba2 import DeviceError, ModelError
-from bsmamba2.devices.device import CPU
+from bsmamba2.devices.device import CPU, Device
+from bsmamba2.engines.protocols import Engine
 from bsmamba2.engines.step_engine import StepEngine
 from bsmamba2.models.checkpoint_model import CheckpointModel
 from bsmamba2.models.loaded_model import LoadedModel
@@ -41,6 +42,24 @@ def test_a_name_is_opened_on_the_requested_device(
 def test_an_engine_for_whole_chunks_has_no_steps(stub: Stubs) -> None:
     with pytest.raises(ModelError, match="lookahead_ms must be None with an engine"):
         LoadedModel(stub.half()).new_stepper()
+
+
+def test_the_engine_is_loaded_at_its_first_use_and_once(
+    stub: Stubs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Device] = []
+
+    class CountingModel(StubModel):
+        def chunk_engine(self, device: Device, *, verify: bool = True) -> Engine:
+            loaded.append(device)
+            return self.engine
+
+    opened = CountingModel(stub.half(name="voice"))
+    monkeypatch.setattr("bsmamba2.models.loaded_model.open_model", lambda *_, **__: opened)
+    model = LoadedModel("voice", "cpu")
+    assert (model.manifest.name, model.device, loaded) == ("voice", CPU, [])
+    assert model.engine is model.engine is opened.engine
+    assert loaded == [CPU]
 
 
 def test_steps_are_loaded_once_and_given_to_each_stream_with_its_own_states(

@@ -49,7 +49,7 @@ def test_an_exported_model_separates(write_onnx: WriteOnnx, noise: Noise) -> Non
 def test_a_model_for_whole_chunks_has_no_steps(write_onnx: WriteOnnx) -> None:
     model = OnnxModel(write_onnx(gain_model()))
     assert not model.can_stream
-    with pytest.raises(ModelError, match="takes whole chunks.*: export it with --streaming"):
+    with pytest.raises(ModelError, match="takes whole chunks.*: export it with streaming=True"):
         model.step_engine(CPU)
 
 
