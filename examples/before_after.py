@@ -9,16 +9,13 @@ extra cpu and matplotlib.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 
 import bsmamba2
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -30,6 +27,8 @@ def main(arguments: list[str] | None = None) -> None:
         "--seconds", type=float, nargs=2, default=(0, 30), help="first and last second of the plot"
     )
     options = parser.parse_args(arguments)
+    if importlib.util.find_spec("matplotlib") is None:
+        parser.exit(2, "error: matplotlib is not installed; run: pip install matplotlib\n")
     try:
         stems = bsmamba2.separate(options.song, model=options.model)
         stems.save(options.folder, overwrite=True)
@@ -55,6 +54,11 @@ def draw(
     path: Path,
 ) -> None:
     """Plots one spectrogram per row, up to 8 kHz, all from the song's maximum to 80 dB below it."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
     first, last = (int(at * rate) for at in seconds)
     figure, axes = plt.subplots(len(audio), sharex=True, figsize=(10, 7), layout="constrained")
     loudest = None

@@ -10,11 +10,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pedalboard import Gain, Reverb
-from pedalboard.io import AudioFile
+try:
+    import bsmamba2
+    from bsmamba2_pedalboard import Board, SeparationEffect
 
-import bsmamba2
-from bsmamba2_pedalboard import Board, SeparationEffect
+    # isort: split - without Pedalboard, the line above says how to install it
+    from pedalboard import Gain, Reverb
+    from pedalboard.io import AudioFile
+except ImportError as missing:
+    sys.exit(f"error: {missing}")
 
 
 def karaoke_board(separator: bsmamba2.Separator) -> Board:
@@ -36,15 +40,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda[:N]")
     options = parser.parse_args(arguments)
     try:
+        with AudioFile(options.song) as song:  # before the model is loaded
+            audio, rate = song.read(song.frames), song.samplerate
         board = karaoke_board(bsmamba2.Separator(options.model, options.device))
-    except bsmamba2.Error as error:
+        karaoke = board(audio, rate)
+        with AudioFile(options.output, "w", rate, len(karaoke), bit_depth=24) as output:
+            output.write(karaoke)
+    except (bsmamba2.Error, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-
-    with AudioFile(options.song) as song:
-        audio, rate = song.read(song.frames), song.samplerate
-    karaoke = board(audio, rate)
-    with AudioFile(options.output, "w", rate, num_channels=len(karaoke), bit_depth=24) as output:
-        output.write(karaoke)
 
 
 if __name__ == "__main__":

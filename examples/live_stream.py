@@ -17,8 +17,11 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-import bsmamba2
-from bsmamba2_pedalboard import SeparationEffect
+try:
+    import bsmamba2
+    from bsmamba2_pedalboard import SeparationEffect
+except ImportError as missing:
+    sys.exit(f"error: {missing}")
 
 
 def run(

@@ -10,11 +10,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pedalboard import Compressor, HighpassFilter, Reverb
-from pedalboard.io import AudioFile
+try:
+    import bsmamba2
+    from bsmamba2_pedalboard import Board, Mix, SeparationEffect
 
-import bsmamba2
-from bsmamba2_pedalboard import Board, Mix, SeparationEffect
+    # isort: split - without Pedalboard, the line above says how to install it
+    from pedalboard import Compressor, HighpassFilter, Reverb
+    from pedalboard.io import AudioFile
+except ImportError as missing:
+    sys.exit(f"error: {missing}")
 
 
 def vocal_mix(separator: bsmamba2.Separator) -> Mix:
@@ -42,16 +46,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda[:N]")
     options = parser.parse_args(arguments)
     try:
-        mix = vocal_mix(bsmamba2.Separator(options.model, options.device))
-    except bsmamba2.Error as error:
+        with AudioFile(options.song) as song:  # before the model is loaded
+            mix = vocal_mix(bsmamba2.Separator(options.model, options.device))
+            rate = song.samplerate
+            with AudioFile(options.output, "w", rate, song.num_channels, bit_depth=24) as output:
+                while song.tell() < song.frames:
+                    output.write(mix(song.read(rate), rate, reset=False))
+                output.write(mix.flush())
+    except (bsmamba2.Error, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-
-    with AudioFile(options.song) as song:
-        rate = song.samplerate
-        with AudioFile(options.output, "w", rate, song.num_channels, bit_depth=24) as output:
-            while song.tell() < song.frames:
-                output.write(mix(song.read(rate), rate, reset=False))
-            output.write(mix.flush())
 
 
 if __name__ == "__main__":

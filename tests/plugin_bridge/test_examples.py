@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from pedalboard.io import AudioFile
 from bsmamba2 import Separator
 from bsmamba2.audio.array import Audio
 from bsmamba2_pedalboard import SeparationEffect
+from support.commands import run_python
 from support.engines import StubEngine
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +97,76 @@ def test_folder_watch_writes_stems_and_continues_after_a_bad_file(
     printed = capsys.readouterr()
     assert printed.out.count("song_vocals") == 1
     assert "error: " in printed.err
+
+
+def test_a_song_whose_name_continues_that_of_another_does_not_hide_it(
+    song: Audio, opened: list[tuple[str, str]]
+) -> None:
+    Path("song.wav").rename("take_2.wav")
+    watch = ["--model", "half.onnx", "--every", "0", "--looks", "2"]
+    example("watch_folder")["main"]([".", *watch])
+    shutil.copy("take_2.wav", "take.wav")
+    example("watch_folder")["main"]([".", *watch])
+    stems = ("instrumental", "vocals")
+    expected = [f"{name}_{stem}" for name in ("take", "take_2") for stem in stems]
+    assert sorted(path.stem for path in Path("stems").iterdir()) == sorted(expected)
+
+
+def test_songs_of_one_name_have_stems_in_folders_of_their_own(
+    song: Audio, opened: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with AudioFile("song.flac", "w", 22050, 2) as file:
+        file.write(song)
+    for _ in range(2):  # the second time there is nothing to do
+        words = [".", "--model", "half.onnx", "--every", "0", "--looks", "2"]
+        example("watch_folder")["main"](words)
+    written = sorted(str(path.parent) for path in Path("stems").rglob("song_*"))
+    assert written == ["stems/song.flac"] * 2 + ["stems/song.wav"] * 2
+    printed = capsys.readouterr()
+    assert (len(printed.out.splitlines()), printed.err) == (4, "")
+
+
+def test_a_folder_that_is_missing_is_noticed_before_the_model_is_loaded(
+    opened: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        example("watch_folder")["main"](["no/such/folder"])
+    assert "folder must be a folder to watch; got no/such/folder" in capsys.readouterr().err
+    assert opened == []
+
+
+@pytest.mark.parametrize("name", ["karaoke_chain", "vocal_chain"])
+def test_a_song_that_is_missing_is_a_sentence_before_the_model_is_loaded(
+    name: str, opened: list[tuple[str, str]]
+) -> None:
+    with pytest.raises(SystemExit, match="error: .*does not exist: none.wav"):
+        example(name)["main"](["none.wav", "out.wav"])
+    assert opened == []
+
+
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [
+        ("before_after", "matplotlib"),
+        ("karaoke_chain", "pedalboard"),
+        ("live_stream", "pedalboard"),
+        ("vocal_chain", "pedalboard"),
+    ],
+)
+def test_a_library_that_is_missing_is_a_sentence(name: str, library: str) -> None:
+    hide = f"import sys, runpy; sys.modules[{library!r}] = None; sys.argv[1:] = ['a', 'b']; "
+    path = ROOT / "examples" / f"{name}.py"
+    code = f"{hide} runpy.run_path({str(path)!r}, run_name='__main__')"
+    done = run_python("-c", code)
+    assert done.returncode in (1, 2)
+    assert re.fullmatch(f"error: .*{library}.*pip install .*\n", done.stderr)
+
+
+def test_the_plot_explains_itself_without_matplotlib() -> None:
+    path = str(ROOT / "examples" / "before_after.py")
+    hide = "import sys, runpy; sys.modules['matplotlib'] = None; sys.argv[1:] = ['--help']; "
+    done = run_python("-c", f"{hide} runpy.run_path({path!r}, run_name='__main__')")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("cut", [1, 7, 8, 100, 8192])

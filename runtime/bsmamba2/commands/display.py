@@ -28,12 +28,16 @@ def length(seconds: float) -> str:
 
 @contextmanager
 def hint_if_stopped(hint: str) -> Iterator[None]:
-    """Prints how to continue if the user stops the work, which still ends with that exception."""
+    """Prints how to continue if the user stops the work.
+
+    Raises:
+        Cancelled: the user stopped it.
+    """
     try:
         yield
     except (KeyboardInterrupt, Cancelled):
         click.echo(hint, err=True)
-        raise
+        raise Cancelled("stopped by the user") from None
 
 
 class Display:
