@@ -11,10 +11,8 @@ import argparse
 import sys
 
 try:
-    import bsmamba2
+    import bsmamba2  # noqa: I001 - ours first: it says how to install Pedalboard
     from bsmamba2_pedalboard import Board, Mix, SeparationEffect
-
-    # isort: split - without Pedalboard, the line above says how to install it
     from pedalboard import Compressor, HighpassFilter, Reverb
     from pedalboard.io import AudioFile
 except ImportError as missing:

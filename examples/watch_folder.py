@@ -3,8 +3,8 @@
     python examples/watch_folder.py ~/Project/Audio --model bs_mamba2_vocals.ckpt
 
 Bounce, record or copy a file into the folder, and its stems appear in ``stems/`` below it, each
-only when it is complete. Where songs have the same name, such as a.flac and a.mp3, each has a folder
-of its own for its stems, such as ``stems/a.flac/``. Stop with Ctrl+C.
+only when it is complete. Where songs have the same name, such as a.flac and a.mp3, the stems of
+each have a folder of their own, such as ``stems/a.flac/``. Stop with Ctrl+C.
 """
 
 from __future__ import annotations
