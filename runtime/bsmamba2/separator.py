@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable
+from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -16,7 +15,7 @@ import numpy as np
 from bsmamba2.audio.array import Audio, Layout, arrange, to_float32
 from bsmamba2.audio.schedule import Schedule
 from bsmamba2.batch.plan import OutputOptions
-from bsmamba2.errors import AudioError, ModelError
+from bsmamba2.errors import AudioError
 from bsmamba2.files.encoding import Clip
 from bsmamba2.files.naming import DEFAULT_TEMPLATE
 from bsmamba2.files.song_file import BLOCK, SongFile
@@ -25,9 +24,8 @@ from bsmamba2.files.tags import read_tags
 from bsmamba2.formats.stem_names import wanted_stems
 from bsmamba2.models.check import check_input
 from bsmamba2.models.loaded_model import LoadedModel
-from bsmamba2.models.model_file import from_any_folder
 from bsmamba2.pipeline.progress import Progress
-from bsmamba2.pipeline.song_pipeline import SongPipeline
+from bsmamba2.pipeline.song_pipeline import SongPipeline, engine_threads
 from bsmamba2.pipeline.step_stream import StepStream
 from bsmamba2.stems import Stems
 from bsmamba2.stream import Stream
@@ -55,11 +53,10 @@ class Separator:
             which already has a device.
         trust_engine: whether to load a TensorRT engine that this user did not build; it can run any
             code.
-        load: whether to load the model onto its device now. False: it is only read, and
-            :meth:`load` or the first separation loads it.
+        load: whether to load the model onto its device now, or when it is first needed.
 
-    A copy, and one pickled for another process, loads its model again; a Separator made from an
-    engine cannot be copied.
+    A copy, and one pickled for another process, loads its model again; one made from an engine
+    cannot be copied.
 
     Raises:
         ModelError: the model cannot be found or used.
@@ -75,7 +72,6 @@ class Separator:
         trust_engine: bool = False,
         load: bool = True,
     ) -> None:
-        self._arguments = (model, device, trust_engine)
         self._model = LoadedModel(model, device, trust_engine)
         if load:
             self.load()
@@ -95,14 +91,8 @@ class Separator:
         return self._model.engine
 
     def load(self) -> None:
-        """Loads the model onto its device, unless it is there already.
-
-        Raises:
-            ModelError: the model cannot be used.
-            DeviceError: the device cannot run it.
-            MissingExtra: the software that runs it is not installed.
-        """
-        _ = self._model.engine
+        """Loads the model onto its device, unless it is there; raises the errors of the class."""
+        _ = self._engine
 
     def __repr__(self) -> str:
         return (
@@ -110,14 +100,8 @@ class Separator:
         )
 
     def __reduce__(self) -> tuple[partial[Separator], tuple[()]]:
-        model, device, trust_engine = self._arguments
-        if not (model is None or isinstance(model, (str, os.PathLike))):
-            raise ModelError(
-                f"model must be a name or a path to copy or pickle a Separator; got {model!r}: "
-                "create another Separator from the same engine"
-            )
-        named = model and from_any_folder(os.fspath(model))
-        return partial(type(self), named, device, trust_engine=trust_engine), ()
+        model, device, trust_engine = self._model.arguments_for_a_copy()
+        return partial(type(self), model, device, trust_engine=trust_engine), ()
 
     def prewarm(self) -> None:
         """Runs a chunk of noise, so that the first song does not pay for first-run allocations.
@@ -249,7 +233,7 @@ class Separator:
         recorded = plan.record.read() if resume else None
         if recorded and recorded.is_complete:
             return dict(recorded.outputs)
-        with SongFile(plan.song) as song, _engine_threads(1 if self.device == "cpu" else 2) as pool:
+        with SongFile(plan.song) as song, engine_threads(1 if self.device == "cpu" else 2) as pool:
             pipeline = self._chunk_pipeline(
                 song.sample_rate, song.channels, plan.overlap, plan.encoding.step, pool, cancel
             )
@@ -311,6 +295,7 @@ class Separator:
             ModelError: the model has no graph for streams.
         """
         manifest = self.manifest
+        form = manifest, sample_rate, channels, channels_first
         if lookahead_ms is None:
             if block_ms is not None:
                 raise AudioError(
@@ -318,11 +303,7 @@ class Separator:
                     "lookahead the stream runs whole chunks"
                 )
             return Stream(
-                lambda: self._chunk_pipeline(sample_rate, channels, overlap, cancel=cancel),
-                manifest,
-                sample_rate,
-                channels,
-                channels_first,
+                lambda: self._chunk_pipeline(sample_rate, channels, overlap, cancel=cancel), *form
             )
         if overlap is not None:
             raise AudioError(
@@ -337,10 +318,7 @@ class Separator:
             lambda: SongPipeline(
                 StepStream(stepper, schedule, channels, cancel), sample_rate, channels
             ),
-            manifest,
-            sample_rate,
-            channels,
-            channels_first,
+            *form,
         )
 
     def _chunk_pipeline(
@@ -377,7 +355,7 @@ class Separator:
         blocks = (mixture[:, at : at + BLOCK] for at in range(0, samples, BLOCK))
         done = 0
         # On a CPU the engine already uses every core.
-        with _engine_threads(0 if self.device == "cpu" else 2) as pool:
+        with engine_threads(0 if self.device == "cpu" else 2) as pool:
             pipeline = self._chunk_pipeline(
                 sample_rate, channels, overlap, pool=pool, cancel=cancel
             )
@@ -386,23 +364,6 @@ class Separator:
                 done += block.shape[-1]
         residual = self.manifest.residual if names == known else None
         return Stems(outputs, names, sample_rate, layout=layout, residual=residual, song=song)
-
-
-@contextmanager
-def _engine_threads(threads: int) -> Iterator[Executor | None]:
-    """Opens a pool that runs the engine while earlier output is resampled, added and written.
-
-    On a GPU it needs two threads, to keep two runs in flight. If an exception ends the work, runs
-    that have not started are dropped. Yields None for 0 threads.
-    """
-    if not threads:
-        yield None
-        return
-    pool = ThreadPoolExecutor(threads)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def separate(

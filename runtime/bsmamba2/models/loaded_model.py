@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bsmamba2.engines.step_engine import StepEngine, StepsAsEngine
 from bsmamba2.errors import DeviceError, ModelError
+from bsmamba2.models.model_file import from_any_folder
 from bsmamba2.models.open_model import open_model
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class LoadedModel:
         device: str = "auto",
         trust_engine: bool = False,
     ) -> None:
+        self._arguments = (model, device, trust_engine)
         self._model: Model | None = None
         self._engine: Engine | None = None
         self._steps: StepEngine | None = None
@@ -57,6 +59,20 @@ class LoadedModel:
                 assert self._model is not None
                 self._engine = self._model.chunk_engine(self.device)
             return self._engine
+
+    def arguments_for_a_copy(self) -> tuple[str | None, str, bool]:
+        """Returns the arguments that load this model again, from any folder and process.
+
+        Raises:
+            ModelError: it was created from an engine.
+        """
+        model, device, trust_engine = self._arguments
+        if model is None or isinstance(model, (str, os.PathLike)):
+            return from_any_folder(os.fspath(model)) if model else None, device, trust_engine
+        raise ModelError(
+            f"model must be a name or a path to copy or pickle a Separator; got {model!r}: create "
+            "another Separator from the same engine"
+        )
 
     def new_stepper(self) -> StepEngine:
         """Returns a stepper for one more stream, which shares the session but not the states.
