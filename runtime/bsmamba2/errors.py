@@ -13,6 +13,7 @@ how to fix it. The command line prints the message and exits with status 2.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 
 
@@ -46,6 +47,20 @@ def printable(text: str, limit: int = 200) -> str:
     return shown if len(text) <= limit else f"{shown[:limit]}…"
 
 
+def shown(value: object) -> str:
+    """Returns the repr of a value from an untrusted file, without writing all of it out first."""
+    try:
+        return printable(_bounded.repr(value))
+    except ValueError:  # an integer of thousands of digits
+        return f"a very large {type(value).__name__}"
+
+
+_bounded = reprlib.Repr()
+_bounded.maxlevel = 4
+_bounded.maxdict = _bounded.maxlist = _bounded.maxtuple = _bounded.maxset = 12
+_bounded.maxstring = _bounded.maxother = 250
+
+
 def first_line(error: BaseException, limit: int = 200) -> str:
     """Returns the first line of another library's error, to quote in our messages.
 
@@ -66,9 +81,9 @@ def require(
         Error: of the given kind: ``{name} must be {allowed}; got {got}``.
     """
     if not holds:
-        raise kind(f"{name} must be {allowed}; got {printable(repr(got))}")
+        raise kind(f"{name} must be {allowed}; got {shown(got)}")
 
 
 def not_one_of(name: str, allowed: Iterable[str], got: object) -> str:
     """Returns the message for an argument that must be one of a few words."""
-    return f"{name} must be one of {', '.join(allowed)}; got {printable(repr(got))}"
+    return f"{name} must be one of {', '.join(allowed)}; got {shown(got)}"

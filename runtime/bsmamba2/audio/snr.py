@@ -8,10 +8,13 @@ from bsmamba2.audio.array import Audio
 
 
 def snr_db(reference: Audio, estimate: Audio) -> float:
-    """Returns 10·log10(Σ r² / Σ (r − e)²); −inf if shapes differ or the estimate is not finite."""
-    if reference.shape != estimate.shape or not np.isfinite(estimate).all():
+    """Returns 10·log10(Σ r² / Σ (r − e)²); −inf if shapes differ or either is not finite."""
+    finite = np.isfinite(reference).all() and np.isfinite(estimate).all()
+    if reference.shape != estimate.shape or not finite:
         return -np.inf
     exact = reference.astype(np.float64)
     error = np.sum((exact - estimate) ** 2)
     power = np.sum(exact**2)
-    return float(10 * np.log10(power / error)) if error > 0 else np.inf
+    if error == 0:
+        return np.inf
+    return float(10 * np.log10(power / error)) if power > 0 else -np.inf
