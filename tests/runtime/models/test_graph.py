@@ -148,3 +148,12 @@ def test_unprintable_text_of_a_checkpoint_is_escaped() -> None:
     source = Checkpoint(random_weights(), {"bsmamba2.licence": "a\x1b[2J"}, "a" * 64, "b\n")
     manifest = pour(source).manifest
     assert (manifest.name, manifest.licence) == ("b�", "a�[2J")
+
+
+@pytest.mark.parametrize("sizes", [{"hop": 1, "chunk": 1 << 24}, {"hop": 1, "chunk": 2048}])
+def test_a_checkpoint_whose_stated_lengths_would_fill_the_memory_is_refused(
+    sizes: dict[str, int],
+) -> None:
+    stored = {"stems": ["vocals"], "sample_rate": 44100, **sizes}
+    with pytest.raises(ModelError, match="hop must be longer"):
+        pour(checkpoint(config=json.dumps(stored)))
