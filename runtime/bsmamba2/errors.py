@@ -47,6 +47,11 @@ def printable(text: str, limit: int = 200) -> str:
     return shown if len(text) <= limit else f"{shown[:limit]}…"
 
 
+def one_line(text: object) -> str:
+    """Formats a message or a path for printing: its names may hold any letters."""
+    return printable(str(text), limit=1 << 16)
+
+
 def shown(value: object) -> str:
     """Returns the repr of a value from an untrusted file, without writing all of it out first."""
     try:

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bsmamba2.errors import DeviceError
+from bsmamba2.errors import DeviceError, one_line
 from bsmamba2_network import PRESETS
 from bsmamba2_training.run import PRECISIONS, Plan, Run
 
@@ -64,7 +64,7 @@ def dataset(
                 task, description=name, completed=done, total=total
             ),
         )
-    click.echo(f"wrote {folder}")
+    click.echo(f"wrote {one_line(folder)}")
 
 
 @click.command(short_help="Train a network, or resume a run.")
@@ -202,8 +202,8 @@ def train(
             workers=workers,
             report=lambda step, _, line: bar.update(task, completed=step, description=line),
         )
-    click.echo(f"{'done' if is_done else 'stopped'} after step {run.step}: {plot(run)}")
-    click.echo(folder / "model.safetensors")
+    click.echo(f"{'done' if is_done else 'stopped'} after step {run.step}: {one_line(plot(run))}")
+    click.echo(one_line(folder / "model.safetensors"))
 
 
 def _resolve_device(name: str) -> torch.device:
@@ -346,6 +346,6 @@ def evaluate(
     protocol = evaluation.protocol(name, dataset, len(songs), split=split, **details)
     if output:
         click.echo(results.write(scores, protocol, output))
-        click.echo(f"wrote {output}")
+        click.echo(f"wrote {one_line(output)}")
     else:
         click.echo(results.page(evaluation.summarise(scores), protocol))
