@@ -9,6 +9,7 @@ from rich.console import Console
 
 from bsmamba2.audio.snr import describe_snr
 from bsmamba2.commands.parameters import ModelName
+from bsmamba2.errors import one_line
 from bsmamba2_export.exporter import ALIASES, TARGETS
 from bsmamba2_export.exporter import export as export_checkpoint
 from bsmamba2_export.precision import MINIMUM_SNR_DB, sdr_cost_db
@@ -98,4 +99,4 @@ def export(
             f"estimated cost of this precision: {cost_db:.2f} dB of SDR for a network that reaches "
             "11 dB (estimated from noise; measure it with bsmamba2 evaluate)"
         )
-    click.echo(f"wrote {output}")
+    click.echo(f"wrote {one_line(output)}")

@@ -20,12 +20,14 @@ from bsmamba2.devices import nvidia
 from bsmamba2.engines import tensorrt_plugin
 from bsmamba2.engines.tensorrt_import import import_tensorrt
 from bsmamba2.errors import DeviceError, ModelError, first_line
-from bsmamba2.files.cache import cache_folder, write_bytes
+from bsmamba2.files.cache import cache_folder, read_own, write_bytes
 from bsmamba2.files.part_file import write_atomically
 from bsmamba2.formats.engine_file import BACKENDS, BuildKey, EngineFile, read_engine
 from bsmamba2.models.graph import Graph
 from bsmamba2.models.open_model import open_model
 from bsmamba2_export.tensorrt_target import retarget
+
+MAX_TIMING_BYTES = 1 << 28
 
 Report = Callable[[str], None]
 
@@ -161,7 +163,7 @@ class TimingCache:
     def load_into(self, config: Any) -> None:
         """Gives a build the earlier timings."""
         try:
-            content = self.path.read_bytes()
+            content = read_own(self.path, MAX_TIMING_BYTES)
         except OSError:
             content = b""
         cache = config.create_timing_cache(content) or config.create_timing_cache(b"")

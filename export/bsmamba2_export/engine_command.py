@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 
 from bsmamba2.commands.parameters import ModelName
+from bsmamba2.errors import one_line
 from bsmamba2.formats.engine_file import BACKENDS
 from bsmamba2_export.engine_builder import build_engine as build
 
@@ -69,4 +70,4 @@ def build_engine(
             report=status.update,
         )
     size = engine.path.stat().st_size / 1e6
-    click.echo(f"{engine.path}: {size:.0f} MB for {', '.join(engine.key.gpus)}")
+    click.echo(f"{one_line(engine.path)}: {size:.0f} MB for {', '.join(engine.key.gpus)}")

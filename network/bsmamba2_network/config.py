@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bsmamba2.errors import ModelError, printable, require
+from bsmamba2.errors import ModelError, printable, require, shown
+from bsmamba2.formats.manifest import MAX_SPECTRUM
 
 # Far above any real network: these limits reject absurd sizes from untrusted files.
 _LARGEST = {
@@ -24,6 +25,8 @@ _LARGEST = {
     "mask_expand": 16,
     "chunk": 1 << 24,
 }
+
+_MOST_BANDS = 512
 
 CONV_WIDTH = 4
 """Taps of the causal convolution in a mixer: every published network and every kernel has four."""
@@ -74,12 +77,18 @@ class Config:
             value = getattr(self, name)
             allowed = f"a whole number from 1 to {largest}"
             require(type(value) is int and 1 <= value <= largest, name, allowed, value)
-        require(1 <= len(self.stems) <= 16, "stems", "1 to 16 names", self.stems)
+        named = all(isinstance(stem, str) for stem in self.stems)
+        require(1 <= len(self.stems) <= 16 and named, "stems", "1 to 16 names", self.stems)
         require(self.n_fft % 2 == 0, "n_fft", "an even number", self.n_fft)
         # With a longer hop some samples are covered only by the near-zero ends of a window, so
         # the inverse transform would divide by almost zero.
         require(self.hop <= self.n_fft // 4, "hop", f"at most {self.n_fft // 4}", self.hop)
         require(self.chunk >= self.n_fft, "chunk", f"at least n_fft = {self.n_fft}", self.chunk)
+        frames = max(self.chunk, self.sample_rate) // self.hop + 1
+        fits = frames * self.bins <= MAX_SPECTRUM
+        require(fits, "hop", f"longer for a chunk of {self.chunk} samples", self.hop)
+        whole = len(self.bands) <= _MOST_BANDS and all(type(band) is int for band in self.bands)
+        require(whole, "bands", f"at most {_MOST_BANDS} whole numbers", self.bands)
         require(
             len(self.bands) >= 1 and min(self.bands) >= 1 and sum(self.bands) == self.bins,
             "bands",
@@ -134,7 +143,7 @@ class Config:
         try:
             return cls._from_msst(document)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            reason = printable(repr(error))
+            reason = f"{type(error).__name__}({shown(error.args)})"
             raise ModelError(f"config must be a complete MSST yaml; got {reason}") from None
 
     @classmethod
@@ -153,7 +162,8 @@ class Config:
         }
         for key, required in fixed.items():
             if model.get(key, required) != required:
-                raise ModelError(f"config's model.{key} must be {required!r}; got {model[key]!r}")
+                got = shown(model[key])
+                raise ModelError(f"config's model.{key} must be {shown(required)}; got {got}")
         training, audio = document.get("training") or {}, document.get("audio") or {}
         stems = training.get("instruments") or ["vocals"]
         if training.get("target_instrument"):

@@ -16,6 +16,7 @@ import click
 
 from bsmamba2 import Separator
 from bsmamba2.commands.parameters import DEVICE_HELP, MODEL_HELP, DeviceName, ModelName
+from bsmamba2.errors import one_line
 from bsmamba2.models.model_file import from_any_folder
 from bsmamba2.models.open_model import open_model
 from bsmamba2_pedalboard.python_backend import plugin_path
@@ -122,7 +123,9 @@ def install(
         if value is not None:
             words += [name, f"{value:g}"]
     target = _install(words, folder.expanduser())
-    click.echo(f"{target}\nlet your DAW scan for new plugins; it is called bsmamba2 Separate")
+    click.echo(
+        f"{one_line(target)}\nlet your DAW scan for new plugins; it is called bsmamba2 Separate"
+    )
 
 
 def _install(start_command: list[str], folder: Path) -> Path:
@@ -147,4 +150,4 @@ def _install(start_command: list[str], folder: Path) -> Path:
 @plugin.command(short_help="Print the plugin's path in this installation.")
 def path() -> None:
     """Print the path of the VST3 bundle."""
-    click.echo(plugin_path())
+    click.echo(one_line(plugin_path()))

@@ -10,22 +10,25 @@
 that bsmamba2 raises on purpose is a :class:`bsmamba2.Error`.
 """
 
-from bsmamba2.errors import (
-    AudioError,
-    Cancelled,
-    DeviceError,
-    Error,
-    MissingExtra,
-    ModelError,
-)
-from bsmamba2.formats.manifest import Manifest
-from bsmamba2.formats.stem_names import find_stem
-from bsmamba2.installation import version as _version
-from bsmamba2.separator import Separator, separate
-from bsmamba2.stems import Stems
-from bsmamba2.stream import Stream
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__version__ = _version()
+if TYPE_CHECKING:
+    from bsmamba2.errors import (
+        AudioError,
+        Cancelled,
+        DeviceError,
+        Error,
+        MissingExtra,
+        ModelError,
+    )
+    from bsmamba2.formats.manifest import Manifest
+    from bsmamba2.formats.stem_names import find_stem
+    from bsmamba2.separator import Separator, separate
+    from bsmamba2.stems import Stems
+    from bsmamba2.stream import Stream
+
+    __version__: str
 
 __all__ = [
     "AudioError",
@@ -42,3 +45,32 @@ __all__ = [
     "find_stem",
     "separate",
 ]
+
+_MODULES = {
+    "Manifest": "formats.manifest",
+    "Separator": "separator",
+    "Stems": "stems",
+    "Stream": "stream",
+    "find_stem": "formats.stem_names",
+    "separate": "separator",
+}
+"""The module of each public name that is not in ``errors``."""
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used.
+
+    The command line can then show its help, and be stopped, without waiting for NumPy.
+    """
+    if name == "__version__":
+        found: Any = import_module("bsmamba2.installation").version()
+    elif name in __all__:
+        found = getattr(import_module(f"bsmamba2.{_MODULES.get(name, 'errors')}"), name)
+    else:
+        raise AttributeError(f"module 'bsmamba2' has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,6 +7,13 @@ runtime never imports from those layers. A subcommand is imported when it is cal
 
 from __future__ import annotations
 
+from bsmamba2 import interruption
+
+interruption.during_imports()
+
+# ruff: noqa: E402 - the imports below take long enough to be interrupted
+# isort: split
+import logging
 import os
 import sys
 from importlib import metadata
@@ -14,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bsmamba2.errors import Cancelled, Error, MissingExtra, for_command_line
+from bsmamba2.errors import Cancelled, Error, MissingExtra, for_command_line, one_line
 from bsmamba2.installation import install_command, report
 
 if TYPE_CHECKING:
@@ -59,6 +66,8 @@ class Commands(click.Group):
         return command
 
     def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
+        interruption.during_work()
+        logging.getLogger("bsmamba2").addFilter(_make_printable)
         try:
             status = super().main(args, *more, **(extra | {"standalone_mode": False}))
         except click.exceptions.NoArgsIsHelpError as error:
@@ -67,25 +76,36 @@ class Commands(click.Group):
         except click.ClickException as error:
             context = getattr(error, "ctx", None)
             command = context.command_path if context else "bsmamba2"
-            click.echo(f"bsmamba2: {error.format_message()} ({command} --help)", err=True)
+            message = " ".join(error.format_message().split())
+            _print_error(f"{message} ({command} --help)")
             sys.exit(2)
         except (click.Abort, KeyboardInterrupt, Cancelled):
             click.echo("stopped", err=True)
-            sys.exit(130)
+            sys.exit(interruption.STATUS)
         except Error as error:
-            click.echo(f"bsmamba2: {for_command_line(str(error))}", err=True)
+            _print_error(for_command_line(str(error)))
             sys.exit(2)
         except Exception as error:
             if os.environ.get("BSMAMBA2_DEBUG"):
                 raise
-            click.echo(
-                f"bsmamba2: {type(error).__name__}: {error}: this is a bug in bsmamba2, please "
-                "report it with the output of bsmamba2 --version; set BSMAMBA2_DEBUG=1 for the "
-                "traceback",
-                err=True,
+            _print_error(
+                f"{type(error).__name__}: {error}: this is a bug in bsmamba2, please report it "
+                "with the output of bsmamba2 --version; set BSMAMBA2_DEBUG=1 for the traceback"
             )
             sys.exit(1)
+        finally:
+            interruption.after_work()
         sys.exit(status if isinstance(status, int) else 0)
+
+
+def _print_error(message: str) -> None:
+    click.echo(f"bsmamba2: {one_line(message)}", err=True)
+
+
+def _make_printable(record: logging.LogRecord) -> bool:
+    """Replaces what cannot be printed in a line of the log, such as the name of a song."""
+    record.msg, record.args = one_line(record.getMessage()), ()
+    return True
 
 
 def _unavailable(name: str, extra: str, error: ImportError | MissingExtra) -> click.Command:
@@ -122,3 +142,6 @@ def _print_report(context: click.Context, option: click.Parameter, value: bool) 
 )
 def main() -> None:
     """Separate vocals from music with BSMamba2."""
+
+
+interruption.after_imports()

@@ -15,6 +15,7 @@ status 2.
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Iterable
 
 _ARGUMENT = re.compile(
@@ -68,6 +69,25 @@ def printable(text: str, limit: int = 200) -> str:
     return shown if len(text) <= limit else f"{shown[:limit]}…"
 
 
+def one_line(text: object) -> str:
+    """Formats a message or a path for printing: its names may hold any letters."""
+    return printable(str(text), limit=1 << 16)
+
+
+def shown(value: object) -> str:
+    """Returns the repr of a value from an untrusted file, without writing all of it out first."""
+    try:
+        return printable(_bounded.repr(value))
+    except ValueError:  # an integer of thousands of digits
+        return f"a very large {type(value).__name__}"
+
+
+_bounded = reprlib.Repr()
+_bounded.maxlevel = 4
+_bounded.maxdict = _bounded.maxlist = _bounded.maxtuple = _bounded.maxset = 12
+_bounded.maxstring = _bounded.maxother = 250
+
+
 def first_line(error: BaseException, limit: int = 200) -> str:
     """Returns the first line of another library's error, to quote in our messages.
 
@@ -88,9 +108,9 @@ def require(
         Error: of the given kind: ``{name} must be {allowed}; got {got}``.
     """
     if not holds:
-        raise kind(f"{name} must be {allowed}; got {printable(repr(got))}")
+        raise kind(f"{name} must be {allowed}; got {shown(got)}")
 
 
 def not_one_of(name: str, allowed: Iterable[str], got: object) -> str:
     """Returns the message for an argument that must be one of a few words."""
-    return f"{name} must be one of {', '.join(allowed)}; got {printable(repr(got))}"
+    return f"{name} must be one of {', '.join(allowed)}; got {shown(got)}"

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bsmamba2.errors import first_line, for_command_line, not_one_of, printable
+from bsmamba2.errors import (
+    first_line,
+    for_command_line,
+    not_one_of,
+    one_line,
+    printable,
+    shown,
+)
 
 
 @given(st.text(), st.integers(0, 300))
 def test_printable_text_is_one_short_line(text: str, limit: int) -> None:
-    shown = printable(text, limit)
-    assert shown.isprintable()
-    assert len(shown) <= limit + 1
+    line = printable(text, limit)
+    assert line.isprintable()
+    assert len(line) <= limit + 1
 
 
 @given(st.text())
@@ -61,3 +70,28 @@ def test_the_command_line_prints_arguments_as_options(message: str, printed: str
 
 def test_a_refused_word_is_shown_with_the_allowed_ones() -> None:
     assert not_one_of("clip", ("float", "clip"), "x") == "clip must be one of float, clip; got 'x'"
+
+
+def test_a_line_has_no_letter_that_acts_on_the_terminal() -> None:
+    assert one_line(Path("a\x1b[31m\n\udcff\u202e.flac")) == "a�[31m���.flac"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [list(range(1 << 20)), "x" * (1 << 20), {k: k for k in range(1 << 16)}, 10**5000],
+    ids=["list", "text", "mapping", "number"],
+)
+def test_a_huge_value_is_shown_in_a_short_line(value: object) -> None:
+    assert 0 < len(shown(value)) <= 201
+
+
+def test_a_value_that_holds_itself_many_times_is_shown_at_once() -> None:
+    value: object = []
+    for _ in range(60):
+        value = [value] * 9
+    assert shown(value).startswith("[[[[[...]")
+
+
+def test_a_small_value_is_shown_as_python_writes_it() -> None:
+    for value in (3, "x", (1, 2), {"a": [1.5]}, None):
+        assert shown(value) == repr(value)

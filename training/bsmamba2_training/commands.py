@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bsmamba2.commands.display import hint_if_stopped
 from bsmamba2.commands.parameters import MODEL_HELP, ModelName
-from bsmamba2.errors import DeviceError
+from bsmamba2.errors import DeviceError, one_line
 from bsmamba2_network import PRESETS
 from bsmamba2_training.run import PRECISIONS, Plan, Run
 
@@ -66,7 +66,7 @@ def dataset(
                 task, description=name, completed=done, total=total
             ),
         )
-    click.echo(f"wrote {folder}")
+    click.echo(f"wrote {one_line(folder)}")
 
 
 @click.command(short_help="Train a network, or resume a run.")
@@ -207,8 +207,8 @@ def train(
             workers=workers,
             report=lambda step, _, line: bar.update(task, completed=step, description=line),
         )
-    click.echo(f"{'done' if is_done else 'stopped'} after step {run.step}: {plot(run)}")
-    click.echo(folder / "model.safetensors")
+    click.echo(f"{'done' if is_done else 'stopped'} after step {run.step}: {one_line(plot(run))}")
+    click.echo(one_line(folder / "model.safetensors"))
 
 
 def _resolve_device(name: str) -> torch.device:
@@ -351,6 +351,6 @@ def evaluate(
     protocol = evaluation.protocol(name, dataset, len(songs), split=split, **details)
     if output:
         click.echo(results.write(scores, protocol, output))
-        click.echo(f"wrote {output}")
+        click.echo(f"wrote {one_line(output)}")
     else:
         click.echo(results.page(evaluation.summarise(scores), protocol))

@@ -13,9 +13,10 @@ IDENTICAL_DB = 999.0
 def snr_db(reference: Audio, estimate: Audio) -> float:
     """Returns 10·log10(Σ r² / Σ (r − e)²): inf if both are identical.
 
-    It is −inf if the shapes differ, the estimate is not finite, or only the reference is silent.
+    It is −inf if the shapes differ, either is not finite, or only the reference is silent.
     """
-    if reference.shape != estimate.shape or not np.isfinite(estimate).all():
+    finite = np.isfinite(reference).all() and np.isfinite(estimate).all()
+    if reference.shape != estimate.shape or not finite:
         return -np.inf
     exact = reference.astype(np.float64)
     error = np.sum((exact - estimate) ** 2)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bsmamba2.batch.plan import FilePlan, OutputOptions, find_songs, without_own_outputs
 from bsmamba2.errors import AudioError, Cancelled, Error
+from bsmamba2.files.part_file import remove_leftovers
 
 if TYPE_CHECKING:
     from bsmamba2.formats.manifest import Manifest
@@ -143,6 +144,8 @@ class Batch:
                     ),
                 )
             elif self._resume and (stored := plan.record.read()) and stored.is_complete:
+                for path in stored.outputs.values():
+                    remove_leftovers(path)
                 self.outcomes.append(Outcome(plan.song, stored.outputs, was_done=True))
             else:
                 self.plans.append(plan)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from bsmamba2.errors import AudioError
 from bsmamba2.files.part_file import write_atomically
+from bsmamba2.files.regular_file import read_regular
 from bsmamba2.files.song_file import audio_errors
 
 if TYPE_CHECKING:
@@ -68,13 +70,15 @@ class Record:
         try:
             if not self._is_same_song(stored["song"]):
                 return None
-            outputs = {str(s): self._inside(out["file"]) for s, out in stored["outputs"].items()}
+            outputs = {str(s): self._inside(s, out["file"]) for s, out in stored["outputs"].items()}
             sizes = {str(s): out["bytes"] for s, out in stored["outputs"].items()}
         except (KeyError, TypeError, AttributeError, ValueError):
             return None
         existing = {stem for stem, path in outputs.items() if os.path.lexists(path)}
-        if any(outputs[stem].lstat().st_size != sizes[stem] for stem in existing):
-            return None
+        for stem in existing:
+            info = outputs[stem].lstat()
+            if not stat.S_ISREG(info.st_mode) or info.st_size != sizes[stem]:
+                return None
         return RecordedStems(outputs, is_complete=len(existing) == len(outputs) > 0)
 
     def write(self, sizes: Mapping[str, tuple[Path, int]]) -> None:
@@ -121,17 +125,19 @@ class Record:
         except AudioError:
             return False
 
-    def _inside(self, name: str) -> Path:
+    def _inside(self, stem: str, name: str) -> Path:
+        """Returns the path of a stem, which must be the one of this song and these options."""
         path = self.directory / name
-        if not path.is_relative_to(self.directory) or ".." in path.parts:
+        base = self.options.get("files", {}).get(stem)
+        own = path.suffix and path.with_suffix("") == self.directory / (base or "")
+        foreign = base is not None and not own
+        if not path.is_relative_to(self.directory) or ".." in path.parts or foreign:
             raise ValueError(name)
         return path
 
     def _read_json(self) -> dict[str, Any] | None:
         try:
-            if self.path.stat().st_size > MAX_BYTES:
-                return None
-            found = json.loads(self.path.read_bytes())
+            found = json.loads(read_regular(self.path, MAX_BYTES, follow_links=False))
         except (OSError, ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) else None

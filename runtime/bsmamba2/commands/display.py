@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from bsmamba2.errors import Cancelled
+from bsmamba2.errors import Cancelled, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,7 +98,7 @@ class Display:
         self._count += 1
         if self._all is not None:
             self._progress.update(self._all, description=f"{self._count} of {self._total} songs")
-        self._song = self._progress.add_task(plan.song.name, total=None, speed="")
+        self._song = self._progress.add_task(one_line(plan.song.name), total=None, speed="")
 
     def report(self, done_seconds: float, total_seconds: float, speed: float) -> None:
         """Updates the bars."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bsmamba2.errors import MissingExtra
+from bsmamba2.errors import MissingExtra, one_line
 from bsmamba2.installation import version
 
 
@@ -31,4 +31,4 @@ def man(context: click.Context, directory: Path) -> None:
     whole = click.Group("bsmamba2", {k: v for k, v in loaded.items() if v}, help=group.help)
     directory.mkdir(parents=True, exist_ok=True)
     write_man_pages("bsmamba2", whole, version=version(), target_dir=str(directory))
-    click.echo(f"{directory}")
+    click.echo(one_line(directory))

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from bsmamba2.commands.display import hint_if_stopped
 from bsmamba2.engines.ort_import import import_onnxruntime
+from bsmamba2.errors import one_line
 from bsmamba2.models import registry
 from bsmamba2.models.open_model import open_model
 
@@ -88,7 +89,7 @@ def fetch(name: str) -> None:
     click.echo("SHA-256 verified; computing the checks", err=True)
     with console.status("running a second of noise through plain operators"):
         open_model(path).add_checks()
-    click.echo(path)
+    click.echo(one_line(path))
 
 
 def _shipped(name: str, path: Path) -> dict[str, Any]:

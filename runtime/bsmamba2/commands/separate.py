@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sized
 from pathlib import Path
 from typing import Any, get_args
@@ -20,7 +19,7 @@ from bsmamba2.commands.parameters import (
     ModelName,
     SongPath,
 )
-from bsmamba2.errors import for_command_line
+from bsmamba2.errors import for_command_line, one_line
 from bsmamba2.files.encoding import Clip
 from bsmamba2.files.naming import DEFAULT_TEMPLATE
 from bsmamba2.models import registry
@@ -101,7 +100,7 @@ def separate(
             _print(outcome, about, as_json, display)
     failures = [outcome for outcome in batch.outcomes if outcome.error]
     for outcome in failures:
-        click.echo(f"bsmamba2: {for_command_line(outcome.error)}", err=True)
+        click.echo(f"bsmamba2: {one_line(for_command_line(outcome.error))}", err=True)
     if failures:
         click.get_current_context().exit(1 if any(f.is_bug for f in failures) else 2)
 
@@ -111,7 +110,7 @@ def _summary(batch: Batch) -> str:
     to_do, done, failed = batch.plans, batch.done, len(batch.outcomes) - len(batch.done)
     files = [path for plan in to_do for path in plan.outputs.values()]
     folders = {path.parent for path in files}
-    where = str(next(iter(folders))) if len(folders) == 1 else _count(folders, "folder")
+    where = one_line(next(iter(folders))) if len(folders) == 1 else _count(folders, "folder")
     parts = [f"{_count(to_do, 'song')}, {length(sum(plan.seconds for plan in to_do))} of audio"]
     parts += [f"{_count(files, 'file')} into {where}"] if files else []
     parts += [f"{len(done)} already done"] if done else []
@@ -131,7 +130,7 @@ def _print_plan(batch: Batch, as_json: bool, display: Display) -> None:
             record = {"song": str(plan.song), "seconds": plan.seconds, "planned": outputs}
             display.print(json.dumps(record))
         else:
-            display.print("\n".join(outputs.values()))
+            display.print("\n".join(map(one_line, outputs.values())))
 
 
 def _print(outcome: Outcome, about: dict[str, str], as_json: bool, display: Display) -> None:
@@ -141,4 +140,4 @@ def _print(outcome: Outcome, about: dict[str, str], as_json: bool, display: Disp
             fields["error"] = for_command_line(outcome.error)
         display.print(json.dumps({"song": str(outcome.song), **fields, **about}))
     elif outcome.outputs and not outcome.was_done:
-        display.print("\n".join(os.fspath(path) for path in outcome.outputs.values()))
+        display.print("\n".join(map(one_line, outcome.outputs.values())))

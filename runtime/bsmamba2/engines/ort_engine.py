@@ -11,7 +11,12 @@ from bsmamba2.audio.array import Audio
 from bsmamba2.devices.device import CPU, Device
 from bsmamba2.engines.ort_binding import BoundSession
 from bsmamba2.engines.ort_import import import_onnxruntime
-from bsmamba2.engines.ort_session import first_line, open_session
+from bsmamba2.engines.ort_session import (
+    first_line,
+    open_session,
+    require_float32,
+    require_shape,
+)
 from bsmamba2.errors import ModelError
 from bsmamba2.formats.manifest import Manifest
 from bsmamba2.formats.onnx_file import OnnxFile
@@ -44,7 +49,14 @@ class OrtEngine:
         self.manifest = manifest or file.manifest
         self.device = device
         self._session = open_session(file, device, weights, threads, kernel, graphs=True)
-        self._input = self._session.get_inputs()[0].name
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        require_float32(file, inputs, outputs)
+        if (len(inputs), len(outputs)) != (1, 1):
+            raise ModelError(
+                f"{file.path.name} must have one input and one output; got {len(inputs)} and "
+                f"{len(outputs)}: export it again"
+            )
+        self._input = inputs[0].name
         self._bound: BoundSession | None = None
         if device.kind != "cpu":  # on a CPU there is nothing to copy
             memory = "cuda", device.index
@@ -76,4 +88,6 @@ class OrtEngine:
             out: Audio = self._session.run(None, {self._input: values})[0]
         except Exception as error:  # the binding raises bare exceptions of many classes
             raise ModelError(f"{self.manifest.name} failed to run: {first_line(error)}") from None
+        batch, *sizes = values.shape
+        require_shape(out, (batch, len(self.manifest.stems), *sizes), self.manifest.name)
         return out

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,33 @@ def open_session(
     if in_place:
         weakref.finalize(session, poured.clear)  # keeps the weights as long as the session exists
     return session
+
+
+def require_float32(file: OnnxFile, inputs: Iterable[Any], outputs: Iterable[Any]) -> None:
+    """Requires inputs and outputs of a session to be tensors of float32.
+
+    Raises:
+        ModelError: one has another type; the message names it.
+    """
+    for value in (*inputs, *outputs):
+        if value.type != "tensor(float)":
+            raise ModelError(
+                f"{file.path.name} must take and return tensors of float32; "
+                f"{errors.printable(value.name)} is a {errors.printable(value.type)}: export it "
+                "again"
+            )
+
+
+def require_shape(values: Any, shape: tuple[int, ...], name: str) -> None:
+    """Requires a model to return what its manifest says.
+
+    Raises:
+        ModelError: the result has another shape.
+    """
+    if values.shape != shape:
+        raise ModelError(
+            f"{name} must return {shape}, as its manifest says; got {values.shape}: export it again"
+        )
 
 
 def software() -> dict[str, str]:

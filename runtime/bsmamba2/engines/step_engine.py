@@ -13,8 +13,13 @@ from bsmamba2.audio.array import Audio
 from bsmamba2.audio.schedule import Schedule
 from bsmamba2.devices.device import CPU, Device
 from bsmamba2.engines.ort_import import import_onnxruntime
-from bsmamba2.engines.ort_session import first_line, open_session
-from bsmamba2.errors import AudioError, ModelError
+from bsmamba2.engines.ort_session import (
+    first_line,
+    open_session,
+    require_float32,
+    require_shape,
+)
+from bsmamba2.errors import AudioError, ModelError, printable
 from bsmamba2.formats.manifest import Manifest
 from bsmamba2.formats.onnx_file import OnnxFile
 
@@ -51,11 +56,19 @@ class StepEngine:
         self.device = device
         self._session = open_session(file, device, weights, threads, kernel)
         states = self.manifest.states
-        expected = {"block", "lookahead", *(state.name for state in states)}
-        if {value.name for value in self._session.get_inputs()} != expected:
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        require_float32(file, inputs, outputs)
+        taken = {"block", "lookahead", *(state.name for state in states)}
+        returned = {f"next_{state.name}" for state in states}
+        if {value.name for value in inputs} != taken:
             raise ModelError(
                 f"{file.path.name} does not take the inputs that its manifest lists "
-                f"({', '.join(sorted(expected))}): export it again"
+                f"({printable(', '.join(sorted(taken)))}): export it again"
+            )
+        if {value.name for value in outputs} != {"block_stems", "lookahead_stems", *returned}:
+            raise ModelError(
+                f"{file.path.name} does not return the stems and the states that its manifest "
+                "lists: export it again"
             )
         self._make = import_onnxruntime().OrtValue
         self._memory = "cpu" if device.kind == "cpu" else "cuda", device.index
@@ -135,8 +148,11 @@ class StepEngine:
             self._session.run_with_iobinding(binding)
         except Exception as error:  # the binding raises bare exceptions of many classes
             raise ModelError(f"{self.manifest.name} failed to run: {first_line(error)}") from None
-        stems = binding.get_outputs()
-        return stems[0].numpy(), stems[1].numpy()
+        stems = [value.numpy() for value in binding.get_outputs()[:2]]
+        for value, spectrum in zip(stems, (block, lookahead), strict=True):
+            batch, *sizes = spectrum.shape
+            require_shape(value, (batch, len(self.manifest.stems), *sizes), self.manifest.name)
+        return stems[0], stems[1]
 
     def _free_buffers(self, batch: int) -> list[Any]:
         """Returns the set of buffers that the next step writes to."""

@@ -17,8 +17,10 @@ from bsmamba2.devices.device import Device, missing_card
 from bsmamba2.engines import tensorrt_plugin
 from bsmamba2.engines.tensorrt_import import import_tensorrt
 from bsmamba2.errors import AudioError, DeviceError, ModelError
-from bsmamba2.files.cache import cache_folder, write_bytes
+from bsmamba2.files.cache import cache_folder, read_own, write_bytes
 from bsmamba2.formats.engine_file import EngineFile
+
+MAX_COMPILED_BYTES = 1 << 28
 
 SLOTS = 2
 """Runs in flight: while one is computed, the next is uploaded."""
@@ -46,7 +48,7 @@ class TensorRtEngine:
     """
 
     def __init__(self, file: EngineFile, device: Device, trust_engine: bool = False) -> None:
-        file.require_trust(trust_engine)
+        content = file.require_trust(trust_engine)
         _require_card(file, device)
         key = file.key
         trt = import_tensorrt(key.backend)
@@ -63,7 +65,7 @@ class TensorRtEngine:
         self._compute = CudaStream(device.index)
         # The runtime must live as long as the engine.
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
-        self._engine = self._runtime.deserialize_cuda_engine(file.path.read_bytes())
+        self._engine = self._runtime.deserialize_cuda_engine(content)
         if self._engine is None:
             raise ModelError(
                 f"{key.backend} refuses {self._name}: update the driver, or build it again with "
@@ -141,7 +143,7 @@ class CompiledKernels:
             return engine.create_execution_context()
         self._cache = config.create_runtime_cache()
         with contextlib.suppress(OSError):
-            known = self.path.read_bytes()
+            known = read_own(self.path, MAX_COMPILED_BYTES)
             if self._cache.deserialize(known):  # it refuses damaged and foreign data
                 self._stored_bytes = len(known)
         config.set_runtime_cache(self._cache)

@@ -25,6 +25,8 @@ try:
 except ImportError:  # pragma: no cover - Windows
     fcntl = None  # type: ignore[assignment]
 
+from bsmamba2.files.regular_file import require_regular
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -33,7 +35,12 @@ WAIT_S = 10.0
 """How long :func:`write_atomically` waits for another writer of the same file."""
 
 _POLL_S = 0.01
-_FLAGS = os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_FLAGS |= getattr(os, "O_NONBLOCK", 0)
+_ASIDE = ".old"
+"""The suffix of a temporary file that was set aside."""
+
+_NEW = _FLAGS | os.O_CREAT | os.O_EXCL
 
 
 class WriteInProgress(FileExistsError):  # noqa: N818 - a state of the file, not a fault
@@ -80,8 +87,19 @@ class PartFile:
         Raises:
             OSError: the file cannot be renamed.
         """
-        self._before, self.temporary = self.temporary, self._unique_name()
+        self._before, self.temporary = self.temporary, self.temporary.with_suffix(_ASIDE)
         self._before.replace(self.temporary)
+
+    def set_mode(self, mode: int) -> None:
+        """Sets the permissions of the file.
+
+        Raises:
+            OSError: they cannot be set.
+        """
+        if hasattr(os, "fchmod"):
+            os.fchmod(self._held, mode)
+        else:  # pragma: no cover - Windows
+            self.temporary.chmod(mode)
 
     def descriptor(self) -> int:
         """Returns a duplicate of the file's descriptor, for a writer that closes it."""
@@ -96,7 +114,7 @@ class PartFile:
         """
         if not os.path.lexists(self.temporary) or _is_at(self._held, self.temporary):
             return
-        replacement = os.open(self.temporary, _FLAGS & ~os.O_CREAT)
+        replacement = os.open(self.temporary, _FLAGS)
         if hasattr(os, "fchmod"):
             os.fchmod(replacement, os.fstat(self._held).st_mode & 0o7777)
         self._release()
@@ -136,7 +154,7 @@ class PartFile:
         """Removes the temporary file, unless it was published or another process is writing it."""
         with suppress(OSError):  # it does not exist or cannot be removed
             if self._held < 0:
-                self._held = os.open(self.temporary, _FLAGS & ~os.O_CREAT)
+                self._held = _open_existing(self.temporary)
             locks = _hold(self._held)
             names = {self.temporary, self._before}
             ours = [name for name in names if _is_at(self._held, name)]
@@ -148,7 +166,15 @@ class PartFile:
 
     def _take(self) -> bool:
         """Creates and locks the file; returns False if it vanished in between."""
-        self._held = os.open(self.temporary, _FLAGS, 0o666)
+        is_new = True
+        try:
+            self._held = os.open(self.temporary, _NEW, 0o666)
+        except FileExistsError:
+            is_new = False
+            if self.temporary.is_symlink():
+                self.temporary.unlink()
+                return False
+            self._held = _open_existing(self.temporary)
         try:
             locks = _hold(self._held)
         except WriteInProgress:
@@ -159,10 +185,14 @@ class PartFile:
             with suppress(OSError):
                 self.temporary.unlink()
             self.temporary = self._unique_name()
-            self._held = os.open(self.temporary, _FLAGS | os.O_EXCL, 0o666)
-        elif _is_at(self._held, self.temporary):  # its writer has not published or removed it
+            self._held = os.open(self.temporary, _NEW, 0o666)
+        elif not _is_at(self._held, self.temporary):  # its writer has published or removed it
+            self._release()
+        elif is_new or _is_leftover(self._held):
             os.ftruncate(self._held, 0)
-        else:
+            _remove_leftover(self.temporary.with_suffix(_ASIDE))
+        else:  # the same file has another name, or belongs to another user
+            self.temporary.unlink()
             self._release()
         return self._held >= 0
 
@@ -192,7 +222,7 @@ def replacing(path: Path, *, mode: int | None = None, wait_s: float = 0.0) -> It
     try:
         part.open(wait_s)
         if mode is not None:
-            part.temporary.chmod(mode)
+            part.set_mode(mode)
         try:
             yield part.temporary
         finally:
@@ -210,8 +240,57 @@ def write_atomically(path: Path, data: bytes, *, mode: int | None = None) -> Non
         WriteInProgress: another process has been writing it for :data:`WAIT_S`.
         OSError: the file cannot be written.
     """
-    with replacing(path, mode=mode, wait_s=WAIT_S) as temporary:
-        temporary.write_bytes(data)
+    part = PartFile(path)
+    try:
+        part.open(WAIT_S)
+        if mode is not None:
+            part.set_mode(mode)
+        with os.fdopen(part.descriptor(), "wb") as file:
+            file.write(data)
+        part.sync()
+        part.publish(overwrite=True)
+    finally:
+        part.discard()
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes the temporary files that a killed run left next to a complete file."""
+    temporary = PartFile(path).temporary
+    for name in (temporary, temporary.with_suffix(_ASIDE)):
+        _remove_leftover(name)
+
+
+def _remove_leftover(name: Path) -> None:
+    """Removes a temporary file, unless a process is writing it or locks are not available."""
+    with suppress(OSError):  # it does not exist, is no file, or is being written
+        file = _open_existing(name)
+        try:
+            if _hold(file) and _is_at(file, name):
+                name.unlink()
+        finally:
+            os.close(file)
+
+
+def _open_existing(name: Path) -> int:
+    """Opens a file that exists.
+
+    Raises:
+        OSError: there is none, or it is a link, a folder, a pipe, a socket or a device.
+    """
+    require_regular(name.lstat(), name)  # opening acts on devices
+    file = os.open(name, _FLAGS)
+    try:
+        require_regular(os.fstat(file), name)
+    except OSError:
+        os.close(file)
+        raise
+    return file
+
+
+def _is_leftover(file: int) -> bool:
+    """Whether this user's killed run can have left the file: nothing else has its content."""
+    info = os.fstat(file)
+    return info.st_nlink <= 1 and (not hasattr(os, "geteuid") or info.st_uid == os.geteuid())
 
 
 def _hold(file: int) -> bool:

@@ -13,17 +13,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import mutagen
 from mutagen.aiff import AIFF
 from mutagen.flac import FLAC, Picture
 from mutagen.id3 import APIC, COMM, ID3, TXXX, USLT, Frames
 from mutagen.mp3 import MP3
 from mutagen.mp4 import MP4, MP4Cover
-from mutagen.oggopus import OggOpus
 from mutagen.oggvorbis import OggVorbis
 from mutagen.wave import WAVE
 
 from bsmamba2.errors import first_line
+from bsmamba2.files.id3_bounds import Budget
+from bsmamba2.files.tag_blocks import open_tags
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +58,6 @@ NAMES = {
 ABOUT_SAMPLES = ("replaygain", "r128_", "itunnorm", "itunsmpb", "tlen", "tsse", "rva2", "encoder")
 
 _ID3_FILES = (MP3, WAVE, AIFF)
-_VORBIS_FILES = (FLAC, OggVorbis, OggOpus)
 _WRITERS: dict[str, Callable[..., Any]] = {
     "FLAC": FLAC,
     "OGG": OggVorbis,
@@ -84,21 +83,34 @@ class Tags:
 
 
 def read_tags(path: Path) -> Tags:
-    """Reads a song's tags; logs a warning and returns no tags if they are damaged."""
+    """Reads a song's tags; logs a warning and returns no tags if they are damaged.
+
+    Tags that are too large or too many are left out, with a warning.
+    """
+    budget = Budget()
     try:
-        file = mutagen.File(path)
-        if file is None or file.tags is None:
-            return Tags()
-        if isinstance(file, _ID3_FILES):
-            return _from_id3(file.tags)
-        if isinstance(file, _VORBIS_FILES):
-            return _from_vorbis(file)
-        return _from_mp4(file.tags) if isinstance(file, MP4) else Tags()
+        tags = _read(path, budget)
+        if budget.left_out:
+            log.warning(
+                "%d tags of %s are damaged or too large: its stems do not have them",
+                budget.left_out,
+                path.name,
+            )
+        return tags
     except Exception as error:  # mutagen raises many classes for a malformed file
         log.warning(
             "the tags of %s are damaged (%s): its stems have none", path.name, first_line(error)
         )
         return Tags()
+
+
+def _read(path: Path, budget: Budget) -> Tags:
+    found = open_tags(path, budget)
+    if isinstance(found, ID3):
+        return _from_id3(found)
+    if found is None or found.tags is None:
+        return Tags()
+    return _from_mp4(found.tags) if isinstance(found, MP4) else _from_vorbis(found)
 
 
 def write_tags(path: Path, container: str, tags: Tags, name: str) -> None:

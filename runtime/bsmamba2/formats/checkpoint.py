@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import safetensors
 
 from bsmamba2.audio.array import Audio
 from bsmamba2.errors import ModelError, first_line, printable
+from bsmamba2.files.regular_file import open_regular
 from bsmamba2.formats.bfloat16 import STORED_DTYPE, widen_bfloat16
 from bsmamba2.formats.pickle_reader import read_torch_file
 
@@ -32,6 +34,14 @@ FIRST_MIXER = "layers.0.0.forward_blocks.0.mixer."
 
 MARK = f"{FIRST_MIXER}A_log"
 """The name of a tensor that every BSMamba2 has, and no other network."""
+
+ZIP_MARK = b"PK\x03\x04"
+
+MAX_BYTES = 16 << 30
+"""Far more than any checkpoint; a file of which most is a hole may state any length."""
+
+MAX_HEADER_BYTES = 8 << 20
+"""The longest header of a safetensors file; that of the paper's size has 72 KB."""
 
 _SAFETENSORS_DTYPES = {
     "F64": "<f8",
@@ -91,7 +101,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if path.is_dir():
         raise ModelError(f"the checkpoint {path} is a folder: name the file in it")
     try:
-        content = path.read_bytes()
+        with open_regular(path) as file:
+            head = file.read(256)
+            if path.suffix != ".safetensors" and not head.startswith(ZIP_MARK) and head:
+                raise ModelError(f"{path} is not a checkpoint: {_describe(head)}")
+            if os.fstat(file.fileno()).st_size > MAX_BYTES:
+                raise ModelError(f"{path} has more than {MAX_BYTES >> 30} GiB: save only tensors")
+            content = head + file.read()
     except OSError as error:
         raise ModelError(
             f"the checkpoint {path} cannot be read ({first_line(error)}): check its name"
@@ -101,10 +117,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     metadata: dict[str, str] = {}
     if path.suffix == ".safetensors":
         tensors, metadata = _read_safetensors(content, path)
-    elif content.startswith(b"PK\x03\x04"):
-        tensors = _state_dict(read_torch_file(content, path), len(content), path)
     else:
-        raise ModelError(f"{path} is not a checkpoint: {_describe(content[:256])}")
+        tensors = _state_dict(read_torch_file(content, path), len(content), path)
     tensors = _plain_names(tensors)
     for part, network in _FOREIGN:
         if any(part in key for key in tensors):
@@ -164,10 +178,12 @@ def _describe(head: bytes) -> str:
 
 def _read_safetensors(content: bytes, path: Path) -> tuple[dict[str, Audio], dict[str, str]]:
     try:
+        if int.from_bytes(content[:8], "little") > MAX_HEADER_BYTES:
+            raise ValueError(f"its header is larger than {MAX_HEADER_BYTES >> 20} MiB")
         entries = dict(safetensors.deserialize(content))  # checks the header that is read next
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         metadata = dict(header.get("__metadata__") or {})
-        return {key: _to_float32(**entry) for key, entry in entries.items()}, metadata
+        return {key: _to_float32(key, path, **entry) for key, entry in entries.items()}, metadata
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise ModelError(
             f"{path} is a damaged or truncated safetensors file ({first_line(error)}): download it "
@@ -175,13 +191,29 @@ def _read_safetensors(content: bytes, path: Path) -> tuple[dict[str, Audio], dic
         ) from None
 
 
-def _to_float32(dtype: str, shape: list[int], data: bytes) -> Audio:
+def _to_float32(key: str, path: Path, dtype: str, shape: list[int], data: bytes) -> Audio:
     if dtype not in _SAFETENSORS_DTYPES:
         raise ValueError(f"BSMamba2 has no tensors of type {dtype}")
     values = np.frombuffer(data, _SAFETENSORS_DTYPES[dtype])
     if dtype == "BF16":
         values = widen_bfloat16(values)
-    return values.astype(np.float32, copy=False).reshape(shape)
+    return _narrowed(key, values, path).reshape(shape)
+
+
+def _narrowed(key: str, values: Any, path: Path) -> Audio:
+    """Returns float32.
+
+    Raises:
+        ModelError: a number is beyond its range.
+    """
+    try:
+        with np.errstate(over="raise"):
+            return np.asarray(values, np.float32, order="C")
+    except FloatingPointError:
+        raise ModelError(
+            f"{path} holds numbers beyond the range of float32 ({printable(key)}): it is damaged, "
+            "or its training diverged; use another checkpoint"
+        ) from None
 
 
 def _state_dict(document: Any, size: int, path: Path) -> dict[str, Audio]:
@@ -204,7 +236,7 @@ def _state_dict(document: Any, size: int, path: Path) -> dict[str, Audio]:
         raise ModelError(
             f"{path} holds fewer numbers than its tensors together: save copies of the tensors"
         )
-    return {key: np.asarray(value, np.float32, order="C") for key, value in tensors.items()}
+    return {key: _narrowed(key, value, path) for key, value in tensors.items()}
 
 
 def _plain_names(tensors: Mapping[str, Audio]) -> dict[str, Audio]:

@@ -7,15 +7,16 @@ its SHA-256, or if the caller explicitly trusts it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bsmamba2.errors import ModelError, first_line
-from bsmamba2.files.cache import cache_folder, read_record, write_record
-from bsmamba2.files.hashing import file_sha256
+from bsmamba2.files.cache import cache_folder, read_record, shared_folder, write_record
 from bsmamba2.files.part_file import write_atomically
+from bsmamba2.files.regular_file import open_regular, read_regular
 from bsmamba2.formats.manifest import MAX_JSON_BYTES, Manifest, missing_field
 
 BACKENDS = ("tensorrt", "tensorrt-rtx")
@@ -73,30 +74,38 @@ class EngineFile:
             ) from None
         write_record(_trusted_path(self.sha256), {"sha256": self.sha256})
 
-    def require_trust(self, trust_engine: bool = False) -> None:
+    def require_trust(self, trust_engine: bool = False) -> bytes:
         """Requires the unchanged engine, built by this user or explicitly trusted.
+
+        Returns:
+            The engine, which must be loaded from these bytes: the file may change later.
 
         Raises:
             ModelError: the engine is missing, changed or untrusted; the message states the fix.
         """
         try:
-            sha256 = file_sha256(self.path)
+            with open_regular(self.path) as file:
+                content = file.read()
         except OSError as error:
             raise ModelError(
                 f"the engine {self.path} cannot be read ({first_line(error)}): check its name and "
                 "folder"
             ) from None
-        if sha256 != self.sha256:
+        if hashlib.sha256(content).hexdigest() != self.sha256:
             raise ModelError(
                 f"{self.path} is not the engine that {description_path(self.path).name} describes: "
                 "it was damaged or replaced; build it again with bsmamba2 build-engine"
             )
-        if not trust_engine and read_record(_trusted_path(self.sha256)) is None:
+        record = _trusted_path(self.sha256)
+        if not trust_engine and read_record(record) != {"sha256": self.sha256}:
+            shared = shared_folder(record)
             raise ModelError(
                 f"{self.path} was not built here, and an engine can run any code: build it with "
                 "bsmamba2 build-engine; if you trust its author, Python loads it with the argument "
                 "trust_engine"
+                + (f" ({shared} is ignored, because other users can write it)" if shared else "")
             )
+        return content
 
 
 def description_path(engine: Path) -> Path:
@@ -112,8 +121,7 @@ def read_engine(path: Path) -> EngineFile:
     """
     description = description_path(path)
     try:
-        with description.open("rb") as file:
-            text = file.read(MAX_JSON_BYTES + 1)
+        text = read_regular(description, MAX_JSON_BYTES)
     except OSError as error:
         raise ModelError(
             f"{path} has no {description.name} next to it ({first_line(error)}): copy both, or "

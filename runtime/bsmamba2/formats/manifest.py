@@ -26,6 +26,15 @@ FORMAT = 1
 METADATA_KEY = "bsmamba2.manifest"
 MAX_JSON_BYTES = 8 << 20
 
+MAX_SPECTRUM = 1 << 22
+"""The most frames times bins of one run; the published network has 0.8 million."""
+
+MAX_STATES = 1 << 27
+"""The most numbers in the states of a stream; the published network has 49 million."""
+
+MIN_CHECK_DB = 10.0
+"""A check that demands less proves nothing; exports demand at least 20 dB."""
+
 TARGETS = ("portable", "ort", "inlined", "tensorrt", "tensorrt-plugin")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 WEIGHT_PRECISIONS = ("fp32", "fp16", "bf16")
@@ -73,11 +82,15 @@ class Check:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Check:
         expected = np.frombuffer(base64.b64decode(fields["expected"], validate=True), dtype="<f4")
+        finite = bool(np.isfinite(expected).all())
+        _require(finite, "check.expected", "finite numbers", "some that are not")
+        snr_db = _finite(fields["snr_db"], "check.snr_db")
+        _require(snr_db >= MIN_CHECK_DB, "check.snr_db", f"at least {MIN_CHECK_DB:.0f} dB", snr_db)
         return cls(
             seed=_integer(fields, "seed", 0, 2**32 - 1),
             samples=_integer(fields, "samples", 1, 1 << 22),
             stride=_integer(fields, "stride", 1, 1 << 16),
-            snr_db=_finite(fields["snr_db"], "check.snr_db"),
+            snr_db=snr_db,
             expected=expected.astype(np.float32),
         )
 
@@ -149,6 +162,9 @@ class Manifest:
         _require(self.n_fft % 2 == 0, "n_fft", "an even number", self.n_fft)
         _require(1 <= self.hop <= self.n_fft // 4, "hop", f"1-{self.n_fft // 4}", self.hop)
         _require(self.n_fft <= self.chunk <= 1 << 24, "chunk", "n_fft to 2^24 samples", self.chunk)
+        frames = max(self.chunk, self.sample_rate) // self.hop + 1
+        fits = frames * self.bins <= MAX_SPECTRUM
+        _require(fits, "hop", f"longer for a chunk of {self.chunk} samples", self.hop)
         _require(0 <= self.overlap <= 0.99, "overlap", "a fraction in 0-0.99", self.overlap)
         _require(self.io in IO_KINDS, "io", " or ".join(IO_KINDS), self.io)
         _require(self.target in TARGETS, "target", ", ".join(TARGETS), self.target)
@@ -156,6 +172,15 @@ class Manifest:
         _require(
             self.weights in WEIGHT_PRECISIONS, "weights", ", ".join(WEIGHT_PRECISIONS), self.weights
         )
+        total = sum(math.prod(state.shape) for state in self.states)
+        _require(total <= MAX_STATES, "states", f"at most {MAX_STATES} numbers", total)
+        names = tuple(state.name for state in self.states if state.shape)
+        named = len(set(names)) == len(self.states)
+        _require(named, "states", "tensors with different names and a batch", names[:3])
+        if self.check is not None:
+            longest = max(self.chunk, self.sample_rate)
+            samples = self.check.samples
+            _require(samples <= longest, "check.samples", f"at most {longest}", samples)
         object.__setattr__(self, "initialisers", MappingProxyType(dict(self.initialisers)))
         object.__setattr__(self, "verification", MappingProxyType(dict(self.verification)))
 

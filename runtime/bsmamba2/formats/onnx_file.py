@@ -1,11 +1,10 @@
 """Checks an ONNX file before it is loaded, without the onnx package.
 
-An ONNX file is a protocol buffer: nested fields of (number, kind, payload). This module reads three
-things: the metadata, which holds the manifest; the names of the initialisers; and the locations of
-initialisers outside the file, because an untrusted file must not refer to files outside its folder.
-Weights inside the file are skipped, never copied. Other tensors (attributes, subgraphs, functions)
-and links are left to ONNX Runtime, which refuses data outside the model's folder; a test checks
-that.
+This module reads three things: the metadata, which holds the manifest; the names of the
+initialisers; and the locations of initialisers outside the file, because an untrusted file must not
+refer to files outside its folder. Weights inside the file are skipped, never copied. Other tensors
+(attributes, functions) and links are left to ONNX Runtime, which refuses data outside the model's
+folder; a test checks that.
 
 Field numbers: onnx/onnx.proto of ONNX 1.x; they never change.
 """
@@ -18,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from bsmamba2.errors import ModelError, first_line, printable
+from bsmamba2.files.regular_file import open_regular
 from bsmamba2.formats.manifest import METADATA_KEY, Manifest
+from bsmamba2.formats.protobuf import fields, text
 
 WEIGHTLESS = "weights"
 """The location of weights in a graph without weights, until a checkpoint provides them."""
@@ -27,7 +28,6 @@ _MODEL_GRAPH, _MODEL_METADATA = 7, 14
 _GRAPH_INITIALISER = 5
 _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL = 8, 9, 13
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,10 @@ def read_onnx(path: Path) -> OnnxFile:
             refers to files outside its folder.
     """
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with (
+            open_regular(path) as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
             metadata, locations = _scan_model(data)
     except ModelError:
         raise ModelError(f"{path} is not an ONNX file, or is damaged: export it again") from None
@@ -65,7 +68,8 @@ def read_onnx(path: Path) -> OnnxFile:
     external = sorted({str(at) for _, at in locations if at not in (None, WEIGHTLESS)})
     for location in external:
         target = PurePosixPath(location)
-        if target.is_absolute() or ".." in target.parts or "\\" in location:
+        outside = target.is_absolute() or ".." in target.parts or not target.name
+        if outside or "\\" in location or not location.isprintable():
             raise ModelError(
                 f"{path} refers to data outside its folder ({printable(location)}) and is refused: "
                 "export it again"
@@ -81,25 +85,25 @@ def initialisers(data: mmap.mmap) -> Iterator[tuple[str, range]]:
     Raises:
         ModelError: the data is not an ONNX file, or is damaged.
     """
-    for number, graph in _fields(data, range(len(data))):
+    for number, graph in fields(data, range(len(data))):
         if number == _MODEL_GRAPH:
-            for inner, tensor in _fields(data, graph):
+            for inner, tensor in fields(data, graph):
                 if inner == _GRAPH_INITIALISER:
-                    parts = dict(_fields(data, tensor))
+                    parts = dict(fields(data, tensor))
                     if _TENSOR_NAME in parts and _TENSOR_RAW in parts:
-                        yield _text(data, parts[_TENSOR_NAME]), parts[_TENSOR_RAW]
+                        yield text(data, parts[_TENSOR_NAME]), parts[_TENSOR_RAW]
 
 
 def _scan_model(data: mmap.mmap) -> tuple[dict[str, str], list[tuple[str, str | None]]]:
     """Returns the metadata, and each initialiser's location: None inside the file."""
     metadata: dict[str, str] = {}
     locations: list[tuple[str, str | None]] = []
-    for number, field in _fields(data, range(len(data))):
+    for number, field in fields(data, range(len(data))):
         if number == _MODEL_METADATA:
             key, value = _entry(data, field)
             metadata[key] = value
         elif number == _MODEL_GRAPH:
-            for inner, tensor in _fields(data, field):
+            for inner, tensor in fields(data, field):
                 if inner == _GRAPH_INITIALISER:
                     locations.append(_tensor(data, tensor))
     return metadata, locations
@@ -107,9 +111,9 @@ def _scan_model(data: mmap.mmap) -> tuple[dict[str, str], list[tuple[str, str | 
 
 def _tensor(data: mmap.mmap, message: range) -> tuple[str, str | None]:
     name, location = "", None
-    for number, field in _fields(data, message):
+    for number, field in fields(data, message):
         if number == _TENSOR_NAME:
-            name = _text(data, field)
+            name = text(data, field)
         elif number == _TENSOR_EXTERNAL:
             key, value = _entry(data, field)
             location = value if key == "location" else location
@@ -117,45 +121,5 @@ def _tensor(data: mmap.mmap, message: range) -> tuple[str, str | None]:
 
 
 def _entry(data: mmap.mmap, message: range) -> tuple[str, str]:
-    parts = {number: _text(data, field) for number, field in _fields(data, message)}
+    parts = {number: text(data, field) for number, field in fields(data, message)}
     return parts.get(_ENTRY_KEY, ""), parts.get(_ENTRY_VALUE, "")
-
-
-def _text(data: mmap.mmap, field: range) -> str:
-    try:
-        return data[field.start : field.stop].decode("utf-8")
-    except UnicodeDecodeError:
-        raise ModelError("text that is not UTF-8") from None
-
-
-def _fields(data: mmap.mmap, message: range) -> Iterator[tuple[int, range]]:
-    """Yields number and range of each length-delimited field of a message; skips other fields."""
-    at = message.start
-    while at < message.stop:
-        key, at = _varint(data, at, message.stop)
-        kind = key & 7
-        if kind == _BYTES:
-            size, at = _varint(data, at, message.stop)
-            if size > message.stop - at:
-                raise ModelError("a field reaches past its message")
-            yield key >> 3, range(at, at + size)
-            at += size
-        elif kind == _VARINT:
-            _, at = _varint(data, at, message.stop)
-        elif kind in (_FIXED64, _FIXED32):
-            at += 8 if kind == _FIXED64 else 4
-        else:
-            raise ModelError("a field of unknown kind")
-
-
-def _varint(data: mmap.mmap, at: int, stop: int) -> tuple[int, int]:
-    """Returns a base-128 number and the offset after it."""
-    value = shift = 0
-    while at < stop and shift < 64:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-    raise ModelError("a number without an end")

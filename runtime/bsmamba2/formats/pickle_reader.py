@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import math
 import pickletools
+import struct
 import warnings
 import zipfile
 from dataclasses import dataclass
@@ -25,6 +26,18 @@ from bsmamba2.errors import ModelError, first_line, printable
 from bsmamba2.formats.bfloat16 import STORED_DTYPE, widen_bfloat16
 
 MAX_PICKLE_BYTES = 64 << 20
+MAX_INSTRUCTIONS = 1 << 20
+"""The index of a checkpoint of the paper's size has 21,000."""
+
+MAX_ENTRIES = 1 << 16
+"""The most files in the zip; a checkpoint of the paper's size has 681."""
+
+MAX_TEXT = 4096
+"""The longest text that can be a name or a key: these are compared and hashed again and again."""
+
+MAX_DIMENSIONS = 32
+MAX_BITS = 63
+"""Sizes, strides and keys fit the signed integers of every library that gets them."""
 
 Tensor = npt.NDArray[Any]
 
@@ -86,6 +99,8 @@ def read_torch_file(content: bytes, path: Path) -> Any:
     Raises:
         ModelError: the file was not written by torch.save, is damaged, or names code.
     """
+    if content.count(b"PK\x01\x02") > MAX_ENTRIES:  # the mark of an entry
+        raise ModelError(f"{path} is a zip of more than {MAX_ENTRIES:,} files: save only tensors")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             pickles = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
@@ -102,15 +117,19 @@ def read_torch_file(content: bytes, path: Path) -> Any:
                     f"the index of {path} is larger than {MAX_PICKLE_BYTES >> 20} MiB: save only "
                     "tensors"
                 )
+            # Entries that overlap would let a small file fill any memory.
+            if sum(e.file_size for e in archive.infolist()) > len(content):
+                raise zipfile.BadZipFile
             return _Machine(archive, pickles[0].removesuffix("/data.pkl")).run()
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, EOFError):
         raise ModelError(f"{path} is truncated or damaged: download it again") from None
     except _CodeError as error:
         raise ModelError(
             f"{path} contains code ({error}) and is refused: save only tensors"
         ) from None
     except (
-        ValueError, LookupError, TypeError, AttributeError, RuntimeError, OSError, OverflowError
+        ValueError, LookupError, TypeError, AttributeError, RuntimeError, OSError, OverflowError,
+        struct.error,
     ) as error:  # fmt: skip
         cause = first_line(error) if isinstance(error, ValueError) else "its index is invalid"
         raise ModelError(f"{path} is damaged ({cause}): download it again") from None
@@ -133,9 +152,11 @@ class _Machine:
         program = self.archive.read(f"{self.root}/data.pkl")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a damaged string literal may contain invalid escapes
-            for opcode, argument, _ in pickletools.genops(program):
+            for count, (opcode, argument, _) in enumerate(pickletools.genops(program)):
                 if opcode.name == "STOP":
                     return self.stack.pop()
+                if count >= MAX_INSTRUCTIONS:
+                    raise ValueError(f"its index has more than {MAX_INSTRUCTIONS:,} instructions")
                 self.step(opcode.name, argument)
         raise ValueError("its index has no end")
 
@@ -248,16 +269,16 @@ def _known(name: _Name) -> _Name:
 
 
 def _text(value: Any) -> str:
-    """Requires text: other values could be nested too deeply to be hashed or shown."""
-    if not isinstance(value, str):
-        raise ValueError("a name that is not text")
+    """Requires short text: other values could be nested too deeply to be hashed or shown."""
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise ValueError("a name that is not text, or is too long")
     return value
 
 
 def _fill(container: Any, items: list[Any]) -> None:
     if isinstance(container, dict):
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if isinstance(key, (str, int)):  # other keys are bookkeeping and may not be hashable
+            if _is_key(key):
                 container[key] = value
     elif isinstance(container, list):
         container.extend(items)
@@ -265,12 +286,22 @@ def _fill(container: Any, items: list[Any]) -> None:
         raise ValueError(f"items for a {type(container).__name__}")
 
 
+def _is_key(key: Any) -> bool:
+    """Whether a key can name a tensor; others are bookkeeping, and may be costly to hash."""
+    if isinstance(key, str):
+        return len(key) <= MAX_TEXT
+    return isinstance(key, int) and key.bit_length() <= MAX_BITS
+
+
 def _view(storage: Any, offset: int, shape: Any, strides: Any) -> Tensor:
     """Returns a tensor as a view of its storage, after checking that it stays inside."""
-    if not isinstance(storage, _Storage) or not all(
-        type(n) is int and n >= 0 for n in (offset, *shape, *strides)
-    ):
+    if not isinstance(storage, _Storage):
         raise ValueError("a tensor without a storage")
+    if len(shape) > MAX_DIMENSIONS:
+        raise ValueError(f"a tensor of {len(shape)} dimensions")
+    for n in (offset, *shape, *strides):
+        if type(n) is not int or n < 0 or n.bit_length() > MAX_BITS:
+            raise ValueError("a tensor whose shape is not of whole numbers below 2^63")
     values = storage.values
     count = math.prod(shape)
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))

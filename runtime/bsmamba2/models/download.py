@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,9 @@ import filelock
 import requests
 
 from bsmamba2.errors import ModelError, printable
+from bsmamba2.files.cache import make_folder
 from bsmamba2.files.hashing import file_sha256
+from bsmamba2.files.regular_file import require_regular
 
 Received: TypeAlias = Callable[[int], None]
 """Called with the number of bytes received so far."""
@@ -32,6 +35,8 @@ TRIES = 5
 
 PAUSE = 1.0
 """Seconds before the second attempt; the wait doubles with each further one."""
+
+_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 REDIRECTS = 5
 PIECE = 1 << 18
@@ -50,12 +55,13 @@ def download(url: str, path: Path, size: int, sha256: str, received: Received) -
         ModelError: the server does not send these bytes, or the disk does not accept them.
     """
     with _os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with _lock(path):
             if path.is_file() and path.stat().st_size == size and file_sha256(path) == sha256:
                 received(size)
                 return
             part = path.with_name(f".{path.name}.part")
+            _require_own(part)
             resumed = _bytes_of(part) > 0
             _fetch(url, part, size, received)
             right = file_sha256(part) == sha256
@@ -109,7 +115,7 @@ def _resume(url: str, part: Path, have: int, size: int, received: Received) -> N
             if not _is_resumed(answer, have):  # the server sends the file from its start
                 have = 0
             _require_length(answer, url, size - have)
-            with part.open("r+b" if have else "wb") as file:
+            with os.fdopen(os.open(part, _FLAGS, 0o666), "r+b") as file:
                 file.seek(have)
                 file.truncate()
                 for piece in answer.iter_content(PIECE):
@@ -183,8 +189,23 @@ def _reason(error: requests.RequestException) -> str:
     return "there is no connection, or no data arrives"
 
 
+def _require_own(name: Path) -> None:
+    """Removes a link under the name, which must not be written through.
+
+    Raises:
+        OSError: it is a folder, a pipe, a socket or a device.
+    """
+    if not os.path.lexists(name):
+        return
+    info = name.lstat()
+    if stat.S_ISLNK(info.st_mode) or (stat.S_ISREG(info.st_mode) and info.st_nlink > 1):
+        name.unlink()
+    else:
+        require_regular(info, name)
+
+
 def _bytes_of(part: Path) -> int:
-    return part.stat().st_size if part.exists() else 0
+    return part.lstat().st_size if os.path.lexists(part) else 0
 
 
 def _require_space(folder: Path, needed: int) -> None:
@@ -199,8 +220,10 @@ def _require_space(folder: Path, needed: int) -> None:
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Lets one process at a time download the file; the lock ends with the process."""
+    lock = path.with_name(f".{path.name}.lock")
+    _require_own(lock)
     try:
-        with filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
+        with filelock.FileLock(lock, timeout=0):
             yield
     except filelock.Timeout:
         raise ModelError(

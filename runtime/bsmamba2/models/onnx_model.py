@@ -9,6 +9,7 @@ from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.engines.step_engine import StepEngine, StepsAsEngine
 from bsmamba2.formats.checkpoint import Checkpoint
 from bsmamba2.formats.onnx_file import read_onnx
+from bsmamba2.formats.onnx_nodes import require_bounded
 from bsmamba2.models.graph import Graph, find_graph, widened_manifest
 from bsmamba2.models.model import Model, verify_chunks, verify_steps
 
@@ -26,12 +27,14 @@ class OnnxModel(Model):
     """A file that ``bsmamba2 export`` wrote, for whole chunks or for the steps of a stream.
 
     Raises:
-        ModelError: the file is not from bsmamba2, is damaged, or refers to data outside its folder.
+        ModelError: the file is not from bsmamba2, is damaged, refers to data outside its folder, or
+            its work has no bound.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._file = read_onnx(path)
+        require_bounded(path)
 
     @property
     def manifest(self) -> Manifest:

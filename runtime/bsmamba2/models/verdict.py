@@ -52,7 +52,9 @@ def require_verdict(engine: Engine, about: Mapping[str, str]) -> None:
 def find_check(manifest: Manifest) -> Check | None:
     """Returns the check that was computed here for a checkpoint, or ships with it, or None."""
     name = _check_name(manifest)
-    kept = read_record(cache_folder() / "checks" / name) or read_record(SHIPPED / name)
+    kept = read_record(cache_folder() / "checks" / name) or read_record(
+        SHIPPED / name, shipped=True
+    )
     try:
         check = None if kept is None else Check.from_json(kept)
     except (KeyError, TypeError, ValueError, ModelError):

@@ -43,3 +43,18 @@ def test_an_estimate_that_is_not_finite_has_no_snr(noise: Noise, value: float) -
 
 def test_an_estimate_of_another_shape_has_no_snr(noise: Noise) -> None:
     assert snr_db(noise(2, 9), noise(2, 10)) == -np.inf
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_reference_that_is_not_finite_is_reproduced_by_nothing(
+    noise: Noise, value: float
+) -> None:
+    reference = noise(2, 9)
+    reference[0, 0] = value
+    assert snr_db(reference, noise(2, 9)) == -np.inf
+
+
+def test_only_silence_reproduces_silence() -> None:
+    silence = np.zeros((2, 9), np.float32)
+    assert snr_db(silence, silence) == np.inf
+    assert snr_db(silence, silence + 1) == -np.inf

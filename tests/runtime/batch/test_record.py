@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,40 @@ def test_a_folder_that_cannot_be_written_is_an_error_with_a_fix(
     (tmp_path / "file").touch()
     with pytest.raises(AudioError, match=r"cannot be written .*: choose another directory \(-o\)"):
         changed(record, directory=tmp_path / "file").write({})
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has none of these")
+def test_a_link_or_a_pipe_is_no_record(record: Record) -> None:
+    content = record.path.read_text()
+    other = record.path.with_name("elsewhere.json")
+    other.write_text(content)
+    for place in (
+        lambda path: path.symlink_to(other),
+        lambda path: path.symlink_to("/dev/zero"),
+        os.mkfifo,
+    ):
+        record.path.unlink()
+        place(record.path)
+        assert record.read() is None
+
+
+@pytest.mark.parametrize("file", ["other.wav", "song_vocals.tar.wav", "x\0.wav", "", "song_vocals"])
+def test_a_forged_record_cannot_name_files_that_this_song_does_not_have(
+    record: Record, file: str
+) -> None:
+    options = {"files": {"vocals": "song_vocals", "instrumental": "song_instrumental"}}
+    forged = changed(record, options=options)
+    forged.write({"vocals": (record.directory / "song_vocals.wav", 6)})
+    assert forged.read() is not None
+    stored = json.loads(forged.path.read_text())
+    stored["outputs"]["vocals"]["file"] = file
+    forged.path.write_text(json.dumps(stored))
+    assert forged.read() is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
+def test_a_link_is_no_stem_of_an_earlier_run(record: Record) -> None:
+    path = record.directory / "song_vocals.wav"
+    path.unlink()
+    path.symlink_to("vocals")  # a link to six letters has six bytes
+    assert record.read() is None

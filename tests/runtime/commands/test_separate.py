@@ -174,3 +174,37 @@ def test_ctrl_c_ends_a_real_process_and_leaves_no_file(song: WriteSong) -> None:
         assert process.stderr is not None
         assert (status, process.stderr.read().split("\n")[-2]) == (130, "stopped")
     assert list(path.parent.iterdir()) == [path]
+
+
+HOSTILE_NAME = "a\x1b[31m\x07\nb"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
+@pytest.mark.parametrize("options", [[], ["--plan"], ["--resume"], ["--json"]])
+def test_a_name_with_escape_codes_and_line_breaks_is_printed_harmlessly(
+    run: StubCommand, song: WriteSong, tmp_path: Path, options: list[str]
+) -> None:
+    path = song("song.wav", samples=500, gain=4.0)  # it exceeds full scale, which is logged
+    path.rename(tmp_path / f"{HOSTILE_NAME}.wav")
+    (tmp_path / f"{HOSTILE_NAME}.flac").write_text("no song")
+    song("other.wav", samples=500).with_suffix(".txt").touch()
+    result = run("separate", tmp_path, "-o", tmp_path / f"out{HOSTILE_NAME}", *options)
+    assert "a" in result.stdout
+    for line in (result.stdout + result.stderr).splitlines():
+        assert line.isprintable(), line
+    # Each line is about a file as a whole.
+    assert all("b" in line.partition("a�")[2] for line in result.stdout.split("\n") if "a�" in line)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
+def test_a_missing_song_and_a_wrong_option_with_such_a_name_are_one_line(
+    run: StubCommand, tmp_path: Path
+) -> None:
+    for arguments in (
+        [tmp_path / HOSTILE_NAME],
+        ["x", "--clip", HOSTILE_NAME],
+        ["x", f"--{HOSTILE_NAME}"],
+    ):
+        stderr = run("separate", *arguments).stderr
+        assert stderr.removesuffix("\n").splitlines()[-1].isprintable()
+        assert "\x1b" not in stderr

@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bsmamba2.files.cache import cache_folder, read_record, write_bytes, write_record
+from bsmamba2.files.cache import (
+    cache_folder,
+    read_record,
+    shared_folder,
+    write_bytes,
+    write_record,
+)
 
 CONTENT = {"about": {"hardware": "Fast Card ✓"}, "snr_db": 101.25}
 
@@ -90,3 +96,55 @@ def test_two_processes_never_see_half_a_record(tmp_path: Path) -> None:
     assert record is not None
     assert record["number"] == 99
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The path of a record in a cache that was just created, with the loosest umask."""
+    monkeypatch.setenv("BSMAMBA2_CACHE", str(tmp_path / "cache"))
+    before = os.umask(0)
+    try:
+        assert write_record(tmp_path / "cache" / "kind" / "record.json", CONTENT)
+    finally:
+        os.umask(before)
+    return tmp_path / "cache" / "kind" / "record.json"
+
+
+@posix
+def test_only_this_user_can_write_a_new_cache(kept: Path) -> None:
+    assert read_record(kept) == CONTENT
+    modes = [path.stat().st_mode & 0o022 for path in (kept, kept.parent, kept.parent.parent)]
+    assert modes == [0, 0, 0]
+
+
+@posix
+@pytest.mark.parametrize("level", [0, 1, 2], ids=["file", "folder", "cache"])
+@pytest.mark.parametrize("mode", [0o770, 0o707])
+def test_a_record_that_others_can_write_or_replace_is_none(
+    kept: Path, level: int, mode: int
+) -> None:
+    shared = (kept, *kept.parents)[level]
+    shared.chmod(mode)
+    assert read_record(kept) is None
+    assert shared_folder(kept) == (shared if level else None)
+    shared.chmod(0o700)
+    assert read_record(kept) == CONTENT
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs two users")
+def test_a_record_of_another_user_is_none(kept: Path) -> None:
+    os.chown(kept, 12345, 12345)
+    assert read_record(kept) is None
+    assert read_record(kept, shipped=True) == CONTENT
+
+
+@posix
+def test_links_pipes_and_devices_are_no_records(kept: Path) -> None:
+    (kept.parent / "link.json").symlink_to(kept)
+    (kept.parent / "zero.json").symlink_to("/dev/zero")
+    os.mkfifo(kept.parent / "pipe.json")
+    for name in ("link", "zero", "pipe"):
+        assert read_record(kept.parent / f"{name}.json") is None

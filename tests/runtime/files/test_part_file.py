@@ -19,7 +19,13 @@ import pytest
 
 from bsmamba2.files import part_file, stem_files
 from bsmamba2.files.encoding import Encoding
-from bsmamba2.files.part_file import PartFile, WriteInProgress, replacing, write_atomically
+from bsmamba2.files.part_file import (
+    PartFile,
+    WriteInProgress,
+    remove_leftovers,
+    replacing,
+    write_atomically,
+)
 from bsmamba2.files.stem_files import StemFiles
 from bsmamba2.files.tags import Tags
 
@@ -192,3 +198,57 @@ def test_concurrent_writers_of_one_file_wait_for_each_other(tmp_path: Path) -> N
         thread.join()
     assert (tmp_path / "x").read_bytes() in contents
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_hard_link_under_a_temporary_name_keeps_its_content(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"content")
+    (tmp_path / ".x.part").hardlink_to(precious)
+    write_atomically(tmp_path / "x", b"whole")
+    contents = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert contents == {"x": b"whole", "precious": b"content"}
+
+
+def test_a_link_under_a_temporary_name_is_not_followed(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"content")
+    (tmp_path / ".x.part").symlink_to(precious)
+    write_atomically(tmp_path / "x", b"whole", mode=0o600)
+    contents = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert contents == {"x": b"whole", "precious": b"content"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no named pipes")
+def test_a_pipe_under_a_temporary_name_is_an_error_and_stays(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".x.part")
+    with pytest.raises(OSError, match="it is a named pipe"):
+        write_atomically(tmp_path / "x", b"whole")
+    assert stat.S_ISFIFO((tmp_path / ".x.part").lstat().st_mode)
+
+
+def test_what_a_run_killed_while_it_published_left_is_not_truncated(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"old")
+    (tmp_path / ".x.part").hardlink_to(tmp_path / "x")
+    part = PartFile(tmp_path / "x")
+    part.open()
+    assert (tmp_path / "x").read_bytes() == b"old"
+    part.discard()
+
+
+def test_a_file_that_was_set_aside_and_left_is_removed_by_the_next_run(tmp_path: Path) -> None:
+    (tmp_path / ".x.old").write_bytes(bytes(1000))
+    write_atomically(tmp_path / "x", b"whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_leftovers_of_a_complete_file_are_removed_unless_they_are_being_written(
+    tmp_path: Path,
+) -> None:
+    for name in ("x", ".x.part", ".x.old", "y"):
+        (tmp_path / name).write_bytes(b"content")
+    other = PartFile(tmp_path / "y")
+    other.open()
+    for name in ("x", "y", "z"):
+        remove_leftovers(tmp_path / name)
+    assert {path.name for path in tmp_path.iterdir()} == {"x", "y", ".y.part"}
+    other.discard()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -144,3 +146,37 @@ def test_matching_shows_untrusted_names_without_escape_sequences() -> None:
     with pytest.raises(ModelError, match="is not a checkpoint of a BSMamba2") as error:
         match({"x\n\x1b[31mok": np.ones(1, np.float32)}, {}, "voice")
     assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
+def test_numbers_beyond_float32_are_refused_without_a_warning(tmp_path: Path, suffix: str) -> None:
+    save = save_file if suffix == "safetensors" else torch.save
+    path = tmp_path / f"m.{suffix}"
+    save({MARK: torch.full((2,), 1e300, dtype=torch.float64)}, path)
+    with pytest.raises(ModelError, match="beyond the range of float32"):
+        read_checkpoint(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has none of these")
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
+def test_a_pipe_or_a_device_is_refused_at_once(tmp_path: Path, suffix: str) -> None:
+    os.mkfifo(tmp_path / f"pipe.{suffix}")
+    (tmp_path / f"zero.{suffix}").symlink_to("/dev/zero")
+    for name in ("pipe", "zero"):
+        with pytest.raises(ModelError, match="cannot be read .it is a (named pipe|device)"):
+            read_checkpoint(tmp_path / f"{name}.{suffix}")
+
+
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
+def test_a_file_that_is_one_hole_is_refused_without_reading_it(tmp_path: Path, suffix: str) -> None:
+    with (tmp_path / f"m.{suffix}").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ModelError, match="is not a checkpoint|more than 16 GiB"):
+        read_checkpoint(tmp_path / f"m.{suffix}")
+
+
+def test_a_safetensors_header_of_many_megabytes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes((9 << 20).to_bytes(8, "little") + b" " * (9 << 20))
+    with pytest.raises(ModelError, match="its header is larger than 8 MiB"):
+        read_checkpoint(path)

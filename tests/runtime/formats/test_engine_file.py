@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +65,48 @@ def test_an_engine_of_another_user_needs_explicit_trust(
     with pytest.raises(ModelError, match="was not built here"):
         read_engine(engine).require_trust()
     read_engine(engine).require_trust(trust_engine=True)
+
+
+def trust_record(engine: Path) -> Path:
+    (path,) = (engine.parent / "cache" / "engines").iterdir()
+    return path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+def test_a_trust_record_that_others_can_write_is_ignored_and_the_error_says_so(
+    engine: Path,
+) -> None:
+    trust_record(engine).parent.chmod(0o777)
+    with pytest.raises(ModelError, match=r"engines is ignored, because other users can write it"):
+        read_engine(engine).require_trust()
+
+
+def test_the_trust_record_of_another_engine_is_not_enough(engine: Path, tmp_path: Path) -> None:
+    other = tmp_path / "foreign.engine"
+    other.write_bytes(b"foreign")
+    sha256 = file_sha256(other)
+    EngineFile(other, MANIFEST, KEY, sha256).write_description()
+    records = engine.parent / "cache" / "engines"
+    (records / f"{sha256}.json").unlink()
+    trust_record(engine).rename(records / f"{sha256}.json")
+    with pytest.raises(ModelError, match="was not built here"):
+        read_engine(other).require_trust()
+
+
+def test_trust_gives_the_bytes_that_were_checked(engine: Path) -> None:
+    assert read_engine(engine).require_trust() == b"an engine"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no named pipes")
+def test_a_pipe_is_neither_an_engine_nor_its_description(engine: Path) -> None:
+    file = read_engine(engine)
+    for path in (engine, description_path(engine)):
+        path.unlink()
+        os.mkfifo(path)
+    with pytest.raises(ModelError, match="it is a named pipe"):
+        file.require_trust(trust_engine=True)
+    with pytest.raises(ModelError, match="it is a named pipe"):
+        read_engine(engine)
 
 
 def test_a_changed_engine_is_refused_even_with_trust(engine: Path) -> None:

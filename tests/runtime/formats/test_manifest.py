@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,13 @@ from bsmamba2 import Manifest, ModelError
 from bsmamba2.formats.manifest import Check, State, default_overlap, residual_of
 from bsmamba2.installation import upgrade_command
 
+CHECK = Check(0, 44100, 20, 60.0, np.arange(5, dtype=np.float32))
 FULL = Manifest(
     name="voice",
     states=(State("layers.0", (62, 16, 64)),),
     initialisers={"final_norm.gamma": (256,)},
     verification={"audio": 118.5},
-    check=Check(0, 44100, 20, 60.0, np.arange(5, dtype=np.float32)),
+    check=CHECK,
     checkpoint_sha256="0" * 64,
 )
 JSON = st.recursive(
@@ -80,3 +82,44 @@ def test_the_default_crossfade_is_a_second_or_half_a_chunk(chunk: int, sample_ra
 def test_the_residual_of_vocals_is_the_instrumental() -> None:
     assert residual_of(("vocals",)) == "instrumental"
     assert residual_of(("drums",)) == residual_of(("vocals", "drums")) == "residual"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_check_whose_values_are_not_finite_is_refused(value: float) -> None:
+    check = replace(CHECK, expected=np.full(5, value, np.float32))
+    with pytest.raises(ModelError, match=r"check\.expected must be finite"):
+        Manifest.from_json(FULL.replace(check=check).to_json())
+
+
+@pytest.mark.parametrize("snr_db", [-1e300, 0.0, 9.9])
+def test_a_check_that_demands_nothing_is_refused(snr_db: float) -> None:
+    check = replace(CHECK, snr_db=snr_db)
+    with pytest.raises(ModelError, match=r"check\.snr_db must be at least 10 dB"):
+        Manifest.from_json(FULL.replace(check=check).to_json())
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"hop": 1, "chunk": 1 << 24},
+        {"hop": 1, "chunk": 2048, "sample_rate": 384000},
+        {"n_fft": 65536, "hop": 16384, "chunk": 1 << 24},
+    ],
+)
+def test_a_run_whose_spectrum_would_fill_the_memory_is_refused(sizes: dict[str, int]) -> None:
+    with pytest.raises(ModelError, match="hop must be longer"):
+        Manifest("voice", **sizes)
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        (State("a", (1 << 28,)),),
+        (State("a", (1, 1 << 26)), State("b", (1, 1 << 26)), State("c", (1, 1))),
+        (State("a", (1, 2)), State("a", (1, 2))),
+        (State("a", ()),),
+    ],
+)
+def test_states_that_no_stream_has_are_refused(states: tuple[State, ...]) -> None:
+    with pytest.raises(ModelError, match="states must be"):
+        Manifest("voice", states=states)

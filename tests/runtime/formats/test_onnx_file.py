@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import mmap
+import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bsmamba2 import ModelError
+from bsmamba2.files.hashing import file_sha256
 from bsmamba2.formats.onnx_file import initialisers, read_onnx
 from support.fixtures import WriteOnnx
 from support.models import MANIFEST, gain_model
@@ -44,6 +48,9 @@ def test_initialisers_are_found_with_their_bytes(write_onnx: WriteOnnx) -> None:
         (gain_model(location="../secret"), "data outside its folder"),
         (gain_model(location="/etc/passwd"), "data outside its folder"),
         (gain_model(location="a\\..\\b"), "data outside its folder"),
+        (gain_model(location="weights\0.data"), "data outside its folder"),
+        (gain_model(location="a\x1b[31m"), "data outside its folder"),
+        (gain_model(location="."), "data outside its folder"),
         (gain_model()[:-40], "is not an ONNX file|not JSON"),
     ],
 )
@@ -52,6 +59,17 @@ def test_an_unusable_model_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(ModelError, match=message):
         read_onnx(write_onnx(content))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no named pipes")
+def test_a_pipe_is_neither_a_model_nor_its_weights(write_onnx: WriteOnnx, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.onnx")
+    with pytest.raises(ModelError, match="it is a named pipe"):
+        read_onnx(tmp_path / "pipe.onnx")
+    file = read_onnx(write_onnx(gain_model(location="pipe.data")))
+    os.mkfifo(file.data[0])
+    with pytest.raises(OSError, match="it is a named pipe"):
+        file_sha256(file.data[0])
 
 
 @settings(max_examples=300)

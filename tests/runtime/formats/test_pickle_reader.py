@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import os
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bsmamba2 import ModelError
-from bsmamba2.formats.pickle_reader import read_torch_file
+from bsmamba2.formats.pickle_reader import MAX_ENTRIES, MAX_INSTRUCTIONS, read_torch_file
 
 
 def read(path: Path) -> Any:
@@ -100,6 +101,32 @@ HOSTILE = {
     "an offset beyond 64 bits": REBUILD + b"(" + STORAGE + HUGE + b"(K\x04t(K\x01ttR.",
     "a stride beyond 64 bits": REBUILD + b"(" + STORAGE + b"K\0(K\0t(" + HUGE + b"ttR.",
     "a size beyond 64 bits": REBUILD + b"(" + STORAGE + b"K\0(K\0" + HUGE + b"t(K\0K\0ttR.",
+    "a shape whose product takes a minute": b"("
+    + b"J\xff\xff\xff\x7f" * 100_000
+    + b"tq\1"
+    + (REBUILD + b"(" + STORAGE + b"K\0h\1h\1tR") * 9
+    + b".",
+    "more dimensions than NumPy has": REBUILD
+    + b"("
+    + STORAGE
+    + b"K\0("
+    + b"K\1" * 65
+    + b"t("
+    + b"K\1" * 65
+    + b"ttR.",
+    "a stride of no element beyond 64 bits": REBUILD
+    + b"("
+    + STORAGE
+    + b"K\0(K\x01t("
+    + HUGE
+    + b"ttR.",
+    "a run of lists without end": b"]" * (MAX_INSTRUCTIONS + 2) + b".",
+    "a long name that is looked up again and again": b"X"
+    + struct.pack("<I", 1 << 20)
+    + b"n" * (1 << 20)
+    + b"q\1"
+    + b"X\x05\0\0\0torchh\1\x930" * 9
+    + b".",
     "an empty stack": b"R.",
     "no end": b"}",
     "no pickle": b"\xff\xfe",
@@ -118,6 +145,54 @@ def test_a_hostile_pickle_is_refused_without_reading_other_memory(
 def test_keys_that_may_not_be_hashable_are_skipped(tmp_path: Path) -> None:
     program = b"}" + b")\x85" + b"\x85" * 100_000 + b"K\x01s."
     assert read(write_pickled(tmp_path / "m.ckpt", program)) == {}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [HUGE, b"\x8b" + struct.pack("<i", 5000) + b"\x7f" * 5000, b"X\x01\x20\0\0" + b"k" * 8193],
+    ids=["beyond 64 bits", "thousands of digits", "thousands of letters"],
+)
+def test_a_key_that_is_costly_to_hash_or_to_print_is_skipped(tmp_path: Path, key: bytes) -> None:
+    program = b"}" + key + b"K\x01s" + b"K\x07K\x01s."
+    assert read(write_pickled(tmp_path / "m.ckpt", program)) == {7: 1}
+
+
+def entries_at_one_place(content: bytes, copies: int) -> bytes:
+    """Returns a zip whose directory lists its last file again under other names."""
+    start = content.index(b"PK\x01\x02")
+    entry = content[content.rindex(b"PK\x01\x02") : content.index(b"PK\x05\x06")]
+    names = (b"%08d" % k for k in range(copies))
+    directory = content[start : content.index(b"PK\x05\x06")] + b"".join(
+        entry[:46] + name for name in names
+    )
+    count = content.count(b"PK\x01\x02") + copies
+    counts = struct.pack("<HHII", count, count, len(directory), start)
+    return content[:start] + directory + b"PK\x05\x06\0\0\0\0" + counts + b"\0\0"
+
+
+def test_entries_that_overlap_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    path = write_pickled(tmp_path / "m.ckpt", b"}.", bytes(1 << 16))
+    path.write_bytes(entries_at_one_place(path.read_bytes(), 500))
+    assert len(zipfile.ZipFile(path).infolist()) == 502
+    with pytest.raises(ModelError, match="truncated or damaged"):
+        read(path)
+
+
+def test_more_files_than_a_checkpoint_has_are_refused(tmp_path: Path) -> None:
+    path = write_pickled(tmp_path / "m.ckpt", b"}.")
+    path.write_bytes(path.read_bytes() + b"PK\x01\x02" * MAX_ENTRIES)
+    with pytest.raises(ModelError, match="more than 65,536 files"):
+        read(path)
+
+
+def test_an_entry_that_goes_past_the_end_of_the_file_is_refused(tmp_path: Path) -> None:
+    content = bytearray(write_pickled(tmp_path / "m.ckpt", b"}.", bytes(64)).read_bytes())
+    at = content.index(b"PK\x01\x02")  # of the pickle
+    content[at + 20 : at + 28] = struct.pack("<II", 4000, 4000)
+    path = tmp_path / "past.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="damaged"):
+        read(path)
 
 
 def test_a_large_memo_index_takes_no_memory(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bsmamba2 import DeviceError
+from bsmamba2.formats.manifest import Check
 from bsmamba2.models.check import check_input, make_check, reproduce
 from support.engines import Stubs
 
@@ -43,6 +44,15 @@ def test_a_wrong_output_is_an_error_with_its_snr(stub: Stubs) -> None:
     message = "stub on cpu does not reproduce its check: the SNR must be at least 60 dB; got 0.0 dB"
     with pytest.raises(DeviceError, match=message):
         reproduce(stub.of(lambda chunk: 0 * chunk[np.newaxis], sample_rate=8000, check=check))
+
+
+@pytest.mark.parametrize("values", [[np.nan], [np.inf], []])
+def test_expected_values_that_no_device_can_reproduce_fail(
+    stub: Stubs, values: list[float]
+) -> None:
+    check = Check(0, 8000, 16000, 60.0, np.array(values, np.float32))
+    with pytest.raises(DeviceError, match="does not reproduce its check"):
+        reproduce(stub.half(sample_rate=8000, check=check))
 
 
 def test_a_model_without_a_check_is_refused_with_a_fix(stub: Stubs) -> None:

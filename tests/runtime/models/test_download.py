@@ -239,3 +239,27 @@ def test_a_killed_download_leaves_no_file_and_is_resumed(fetch: Fetch) -> None:
     fetch()
     assert fetch.is_right
     assert fetch.starts[0] > 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+@pytest.mark.parametrize("suffix", ["part", "lock"])
+def test_a_link_under_a_helper_s_name_is_not_written_through(
+    fetch: Fetch, tmp_path: Path, link: str, suffix: str
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"content")
+    fetch.part.parent.mkdir()
+    getattr(fetch.part.with_suffix(f".{suffix}"), link)(precious)
+    fetch()
+    assert fetch.is_right
+    assert precious.read_bytes() == b"content"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no named pipes")
+@pytest.mark.parametrize("suffix", ["part", "lock"])
+def test_a_pipe_under_a_helper_s_name_is_an_error_at_once(fetch: Fetch, suffix: str) -> None:
+    fetch.part.parent.mkdir()
+    os.mkfifo(fetch.part.with_suffix(f".{suffix}"))
+    with pytest.raises(ModelError, match="it is a named pipe"):
+        fetch()

@@ -153,3 +153,12 @@ def test_unprintable_text_of_a_checkpoint_is_escaped() -> None:
 def test_a_checkpoint_with_the_longest_file_name_has_a_manifest() -> None:
     source = Checkpoint(random_weights(), {}, "a" * 64, "b" * 250)
     assert pour(source).manifest.name == "b" * 199 + "…"
+
+
+@pytest.mark.parametrize("sizes", [{"hop": 1, "chunk": 1 << 24}, {"hop": 1, "chunk": 2048}])
+def test_a_checkpoint_whose_stated_lengths_would_fill_the_memory_is_refused(
+    sizes: dict[str, int],
+) -> None:
+    stored = {"stems": ["vocals"], "sample_rate": 44100, **sizes}
+    with pytest.raises(ModelError, match="hop must be longer"):
+        pour(checkpoint(config=json.dumps(stored)))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from bsmamba2 import DeviceError, ModelError, Separator
 from bsmamba2.devices.device import CPU
@@ -91,3 +91,57 @@ def test_a_model_is_checked_when_its_engine_is_loaded(write_onnx: WriteOnnx, stu
 def test_an_export_carries_its_own_check(write_onnx: WriteOnnx) -> None:
     OnnxModel(write_onnx(gain_model())).add_checks()
     assert not cache_folder().exists()
+
+
+def returning(kind: int, *more: onnx.NodeProto) -> bytes:
+    """The model of ``gain_model`` with another type or shape of its output."""
+    model = onnx.load_from_string(gain_model())
+    model.graph.node.extend(more or [helper.make_node("Cast", ["stems"], ["other"], to=kind)])
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("other", kind, None))
+    content: bytes = model.SerializeToString()
+    return content
+
+
+@pytest.mark.parametrize(
+    "kind", [TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.INT64, TensorProto.BOOL]
+)
+def test_a_model_that_returns_another_type_is_refused(write_onnx: WriteOnnx, kind: int) -> None:
+    with pytest.raises(ModelError, match="must take and return tensors of float32; other is a"):
+        OnnxModel(write_onnx(returning(kind))).chunk_engine(CPU)
+
+
+def test_a_model_that_returns_text_is_refused(write_onnx: WriteOnnx) -> None:
+    content = returning(TensorProto.STRING)
+    with pytest.raises(ModelError, match="float32; other is a tensor\\(string\\)"):
+        OnnxModel(write_onnx(content)).chunk_engine(CPU)
+
+
+def test_a_model_that_returns_a_sequence_is_refused(write_onnx: WriteOnnx) -> None:
+    model = onnx.load_from_string(gain_model())
+    model.graph.node.append(helper.make_node("SequenceConstruct", ["stems"], ["other"]))
+    del model.graph.output[:]
+    value = helper.make_tensor_sequence_value_info("other", TensorProto.FLOAT, None)
+    model.graph.output.append(value)
+    with pytest.raises(ModelError, match="float32; other is a seq"):
+        OnnxModel(write_onnx(model.SerializeToString())).chunk_engine(CPU)
+
+
+@pytest.mark.parametrize("operator", ["Shape", "Size", "Flatten", "ReduceSum"])
+def test_a_model_that_returns_another_shape_is_refused(
+    write_onnx: WriteOnnx, noise: Noise, operator: str
+) -> None:
+    nodes = (
+        helper.make_node(operator, ["stems"], ["n"]),
+        helper.make_node("Cast", ["n"], ["other"], to=1),
+    )
+    separator = Separator(write_onnx(returning(TensorProto.FLOAT, *nodes)), "cpu")
+    with pytest.raises(ModelError, match="gain must return .*, as its manifest says; got"):
+        separator(noise(2, 500), 44100)
+
+
+def test_a_model_with_more_outputs_is_refused(write_onnx: WriteOnnx) -> None:
+    model = onnx.load_from_string(gain_model())
+    model.graph.output.append(helper.make_tensor_value_info("half", TensorProto.FLOAT, None))
+    with pytest.raises(ModelError, match="one input and one output; got 1 and 2"):
+        OnnxModel(write_onnx(model.SerializeToString())).chunk_engine(CPU)
