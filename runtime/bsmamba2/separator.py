@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable
+from concurrent.futures import Executor
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from bsmamba2.audio.schedule import Schedule
 from bsmamba2.batch.plan import OutputOptions
 from bsmamba2.errors import AudioError
 from bsmamba2.files.encoding import Clip
+from bsmamba2.files.identity import Identity
 from bsmamba2.files.naming import DEFAULT_TEMPLATE
 from bsmamba2.files.song_file import BLOCK, SongFile
 from bsmamba2.files.stem_files import StemFiles
@@ -24,6 +24,7 @@ from bsmamba2.files.tags import read_tags
 from bsmamba2.formats.stem_names import wanted_stems
 from bsmamba2.models.check import check_input
 from bsmamba2.models.loaded_model import LoadedModel
+from bsmamba2.pipeline.overlap_add import engine_threads
 from bsmamba2.pipeline.progress import Progress
 from bsmamba2.pipeline.song_pipeline import SongPipeline
 from bsmamba2.pipeline.step_stream import StepStream
@@ -210,7 +211,8 @@ class Separator:
         recorded = plan.record.read() if resume else None
         if recorded and recorded.is_complete:
             return dict(recorded.outputs)
-        with SongFile(plan.song) as song, _engine_threads(1 if self.device == "cpu" else 2) as pool:
+        identity = Identity.of(plan.song)
+        with SongFile(plan.song) as song, engine_threads(1 if self.device == "cpu" else 2) as pool:
             pipeline = self._chunk_pipeline(
                 song.sample_rate, song.channels, plan.overlap, plan.encoding.step, pool, cancel
             )
@@ -231,9 +233,13 @@ class Separator:
                     files.write(outputs)
                 known = self.manifest.outputs
                 sizes = {known[row]: file for row, file in files.finish().items()}
+                identity.require_unchanged()
                 if record or resume:
-                    plan.record.write(sizes)
-                return {known[row]: path for row, path in files.publish().items()}
+                    plan.record.write(sizes, identity)
+                outputs = {known[row]: path for row, path in files.publish().items()}
+            if overwrite:
+                plan.record.remove_replaced(outputs)
+            return outputs
 
     def stream(
         self,
@@ -333,7 +339,7 @@ class Separator:
         blocks = (mixture[:, at : at + BLOCK] for at in range(0, samples, BLOCK))
         done = 0
         # On a CPU the engine already uses every core.
-        with _engine_threads(0 if self.device == "cpu" else 2) as pool:
+        with engine_threads(0 if self.device == "cpu" else 2) as pool:
             pipeline = self._chunk_pipeline(
                 sample_rate, channels, overlap, pool=pool, cancel=cancel
             )
@@ -342,23 +348,6 @@ class Separator:
                 done += block.shape[-1]
         residual = self.manifest.residual if names == known else None
         return Stems(outputs, names, sample_rate, layout=layout, residual=residual, song=song)
-
-
-@contextmanager
-def _engine_threads(threads: int) -> Iterator[Executor | None]:
-    """Opens a pool that runs the engine while earlier output is resampled, added and written.
-
-    On a GPU it needs two threads, to keep two runs in flight. If an exception ends the work, runs
-    that have not started are dropped. Yields None for 0 threads.
-    """
-    if not threads:
-        yield None
-        return
-    pool = ThreadPoolExecutor(threads)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def separate(

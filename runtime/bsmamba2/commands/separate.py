@@ -109,7 +109,10 @@ def _summary(batch: Batch) -> str:
     files = [path for plan in to_do for path in plan.outputs.values()]
     folders = {path.parent for path in files}
     where = str(next(iter(folders))) if len(folders) == 1 else _count(folders, "folder")
-    parts = [f"{_count(to_do, 'song')}, {length(sum(plan.seconds for plan in to_do))} of audio"]
+    known, unknown = sum(plan.seconds for plan in to_do), [p for p in to_do if not p.seconds]
+    audio = f"{length(known)} of audio" if known or not unknown else "length unknown"
+    parts = [f"{_count(to_do, 'song')}, {audio}"]
+    parts += [f"{_count(unknown, 'song')} of unknown length"] if unknown and known else []
     parts += [f"{_count(files, 'file')} into {where}"] if files else []
     parts += [f"{len(done)} already done"] if done else []
     parts += [f"{failed} cannot be separated"] if failed else []
@@ -125,7 +128,7 @@ def _print_plan(batch: Batch, as_json: bool) -> None:
     for plan in batch.plans:
         outputs = {stem: str(path) for stem, path in plan.outputs.items()}
         if as_json:
-            record = {"song": str(plan.song), "seconds": plan.seconds, "planned": outputs}
+            record = {"song": str(plan.song), "seconds": plan.seconds or None, "planned": outputs}
             click.echo(json.dumps(record))
         else:
             click.echo("\n".join(outputs.values()))

@@ -14,8 +14,9 @@ import soundfile
 
 from bsmamba2.errors import AudioError
 from bsmamba2.files.encoding import FLOATS, Clip, Encoding
+from bsmamba2.files.naming import require_lengths
 from bsmamba2.files.part_file import PartFile, WriteInProgress
-from bsmamba2.files.song_file import BLOCK, audio_errors
+from bsmamba2.files.song_file import BLOCK, audio_errors, open_with_libsndfile
 from bsmamba2.files.tags import Tags, write_tags
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class StemFile:
         Raises:
             AudioError: the file exists or cannot be written.
         """
+        require_lengths(self.path)
         self._require_free()
         with self._write_errors():
             self._parts.append(PartFile(self.path))
@@ -189,7 +191,7 @@ class StemFile:
         log.warning("%s %s", self.path.name, why)
 
     def _copy(self, source: Path) -> None:
-        with self._write_errors(), soundfile.SoundFile(source) as written:
+        with self._write_errors(), open_with_libsndfile(source) as written:
             for block in written.blocks(BLOCK, dtype="float64", always_2d=True):
                 self._append(block.T)
 
