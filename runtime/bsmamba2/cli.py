@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bsmamba2.commands.printing import lenient_streams, printing_failure
 from bsmamba2.errors import Cancelled, Error, MissingExtra
 from bsmamba2.installation import install_command, report
 
@@ -59,22 +60,36 @@ class Commands(click.Group):
         return command
 
     def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
+        with lenient_streams():
+            status = self._status(args, *more, **extra)
+            sys.stdout.flush()
+            if failure := printing_failure():
+                click.echo(
+                    f"bsmamba2: the results could not be printed ({failure}): everything else was "
+                    "done; redirect the output to another file",
+                    err=True,
+                )
+                status = status or 2
+        sys.exit(status)
+
+    def _status(self, args: Sequence[str] | None, *more: Any, **extra: Any) -> int:
+        """Runs the command and returns the exit status."""
         try:
             status = super().main(args, *more, **(extra | {"standalone_mode": False}))
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
-            sys.exit(2)
+            return 2
         except click.ClickException as error:
             context = getattr(error, "ctx", None)
             command = context.command_path if context else "bsmamba2"
             click.echo(f"bsmamba2: {error.format_message()} ({command} --help)", err=True)
-            sys.exit(2)
+            return 2
         except (click.Abort, KeyboardInterrupt, Cancelled):
             click.echo("stopped", err=True)
-            sys.exit(130)
+            return 130
         except Error as error:
             click.echo(f"bsmamba2: {error}", err=True)
-            sys.exit(2)
+            return 2
         except Exception as error:
             if os.environ.get("BSMAMBA2_DEBUG"):
                 raise
@@ -84,8 +99,8 @@ class Commands(click.Group):
                 "traceback",
                 err=True,
             )
-            sys.exit(1)
-        sys.exit(status if isinstance(status, int) else 0)
+            return 1
+        return status if isinstance(status, int) else 0
 
 
 def _unavailable(name: str, extra: str, error: ImportError | MissingExtra) -> click.Command:

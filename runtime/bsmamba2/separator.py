@@ -19,6 +19,7 @@ from bsmamba2.files.encoding import Clip
 from bsmamba2.files.identity import Identity
 from bsmamba2.files.naming import DEFAULT_TEMPLATE
 from bsmamba2.files.song_file import BLOCK, SongFile
+from bsmamba2.files.speakers import mask_of_comment
 from bsmamba2.files.stem_files import StemFiles
 from bsmamba2.files.tags import read_tags
 from bsmamba2.formats.stem_names import wanted_stems
@@ -144,6 +145,7 @@ class Separator:
         subtype: str | None = None,
         clip: Clip = "float",
         template: str = DEFAULT_TEMPLATE,
+        bitrate: float | None = None,
         overwrite: bool = False,
         record: bool = False,
         resume: bool = False,
@@ -165,6 +167,7 @@ class Separator:
             clip: what to do with a stem that exceeds ±1 in an integer format: ``float`` writes
                 that file as 32-bit float, ``clip`` clips it, ``error`` raises.
             template: names of the files, see :class:`bsmamba2.files.naming.Template`.
+            bitrate: kbit/s of MP3, Vorbis or Opus. Default: libsndfile's.
             overwrite: whether existing files may be replaced. The song itself is never replaced.
             record: whether to write a small JSON file next to the stems, for a later call with
                 ``resume``.
@@ -185,7 +188,7 @@ class Separator:
             ModelError: the model's output is not finite, or it has no such stem.
         """
         selected = (stems,) if isinstance(stems, str) else None if stems is None else tuple(stems)
-        options = OutputOptions(selected, overlap, format, subtype, clip, template)
+        options = OutputOptions(selected, overlap, format, subtype, clip, template, bitrate)
         folder = None if directory is None else Path(directory)
         plan = options.plan(Path(path), folder, self.manifest)
         return self.separate_planned(
@@ -216,6 +219,7 @@ class Separator:
             pipeline = self._chunk_pipeline(
                 song.sample_rate, song.channels, plan.overlap, plan.encoding.step, pool, cancel
             )
+            tags, mask = read_tags(song.path), song.speaker_mask
             files = StemFiles(
                 plan.directory,
                 plan.names,
@@ -225,7 +229,8 @@ class Separator:
                 clip=plan.clip,
                 overwrite=overwrite or recorded is not None,
                 song=song.path,
-                tags=read_tags(song.path),
+                tags=tags,
+                speaker_mask=mask_of_comment(tags.fields) if mask is None else mask,
             )
             with files:
                 blocks, length = song.blocks(), song.samples

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from bsmamba2.batch.record import ENDING, Record, recorded_stems
 from bsmamba2.errors import AudioError
-from bsmamba2.files.encoding import Clip, choose, require_clip, require_format
+from bsmamba2.files.encoding import (
+    Clip,
+    choose,
+    require_clip,
+    require_format,
+    require_support,
+)
 from bsmamba2.files.naming import DEFAULT_TEMPLATE, Template, require_lengths
 from bsmamba2.files.song_file import SongFile, audio_errors
 from bsmamba2.files.tags import read_tags
@@ -66,6 +72,7 @@ class OutputOptions:
     subtype: str | None = None
     clip: Clip = "float"
     template: str = DEFAULT_TEMPLATE
+    bitrate: float | None = None
 
     def __post_init__(self) -> None:
         if self.overlap is not None:
@@ -94,8 +101,7 @@ class OutputOptions:
         """
         selected, template = self.selected_stems(model), Template(self.template)
         with SongFile(song) as opened:
-            encoding = choose(opened.encoding, self.format, self.subtype)
-            encoding = encoding.for_length(opened.samples, opened.channels)
+            encoding = self._encoding(opened)
             seconds = opened.samples / opened.sample_rate
         folder = song.parent if directory is None else directory
         tags = read_tags(song).fields if template.has_tags else {}
@@ -110,7 +116,7 @@ class OutputOptions:
             "subtype": encoding.subtype,
             "clip": self.clip,
             "files": names,
-        }
+        } | ({} if self.bitrate is None else {"bitrate": self.bitrate})
         return FilePlan(
             song,
             folder,
@@ -122,6 +128,17 @@ class OutputOptions:
             {stem: folder / (name + encoding.suffix) for stem, name in names.items()},
             Record(song, folder, model, options),
         )
+
+    def _encoding(self, song: SongFile) -> Encoding:
+        """Chooses the encoding of a song's stems, WAV where nothing was asked and FLAC cannot."""
+        chosen = choose(song.encoding, self.format, self.subtype, self.bitrate)
+        try:
+            require_support(chosen, song.sample_rate, song.channels)
+        except AudioError as error:
+            if self.format or self.subtype:
+                raise AudioError(f"{song.path}: {error}") from None
+            chosen = choose(None, "wav", None)
+        return chosen.for_length(song.samples, song.channels)
 
 
 def find_songs(

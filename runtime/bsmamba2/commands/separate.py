@@ -43,6 +43,7 @@ PATH = SongPath()
 )
 @click.option("--format", help="flac, wav, aiff ... Default: the song's, or flac for a lossy song.")
 @click.option("--subtype", help="pcm_16, pcm_24, float ... Default: the song's.")
+@click.option("--bitrate", type=float, metavar="KBITS", help="kbit/s of mp3 or ogg stems.")
 @click.option(
     "--clip",
     type=click.Choice(get_args(Clip)),
@@ -54,7 +55,8 @@ PATH = SongPath()
     "--template",
     default=DEFAULT_TEMPLATE,
     show_default=True,
-    help="File names, built from {name}, {stem}, {model} and a final .{ext}; / creates folders.",
+    help="File names, built from {name}, {stem}, {model}, {source_ext}, the tags {track}, "
+    "{artist}, {title} and {album}, and a final .{ext}; / creates folders.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
 @click.option("--resume", is_flag=True, help="Continue after a run that was stopped or killed.")

@@ -104,8 +104,10 @@ def require_lengths(path: Path) -> None:
     """Requires a file's name and path to be short enough for its folder, which need not exist.
 
     Raises:
-        AudioError: one of them is too long.
+        AudioError: one of them is too long, or contains NUL.
     """
+    if "\0" in str(path):
+        raise AudioError(f"{str(path)!r} cannot be a path: remove the NUL")
     folder = path.parent
     while not os.path.exists(folder) and folder != folder.parent:  # noqa: PTH110 - never raises
         folder = folder.parent

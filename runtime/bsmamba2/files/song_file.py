@@ -18,6 +18,8 @@ from bsmamba2.audio.resample import require_rate
 from bsmamba2.errors import AudioError, MissingExtra, first_line, printable
 from bsmamba2.files.av_file import AvFile
 from bsmamba2.files.encoding import Encoding
+from bsmamba2.files.native_chunks import read_native_chunks
+from bsmamba2.files.speakers import mask_of, to_wav_order
 from bsmamba2.files.structure import read_structure
 from bsmamba2.installation import install_command
 
@@ -88,6 +90,14 @@ class SongFile:
         return self._samples
 
     @property
+    def speaker_mask(self) -> int | None:
+        """The speakers of the channels, see :mod:`bsmamba2.files.speakers`; None if unknown."""
+        if isinstance(self._file, AvFile):
+            return mask_of(self._file.speakers)
+        with audio_errors(f"{self.path} cannot be read", "check its permissions"):
+            return read_native_chunks(self.path).speaker_mask
+
+    @property
     def encoding(self) -> Encoding:
         return Encoding(self._file.format, self._file.subtype, self.path.suffix)
 
@@ -125,6 +135,8 @@ class SongFile:
         """Reads the block at ``start``; where libsndfile fails, FFmpeg continues."""
         try:
             frames: Exact = self._file.read(BLOCK, dtype="float64", always_2d=True)
+            if self._file.format == "OGG":
+                frames = frames[:, to_wav_order(self.channels)]
         except (soundfile.LibsndfileError, OSError) as error:
             if 0 < self.samples <= start:  # the error is in what follows the song
                 return np.empty((0, self.channels))

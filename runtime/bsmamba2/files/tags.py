@@ -10,8 +10,8 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import mutagen
 from mutagen.aiff import AIFF
@@ -19,11 +19,15 @@ from mutagen.flac import FLAC, Picture
 from mutagen.id3 import APIC, COMM, ID3, TXXX, USLT, Frames
 from mutagen.mp3 import MP3
 from mutagen.mp4 import MP4, MP4Cover
+from mutagen.oggflac import OggFLAC
 from mutagen.oggopus import OggOpus
+from mutagen.oggspeex import OggSpeex
 from mutagen.oggvorbis import OggVorbis
 from mutagen.wave import WAVE
 
 from bsmamba2.errors import first_line
+from bsmamba2.files.native_chunks import NativeChunks, read_native_chunks
+from bsmamba2.files.speakers import FLAC_COMMENT, IMPLIED_MASKS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +62,7 @@ NAMES = {
 ABOUT_SAMPLES = ("replaygain", "r128_", "itunnorm", "itunsmpb", "tlen", "tsse", "rva2", "encoder")
 
 _ID3_FILES = (MP3, WAVE, AIFF)
-_VORBIS_FILES = (FLAC, OggVorbis, OggOpus)
+_VORBIS_FILES = (FLAC, OggVorbis, OggOpus, OggFLAC, OggSpeex)
 _WRITERS: dict[str, Callable[..., Any]] = {
     "FLAC": FLAC,
     "OGG": OggVorbis,
@@ -67,6 +71,16 @@ _WRITERS: dict[str, Callable[..., Any]] = {
     "WAVEX": WAVE,
     "AIFF": AIFF,
 }
+
+
+class _FlacWithoutPictures(FLAC):
+    """A FLAC file whose blocks are read by their stated size, with plain bytes for pictures."""
+
+    METADATA_BLOCKS: ClassVar = [None if kind is Picture else kind for kind in FLAC.METADATA_BLOCKS]
+
+    @property
+    def pictures(self) -> list[Picture]:
+        return []
 
 
 @dataclass
@@ -78,15 +92,33 @@ class Tags:
     frames: list[Any] = field(default_factory=list)
     """The unchanged ID3 frames, if the file has ID3 tags."""
     pictures: list[Picture] = field(default_factory=list)
+    native: NativeChunks = field(default_factory=NativeChunks)
+    """The song's chunks that describe it, for stems of the same kind."""
+
+    def with_speakers(self, mask: int | None, channels: int) -> Tags:
+        """Returns these tags with the comment that states the speakers of a FLAC file."""
+        fields = {name: lines for name, lines in self.fields.items() if name != FLAC_COMMENT}
+        if mask is not None and mask != IMPLIED_MASKS.get(channels):
+            fields[FLAC_COMMENT] = [f"0x{mask:04X}"]
+        return replace(self, fields=fields)
 
     def __bool__(self) -> bool:
         return bool(self.fields or self.frames or self.pictures)
 
 
 def read_tags(path: Path) -> Tags:
-    """Reads a song's tags; logs a warning and returns no tags if they are damaged."""
+    """Reads a song's tags; logs a warning and returns those of its chunks if others are damaged."""
     try:
-        file = mutagen.File(path)
+        native = read_native_chunks(path)
+    except OSError:
+        native = NativeChunks()
+    tags = _read_tags(path)
+    return replace(tags, native=native, fields=native.fields | tags.fields)
+
+
+def _read_tags(path: Path) -> Tags:
+    try:
+        file = _open_tags(path)
         if file is None or file.tags is None:
             return Tags()
         if isinstance(file, _ID3_FILES):
@@ -99,6 +131,19 @@ def read_tags(path: Path) -> Tags:
             "the tags of %s are damaged (%s): its stems have none", path.name, first_line(error)
         )
         return Tags()
+
+
+def _open_tags(path: Path) -> Any:
+    """Opens a file's tags; those of a FLAC file without its pictures if one of them is damaged."""
+    try:
+        return mutagen.File(path)
+    except Exception as error:
+        with path.open("rb") as file:
+            if file.read(4) != b"fLaC":
+                raise
+        tags = _FlacWithoutPictures(path)
+        log.warning("a picture of %s is damaged (%s): it is dropped", path.name, first_line(error))
+        return tags
 
 
 def write_tags(path: Path, container: str, tags: Tags, name: str) -> None:
@@ -114,6 +159,11 @@ def write_tags(path: Path, container: str, tags: Tags, name: str) -> None:
         OSError: the tags cannot be written; the file may be damaged.
     """
     kind = _WRITERS.get(container)
+    if container != "FLAC":
+        tags = replace(tags, fields={k: v for k, v in tags.fields.items() if k != FLAC_COMMENT})
+    if tags.native.fits(container):  # its chunks hold what they state
+        stated = tags.native.fields
+        tags = replace(tags, fields={k: v for k, v in tags.fields.items() if k not in stated})
     if kind is None or not tags:
         return
     try:
@@ -137,21 +187,31 @@ def _from_id3(id3: ID3) -> Tags:
     frames = [frame for frame in id3.values() if not _is_about_samples(frame.HashKey)]
     tags = Tags(frames=[frame for frame in frames if not isinstance(frame, APIC)])
     name_of_frame = {id: name for name, (id, _) in NAMES.items()}
-    for frame in tags.frames:
+    for frame in sorted(tags.frames, key=_is_secondary):
         named = frame.FrameID == "TXXX"
         name = frame.desc.lower() if named else name_of_frame.get(frame.FrameID)
         text = getattr(frame, "text", None)
         if name and text:
-            tags.fields[name] = [text] if isinstance(text, str) else [str(line) for line in text]
+            lines = [text] if isinstance(text, str) else [str(line) for line in text]
+            tags.fields.setdefault(name, lines)
     tags.pictures = [_picture(f.data, f.mime, f.type, f.desc) for f in id3.getall("APIC")]
     return tags
+
+
+def _is_secondary(frame: Any) -> bool:
+    """Whether another frame of the same name counts first: one without a description."""
+    described = frame.FrameID in ("COMM", "USLT") and frame.desc != ""
+    return described or frame.FrameID == "TXXX"
 
 
 def _from_vorbis(file: Any) -> Tags:
     tags = Tags()
     for name, value in file.tags:
         if name.lower() == "metadata_block_picture":
-            tags.pictures.append(Picture(base64.b64decode(value)))
+            try:
+                tags.pictures.append(Picture(base64.b64decode(value)))
+            except Exception as error:  # of many classes, as above
+                log.warning("a picture of %s is damaged: it is dropped", first_line(error))
         elif not _is_about_samples(name):
             tags.fields.setdefault(name.lower(), []).append(value)
     tags.pictures += getattr(file, "pictures", [])
