@@ -37,7 +37,7 @@ class LenientStream:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self.failure: OSError | None = None
-        with suppress(AttributeError, ValueError, LookupError):
+        with suppress(AttributeError, TypeError, ValueError, LookupError):
             is_ascii = codecs.lookup(stream.encoding).name == "ascii"
             encoding = sys.getfilesystemencoding() if is_ascii else None  # click replaces ASCII
             stream.reconfigure(encoding=encoding, errors=ERRORS)  # type: ignore[attr-defined]
