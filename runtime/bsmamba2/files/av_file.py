@@ -145,7 +145,7 @@ class AvFile:
                 found = frame.layout.name, frame.sample_rate, frame.format.name
                 if found != kind:
                     if convert is not None:
-                        yield from (part.to_ndarray() for part in convert.resample(None))
+                        yield from (self._samples(part) for part in convert.resample(None))
                         log.warning(
                             "%s changes to %s at %d Hz after %.1f s: it is converted to its start's"
                             " rate and channels",
@@ -153,11 +153,11 @@ class AvFile:
                         )  # fmt: skip
                     same = frame.layout.nb_channels == self.channels
                     layout = None if same else self._layout
-                    convert = self._av.AudioResampler("dblp", layout, self.samplerate)
+                    convert = self._av.AudioResampler("dbl", layout, self.samplerate)
                     kind = found
-                yield from (part.to_ndarray() for part in convert.resample(frame))
+                yield from (self._samples(part) for part in convert.resample(frame))
             if convert is not None:
-                yield from (part.to_ndarray() for part in convert.resample(None))
+                yield from (self._samples(part) for part in convert.resample(None))
         except (self._av.error.FFmpegError, ValueError) as error:
             if not self._reached_the_end():
                 raise AudioError(
@@ -171,6 +171,11 @@ class AvFile:
                 f"{self._path} ends after {self._count / self.samplerate:.1f} s, but states "
                 f"{self.frames / self.samplerate:.1f} s: it is incomplete; get a new copy"
             )
+
+    def _samples(self, frame: Any) -> Exact:
+        """Returns (channels, n). Planar frames of 8 channels make PyAV read beyond their planes."""
+        samples: Exact = frame.to_ndarray().reshape(-1, self.channels).T
+        return samples
 
     def _undamaged_frames(self) -> Iterator[Any]:
         """Yields the decoded frames; bytes between the frames of an MP3 are passed over."""

@@ -258,3 +258,15 @@ def test_a_video_without_sound_is_refused(stub: Stubs, tmp_path: Path) -> None:
         container.mux([*stream.encode(frame), *stream.encode(None)])
     with pytest.raises(AudioError, match="contains no audio"):
         Separator(stub.half()).separate_file(path)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6, 7, 8, 9, 16])
+def test_any_number_of_channels_is_read(tmp_path: Path, channels: int) -> None:
+    path = tmp_path / "song.wav"
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, (5000, channels))
+    soundfile.write(path, noise, 44100, "PCM_16")
+    whole, content = read_song(path), bytearray(path.read_bytes())
+    at = content.index(b"data") + 4
+    content[at : at + 4] = bytes(4)
+    path.write_bytes(content)
+    np.testing.assert_array_equal(read_song(path), whole)
