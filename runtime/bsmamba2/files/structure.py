@@ -117,7 +117,7 @@ def _asf(file: BinaryIO, size: int) -> Structure:
             is_broadcast = found[88] & 1
             stated = int.from_bytes(found[40:48], "little")
             return Structure() if is_broadcast else _sized("last packet", stated, size)
-        if len(found) < 24 or header < 24:
+        if len(found) < 24 or not 24 <= header <= size:
             break
         at += header
     return Structure()
@@ -135,6 +135,8 @@ def _matroska(file: BinaryIO, size: int) -> Structure:
         content = int.from_bytes(head[4 : 4 + width]) & ((1 << 7 * width) - 1)
         if id == _SEGMENT and content != (1 << 7 * width) - 1:
             return _sized("segment", at + width + content, size)
+        if content > size:
+            break
         at += width + content + 4
     return Structure()
 

@@ -77,7 +77,11 @@ def test_every_damaged_page_of_an_ogg_file_is_found(tmp_path: Path, data: st.Dat
     assert found.missing or found.doubt
 
 
-STARTS = [b"OggS", b".snd", b"RIFF", b"FORM", b"\x1aE\xdf\xa3", b"\0\0\0\x10ftyp", b"\xff\xfb"]
+ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + bytes(14)
+STARTS = [
+    b"OggS", b".snd", b"RIFF", b"FORM", b"\x1aE\xdf\xa3", b"\0\0\0\x10ftyp", b"\xff\xfb", ASF,
+    ASF + bytes(16) + b"\xff" * 8, b"\x1aE\xdf\xa3\x01\xff\xff\xff\xff\xff\xff\xfe",
+]  # fmt: skip
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
