@@ -3,8 +3,8 @@
 Each case is a valid file with some bytes changed, inserted, deleted or cut off; half of the songs
 are changed by what knows their structure (song_mutations.py). With --songs there are no other
 files. Within 10 seconds it must be read, or rejected with a bsmamba2.Error of one line: no crash,
-no hang, no other exception. Each process runs 250 cases, and its memory may grow by at most 768 MiB after its imports
-and one valid song. Writes results/fuzz.md.
+no hang, no other exception. Each process runs 250 cases, and its memory may grow by at most 768 MiB
+after its imports and one valid song. Writes results/fuzz.md.
 """
 
 from __future__ import annotations
