@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from bsmamba2 import Error, Separator, Stream
+from bsmamba2.files.cache import in_home
 from bsmamba2.files.part_file import write_atomically
 from bsmamba2_pedalboard.settings import EffectSettings
 
@@ -59,7 +60,7 @@ def server_folder() -> Path:
         return Path(folder)
     if folder := os.environ.get("XDG_RUNTIME_DIR"):
         return Path(folder) / "bsmamba2"
-    return Path.home() / ".cache" / "bsmamba2" / "serve"
+    return in_home("~/.cache/bsmamba2/serve", "BSMAMBA2_SERVE_DIR")
 
 
 class Server:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bsmamba2.commands.printing import lenient_streams, printing_failure
 from bsmamba2.errors import Cancelled, Error, MissingExtra, for_command_line, one_line
 from bsmamba2.installation import install_command, report
 
@@ -68,23 +69,39 @@ class Commands(click.Group):
     def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
         interruption.during_work()
         logging.getLogger("bsmamba2").addFilter(_make_printable)
+        with lenient_streams():
+            try:
+                status = self._status(args, *more, **extra)
+            finally:
+                interruption.after_work()
+            sys.stdout.flush()
+            if failure := printing_failure():
+                _print_error(
+                    f"the results could not be printed ({failure}): everything else was done; "
+                    "redirect the output to another file"
+                )
+                status = status or 2
+        sys.exit(status)
+
+    def _status(self, args: Sequence[str] | None, *more: Any, **extra: Any) -> int:
+        """Runs the command and returns the exit status."""
         try:
             status = super().main(args, *more, **(extra | {"standalone_mode": False}))
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
-            sys.exit(2)
+            return 2
         except click.ClickException as error:
             context = getattr(error, "ctx", None)
             command = context.command_path if context else "bsmamba2"
             message = " ".join(error.format_message().split())
             _print_error(f"{message} ({command} --help)")
-            sys.exit(2)
+            return 2
         except (click.Abort, KeyboardInterrupt, Cancelled):
             click.echo("stopped", err=True)
-            sys.exit(interruption.STATUS)
+            return interruption.STATUS
         except Error as error:
             _print_error(for_command_line(str(error)))
-            sys.exit(2)
+            return 2
         except Exception as error:
             if os.environ.get("BSMAMBA2_DEBUG"):
                 raise
@@ -92,10 +109,8 @@ class Commands(click.Group):
                 f"{type(error).__name__}: {error}: this is a bug in bsmamba2, please report it "
                 "with the output of bsmamba2 --version; set BSMAMBA2_DEBUG=1 for the traceback"
             )
-            sys.exit(1)
-        finally:
-            interruption.after_work()
-        sys.exit(status if isinstance(status, int) else 0)
+            return 1
+        return status if isinstance(status, int) else 0
 
 
 def _print_error(message: str) -> None:

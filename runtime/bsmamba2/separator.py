@@ -17,15 +17,18 @@ from bsmamba2.audio.schedule import Schedule
 from bsmamba2.batch.plan import OutputOptions
 from bsmamba2.errors import AudioError
 from bsmamba2.files.encoding import Clip
+from bsmamba2.files.identity import Identity
 from bsmamba2.files.naming import DEFAULT_TEMPLATE
 from bsmamba2.files.song_file import BLOCK, SongFile
+from bsmamba2.files.speakers import mask_of_comment
 from bsmamba2.files.stem_files import StemFiles
 from bsmamba2.files.tags import read_tags
 from bsmamba2.formats.stem_names import wanted_stems
 from bsmamba2.models.check import check_input
 from bsmamba2.models.loaded_model import LoadedModel
+from bsmamba2.pipeline.overlap_add import engine_threads
 from bsmamba2.pipeline.progress import Progress
-from bsmamba2.pipeline.song_pipeline import SongPipeline, engine_threads
+from bsmamba2.pipeline.song_pipeline import SongPipeline
 from bsmamba2.pipeline.step_stream import StepStream
 from bsmamba2.stems import Stems
 from bsmamba2.stream import Stream
@@ -166,6 +169,7 @@ class Separator:
         subtype: str | None = None,
         clip: Clip = "float",
         template: str = DEFAULT_TEMPLATE,
+        bitrate: float | None = None,
         overwrite: bool = False,
         record: bool = False,
         resume: bool = False,
@@ -187,6 +191,7 @@ class Separator:
             clip: what to do with a stem that exceeds ±1 in an integer format: ``float`` writes
                 that file as 32-bit float, ``clip`` clips it, ``error`` raises.
             template: names of the files, see :class:`bsmamba2.files.naming.Template`.
+            bitrate: kbit/s of MP3, Vorbis or Opus. Default: libsndfile's.
             overwrite: whether existing files may be replaced. The song itself is never replaced.
             record: whether to write a small JSON file next to the stems, for a later call with
                 ``resume``.
@@ -207,7 +212,7 @@ class Separator:
             ModelError: the model's output is not finite, or it has no such stem.
         """
         selected = (stems,) if isinstance(stems, str) else None if stems is None else tuple(stems)
-        options = OutputOptions(selected, overlap, format, subtype, clip, template)
+        options = OutputOptions(selected, overlap, format, subtype, clip, template, bitrate)
         folder = None if directory is None else Path(directory)
         plan = options.plan(Path(path), folder, self.manifest)
         return self.separate_planned(
@@ -233,10 +238,12 @@ class Separator:
         recorded = plan.record.read() if resume else None
         if recorded and recorded.is_complete:
             return dict(recorded.outputs)
+        identity = Identity.of(plan.song)
         with SongFile(plan.song) as song, engine_threads(1 if self.device == "cpu" else 2) as pool:
             pipeline = self._chunk_pipeline(
                 song.sample_rate, song.channels, plan.overlap, plan.encoding.step, pool, cancel
             )
+            tags, mask = read_tags(song.path), song.speaker_mask
             files = StemFiles(
                 plan.directory,
                 plan.names,
@@ -246,7 +253,8 @@ class Separator:
                 clip=plan.clip,
                 overwrite=overwrite or recorded is not None,
                 song=song.path,
-                tags=read_tags(song.path),
+                tags=tags,
+                speaker_mask=mask_of_comment(tags.fields) if mask is None else mask,
             )
             with files:
                 blocks, length = song.blocks(), song.samples
@@ -254,9 +262,13 @@ class Separator:
                     files.write(outputs)
                 known = self.manifest.outputs
                 sizes = {known[row]: file for row, file in files.finish().items()}
+                identity.require_unchanged()
                 if record or resume:
-                    plan.record.write(sizes)
-                return {known[row]: path for row, path in files.publish().items()}
+                    plan.record.write(sizes, identity)
+                outputs = {known[row]: path for row, path in files.publish().items()}
+            if overwrite:
+                plan.record.remove_replaced(outputs)
+            return outputs
 
     def stream(
         self,

@@ -10,7 +10,7 @@ import numpy as np
 
 from bsmamba2.audio.array import Audio, Exact, Layout
 from bsmamba2.errors import AudioError
-from bsmamba2.files.encoding import Clip, choose, require_clip
+from bsmamba2.files.encoding import Clip, choose, require_clip, require_support
 from bsmamba2.files.song_file import BLOCK
 from bsmamba2.files.stem_files import StemFiles
 from bsmamba2.formats.stem_names import find_stem
@@ -78,6 +78,7 @@ class Stems(Mapping[str, Audio]):
         subtype: str | None = None,
         *,
         clip: Clip = "float",
+        bitrate: float | None = None,
         overwrite: bool = False,
     ) -> dict[str, Path]:
         """Writes ``directory/name_stem.format`` for each stem: all files or none.
@@ -90,6 +91,7 @@ class Stems(Mapping[str, Audio]):
             subtype: a sample format of it, e.g. ``PCM_16``, ``float``. Default: 24 bits.
             clip: what to do with a stem that exceeds ±1 in an integer format: ``float`` writes
                 that file as 32-bit float, ``clip`` clips it, ``error`` raises.
+            bitrate: kbit/s of MP3, Vorbis or Opus. Default: libsndfile's.
             overwrite: whether existing files may be replaced.
 
         Returns:
@@ -100,7 +102,7 @@ class Stems(Mapping[str, Audio]):
                 written.
         """
         require_clip(clip)
-        encoding = choose(None, format, subtype)
+        encoding = choose(None, format, subtype, bitrate)
         prefix = self._song if name is None else name
         files = [f"{prefix}_{stem}" if prefix else stem for stem in self._names]
         _, channels, samples = self._outputs.shape
@@ -108,6 +110,7 @@ class Stems(Mapping[str, Audio]):
             raise AudioError(
                 "stems without samples cannot be saved: separate audio that is not empty"
             )
+        require_support(encoding, round(self.sample_rate), channels)
         with StemFiles(
             Path(directory),
             files,

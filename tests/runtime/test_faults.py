@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 import soundfile
 
 from bsmamba2 import AudioError, Separator
+from support.commands import ENVIRONMENT
 from support.engines import Stubs
 from support.fixtures import WriteSong
 
@@ -111,3 +114,57 @@ def test_an_output_folder_emptied_midway_is_reported_in_one_sentence(
 
     with pytest.raises(AudioError, match="cannot be written"):
         Separator(stub.half()).separate_file(path, out, progress=remove)
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3, 4, 5, 6])
+def test_a_failing_fsync_is_one_sentence_and_loses_nothing(
+    stub: Stubs, song: WriteSong, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    path = song(samples=5000)
+    separator, calls, sync = Separator(stub.half()), count(1), os.fsync
+    before = {stem: out.read_bytes() for stem, out in separator.separate_file(path).items()}
+
+    def fail_once(file: int) -> None:
+        if next(calls) == failing:
+            raise OSError(errno.EIO, "Input/output error")
+        sync(file)
+
+    monkeypatch.setattr("os.fsync", fail_once)
+    try:
+        separator.separate_file(path, overwrite=True, record=True)
+    except AudioError as error:
+        assert "cannot be written (Input/output error)" in str(error)
+    after = {stem: path.with_name(f"song_{stem}.wav").read_bytes() for stem in before}
+    assert after == before
+    assert not list(path.parent.glob(".*.part"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no mount")
+@pytest.mark.parametrize("fill", [False, True])
+def test_a_full_or_missing_folder_for_temporary_files_does_not_matter(
+    song: WriteSong, small_disk: Path, fill: bool
+) -> None:
+    if fill:
+        (small_disk / "full").write_bytes(bytes(512 << 10))
+    folder = small_disk if fill else small_disk / "none"
+    path = song(samples=5000)
+    done = subprocess.run(
+        [sys.executable, "-m", "bsmamba2", "separate", str(path), "--device", "cpu"],
+        env=ENVIRONMENT | {"TMPDIR": str(folder), "BSMAMBA2_CACHE": os.environ["BSMAMBA2_CACHE"]},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert len(done.stdout.split()) == 2
+
+
+def test_stems_are_written_to_another_file_system(
+    stub: Stubs, song: WriteSong, small_disk: Path
+) -> None:
+    path = song("song.flac", samples=5000)
+    separator = Separator(stub.half())
+    for _ in range(2):
+        separator.separate_file(path, small_disk, overwrite=True, record=True)
+    assert separator.separate_file(path, small_disk, resume=True)
+    assert len(list(small_disk.iterdir())) == 3

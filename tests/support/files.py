@@ -8,6 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from bsmamba2.audio.array import Exact
+from bsmamba2.files.song_file import SongFile
+
 
 def integers(path: Path) -> npt.NDArray[np.int64]:
     """Returns samples as 32-bit integers, in 64 bits so that sums do not overflow."""
@@ -24,3 +27,9 @@ def floats(path: Path) -> npt.NDArray[np.float64]:
 def names(folder: Path) -> list[str]:
     """Returns the names of all files in a folder, including hidden ones."""
     return sorted(path.name for path in folder.iterdir())
+
+
+def read_song(path: Path) -> Exact:
+    """Returns the samples, (channels, samples), as bsmamba2 reads them."""
+    with SongFile(path) as song:
+        return np.concatenate(list(song.blocks()), axis=1)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bsmamba2.batch.plan import FilePlan, OutputOptions, find_songs, without_own_outputs
+from bsmamba2.batch.plan import FilePlan, OutputOptions, find_songs, resolved, without_own_outputs
 from bsmamba2.errors import AudioError, Cancelled, Error
 from bsmamba2.files.part_file import remove_leftovers
 
@@ -124,7 +124,7 @@ class Batch:
         paths, plans, named = list(paths), [], []
         for path in paths:
             try:
-                for song, folder, is_named in find_songs([path], directory):
+                for song, folder, is_named in find_songs([path], directory, self._record_failure):
                     named += [song] * is_named
                     if plan := self._plan_song(song, folder):
                         plans.append(plan)
@@ -133,14 +133,15 @@ class Batch:
         songs_by_name: dict[Path, Path] = {}
         for plan in without_own_outputs(plans, named):
             rival = self._rival(plan, songs_by_name)
-            if rival is not None and rival.absolute() == plan.song.absolute():
+            if rival is not None and _is_same_file(rival, plan.song):
                 continue
             if rival is not None:
                 self._record_failure(
                     plan.song,
                     AudioError(
                         f"{plan.song} and {rival} would be written to the same files: choose "
-                        "another folder for one of them, or another template"
+                        "another folder for one of them, or a template with {source_ext}, "
+                        "{track}, {artist} or {title}"
                     ),
                 )
             elif self._resume and (stored := plan.record.read()) and stored.is_complete:
@@ -188,12 +189,14 @@ class Batch:
     def _plan_song(self, song: Path, directory: Path | None) -> FilePlan | None:
         try:
             return self._options.plan(song, directory, self._separator.manifest)
-        except AudioError as error:
+        except Exception as error:
+            if os.environ.get("BSMAMBA2_DEBUG") and not isinstance(error, Error):
+                raise
             self._record_failure(song, error)
             return None
 
     def _record_failure(self, song: Path, error: Exception) -> Outcome:
-        if isinstance(error, AudioError):  # its message names the file
+        if isinstance(error, Error) and str(song) in str(error):
             text = str(error)
         elif isinstance(error, Error):
             text = f"{song}: {error}"
@@ -208,12 +211,20 @@ class Batch:
 
     def _rival(self, plan: FilePlan, songs: dict[Path, Path]) -> Path | None:
         """Returns an earlier song whose stems have the same names, ignoring their suffixes."""
-        bases = [(plan.directory / name).absolute() for name in plan.names if name is not None]
+        bases = [resolved(plan.directory / name) for name in plan.names if name is not None]
         rivals = [songs[base] for base in bases if base in songs]
         if rivals:
             return rivals[0]
         songs.update(dict.fromkeys(bases, plan.song))
         return None
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    """Whether two paths are spellings of one file."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 class _Clock:

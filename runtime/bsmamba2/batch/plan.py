@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from bsmamba2.batch.record import Record
+from bsmamba2.batch.record import ENDING, Record, recorded_stems
 from bsmamba2.errors import AudioError
-from bsmamba2.files.encoding import Clip, choose, require_clip, require_format
-from bsmamba2.files.naming import DEFAULT_TEMPLATE, Template
+from bsmamba2.files.encoding import (
+    Clip,
+    choose,
+    require_clip,
+    require_format,
+    require_support,
+)
+from bsmamba2.files.naming import DEFAULT_TEMPLATE, Template, require_lengths
 from bsmamba2.files.song_file import SongFile, audio_errors
+from bsmamba2.files.tags import read_tags
 from bsmamba2.formats.stem_names import wanted_stems
 from bsmamba2.pipeline.overlap_add import require_overlap
 
@@ -21,9 +28,11 @@ if TYPE_CHECKING:
     from bsmamba2.formats.manifest import Manifest
 
 _SUFFIXES = """
-.aac .aif .aifc .aiff .au .caf .flac .m4a .mka .mp3 .mp4 .oga .ogg .opus .rf64 .w64 .wav .wave
-.webm .wma
+.aac .aif .aifc .aiff .ape .au .caf .dsf .flac .m4a .m4b .mka .mp3 .mp4 .oga .ogg .opus .rf64 .spx
+.tta .w64 .wav .wave .webm .wma .wv
 """
+Failed: TypeAlias = Callable[[Path, AudioError], object]
+
 SUFFIXES = frozenset(_SUFFIXES.split())
 """Suffixes of the files in a folder that count as songs."""
 
@@ -36,7 +45,7 @@ class FilePlan:
     directory: Path
     """Folder of the stems; a template may add subfolders."""
     seconds: float
-    """Length of the song, as its header states it."""
+    """Length of the song, as its header states it; 0 if it states none."""
     overlap: float
     clip: Clip
     encoding: Encoding
@@ -63,6 +72,7 @@ class OutputOptions:
     subtype: str | None = None
     clip: Clip = "float"
     template: str = DEFAULT_TEMPLATE
+    bitrate: float | None = None
 
     def __post_init__(self) -> None:
         if self.overlap is not None:
@@ -91,11 +101,14 @@ class OutputOptions:
         """
         selected, template = self.selected_stems(model), Template(self.template)
         with SongFile(song) as opened:
-            encoding = choose(opened.encoding, self.format, self.subtype)
-            encoding = encoding.for_length(opened.samples, opened.channels)
+            encoding = self._encoding(opened)
             seconds = opened.samples / opened.sample_rate
         folder = song.parent if directory is None else directory
-        names = {stem: template.base(song.stem, stem, model.name) for stem in selected}
+        tags = read_tags(song).fields if template.has_tags else {}
+        names = {stem: template.base(song.name, stem, model.name, tags) for stem in selected}
+        longest = max(encoding.suffix, encoding.as_float().suffix, ".wav", key=len)
+        for name in names.values():
+            require_lengths(folder / (name + longest))
         overlap = model.overlap if self.overlap is None else self.overlap
         options = {
             "overlap": overlap,
@@ -103,7 +116,7 @@ class OutputOptions:
             "subtype": encoding.subtype,
             "clip": self.clip,
             "files": names,
-        }
+        } | ({} if self.bitrate is None else {"bitrate": self.bitrate})
         return FilePlan(
             song,
             folder,
@@ -116,14 +129,31 @@ class OutputOptions:
             Record(song, folder, model, options),
         )
 
+    def _encoding(self, song: SongFile) -> Encoding:
+        """Chooses the encoding of a song's stems, WAV where nothing was asked and FLAC cannot."""
+        chosen = choose(song.encoding, self.format, self.subtype, self.bitrate)
+        try:
+            require_support(chosen, song.sample_rate, song.channels)
+        except AudioError as error:
+            if self.format or self.subtype:
+                raise AudioError(f"{song.path}: {error}") from None
+            chosen = choose(None, "wav", None)
+        return chosen.for_length(song.samples, song.channels)
+
 
 def find_songs(
-    paths: Iterable[Path], directory: Path | None
+    paths: Iterable[Path], directory: Path | None, failed: Failed | None = None
 ) -> Iterator[tuple[Path, Path | None, bool]]:
     """Yields each song, the folder for its stems (None: the song's), and whether a path names it.
 
-    A folder stands for all songs in it and in its subfolders, sorted by name, without hidden ones.
-    The folder for stems gets the same subfolders.
+    A folder stands for all songs in it and in its subfolders, sorted by name, without hidden ones
+    and without the stems that records in these folders list. The folder for stems gets the same
+    subfolders.
+
+    Args:
+        paths: songs and folders.
+        directory: folder for the stems.
+        failed: receives a subfolder that cannot be read and the error. Default: it is raised.
 
     Raises:
         AudioError: a folder cannot be read, or contains no song.
@@ -134,8 +164,9 @@ def find_songs(
         if not is_folder:
             yield path, directory, True
             continue
-        songs = list(_walk(path))
-        if not songs:
+        failures: list[Path] = []
+        songs = list(_walk(path, _Walk(set(), failures, failed)))
+        if not songs and not failures:
             raise AudioError(
                 f"the folder {path} contains no songs: choose one with files in "
                 f"{', '.join(sorted(SUFFIXES))}"
@@ -148,29 +179,63 @@ def find_songs(
 def without_own_outputs(plans: Sequence[FilePlan], named: Iterable[Path]) -> list[FilePlan]:
     """Returns the plans, except those for songs in a folder that are stems of another plan."""
     written = {base for plan in plans for base in _bases(plan)}
-    kept = {path.absolute() for path in named}
+    kept = {resolved(path) for path in named}
     return [
         plan
         for plan in plans
-        if plan.song.absolute() in kept or plan.song.with_suffix("").absolute() not in written
+        if resolved(plan.song) in kept or resolved(plan.song).with_suffix("") not in written
     ]
 
 
+def resolved(path: Path) -> Path:
+    """Returns the one spelling of a path: its real folder and its own name, be it a link's."""
+    return Path(os.path.realpath(path.parent), path.name)
+
+
 def _bases(plan: FilePlan) -> Iterator[Path]:
-    own = plan.song.with_suffix("").absolute()
+    own = resolved(plan.song).with_suffix("")
     for name in plan.names:
-        if name is not None and (base := (plan.directory / name).absolute()) != own:
+        if name is not None and (base := resolved(plan.directory / name)) != own:
             yield base
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    with audio_errors(f"the folder {folder} cannot be read", "check its permissions"):
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+@dataclass(frozen=True)
+class _Walk:
+    """What a walk through folders has found so far."""
+
+    stems: set[Path]
+    """Stems of earlier runs."""
+    failures: list[Path]
+    """Folders that cannot be read."""
+    failed: Failed | None
+
+
+def _walk(folder: Path, walk: _Walk) -> Iterator[Path]:
+    try:
+        with audio_errors(f"the folder {folder} cannot be read", "check its permissions"):
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except AudioError as error:
+        if walk.failed is None:
+            raise
+        walk.failures.append(folder)
+        walk.failed(folder, error)
+        return
+    for entry in entries:
+        if entry.name.startswith(".") and entry.name.endswith(ENDING):
+            walk.stems.update(recorded_stems(folder / entry.name))
     for entry in entries:
         if entry.name.startswith("."):
             continue
         path = folder / entry.name
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(path)
-        elif path.suffix.lower() in SUFFIXES and entry.is_file():
+            yield from _walk(path, walk)
+        elif path.suffix.lower() in SUFFIXES and path not in walk.stems and not _is_folder(path):
             yield path
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a link leads to a folder; these are not followed."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

@@ -43,6 +43,7 @@ PATH = SongPath()
 )
 @click.option("--format", help="flac, wav, aiff ... Default: the song's, or flac for a lossy song.")
 @click.option("--subtype", help="pcm_16, pcm_24, float ... Default: the song's.")
+@click.option("--bitrate", type=float, metavar="KBITS", help="kbit/s of mp3 or ogg stems.")
 @click.option(
     "--clip",
     type=click.Choice(get_args(Clip)),
@@ -54,7 +55,8 @@ PATH = SongPath()
     "--template",
     default=DEFAULT_TEMPLATE,
     show_default=True,
-    help="File names, built from {name}, {stem}, {model} and a final .{ext}; / creates folders.",
+    help="File names, built from {name}, {stem}, {model}, {source_ext}, the tags {track}, "
+    "{artist}, {title} and {album}, and a final .{ext}; / creates folders.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
 @click.option("--resume", is_flag=True, help="Continue after a run that was stopped or killed.")
@@ -111,7 +113,10 @@ def _summary(batch: Batch) -> str:
     files = [path for plan in to_do for path in plan.outputs.values()]
     folders = {path.parent for path in files}
     where = one_line(next(iter(folders))) if len(folders) == 1 else _count(folders, "folder")
-    parts = [f"{_count(to_do, 'song')}, {length(sum(plan.seconds for plan in to_do))} of audio"]
+    known, unknown = sum(plan.seconds for plan in to_do), [p for p in to_do if not p.seconds]
+    audio = f"{length(known)} of audio" if known or not unknown else "length unknown"
+    parts = [f"{_count(to_do, 'song')}, {audio}"]
+    parts += [f"{_count(unknown, 'song')} of unknown length"] if unknown and known else []
     parts += [f"{_count(files, 'file')} into {where}"] if files else []
     parts += [f"{len(done)} already done"] if done else []
     parts += [f"{failed} cannot be separated"] if failed else []
@@ -127,7 +132,7 @@ def _print_plan(batch: Batch, as_json: bool, display: Display) -> None:
     for plan in batch.plans:
         outputs = {stem: str(path) for stem, path in plan.outputs.items()}
         if as_json:
-            record = {"song": str(plan.song), "seconds": plan.seconds, "planned": outputs}
+            record = {"song": str(plan.song), "seconds": plan.seconds or None, "planned": outputs}
             display.print(json.dumps(record))
         else:
             display.print("\n".join(map(one_line, outputs.values())))

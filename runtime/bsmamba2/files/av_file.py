@@ -1,12 +1,13 @@
-"""Reads songs that libsndfile cannot (M4A, AAC, MP4, WMA, Opus in Matroska) with FFmpeg.
+"""Reads songs with FFmpeg: those that libsndfile does not read, or not to their end.
 
-PyAV is an extra and is imported only when libsndfile fails. FFmpeg is limited to the demuxers
-in OPTIONS and to local files, so an untrusted file cannot select another demuxer or make FFmpeg
-read another file or address.
+PyAV is an extra and is imported only for such a song. FFmpeg is limited to the demuxers in OPTIONS
+and to local files, so an untrusted file cannot select another demuxer or make FFmpeg read another
+file or address.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,75 +21,114 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bsmamba2.audio.array import Exact
+    from bsmamba2.files.structure import Structure
 
-_SUFFIXES = ".3gp .aac .m4a .m4b .mka .mkv .mov .mp4 .webm .wma"
-SUFFIXES = frozenset(_SUFFIXES.split())
-"""Common suffixes of songs that only FFmpeg reads."""
+log = logging.getLogger("bsmamba2")
 
 OPTIONS = {
     "protocol_whitelist": "file",
     "format_whitelist": "aac,aiff,ape,asf,caf,dsf,flac,matroska,mov,mp3,ogg,tta,wav,webm,wv",
 }
 
+CONTAINERS = {"wav": "WAV", "flac": "FLAC", "aiff": "AIFF", "caf": "CAF"}
+"""libsndfile's names of FFmpeg's containers of lossless songs."""
+
+SUBTYPES = {
+    "pcm_u8": "PCM_U8",
+    "pcm_s8": "PCM_S8",
+    "pcm_s16": "PCM_16",
+    "pcm_s24": "PCM_24",
+    "pcm_s32": "PCM_32",
+    "pcm_f32": "FLOAT",
+    "pcm_f64": "DOUBLE",
+}
+"""libsndfile's names of FFmpeg's sample formats, without their byte order."""
+
+LOSSLESS = ("alac", "ape", "flac", "tta", "wavpack")
+"""Codecs whose every damaged frame can be recognised and is an error."""
+
+ESTIMATED = ("aac", "asf", "mp3", "ogg")
+"""Containers whose length FFmpeg estimates, or whose length says nothing about missing bytes."""
+
+TOLERANCE_S = 0.25
+"""How much shorter than stated a song may be: containers round, and encoders add padding."""
+
 
 class AvFile:
     """A song decoded by PyAV, with the methods of ``soundfile.SoundFile`` that we use.
+
+    The samples have the rate and channels of the start, also if they change later.
+
+    Args:
+        path: the song.
+        structure: what its bytes state.
+        why: why libsndfile does not read it.
+        sample_rate: Hz of the samples that are returned. Default: the song's own.
 
     Raises:
         MissingExtra: PyAV is not installed.
         AudioError: FFmpeg cannot read the file, or it contains no audio.
     """
 
-    format = "FFmpeg"
-    """Not a container of libsndfile, so stems are written like those of a lossy song."""
-
-    def __init__(self, path: Path) -> None:
-        self._av = import_av(path)
+    def __init__(self, path: Path, structure: Structure, why: str, sample_rate: int = 0) -> None:
+        self._av = import_av(path, why)
         self._path = path
+        self._structure = structure
         try:
-            self._container = self._av.open(str(path), options=OPTIONS)
+            # With its protocol, the part of a name before a colon is not taken for one.
+            self._container = self._av.open(f"file:{path}", options=OPTIONS)
         except (self._av.error.FFmpegError, OSError, ValueError) as error:
             raise AudioError(
-                f"{path} is not audio that FFmpeg reads ({first_line(error)}): convert it to WAV "
-                "or FLAC first"
+                f"{path} is not audio that libsndfile or FFmpeg reads ({first_line(error)}): "
+                "convert it to WAV or FLAC first"
             ) from None
-        streams = self._container.streams.audio
-        if not streams:
+        self._stream = self._container.streams.best("audio")
+        if self._stream is None:
             self.close()
             raise AudioError(f"{path} contains no audio: choose a file with audio")
-        self._stream = streams[0]
         context = self._stream.codec_context
         if context is None:
             self.close()
             raise AudioError(
                 f"{path} contains audio that FFmpeg cannot decode: convert it to WAV first"
             )
-        self.samplerate = int(context.sample_rate or 0)
+        codec = str(context.name)
+        if codec in LOSSLESS:
+            context.options = {"err_detect": "crccheck+explode"}
+        self.samplerate = sample_rate or int(context.sample_rate or 0)
         self.channels = int(context.layout.nb_channels)
-        self.subtype = str(context.name)
+        self.format, self.subtype = _encoding(self._container.format.name, codec, context)
+        self._layout = context.layout
         self._arrived: Fifo[np.float64] = Fifo(self.channels, np.float64)
         self._frames = self._decoded()
+        self._end_s = 0.0
+        """Where the decoded samples end, in the container's time."""
+        self._count = 0
+        """Decoded samples."""
 
     @property
     def frames(self) -> int:
         """The length in samples according to the container; 0 if it states none."""
-        stream = self._stream
-        if stream.duration is not None and stream.time_base is not None:
-            return int(stream.duration * stream.time_base * self.samplerate)
-        if self._container.duration is not None:
-            return int(self._container.duration * self.samplerate / self._av.time_base)
-        return 0
+        if self._structure.seconds is not None:
+            return int(self._structure.seconds * self.samplerate)
+        return int((self._stated_s() or 0.0) * self.samplerate)
+
+    @property
+    def speakers(self) -> list[str]:
+        """FFmpeg's names of the channels, such as ``FL``."""
+        return [str(channel.name) for channel in self._layout.channels]
 
     def read(self, frames: int, dtype: str = "float64", always_2d: bool = True) -> Exact:
         """Reads the next (frames, channels); fewer at the end.
 
         Raises:
-            AudioError: the rest of the file cannot be decoded.
+            AudioError: the rest of the file cannot be decoded, or the file is shorter than stated.
         """
         while len(self._arrived) < frames:
             samples = next(self._frames, None)
             if samples is None:
                 break
+            self._count += samples.shape[1]
             self._arrived.append(samples)
         return self._arrived.take(min(frames, len(self._arrived))).T
 
@@ -96,28 +136,75 @@ class AvFile:
         self._container.close()
 
     def _decoded(self) -> Iterator[Exact]:
-        """Yields (channels, n) for each frame, in the layout and at the rate of the first frame."""
-        resampler = self._av.AudioResampler("dblp", rate=self.samplerate)
+        """Yields (channels, n) for each frame, in the layout and at the rate of the start."""
+        convert, kind = None, None
         try:
-            for frame in self._container.decode(self._stream):
-                for part in resampler.resample(frame):
-                    yield self._same_channels(part.to_ndarray())
-            for part in resampler.resample(None):
-                yield self._same_channels(part.to_ndarray())
+            for frame in self._undamaged_frames():
+                if frame.time is not None:
+                    self._end_s = frame.time + frame.samples / frame.sample_rate
+                found = frame.layout.name, frame.sample_rate, frame.format.name
+                if found != kind:
+                    if convert is not None:
+                        yield from (self._samples(part) for part in convert.resample(None))
+                        log.warning(
+                            "%s changes to %s at %d Hz after %.1f s: it is converted to its start's"
+                            " rate and channels",
+                            self._path.name, *found[:2], self._count / self.samplerate,
+                        )  # fmt: skip
+                    same = frame.layout.nb_channels == self.channels
+                    layout = None if same else self._layout
+                    convert = self._av.AudioResampler("dbl", layout, self.samplerate)
+                    kind = found
+                yield from (self._samples(part) for part in convert.resample(frame))
+            if convert is not None:
+                yield from (self._samples(part) for part in convert.resample(None))
         except (self._av.error.FFmpegError, ValueError) as error:
+            if not self._reached_the_end():
+                raise AudioError(
+                    f"{self._path} cannot be read to the end (FFmpeg fails after "
+                    f"{self._count / self.samplerate:.1f} s: {first_line(error)}): it is damaged; "
+                    "get a new copy"
+                ) from None
+            log.warning("%s has damaged data after its end", self._path.name)
+        if not self._reached_the_end():
             raise AudioError(
-                f"{self._path} cannot be read to the end ({first_line(error)}): it is damaged; "
-                "get a new copy"
-            ) from None
+                f"{self._path} ends after {self._count / self.samplerate:.1f} s, but states "
+                f"{self.frames / self.samplerate:.1f} s: it is incomplete; get a new copy"
+            )
 
-    def _same_channels(self, samples: Any) -> Exact:
-        if samples.shape[0] != self.channels:
-            raise ValueError("the number of channels changes")
-        checked: Exact = samples
-        return checked
+    def _samples(self, frame: Any) -> Exact:
+        """Returns (channels, n). Planar frames of 8 channels make PyAV read beyond their planes."""
+        samples: Exact = frame.to_ndarray().reshape(-1, self.channels).T
+        return samples
+
+    def _undamaged_frames(self) -> Iterator[Any]:
+        """Yields the decoded frames; bytes between the frames of an MP3 are passed over."""
+        for packet in self._container.demux(self._stream):
+            try:
+                yield from packet.decode()
+            except self._av.error.InvalidDataError:
+                if not self._structure.packets_may_fail:
+                    raise
+
+    def _reached_the_end(self) -> bool:
+        if self._structure.seconds is not None:
+            decoded_s = self._count / self.samplerate
+            return decoded_s >= self._structure.seconds - TOLERANCE_S
+        stated_s = self._stated_s()
+        if stated_s is None or self._container.format.name in ESTIMATED:
+            return True
+        return self._end_s >= stated_s - TOLERANCE_S
+
+    def _stated_s(self) -> float | None:
+        stream = self._stream
+        if stream.duration is not None and stream.time_base is not None:
+            return float(stream.duration * stream.time_base)
+        if self._container.duration is not None:
+            return float(self._container.duration / self._av.time_base)
+        return None
 
 
-def import_av(path: Path) -> Any:
+def import_av(path: Path, why: str) -> Any:
     """Imports PyAV, which is needed to read the file at ``path``.
 
     Raises:
@@ -127,7 +214,18 @@ def import_av(path: Path) -> Any:
         import av
     except ImportError:
         raise MissingExtra(
-            f"{path} can only be read with FFmpeg: {install_command('av')}, or convert it to WAV "
-            "or FLAC first"
+            f"{path} can only be read with FFmpeg ({why}): {install_command('av')}, or convert it "
+            "to WAV or FLAC first"
         ) from None
     return av
+
+
+def _encoding(container: str, codec: str, context: Any) -> tuple[str, str]:
+    """Returns libsndfile's names of a lossless container and sample format, else FFmpeg's."""
+    if codec == "flac":
+        bits = context.format.bits if context.format.name.startswith("s16") else 24
+        return "FLAC", f"PCM_{bits}"
+    known = SUBTYPES.get(codec.removesuffix("le").removesuffix("be"))
+    if known and container in CONTAINERS:
+        return CONTAINERS[container], known
+    return "FFmpeg", codec

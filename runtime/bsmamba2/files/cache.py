@@ -18,6 +18,7 @@ from typing import Any
 
 import platformdirs
 
+from bsmamba2.errors import Error
 from bsmamba2.files.part_file import write_atomically
 from bsmamba2.files.regular_file import is_own, open_own, read_regular
 
@@ -25,11 +26,37 @@ MAX_RECORD_BYTES = 16 << 20
 
 
 def cache_folder() -> Path:
-    """Returns ``BSMAMBA2_CACHE`` if it is set, otherwise the system's cache folder."""
-    configured = os.environ.get("BSMAMBA2_CACHE")
-    if configured:
-        return Path(configured).expanduser().absolute()
-    return platformdirs.user_cache_path("bsmamba2", appauthor=False)
+    """Returns ``BSMAMBA2_CACHE`` if it is set, otherwise the system's cache folder.
+
+    Raises:
+        Error: this user has no home folder, and ``BSMAMBA2_CACHE`` is not set.
+    """
+    folder = os.environ.get("BSMAMBA2_CACHE")
+    if not folder:
+        try:
+            folder = platformdirs.user_cache_dir("bsmamba2", appauthor=False)
+        except RuntimeError:  # newer versions raise where older ones leave the ~
+            folder = "~/.cache/bsmamba2"
+    return in_home(folder, "BSMAMBA2_CACHE").absolute()
+
+
+def in_home(folder: str, variable: str) -> Path:
+    """Replaces ``~`` by the user's home folder.
+
+    Args:
+        folder: a path that may start with ``~``.
+        variable: the environment variable that chooses another folder.
+
+    Raises:
+        Error: this user has no home folder.
+    """
+    path = Path(os.path.expanduser(folder))  # noqa: PTH111 - does not raise
+    if path.parts[:1] and path.parts[0].startswith("~"):
+        raise Error(
+            f"{folder} cannot be found, because this user has no home folder: set HOME, or "
+            f"{variable} to a folder"
+        )
+    return path
 
 
 def read_record(path: Path, *, shipped: bool = False) -> dict[str, Any] | None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
+import numpy as np
 import soundfile
 
 from bsmamba2.errors import AudioError, not_one_of
+from bsmamba2.files.bitrate import quality_of
+from bsmamba2.files.speakers import IMPLIED_MASKS
 
 Clip: TypeAlias = Literal["float", "clip", "error"]
 """What to do if samples exceed ±1 in a format that cannot hold them: write the file as 32-bit
@@ -59,6 +63,10 @@ MAX_BYTES = (1 << 32) - (1 << 20)
 """The most bytes of samples in such a file; the rest of 4 GiB is reserved for tags and pictures."""
 
 
+MAX_VORBIS_RATE = 200_000
+"""Hz; libsndfile does not notice that libvorbis refuses more, and crashes."""
+
+
 @dataclass(frozen=True)
 class Encoding:
     """A container and a sample format that libsndfile writes."""
@@ -69,6 +77,8 @@ class Encoding:
     """libsndfile's name of the sample format, e.g. ``PCM_24``."""
     suffix: str
     """The suffix of the file name, with its dot."""
+    bitrate: float | None = None
+    """kbit/s of a lossy format; None for libsndfile's default."""
 
     @property
     def bits(self) -> int | None:
@@ -92,6 +102,24 @@ class Encoding:
             return self
         return Encoding("RF64", self.subtype, ".wav")
 
+    def with_speakers(self, mask: int | None, channels: int) -> Encoding:
+        """Returns this encoding, or WAVEX if only that can state the speakers of the channels."""
+        is_usual = mask is None or (channels <= 2 and mask == IMPLIED_MASKS[channels])
+        if self.format != "WAV" or is_usual or not soundfile.check_format("WAVEX", self.subtype):
+            return self
+        return replace(self, format="WAVEX")
+
+    def writer_options(self, sample_rate: int, channels: int) -> dict[str, Any]:
+        """Returns the arguments of ``soundfile.SoundFile`` for this encoding.
+
+        Raises:
+            AudioError: the format has no such bit rate.
+        """
+        options = {"format": self.format, "subtype": self.subtype}
+        if self.bitrate is None:
+            return options
+        return options | quality_of(self.subtype, sample_rate, channels, self.bitrate)
+
     @property
     def sample_bytes(self) -> int:
         """Bytes per sample on the disk, without compression."""
@@ -104,7 +132,12 @@ class Encoding:
         return Encoding("WAV", "FLOAT", ".wav")
 
 
-def choose(source: Encoding | None, format: str | None, subtype: str | None) -> Encoding:
+def choose(
+    source: Encoding | None,
+    format: str | None,
+    subtype: str | None,
+    bitrate: float | None = None,
+) -> Encoding:
     """Chooses the encoding of stems: the song's if it is lossless and in :data:`CONTAINERS`,
     otherwise 24-bit FLAC.
 
@@ -112,10 +145,43 @@ def choose(source: Encoding | None, format: str | None, subtype: str | None) -> 
         source: encoding of the song; None if the song is an array.
         format: requested container, in upper or lower case, e.g. ``flac``, ``wav``.
         subtype: requested sample format, in upper or lower case, e.g. ``PCM_16``, ``float``.
+        bitrate: kbit/s of a lossy format.
 
     Raises:
-        AudioError: the container is unknown or does not support the sample format.
+        AudioError: the container is unknown or does not support the sample format, or a lossless
+            format was given a bit rate.
     """
+    chosen = _choose(source, format, subtype)
+    if bitrate is not None and chosen.lossless:
+        raise AudioError(
+            f"bitrate must be None for {chosen.format} {chosen.subtype}; got {bitrate:g}: only "
+            "lossy formats (mp3, ogg) have bit rates"
+        )
+    return replace(chosen, bitrate=bitrate)
+
+
+def require_support(encoding: Encoding, sample_rate: int, channels: int) -> None:
+    """Requires libsndfile to write so many channels at a rate, by opening such a file in memory.
+
+    Raises:
+        AudioError: it does not, or not at the bit rate.
+    """
+    try:
+        if encoding.subtype == "VORBIS" and sample_rate > MAX_VORBIS_RATE:
+            raise ValueError("libsndfile would crash")
+        options = encoding.writer_options(sample_rate, channels)
+        with soundfile.SoundFile(io.BytesIO(), "w", sample_rate, channels, **options) as file:
+            file.write(np.zeros((1, channels)))
+    except (soundfile.LibsndfileError, TypeError, ValueError):
+        rates = ": Opus has 8000, 12000, 16000, 24000 and 48000 Hz"
+        raise AudioError(
+            f"{encoding.format} {encoding.subtype} cannot hold {channels} channels at "
+            f"{sample_rate} Hz{rates if encoding.subtype == 'OPUS' else ''}: choose another format "
+            "or subtype"
+        ) from None
+
+
+def _choose(source: Encoding | None, format: str | None, subtype: str | None) -> Encoding:
     if source and not (source.lossless and source.format in CONTAINERS):
         source = None
     container = _container(format) if format else source.format if source else "FLAC"

@@ -25,6 +25,7 @@ try:
 except ImportError:  # pragma: no cover - Windows
     fcntl = None  # type: ignore[assignment]
 
+from bsmamba2.files.naming import hidden_name
 from bsmamba2.files.regular_file import require_regular
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class PartFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.temporary = self._before = path.with_name(f".{path.name}.part")
+        self.temporary = self._before = path.with_name(hidden_name(path.name, ".part"))
         self._held = -1
         self._published = False
 
@@ -197,7 +198,7 @@ class PartFile:
         return self._held >= 0
 
     def _unique_name(self) -> Path:
-        return self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part")
+        return self.path.with_name(hidden_name(self.path.name, f".{secrets.token_hex(4)}.part"))
 
     def _release(self) -> None:
         if self._held >= 0:

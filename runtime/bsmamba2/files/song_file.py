@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import soundfile
 
 from bsmamba2.audio.array import require_finite
 from bsmamba2.audio.channels import require_channels
 from bsmamba2.audio.resample import require_rate
-from bsmamba2.errors import AudioError, first_line
-from bsmamba2.files.av_file import SUFFIXES, AvFile
+from bsmamba2.errors import AudioError, MissingExtra, first_line, printable
+from bsmamba2.files.av_file import AvFile
 from bsmamba2.files.encoding import Encoding
+from bsmamba2.files.native_chunks import read_native_chunks
+from bsmamba2.files.speakers import mask_of, to_wav_order
+from bsmamba2.files.structure import read_structure
+from bsmamba2.installation import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bsmamba2.audio.array import Exact
 
+log = logging.getLogger("bsmamba2")
+
 BLOCK = 1 << 16
 """Samples to read or copy per call."""
+
+UNKNOWN_SAMPLES = 1 << 62
+"""libsndfile's length of a FLAC file without one is about this."""
 
 
 class SongFile:
     """A song on disk that can be read once, in blocks; a context manager.
 
+    libsndfile reads it, or FFmpeg if libsndfile refuses it, would stop early, or fails midway.
+
     Raises:
-        AudioError: the file is missing, unreadable or empty, or has an unsupported rate or number
-            of channels.
+        AudioError: the file is missing, unreadable, empty or incomplete, or has an unsupported rate
+            or number of channels.
         MissingExtra: only FFmpeg can read it, and PyAV is not installed.
     """
 
@@ -45,7 +58,15 @@ class SongFile:
             raise AudioError(f"{self.path} is not a regular file: copy the song to a file first")
         if self.path.stat().st_size == 0:
             raise AudioError(f"{self.path} is an empty file: get a new copy")
+        with audio_errors(f"{self.path} cannot be opened", "check its permissions"):
+            self._structure = read_structure(self.path)
+        if self._structure.missing:
+            raise AudioError(
+                f"{self.path} is incomplete or damaged ({self._structure.missing}): get a new "
+                "copy, or convert it to WAV or FLAC to separate what is there"
+            )
         self._file = self._open()
+        self._samples = int(self._file.frames)
         try:
             with self._naming_the_song():
                 require_channels(self.channels)
@@ -65,8 +86,16 @@ class SongFile:
 
     @property
     def samples(self) -> int:
-        """The length according to the header; the file may contain more or fewer samples."""
-        return int(self._file.frames)
+        """The length according to the header; 0 if it states none. It may be wrong."""
+        return self._samples
+
+    @property
+    def speaker_mask(self) -> int | None:
+        """The speakers of the channels, see :mod:`bsmamba2.files.speakers`; None if unknown."""
+        if isinstance(self._file, AvFile):
+            return mask_of(self._file.speakers)
+        with audio_errors(f"{self.path} cannot be read", "check its permissions"):
+            return read_native_chunks(self.path).speaker_mask
 
     @property
     def encoding(self) -> Encoding:
@@ -76,17 +105,11 @@ class SongFile:
         """Yields the samples, (channels, n) in float64, full scale ±1.
 
         Raises:
-            AudioError: the file cannot be read to its end, was truncated while it was read, has
-                no samples, or has a sample that is not finite.
+            AudioError: the file cannot be read to its end, is shorter than it states, was truncated
+                while it was read, has no samples, or has a sample that is not finite.
         """
         start, size = 0, self.path.stat().st_size
-        while True:
-            with audio_errors(
-                f"{self.path} cannot be read to the end", "it is damaged; get a new copy"
-            ):
-                frames = self._file.read(BLOCK, dtype="float64", always_2d=True)
-            if len(frames) == 0:
-                break
+        while len(frames := self._read(start)):
             with self._naming_the_song():
                 require_finite(frames.T, self.sample_rate, start)
             start += len(frames)
@@ -99,6 +122,60 @@ class SongFile:
             )
         if start == 0:
             raise AudioError(f"{self.path} has no samples: choose a song that is not empty")
+        self._require_all(start)
+        if self._structure.doubt:
+            log.warning(
+                "%s may be incomplete (%s): what is there, %.1f s, is separated",
+                self.path.name,
+                self._structure.doubt,
+                start / self.sample_rate,
+            )
+
+    def _read(self, start: int) -> Exact:
+        """Reads the block at ``start``; where libsndfile fails, FFmpeg continues."""
+        try:
+            frames: Exact = self._file.read(BLOCK, dtype="float64", always_2d=True)
+            if self._file.format == "OGG":
+                frames = frames[:, to_wav_order(self.channels)]
+        except (soundfile.LibsndfileError, OSError) as error:
+            if 0 < self.samples <= start:  # the error is in what follows the song
+                return np.empty((0, self.channels))
+            seconds = start / self.sample_rate
+            self._continue_with_ffmpeg(start, f"libsndfile fails after {seconds:.1f} s", error)
+            return self._read(start)
+        return frames
+
+    def _continue_with_ffmpeg(self, start: int, what: str, error: Exception) -> None:
+        why = f"{what} ({first_line(error)})"
+        try:
+            file = AvFile(self.path, self._structure, why, self.sample_rate)
+        except MissingExtra:
+            raise AudioError(
+                f"{self.path} cannot be read to the end ({why}): get a new copy, or let FFmpeg "
+                f"try: {install_command('av')}"
+            ) from None
+        except AudioError:
+            file = None
+        if file is None or file.channels != self.channels:
+            raise AudioError(
+                f"{self.path} cannot be read to the end ({why}): it is damaged; get a new copy"
+            )
+        self._file.close()
+        self._file = file
+        while start > 0:
+            start -= len(file.read(min(start, BLOCK)))
+
+    def _require_all(self, samples: int) -> None:
+        """Requires what libsndfile read to be as long as stated; of an MP3 it only estimates."""
+        if self._file.format == "MP3" and self._structure.seconds is not None:
+            stated_s = self._structure.seconds
+        else:
+            stated_s = self.samples / self.sample_rate
+        if not isinstance(self._file, AvFile) and samples / self.sample_rate < stated_s:
+            raise AudioError(
+                f"{self.path} has only {samples / self.sample_rate:.1f} of {stated_s:.1f} s that "
+                "can be read: it is damaged; get a new copy"
+            )
 
     def _is_shorter_than(self, size: int) -> bool:
         """Whether the file became shorter; a removed file can still be read to its end."""
@@ -114,16 +191,18 @@ class SongFile:
         self._file.close()
 
     def _open(self) -> soundfile.SoundFile | AvFile:
-        try:
-            return soundfile.SoundFile(self.path)
-        # TypeError: libsndfile expects raw samples for a name in .raw, and needs their format.
-        except (soundfile.LibsndfileError, OSError, TypeError) as error:
-            if self.path.suffix.lower() in SUFFIXES:
-                return AvFile(self.path)
-            raise AudioError(
-                f"{self.path} is not audio that libsndfile reads ({first_line(error)}): convert "
-                "it to WAV or FLAC first"
-            ) from None
+        why = self._structure.beyond_libsndfile
+        if not why:
+            try:
+                file = open_with_libsndfile(self.path)
+                if file.frames < UNKNOWN_SAMPLES:
+                    return file
+                file.close()
+                why = "its header states no length"
+            # TypeError: libsndfile expects raw samples for a name in .raw, and needs their format.
+            except (soundfile.LibsndfileError, OSError, TypeError):
+                why = "libsndfile does not read it"
+        return AvFile(self.path, self._structure, why)
 
     @contextmanager
     def _naming_the_song(self) -> Iterator[None]:
@@ -132,6 +211,11 @@ class SongFile:
             yield
         except AudioError as error:
             raise AudioError(f"{self.path}: {error}") from None
+
+
+def open_with_libsndfile(path: Path) -> soundfile.SoundFile:
+    """Opens a file to read. Its name need not be UTF-8, which soundfile requires of text."""
+    return soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
 
 
 @contextmanager
@@ -146,3 +230,7 @@ def audio_errors(what: str, fix: str) -> Iterator[None]:
         yield
     except (soundfile.LibsndfileError, OSError) as error:
         raise AudioError(f"{what} ({first_line(error)}): {fix}") from None
+    except ValueError as error:
+        if "null" not in str(error):  # a path with a NUL
+            raise
+        raise AudioError(f"{printable(what)} (a path cannot contain NUL): {fix}") from None

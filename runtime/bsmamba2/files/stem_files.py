@@ -14,8 +14,11 @@ import soundfile
 
 from bsmamba2.errors import AudioError
 from bsmamba2.files.encoding import FLOATS, Clip, Encoding
+from bsmamba2.files.naming import require_lengths
+from bsmamba2.files.native_chunks import NativeChunks, complete_chunks
 from bsmamba2.files.part_file import PartFile, WriteInProgress
-from bsmamba2.files.song_file import BLOCK, audio_errors
+from bsmamba2.files.song_file import BLOCK, audio_errors, open_with_libsndfile
+from bsmamba2.files.speakers import to_ogg_order
 from bsmamba2.files.tags import Tags, write_tags
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ class StemFile:
         clip: what to do with samples beyond full scale if the format cannot hold them.
         overwrite: whether an existing file may be replaced.
         song: the song, which is never overwritten, even with ``overwrite``; None for an array.
+        speaker_mask: the speakers of the channels, see :mod:`bsmamba2.files.speakers`.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class StemFile:
         clip: Clip,
         overwrite: bool,
         song: Path | None,
+        speaker_mask: int | None = None,
     ) -> None:
         self._stem_path = stem_path
         self._encoding = encoding
@@ -65,6 +70,7 @@ class StemFile:
         self._clip = clip
         self._overwrite = overwrite
         self._song = song
+        self._speaker_mask = speaker_mask
         self._samples = 0
         self._file: Any = None
         """A ``soundfile.SoundFile`` after :meth:`open`."""
@@ -77,17 +83,18 @@ class StemFile:
         Raises:
             AudioError: the file exists or cannot be written.
         """
+        require_lengths(self.path)
         self._require_free()
         with self._write_errors():
             self._parts.append(PartFile(self.path))
             self._part.open()
+            encoding = self._encoding.with_speakers(self._speaker_mask, self._channels)
             self._file = soundfile.SoundFile(
                 self._part.descriptor(),
                 "w",
                 self._sample_rate,
                 self._channels,
-                self._encoding.subtype,
-                format=self._encoding.format,
+                **encoding.writer_options(self._sample_rate, self._channels),
             )
 
     @property
@@ -124,7 +131,14 @@ class StemFile:
         """
         with self._write_errors():
             self._file.close()
-            write_tags(self._part.temporary, self._encoding.format, tags, self.path.name)
+            write_tags(
+                self._part.temporary,
+                self._encoding.format,
+                tags.with_speakers(self._speaker_mask, self._channels),
+                self.path.name,
+            )
+            native = tags.native if tags.native.fits(self._encoding.format) else NativeChunks()
+            complete_chunks(self._part.temporary, native, self._speaker_mask)
             self._part.sync()
             return self._part.temporary.stat().st_size
 
@@ -189,7 +203,7 @@ class StemFile:
         log.warning("%s %s", self.path.name, why)
 
     def _copy(self, source: Path) -> None:
-        with self._write_errors(), soundfile.SoundFile(source) as written:
+        with self._write_errors(), open_with_libsndfile(source) as written:
             for block in written.blocks(BLOCK, dtype="float64", always_2d=True):
                 self._append(block.T)
 
@@ -258,11 +272,21 @@ class StemFiles:
         overwrite: bool,
         song: Path | None = None,
         tags: Tags | None = None,
+        speaker_mask: int | None = None,
     ) -> None:
         self._overwrite = overwrite
         self._tags = tags or Tags()
         self._files = {
-            row: StemFile(directory / name, encoding, sample_rate, channels, clip, overwrite, song)
+            row: StemFile(
+                directory / name,
+                encoding,
+                sample_rate,
+                channels,
+                clip,
+                overwrite,
+                song,
+                speaker_mask,
+            )
             for row, name in enumerate(names)
             if name is not None
         }
@@ -325,6 +349,8 @@ def _to_native(samples: Exact, encoding: Encoding) -> Any:
     libsndfile scales floats by 2^(bits-1) - 1 to convert them to integers, but shifts integers; so
     samples for an integer format are passed as 32-bit integers, full scale 2^31.
     """
+    if encoding.format == "OGG":
+        samples = samples[to_ogg_order(len(samples))]
     frames = np.ascontiguousarray(samples.T)
     if encoding.bits:
         return (frames * 2.0**31).astype(np.int32)

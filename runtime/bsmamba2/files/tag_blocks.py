@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO
 
-from mutagen.flac import FLAC, VCFLACDict
+from mutagen.flac import FLAC, Picture, VCFLACDict
 from mutagen.id3 import ID3, ID3NoHeaderError
 from mutagen.mp4 import MP4
 
@@ -25,7 +25,7 @@ MAX_BLOCKS = 1 << 14
 """The most chunks, pages or atoms that are looked at."""
 
 _FLAC_COMMENTS, _FLAC_PICTURE = 4, 6
-_OGG_COMMENTS = {b"\x01vorbis": 7, b"OpusHead": 8}
+_OGG_COMMENTS = {b"\x01vorbis": 7, b"OpusHead": 8, b"\x7fFLAC": 4, b"Speex   ": 0}
 """How a stream starts, and where the comments start in its second packet."""
 
 
@@ -101,7 +101,11 @@ def _flac(file: BinaryIO, budget: Budget) -> FLAC | None:
         elif kind == _FLAC_PICTURE and size <= budget.bytes and budget.pictures:
             budget.bytes -= size
             budget.pictures -= 1
-            blocks.append((kind, file.read(size)))
+            picture = file.read(size)
+            if _is_picture(picture):
+                blocks.append((kind, picture))
+            else:
+                budget.left_out += 1
         else:
             budget.left_out += kind == _FLAC_PICTURE
             file.seek(size, io.SEEK_CUR)
@@ -114,8 +118,16 @@ def _flac(file: BinaryIO, budget: Budget) -> FLAC | None:
     return FLAC(io.BytesIO(b"fLaC" + b"".join(parts) + bytes(64)))
 
 
+def _is_picture(block: bytes) -> bool:
+    try:
+        Picture(block)
+    except Exception:  # mutagen raises many classes for a malformed picture
+        return False
+    return True
+
+
 def _vorbis_in_ogg(file: BinaryIO, budget: Budget) -> Any:
-    """Returns an object with the comments of the first Vorbis or Opus stream."""
+    """Returns an object with the comments of the first Vorbis, Opus, FLAC or Speex stream."""
     start: int | None = None
     serial, packet, has_started = b"", bytearray(), False
     for page_serial, parts, data in _pages(file):

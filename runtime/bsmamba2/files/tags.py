@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mutagen.aiff import AIFF
@@ -23,6 +23,8 @@ from mutagen.wave import WAVE
 
 from bsmamba2.errors import first_line
 from bsmamba2.files.id3_bounds import Budget
+from bsmamba2.files.native_chunks import NativeChunks, read_native_chunks
+from bsmamba2.files.speakers import FLAC_COMMENT, IMPLIED_MASKS
 from bsmamba2.files.tag_blocks import open_tags
 
 if TYPE_CHECKING:
@@ -77,16 +79,34 @@ class Tags:
     frames: list[Any] = field(default_factory=list)
     """The unchanged ID3 frames, if the file has ID3 tags."""
     pictures: list[Picture] = field(default_factory=list)
+    native: NativeChunks = field(default_factory=NativeChunks)
+    """The song's chunks that describe it, for stems of the same kind."""
+
+    def with_speakers(self, mask: int | None, channels: int) -> Tags:
+        """Returns these tags with the comment that states the speakers of a FLAC file."""
+        fields = {name: lines for name, lines in self.fields.items() if name != FLAC_COMMENT}
+        if mask is not None and mask != IMPLIED_MASKS.get(channels):
+            fields[FLAC_COMMENT] = [f"0x{mask:04X}"]
+        return replace(self, fields=fields)
 
     def __bool__(self) -> bool:
         return bool(self.fields or self.frames or self.pictures)
 
 
 def read_tags(path: Path) -> Tags:
-    """Reads a song's tags; logs a warning and returns no tags if they are damaged.
+    """Reads a song's tags; logs a warning and returns those of its chunks if others are damaged.
 
     Tags that are too large or too many are left out, with a warning.
     """
+    try:
+        native = read_native_chunks(path)
+    except OSError:
+        native = NativeChunks()
+    tags = _read_tags(path)
+    return replace(tags, native=native, fields=native.fields | tags.fields)
+
+
+def _read_tags(path: Path) -> Tags:
     budget = Budget()
     try:
         tags = _read(path, budget)
@@ -126,6 +146,11 @@ def write_tags(path: Path, container: str, tags: Tags, name: str) -> None:
         OSError: the tags cannot be written; the file may be damaged.
     """
     kind = _WRITERS.get(container)
+    if container != "FLAC":
+        tags = replace(tags, fields={k: v for k, v in tags.fields.items() if k != FLAC_COMMENT})
+    if tags.native.fits(container):  # its chunks hold what they state
+        stated = tags.native.fields
+        tags = replace(tags, fields={k: v for k, v in tags.fields.items() if k not in stated})
     if kind is None or not tags:
         return
     try:
@@ -149,21 +174,31 @@ def _from_id3(id3: ID3) -> Tags:
     frames = [frame for frame in id3.values() if not _is_about_samples(frame.HashKey)]
     tags = Tags(frames=[frame for frame in frames if not isinstance(frame, APIC)])
     name_of_frame = {id: name for name, (id, _) in NAMES.items()}
-    for frame in tags.frames:
+    for frame in sorted(tags.frames, key=_is_secondary):
         named = frame.FrameID == "TXXX"
         name = frame.desc.lower() if named else name_of_frame.get(frame.FrameID)
         text = getattr(frame, "text", None)
         if name and text:
-            tags.fields[name] = [text] if isinstance(text, str) else [str(line) for line in text]
+            lines = [text] if isinstance(text, str) else [str(line) for line in text]
+            tags.fields.setdefault(name, lines)
     tags.pictures = [_picture(f.data, f.mime, f.type, f.desc) for f in id3.getall("APIC")]
     return tags
+
+
+def _is_secondary(frame: Any) -> bool:
+    """Whether another frame of the same name counts first: one without a description."""
+    described = frame.FrameID in ("COMM", "USLT") and frame.desc != ""
+    return described or frame.FrameID == "TXXX"
 
 
 def _from_vorbis(file: Any) -> Tags:
     tags = Tags()
     for name, value in file.tags:
         if name.lower() == "metadata_block_picture":
-            tags.pictures.append(Picture(base64.b64decode(value)))
+            try:
+                tags.pictures.append(Picture(base64.b64decode(value)))
+            except Exception as error:  # of many classes, as above
+                log.warning("a picture of %s is damaged: it is dropped", first_line(error))
         elif not _is_about_samples(name):
             tags.fields.setdefault(name.lower(), []).append(value)
     tags.pictures += getattr(file, "pictures", [])

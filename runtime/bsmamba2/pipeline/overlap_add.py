@@ -19,6 +19,8 @@ weight is 0, so nothing is divided by 0.
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -31,7 +33,7 @@ from bsmamba2.errors import AudioError, ModelError
 from bsmamba2.pipeline.progress import require_not_cancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Executor
     from threading import Event
 
@@ -245,3 +247,20 @@ class OverlapAdd:
             self.float32_chunks,
         )
         return stems
+
+
+@contextmanager
+def engine_threads(threads: int) -> Iterator[Executor | None]:
+    """Opens a pool that runs the engine while earlier output is resampled, added and written.
+
+    On a GPU it needs two threads, to keep two runs in flight. If an exception ends the work, runs
+    that have not started are dropped. Yields None for 0 threads.
+    """
+    if not threads:
+        yield None
+        return
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)

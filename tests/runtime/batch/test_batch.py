@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
+import mutagen
 import numpy as np
 import pytest
 import soundfile
@@ -284,3 +287,174 @@ def test_a_template_makes_folders(run: StubCommand, album: Path, tmp_path: Path)
 def test_two_stems_with_the_same_name_are_refused(stub: Stubs, song: WriteSong) -> None:
     with pytest.raises(AudioError, match="template must have {stem} to write 2 stems"):
         Separator(stub.half()).separate_file(song(), template="{name}.{ext}")
+
+
+def test_one_unreadable_entry_of_a_folder_is_one_line_and_the_rest_is_separated(
+    run: StubCommand, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (album / "broken.flac").symlink_to("nowhere")
+    (album / "text.mp3").write_text("no song")
+    (album / "locked").mkdir()
+    scan = os.scandir
+
+    def refuse(folder: Path) -> object:
+        if folder == album / "locked":  # root may read all
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    result = run("separate", album, tmp_path / "none", "-o", tmp_path / "out")
+    monkeypatch.undo()
+    assert result.exit_code == 2
+    failures = [line for line in result.stderr.splitlines() if line.startswith("bsmamba2: ")]
+    assert len(failures) == 4
+    assert "the folder " + str(album / "locked") in result.stderr
+    assert len(visible(tmp_path / "out")) == 6
+
+
+def test_a_song_whose_extra_is_missing_does_not_stop_the_folder(
+    run: StubCommand, album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    (album / "0.m4a").write_bytes(b"\0\0\0\x10ftypM4A \0\0\0\0")
+    result = run("separate", album)
+    assert (result.exit_code, len(result.stdout.split())) == (2, 6)
+    assert result.stderr.count("0.m4a can only be read with FFmpeg (it is MP4): pip install") == 1
+
+
+def test_an_unexpected_error_while_planning_is_one_line_too(
+    run: StubCommand, album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> None:
+        if path.name == "b.wav":
+            raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("bsmamba2.batch.plan.SongFile.__enter__", lambda s: fail(s.path) or s)
+    result = run("separate", album, "--plan")
+    assert (result.exit_code, len(result.stdout.split())) == (1, 4)
+    assert "b.wav: ZeroDivisionError: by zero: this is a bug" in result.stderr
+
+
+def test_two_spellings_of_a_song_are_one_song(
+    run: StubCommand, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(album)
+    monkeypatch.chdir(album)
+    spellings = "a.flac", "./a.flac", "two/../a.flac", album / "a.flac", tmp_path / "link/a.flac"
+    result = run("separate", *spellings)
+    assert result.exit_code == 0, result.output
+    assert len(result.stdout.split()) == 2
+
+
+FIELDS = ["{name}_{source_ext}_{stem}.{ext}", "{title} {stem}.{ext}", "{track} {stem}.{ext}"]
+
+
+@pytest.mark.parametrize("template", FIELDS)
+def test_songs_of_one_name_are_told_apart_by_a_template(
+    run: StubCommand, song: WriteSong, tmp_path: Path, template: str
+) -> None:
+    for number, path in enumerate((song("song.ogg"), song("song.flac"))):
+        file = mutagen.File(path)
+        file.update({"title": [f"t{number}"], "tracknumber": [str(number)]})
+        file.save()
+    result = run("separate", tmp_path, "-o", tmp_path / "out", "--template", template)
+    assert result.exit_code == 0, result.output
+    assert len(visible(tmp_path / "out")) == 4
+
+
+LATER = {
+    "another stem": (["--stem", "vocals"], []),
+    "another template": (["--template", "{name}/{stem}.{ext}"], []),
+    "a folder below": (["-o", "stems"], []),
+    "another format": (["--format", "aiff"], ["--format", "wav"]),
+}
+
+
+@pytest.mark.parametrize("kind", LATER)
+def test_stems_of_an_earlier_run_are_no_songs(
+    run: StubCommand, album: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(album)
+    first, second = LATER[kind]
+    assert run("separate", ".", *first).exit_code == 0
+    again = run("separate", ".", "-o", album.parent / "out", *second)
+    assert again.exit_code == 0, again.output
+    assert len(visible(album.parent / "out")) == 6
+    assert run("separate", ".", "--overwrite", "--stem", "instrumental").exit_code == 0
+    last = run("separate", ".", "--plan")
+    assert len(last.stdout.split()) == 6
+
+
+def test_overwriting_removes_the_stems_of_the_earlier_run_under_another_suffix(
+    run: StubCommand, album: Path
+) -> None:
+    run("separate", album / "a.flac", "--format", "aiff")
+    (album / "a_vocals.caf").write_text("mine")
+    result = run("separate", album / "a.flac", "--overwrite")
+    assert result.exit_code == 0, result.output
+    left = [name for name in visible(album) if name.startswith("a_")]
+    assert left == ["a_instrumental.flac", "a_vocals.caf", "a_vocals.flac"]
+
+
+def test_without_overwriting_stems_in_another_format_are_kept(
+    run: StubCommand, album: Path
+) -> None:
+    run("separate", album / "a.flac", "--format", "aiff")
+    assert run("separate", album / "a.flac").exit_code == 0
+    assert len([name for name in visible(album) if name.startswith("a_")]) == 4
+
+
+@pytest.mark.parametrize("length", [200, 237])
+def test_a_song_with_a_long_name_is_separated_and_resumed(
+    run: StubCommand, song: WriteSong, length: int
+) -> None:
+    path = song("x" * length + ".wav", samples=500)
+    assert run("separate", path).exit_code == 0
+    assert "1 already done" in run("separate", path, "--resume").stderr
+
+
+def test_a_name_too_long_for_its_stems_fails_before_the_work(
+    run: StubCommand, engine: StubEngine, song: WriteSong
+) -> None:
+    result = run("separate", song("x" * 245 + ".wav", samples=500))
+    assert result.exit_code == 2
+    assert "allows 255: choose a shorter template, or rename the song" in result.stderr
+    assert engine.lengths == []
+
+
+def replace(path: Path, content: bytes) -> None:
+    other = path.with_name("other")
+    other.write_bytes(content)
+    other.replace(path)
+
+
+def rewrite(path: Path, content: bytes) -> None:
+    known = path.stat()
+    path.write_bytes(content)
+    os.utime(path, ns=(known.st_atime_ns, known.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", [replace, rewrite, Path.write_bytes])
+def test_a_song_that_changes_while_it_is_separated_is_not_recorded_as_done(
+    stub: Stubs, song: WriteSong, change: Callable[[Path, bytes], object]
+) -> None:
+    path, other = song("song.wav", samples=9000), song("x.wav", samples=9000, gain=0.2)
+    content = other.read_bytes()
+    other.unlink()
+    separator = Separator(stub.half())
+    with pytest.raises(AudioError, match="song.wav changed while it was separated: its stems are"):
+        separator.separate_file(
+            path, record=True, progress=lambda done, total: change(path, content)
+        )
+    assert [entry.name for entry in path.parent.iterdir()] == ["song.wav"]
+    outputs = separator.separate_file(path, resume=True)
+    np.testing.assert_array_equal(sum(map(integers, outputs.values())), integers(path))
+
+
+def test_a_song_that_is_only_touched_while_it_is_separated_is_done(
+    stub: Stubs, song: WriteSong
+) -> None:
+    path = song(samples=9000)
+    separator = Separator(stub.half())
+    separator.separate_file(path, record=True, progress=lambda done, total: path.touch())
+    assert separator.separate_file(path, resume=True)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bsmamba2 import Error
 from bsmamba2.files.cache import (
     cache_folder,
     read_record,
@@ -148,3 +149,22 @@ def test_links_pipes_and_devices_are_no_records(kept: Path) -> None:
     os.mkfifo(kept.parent / "pipe.json")
     for name in ("link", "zero", "pipe"):
         assert read_record(kept.parent / f"{name}.json") is None
+
+
+@pytest.mark.parametrize("configured", [None, "~/mine", "~nobody-has-this-name/mine"])
+def test_without_a_home_folder_the_error_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, configured: str | None
+) -> None:
+    pwd = pytest.importorskip("pwd")
+
+    def no_entry(user: object) -> None:
+        raise KeyError(user)
+
+    for lookup in ("getpwuid", "getpwnam"):
+        monkeypatch.setattr(pwd, lookup, no_entry)
+    for variable in ("HOME", "XDG_CACHE_HOME", "BSMAMBA2_CACHE"):
+        monkeypatch.delenv(variable, raising=False)
+    if configured:
+        monkeypatch.setenv("BSMAMBA2_CACHE", configured)
+    with pytest.raises(Error, match="no home folder: set HOME, or BSMAMBA2_CACHE to a folder"):
+        cache_folder()

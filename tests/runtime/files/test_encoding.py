@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bsmamba2 import AudioError, Separator
+from bsmamba2.batch.plan import OutputOptions
 from bsmamba2.files.encoding import (
     CONTAINERS,
     SIZED_IN_32_BITS,
@@ -16,6 +17,7 @@ from bsmamba2.files.encoding import (
     choose,
     require_clip,
     require_format,
+    require_support,
 )
 from support.engines import Stubs
 from support.files import integers
@@ -121,3 +123,39 @@ def test_wav_becomes_rf64_beyond_four_gigabytes() -> None:
     assert wav.for_length(10**8, 2) == wav
     assert wav.for_length(8 * 10**8, 2) == Encoding("RF64", "PCM_24", ".wav")
     assert Encoding("W64", "DOUBLE", ".w64").for_length(10**12, 2).format == "W64"
+
+
+@pytest.mark.parametrize(
+    ("options", "rate", "channels", "message"),
+    [
+        (
+            {"format": "ogg", "subtype": "opus"},
+            44100,
+            2,
+            "hold 2 channels at 44100 Hz: Opus",
+        ),
+        ({"format": "ogg"}, 384000, 2, "OGG VORBIS cannot hold 2 channels at 384000 Hz"),
+        ({"format": "mp3"}, 96000, 2, "MP3 MPEG_LAYER_III cannot hold 2 channels at 96000 Hz"),
+        ({"format": "mp3"}, 44100, 3, "MP3 MPEG_LAYER_III cannot hold 3 channels"),
+        ({"format": "flac"}, 44100, 9, "FLAC PCM_16 cannot hold 9 channels at 44100 Hz: choose"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_refused_while_planning(
+    stub: Stubs, song: WriteSong, options: dict[str, str], rate: int, channels: int, message: str
+) -> None:
+    path = song(subtype="PCM_16", rate=rate, channels=channels, samples=50)
+    with pytest.raises(AudioError, match=message):
+        OutputOptions(**options).plan(path, None, stub.half().manifest)  # type: ignore[arg-type]
+
+
+def test_a_song_that_flac_cannot_hold_gives_wav_where_nothing_was_asked(
+    stub: Stubs, song: WriteSong
+) -> None:
+    path = song("song.wav", "ULAW", channels=9, samples=50)
+    plan = OutputOptions().plan(path, None, stub.half().manifest)
+    assert (plan.encoding.format, plan.encoding.subtype) == ("WAV", "PCM_24")
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 200_000])
+def test_vorbis_is_written_at_every_rate_that_it_has(rate: int) -> None:
+    require_support(choose(None, "ogg", None), rate, 2)

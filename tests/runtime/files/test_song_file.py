@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from bsmamba2 import AudioError, Separator
+from bsmamba2 import AudioError, MissingExtra, Separator
 from bsmamba2.files.song_file import BLOCK, SongFile
+from bsmamba2.installation import install_command
 from support.engines import Stubs
-from support.files import floats, names
-from support.fixtures import WriteSong
+from support.files import floats, names, read_song
+from support.fixtures import Noise, WriteSong
 
 
 @pytest.mark.parametrize("samples", [1, BLOCK, BLOCK + 1, 3 * BLOCK])
@@ -75,7 +77,7 @@ def write_truncated_flac(path: Path) -> None:
     ("write", "message"),
     [
         (lambda path: path.write_bytes(b""), "is an empty file"),
-        (lambda path: path.write_text("no audio"), "is not audio that libsndfile reads"),
+        (lambda path: path.write_text("no audio"), "is not audio that libsndfile or FFmpeg reads"),
         (lambda path: path.mkdir(), "is a folder"),
         (lambda path: None, r"cannot be opened \(No such file"),
         (lambda path: os.mkfifo(path), "is not a regular file"),
@@ -100,5 +102,97 @@ def test_a_file_that_is_not_a_song_is_refused_in_one_sentence_without_output(
 
 def test_a_headerless_file_is_refused(stub: Stubs, tmp_path: Path) -> None:
     (tmp_path / "song.raw").write_bytes(b"1234")
-    with pytest.raises(AudioError, match="is not audio that libsndfile reads"):
+    with pytest.raises(AudioError, match="is not audio that libsndfile or FFmpeg reads"):
         Separator(stub.half()).separate_file(tmp_path / "song.raw")
+
+
+@pytest.mark.parametrize("name", ["song.wav", "song.aiff", "song.au", "song.w64", "song.rf64"])
+@pytest.mark.parametrize("keep", [0.5, 0.99])
+def test_a_song_that_was_not_copied_completely_is_refused(
+    stub: Stubs, song: WriteSong, name: str, keep: float
+) -> None:
+    path = song(name, "PCM_16", samples=20_000)
+    os.truncate(path, int(keep * path.stat().st_size))
+    with pytest.raises(
+        AudioError, match=f"{name} is incomplete or damaged .*should end at byte .*: get a new"
+    ):
+        Separator(stub.half()).separate_file(path)
+    assert names(path.parent) == [name]
+
+
+@pytest.mark.parametrize("name", ["song.ogg", "song.opus", "song.mp3", "song.flac"])
+@pytest.mark.parametrize("keep", [0.3, 0.8])
+def test_a_compressed_song_that_was_not_copied_completely_is_refused(
+    stub: Stubs, tmp_path: Path, noise: Noise, name: str, keep: float
+) -> None:
+    path = tmp_path / name
+    container = "OGG" if name.endswith("opus") else None
+    soundfile.write(path, 0.1 * noise(2, 96_000).T, 48000, format=container)
+    os.truncate(path, int(keep * path.stat().st_size))
+    with pytest.raises(AudioError, match=r"is incomplete|cannot be read to the end"):
+        Separator(stub.half()).separate_file(path)
+
+
+def test_a_damaged_page_inside_an_ogg_file_is_not_taken_for_silence(
+    stub: Stubs, song: WriteSong
+) -> None:
+    path = song("song.ogg", samples=200_000)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(AudioError, match=r"damaged \(its page at byte \d+ is damaged\)"):
+        Separator(stub.half()).separate_file(path)
+
+
+def test_an_ogg_file_without_its_last_page_is_separated_with_a_warning(
+    song: WriteSong, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = song("song.ogg", samples=200_000)
+    content = path.read_bytes()
+    path.write_bytes(content[: content.rindex(b"OggS")])
+    assert 0 < read_song(path).shape[1] < 200_000
+    assert "song.ogg may be incomplete (its last page has no end mark)" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["song.wav", "song.flac", "song.mp3", "song.ogg", "song.aiff"])
+def test_bytes_after_the_last_sample_do_not_matter(song: WriteSong, name: str) -> None:
+    path = song(name, samples=100_000)
+    whole = read_song(path)
+    with path.open("ab") as file:
+        file.write(np.random.default_rng(0).bytes(5000))
+    np.testing.assert_array_equal(read_song(path), whole)
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFF000, 0x80000000, 0xFFFFFFFF - 36])
+def test_a_wav_whose_size_was_never_written_is_read_to_its_end(song: WriteSong, size: int) -> None:
+    path = song("song.wav", "PCM_16", samples=5000)
+    whole = read_song(path)
+    content = bytearray(path.read_bytes())
+    for at in (4, content.index(b"data") + 4):
+        content[at : at + 4] = size.to_bytes(4, "little")
+    path.write_bytes(content)
+    np.testing.assert_array_equal(read_song(path), whole)
+
+
+def test_a_name_that_is_not_utf_8_is_separated(stub: Stubs, song: WriteSong) -> None:
+    path = song(subtype="PCM_16", samples=500)
+    path = path.rename(os.fsdecode(os.fsencode(path.parent) + b"/caf\xe9.wav"))
+    outputs = Separator(stub.half()).separate_file(path)
+    assert [os.fsencode(out.name) for out in outputs.values()] == [
+        b"caf\xe9_vocals.wav", b"caf\xe9_instrumental.wav",
+    ]  # fmt: skip
+
+
+def test_a_path_with_nul_is_refused_in_one_sentence(stub: Stubs) -> None:
+    with pytest.raises(AudioError, match="cannot be opened .a path cannot contain NUL"):
+        Separator(stub.half()).separate_file("a\0b.wav")
+
+
+def test_without_pyav_a_file_that_libsndfile_refuses_brings_the_line_that_installs_it(
+    stub: Stubs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    (tmp_path / "song.wav").write_text("no audio")
+    with pytest.raises(MissingExtra, match=r"libsndfile does not read it") as error:
+        Separator(stub.half()).separate_file(tmp_path / "song.wav")
+    assert install_command("av") in str(error.value)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from mutagen.flac import FLAC, Picture
-from mutagen.id3 import APIC, TIT2, TPE1, TRCK, TXXX, USLT
+from mutagen.id3 import APIC, COMM, TIT2, TPE1, TRCK, TXXX, USLT
 
 from bsmamba2 import AudioError, Separator
 from bsmamba2.files.tags import _from_mp4, read_tags
@@ -134,3 +134,50 @@ def test_a_disk_that_is_full_when_tags_are_written_leaves_no_stem(
     with pytest.raises(AudioError, match=r"cannot be written \(No space left on device\)"):
         Separator(stub.half()).separate_file(path)
     assert list(path.parent.iterdir()) == [path]
+
+
+COMMENTS = {
+    ("", "eng"): "right", ("iTunNORM", "eng"): " 00000", ("iTunes_CDDB_1", "eng"): "x",
+    ("ID3v1 Comment", "eng"): "righ", ("About", "eng"): "wrong",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_comment_without_a_description_is_the_one_among_several(
+    stub: Stubs, song: WriteSong, order: int
+) -> None:
+    path = song("song.mp3", samples=5000)
+    file = mutagen.File(path)
+    file.add_tags() if file.tags is None else None
+    file.tags.add(TXXX(encoding=3, desc="comment", text=["wrong"]))
+    for (description, language), text in list(COMMENTS.items())[::order]:
+        file.tags.add(COMM(encoding=3, lang=language, desc=description, text=[text]))
+    file.save()
+    fields = read_tags(Separator(stub.half()).separate_file(path)["vocals"]).fields
+    assert fields["comment"] == ["right"]
+
+
+@pytest.mark.parametrize("format", ["flac", "mp3", "ogg"])
+def test_a_damaged_picture_is_dropped_and_all_other_tags_are_kept(
+    stub: Stubs, song: WriteSong, caplog: pytest.LogCaptureFixture, format: str
+) -> None:
+    path = song("song.flac", samples=5000)
+    tag(path)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"image/png") - 4
+    content[at : at + 4] = b"\0\xff\xff\xff"  # the length of its type
+    path.write_bytes(content)
+    tags = read_tags(Separator(stub.half()).separate_file(path, format=format)["vocals"])
+    assert tags.fields == FIELDS
+    assert tags.pictures == []
+    assert "a picture of song.flac is damaged" in caplog.text
+
+
+def test_a_damaged_picture_in_an_ogg_comment_is_dropped_alone(stub: Stubs, song: WriteSong) -> None:
+    path = song("song.ogg", samples=5000)
+    tag(path)
+    file = mutagen.File(path)
+    file["metadata_block_picture"] = ["AAAA", *file["metadata_block_picture"]]
+    file.save()
+    tags = read_tags(Separator(stub.half()).separate_file(path)["vocals"])
+    assert (tags.fields, len(tags.pictures)) == (FIELDS, 1)
