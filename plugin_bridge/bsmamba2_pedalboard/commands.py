@@ -15,6 +15,8 @@ from typing import TypeVar
 import click
 
 from bsmamba2 import Separator
+from bsmamba2.commands.parameters import SPEED_HELP
+from bsmamba2.devices.products import DEFAULT_SPEED, SPEEDS
 from bsmamba2.models.open_model import open_model
 from bsmamba2_pedalboard.python_backend import plugin_path
 from bsmamba2_pedalboard.server import Server
@@ -25,6 +27,13 @@ FOLDER = Path("~/.vst3")
 _OPTIONS = (
     click.option("-m", "--model", help="Name or path of a model; default: the shipped model."),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:N], …"),
+    click.option(
+        "--speed",
+        type=click.Choice(SPEEDS),
+        default=DEFAULT_SPEED,
+        show_default=True,
+        help=SPEED_HELP,
+    ),
     click.option(
         "--lookahead-ms",
         type=float,
@@ -55,6 +64,7 @@ def _with_options(command: Command) -> Command:
 def serve(
     model: str | None,
     device: str,
+    speed: str,
     lookahead_ms: float | None,
     headroom_ms: float | None,
     idle_exit: float | None,
@@ -73,13 +83,13 @@ def serve(
         )
         return
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    separator = Separator(model, device)
+    separator = Separator(model, device, speed=speed)
     server = Server(separator, lookahead_ms=lookahead_ms, headroom_ms=headroom_ms)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: server.stop())
     click.echo(
-        f"serving {separator.manifest.name} on {separator.device} with a latency of "
-        f"{server.latency_ms / 1000:g} s; stop with Ctrl+C",
+        f"serving {separator.manifest.name} on {separator.device} ({separator.products}) with a "
+        f"latency of {server.latency_ms / 1000:g} s; stop with Ctrl+C",
         err=True,
     )
     server.run(idle_exit)
@@ -102,6 +112,7 @@ def plugin() -> None:
 def install(
     model: str | None,
     device: str,
+    speed: str,
     lookahead_ms: float | None,
     headroom_ms: float | None,
     folder: Path,
@@ -113,7 +124,7 @@ def install(
         model = str(path.resolve()) if path.exists() else model
         words += ["--model", model]
     open_model(model)  # now, because a server that the DAW starts cannot show an error
-    words += ["--device", device]
+    words += ["--device", device, "--speed", speed]
     for name, value in (("--lookahead-ms", lookahead_ms), ("--headroom-ms", headroom_ms)):
         if value is not None:
             words += [name, f"{value:g}"]

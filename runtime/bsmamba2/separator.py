@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable
+from concurrent.futures import Executor
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ import numpy as np
 from bsmamba2.audio.array import Audio, Layout, arrange, to_float32
 from bsmamba2.audio.schedule import Schedule
 from bsmamba2.batch.plan import OutputOptions
+from bsmamba2.devices.products import DEFAULT_SPEED
 from bsmamba2.errors import AudioError
 from bsmamba2.files.encoding import Clip
 from bsmamba2.files.naming import DEFAULT_TEMPLATE
@@ -25,7 +25,7 @@ from bsmamba2.formats.stem_names import wanted_stems
 from bsmamba2.models.check import check_input
 from bsmamba2.models.loaded_model import LoadedModel
 from bsmamba2.pipeline.progress import Progress
-from bsmamba2.pipeline.song_pipeline import SongPipeline
+from bsmamba2.pipeline.song_pipeline import SongPipeline, engine_threads
 from bsmamba2.pipeline.step_stream import StepStream
 from bsmamba2.stems import Stems
 from bsmamba2.stream import Stream
@@ -53,10 +53,12 @@ class Separator:
             which already has a device.
         trust_engine: whether to load a TensorRT engine that this user did not build; it can run any
             code.
+        speed: on a CPU, ``exact`` gives float32's result, and ``fast`` loses some quality where
+            the processor has faster products, see :mod:`bsmamba2.devices.products`.
 
     Raises:
         ModelError: the model cannot be found or used.
-        DeviceError: the device is absent, or cannot run the model.
+        DeviceError: the device is absent, or cannot run the model at this speed.
         MissingExtra: the software that runs the model is not installed.
     """
 
@@ -66,8 +68,9 @@ class Separator:
         device: str = "auto",
         *,
         trust_engine: bool = False,
+        speed: str = DEFAULT_SPEED,
     ) -> None:
-        self._model = LoadedModel(model, device, trust_engine)
+        self._model = LoadedModel(model, device, trust_engine, speed)
         self._engine = self._model.engine
 
     @property
@@ -79,6 +82,11 @@ class Separator:
     def device(self) -> str:
         """The device that the model runs on, e.g. ``cpu``, ``cuda:0``."""
         return str(self._engine.device)
+
+    @property
+    def products(self) -> str:
+        """The products that run, e.g. ``bf16x3 (amx)`` or ``float32``; on a GPU the precision."""
+        return self._model.products
 
     def prewarm(self) -> None:
         """Runs a chunk of noise, so that the first song does not pay for first-run allocations.
@@ -184,7 +192,9 @@ class Separator:
             ModelError: the model's output is not finite, or it has no such stem.
         """
         selected = (stems,) if isinstance(stems, str) else None if stems is None else tuple(stems)
-        options = OutputOptions(selected, overlap, format, subtype, clip, template)
+        options = OutputOptions(
+            selected, overlap, format, subtype, clip, template, self._model.speed
+        )
         folder = None if directory is None else Path(directory)
         plan = options.plan(Path(path), folder, self.manifest)
         return self.separate_planned(
@@ -210,7 +220,7 @@ class Separator:
         recorded = plan.record.read() if resume else None
         if recorded and recorded.is_complete:
             return dict(recorded.outputs)
-        with SongFile(plan.song) as song, _engine_threads(1 if self.device == "cpu" else 2) as pool:
+        with SongFile(plan.song) as song, engine_threads(1 if self.device == "cpu" else 2) as pool:
             pipeline = self._chunk_pipeline(
                 song.sample_rate, song.channels, plan.overlap, plan.encoding.step, pool, cancel
             )
@@ -333,7 +343,7 @@ class Separator:
         blocks = (mixture[:, at : at + BLOCK] for at in range(0, samples, BLOCK))
         done = 0
         # On a CPU the engine already uses every core.
-        with _engine_threads(0 if self.device == "cpu" else 2) as pool:
+        with engine_threads(0 if self.device == "cpu" else 2) as pool:
             pipeline = self._chunk_pipeline(
                 sample_rate, channels, overlap, pool=pool, cancel=cancel
             )
@@ -344,29 +354,13 @@ class Separator:
         return Stems(outputs, names, sample_rate, layout=layout, residual=residual, song=song)
 
 
-@contextmanager
-def _engine_threads(threads: int) -> Iterator[Executor | None]:
-    """Opens a pool that runs the engine while earlier output is resampled, added and written.
-
-    On a GPU it needs two threads, to keep two runs in flight. If an exception ends the work, runs
-    that have not started are dropped. Yields None for 0 threads.
-    """
-    if not threads:
-        yield None
-        return
-    pool = ThreadPoolExecutor(threads)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def separate(
     path: str | os.PathLike[str],
     model: str | os.PathLike[str] | Engine | None = None,
     device: str = "auto",
     overlap: float | None = None,
     stems: Iterable[str] | None = None,
+    speed: str = DEFAULT_SPEED,
 ) -> Stems:
     """Separates a file into arrays, (channels, samples) float32 at the song's rate.
 
@@ -375,7 +369,7 @@ def separate(
 
     Args:
         path: the song, in any format that libsndfile or, with the extra ``av``, FFmpeg reads.
-        model, device: as for :class:`Separator`.
+        model, device, speed: as for :class:`Separator`.
         overlap: of neighbouring chunks, a fraction in [0, 1). Default: the model's.
         stems: the stems to return. Default: all.
 
@@ -383,7 +377,7 @@ def separate(
         AudioError, ModelError, DeviceError, MissingExtra: see :class:`Separator`.
     """
     with SongFile(path) as song:
-        separator = Separator(model, device)
+        separator = Separator(model, device, speed=speed)
         mixture = np.concatenate([to_float32(block) for block in song.blocks()], axis=1)
         return separator._separate(
             mixture,

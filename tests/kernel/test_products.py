@@ -112,7 +112,7 @@ def test_zeros_give_zeros(multiply: Multiply) -> None:
 
 
 @pytest.mark.parametrize("size", [1e-42, 1e-38, 1e-20, 1e20])
-def test_small_and_large_values_keep_their_scale(multiply: Multiply, kind: str, size: float) -> None:
+def test_small_and_large_values_keep_their_scale(multiply: Multiply, size: float) -> None:
     """Denormal values may count as zero."""
     a, weights = random(20, 20, 64)
     out = multiply(a * np.float32(size), weights)

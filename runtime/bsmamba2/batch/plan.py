@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bsmamba2.batch.record import Record
+from bsmamba2.devices.products import DEFAULT_SPEED
 from bsmamba2.errors import AudioError
 from bsmamba2.files.encoding import Clip, choose, require_clip, require_format
 from bsmamba2.files.naming import DEFAULT_TEMPLATE, Template
@@ -51,7 +52,7 @@ class FilePlan:
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """The options that all songs share; the fields are those of ``Separator.separate_file``.
+    """The options that all songs share: those of ``Separator.separate_file``, and the speed.
 
     Raises:
         AudioError: overlap, format, clip or template is out of range.
@@ -63,6 +64,8 @@ class OutputOptions:
     subtype: str | None = None
     clip: Clip = "float"
     template: str = DEFAULT_TEMPLATE
+    speed: str = DEFAULT_SPEED
+    """The Separator's, because it changes the stems' bytes."""
 
     def __post_init__(self) -> None:
         if self.overlap is not None:
@@ -103,6 +106,8 @@ class OutputOptions:
             "subtype": encoding.subtype,
             "clip": self.clip,
             "files": names,
+            # Absent by default, as in records from before there were speeds.
+            **({"speed": self.speed} if self.speed != DEFAULT_SPEED else {}),
         }
         return FilePlan(
             song,

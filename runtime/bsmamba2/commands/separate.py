@@ -16,10 +16,12 @@ from bsmamba2.commands.display import Display, length
 from bsmamba2.commands.parameters import (
     DEVICE_HELP,
     MODEL_HELP,
+    SPEED_HELP,
     DeviceName,
     ModelName,
     SongPath,
 )
+from bsmamba2.devices.products import DEFAULT_SPEED, SPEEDS
 from bsmamba2.files.encoding import Clip
 from bsmamba2.files.naming import DEFAULT_TEMPLATE
 from bsmamba2.models import registry
@@ -36,6 +38,13 @@ PATH = SongPath()
 @click.option("-m", "--model", type=ModelName(), help=f"{MODEL_HELP} Default: the shipped model.")
 @click.option("--stem", "stems", multiple=True, help="Write only this stem; can be repeated.")
 @click.option("--device", type=DeviceName(), default="auto", show_default=True, help=DEVICE_HELP)
+@click.option(
+    "--speed",
+    type=click.Choice(SPEEDS),
+    default=DEFAULT_SPEED,
+    show_default=True,
+    help=SPEED_HELP,
+)
 @click.option(
     "--overlap",
     type=float,
@@ -66,6 +75,7 @@ def separate(
     model: str | None,
     stems: tuple[str, ...],
     device: str,
+    speed: str,
     overwrite: bool,
     resume: bool,
     only_plan: bool,
@@ -79,14 +89,20 @@ def separate(
     end, and the exit status is 2. A small hidden file next to the stems lets --resume skip songs
     that are done and whose file, model and options have not changed.
     """
-    output_options = OutputOptions(stems=stems or None, **options)
-    separator = Separator(model, device)
-    about = {"model": separator.manifest.name, "device": separator.device}
+    output_options = OutputOptions(stems=stems or None, speed=speed, **options)
+    separator = Separator(model, device, speed=speed)
+    about = {
+        "model": separator.manifest.name,
+        "device": separator.device,
+        "products": separator.products,
+    }
     if model is None and about["model"] in registry.ABOUT:
         known, quality = registry.ABOUT[about["model"]], registry.PUBLISHED[0].name
         click.echo(f"{about['model']}: {known}; for quality, -m {quality}", err=True)
     if device == "auto":
         click.echo("{model} on {device}".format(**about), err=True)
+    if speed == "fast" and about["products"] == "float32":
+        click.echo("fast is as exact: this processor has no faster products", err=True)
     with Display() as display:
         batch = Batch(separator, output_options, display, overwrite=overwrite, resume=resume)
         batch.plan(songs, output)

@@ -12,6 +12,7 @@ from bsmamba2.audio import stft
 from bsmamba2.audio.array import Audio
 from bsmamba2.audio.schedule import Schedule
 from bsmamba2.devices.device import CPU, Device
+from bsmamba2.devices.products import DEFAULT_SPEED
 from bsmamba2.engines.ort_import import import_onnxruntime
 from bsmamba2.engines.ort_session import first_line, open_session
 from bsmamba2.errors import AudioError, ModelError
@@ -41,6 +42,7 @@ class StepEngine:
         manifest: Manifest | None = None,
         threads: int | None = None,
         kernel: bool = True,
+        speed: str = DEFAULT_SPEED,
     ) -> None:
         if not file.manifest.streaming:
             raise ModelError(
@@ -49,7 +51,7 @@ class StepEngine:
             )
         self.manifest = manifest or file.manifest
         self.device = device
-        self._session = open_session(file, device, weights, threads, kernel)
+        self._session = open_session(file, device, weights, threads, kernel, speed=speed)
         states = self.manifest.states
         expected = {"block", "lookahead", *(state.name for state in states)}
         if {value.name for value in self._session.get_inputs()} != expected:

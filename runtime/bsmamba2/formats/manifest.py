@@ -27,7 +27,7 @@ METADATA_KEY = "bsmamba2.manifest"
 MAX_JSON_BYTES = 8 << 20
 
 TARGETS = ("portable", "ort", "tensorrt", "tensorrt-plugin")
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16")
 WEIGHT_PRECISIONS = ("fp32", "fp16", "bf16")
 IO_KINDS = ("spectrum", "waveform")
 

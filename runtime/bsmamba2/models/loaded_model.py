@@ -6,6 +6,7 @@ import os
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from bsmamba2.devices.products import DEFAULT_SPEED, products, require_speed
 from bsmamba2.engines.step_engine import StepEngine, StepsAsEngine
 from bsmamba2.errors import DeviceError, ModelError
 from bsmamba2.models.open_model import open_model
@@ -27,14 +28,22 @@ class LoadedModel:
         model: str | os.PathLike[str] | Engine | None = None,
         device: str = "auto",
         trust_engine: bool = False,
+        speed: str = DEFAULT_SPEED,
     ) -> None:
         self.engine: Engine
         self._model: Model | None = None
         self._steps: StepEngine | None = None
         self._lock = Lock()
+        self.speed = speed
         if model is None or isinstance(model, (str, os.PathLike)):
             self._model = open_model(model, trust_engine=trust_engine)
-            self.engine = self._model.chunk_engine(self._model.choose_device(device))
+            chosen = self._model.choose_device(device)
+            require_speed(speed, chosen)
+            self.engine = self._model.chunk_engine(chosen, speed=speed)
+        elif speed != DEFAULT_SPEED:
+            raise DeviceError(
+                f"speed must be {DEFAULT_SPEED!r} with an engine, which has its own; got {speed!r}"
+            )
         elif device == "auto":
             self.engine = model
         else:
@@ -61,4 +70,11 @@ class LoadedModel:
                 "lookahead_ms must be None with an engine, which runs whole chunks: create the "
                 "Separator from a checkpoint, or from an .onnx exported with --streaming"
             )
-        return self._model.step_engine(self.engine.device)
+        return self._model.step_engine(self.engine.device, speed=self.speed)
+
+    @property
+    def products(self) -> str:
+        """The products that run: of the speed on a CPU in float32, else the precision."""
+        precision = self.engine.manifest.precision
+        on_cpu = self._model is not None and self.engine.device.kind == "cpu"
+        return products(self.speed) if on_cpu and precision == "fp32" else precision

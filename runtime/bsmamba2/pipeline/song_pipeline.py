@@ -9,6 +9,8 @@ mixture, and whatever resampling loses is in the residual.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -187,3 +189,20 @@ class SongPipeline:
         if not self._has_residual:
             return stems
         return np.concatenate([stems, compute_residual(mixture, stems, self._step)[np.newaxis]])
+
+
+@contextmanager
+def engine_threads(threads: int) -> Iterator[Executor | None]:
+    """Opens a pool that runs the engine while earlier output is resampled, added and written.
+
+    On a GPU it needs two threads, to keep two runs in flight. If an exception ends the work, runs
+    that have not started are dropped. Yields None for 0 threads.
+    """
+    if not threads:
+        yield None
+        return
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)

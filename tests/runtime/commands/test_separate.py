@@ -13,6 +13,7 @@ import pytest
 
 from bsmamba2 import Cancelled
 from bsmamba2.audio.array import Audio
+from bsmamba2.devices.products import products
 from support.commands import ENVIRONMENT, STUB_PROGRAM, StubCommand, run_command, run_python
 from support.engines import Stubs
 from support.fixtures import WriteSong
@@ -49,6 +50,7 @@ def test_json_is_one_object_per_song(run: StubCommand, song: WriteSong, tmp_path
     second, first, third = map(json.loads, result.stdout.splitlines())
     assert first["outputs"]["vocals"] == str(tmp_path / "out" / "a_vocals.wav")
     assert (third["song"], third["model"], third["device"]) == (str(songs[2]), "stub", "cpu")
+    assert third["products"] == products("exact")
     assert third["speed"] == pytest.approx(1 / third["seconds"], rel=0.05)
     assert "none.wav cannot be opened" in second["error"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bsmamba2 import DeviceError
-from bsmamba2.models.check import check_input, make_check, reproduce
+from bsmamba2.models.check import FAST_SNR_DB, check_input, make_check, reproduce
 from support.engines import Stubs
 
 LEVELS = [-16, -8, -1, -13, 15, -8, 14, -10]
@@ -43,6 +43,14 @@ def test_a_wrong_output_is_an_error_with_its_snr(stub: Stubs) -> None:
     message = "stub on cpu does not reproduce its check: the SNR must be at least 60 dB; got 0.0 dB"
     with pytest.raises(DeviceError, match=message):
         reproduce(stub.of(lambda chunk: 0 * chunk[np.newaxis], sample_rate=8000, check=check))
+
+
+def test_a_lower_snr_passes_if_it_is_requested(stub: Stubs) -> None:
+    check = make_check(stub.half(sample_rate=8000))
+    worse = stub.of(lambda chunk: 0.46 * chunk[np.newaxis], sample_rate=8000, check=check)
+    assert reproduce(worse, FAST_SNR_DB) == pytest.approx(21.9, abs=0.1)
+    with pytest.raises(DeviceError, match="at least 60 dB; got 21.9 dB"):
+        reproduce(worse)
 
 
 def test_a_model_without_a_check_is_refused_with_a_fix(stub: Stubs) -> None:
