@@ -15,7 +15,14 @@ from typing import TypeVar
 import click
 
 from bsmamba2 import Separator
-from bsmamba2.commands.parameters import DEVICE_HELP, MODEL_HELP, DeviceName, ModelName
+from bsmamba2.commands.parameters import (
+    DEVICE_HELP,
+    MODEL_HELP,
+    SPEED_HELP,
+    DeviceName,
+    ModelName,
+)
+from bsmamba2.devices.products import DEFAULT_SPEED, SPEEDS
 from bsmamba2.errors import one_line
 from bsmamba2.models.model_file import from_any_folder
 from bsmamba2.models.open_model import open_model
@@ -31,6 +38,13 @@ _OPTIONS = (
     ),
     click.option(
         "--device", type=DeviceName(), default="auto", show_default=True, help=DEVICE_HELP
+    ),
+    click.option(
+        "--speed",
+        type=click.Choice(SPEEDS),
+        default=DEFAULT_SPEED,
+        show_default=True,
+        help=SPEED_HELP,
     ),
     click.option(
         "--lookahead-ms",
@@ -62,6 +76,7 @@ def _with_options(command: Command) -> Command:
 def serve(
     model: str | None,
     device: str,
+    speed: str,
     lookahead_ms: float | None,
     headroom_ms: float | None,
     idle_exit: float | None,
@@ -80,13 +95,13 @@ def serve(
         )
         return
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    separator = Separator(model, device)
+    separator = Separator(model, device, speed=speed)
     server = Server(separator, lookahead_ms=lookahead_ms, headroom_ms=headroom_ms)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: server.stop())
     click.echo(
-        f"serving {separator.manifest.name} on {separator.device} with a latency of "
-        f"{server.latency_ms / 1000:g} s; stop with Ctrl+C",
+        f"serving {separator.manifest.name} on {separator.device} ({separator.products}) with a "
+        f"latency of {server.latency_ms / 1000:g} s; stop with Ctrl+C",
         err=True,
     )
     server.run(idle_exit)
@@ -109,6 +124,7 @@ def plugin() -> None:
 def install(
     model: str | None,
     device: str,
+    speed: str,
     lookahead_ms: float | None,
     headroom_ms: float | None,
     folder: Path,
@@ -118,7 +134,7 @@ def install(
     if model is not None:
         words += ["--model", from_any_folder(model)]
     open_model(model)  # now, because a server that the DAW starts cannot show an error
-    words += ["--device", device]
+    words += ["--device", device, "--speed", speed]
     for name, value in (("--lookahead-ms", lookahead_ms), ("--headroom-ms", headroom_ms)):
         if value is not None:
             words += [name, f"{value:g}"]

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from bsmamba2 import DeviceError, Separator, Stream
+from bsmamba2.devices.products import DEFAULT_SPEED, SPEEDS
 from bsmamba2.engines.protocols import Engine
 from bsmamba2_pedalboard.contract import Effect
 from bsmamba2_pedalboard.errors import ArgumentTypeError
@@ -39,6 +40,8 @@ class SeparationEffect(HasSettings, Effect):
         lookahead_ms: runs a streaming model in blocks of this length, with a lookahead of this
             length: the latency is about twice this instead of a chunk. Default: whole chunks, the
             best quality.
+        speed: ``exact`` or ``fast``, as for :class:`bsmamba2.Separator`. A Separator and an engine
+            have a speed already.
         trust_engine: loads a TensorRT engine that another user built; it can run any code.
 
     Changed settings apply from the next call; ``overlap`` and ``lookahead_ms`` from the next
@@ -57,6 +60,7 @@ class SeparationEffect(HasSettings, Effect):
         *,
         stem: str = EffectSettings.stem,
         device: str = "auto",
+        speed: str = DEFAULT_SPEED,
         gain_db: float = EffectSettings.gain_db,
         mix: float = EffectSettings.mix,
         overlap: float | None = EffectSettings.overlap,
@@ -67,11 +71,16 @@ class SeparationEffect(HasSettings, Effect):
             raise ArgumentTypeError(
                 f"device must be a string; got {device!r}: give auto, cpu or cuda[:N]"
             )
+        if not isinstance(speed, str):
+            raise ArgumentTypeError(
+                f"speed must be a string; got {speed!r}: give {' or '.join(SPEEDS)}"
+            )
         super().__init__()
         self._source = model
         self._requested_device = device
+        self._speed = speed
         self._trusts_engine = trust_engine
-        self._separator = _separator(model, device, trust_engine)
+        self._separator = _separator(model, device, speed, trust_engine)
         self._settings = EffectSettings(
             stem=stem, gain_db=gain_db, mix=mix, overlap=overlap, lookahead_ms=lookahead_ms
         ).for_outputs(self._outputs)
@@ -163,15 +172,24 @@ class SeparationEffect(HasSettings, Effect):
             type(self),
             self._source,
             device=self._requested_device,
+            speed=self._speed,
             trust_engine=self._trusts_engine,
             **asdict(self._settings),
         ), ()
 
 
 def _separator(
-    model: str | os.PathLike[str] | Separator | Engine | None, device: str, trust_engine: bool
+    model: str | os.PathLike[str] | Separator | Engine | None,
+    device: str,
+    speed: str,
+    trust_engine: bool,
 ) -> Separator:
     if isinstance(model, Separator):
+        if speed != DEFAULT_SPEED:
+            raise DeviceError(
+                f"speed must be {DEFAULT_SPEED!r} with a Separator, which has a speed; got "
+                f"{speed!r}: leave it out"
+            )
         if device != "auto":
             raise DeviceError(
                 f"device must be 'auto' with a Separator, which has a device; got {device!r}: "
@@ -184,4 +202,4 @@ def _separator(
             f"model must be a name, a path, a bsmamba2.Separator or an engine; got {model!r}: "
             "leave it out for the shipped model"
         )
-    return Separator(model, device, trust_engine=trust_engine)
+    return Separator(model, device, trust_engine=trust_engine, speed=speed)

@@ -15,6 +15,7 @@ import numpy as np
 from bsmamba2.audio.array import Audio, Layout, arrange, to_float32
 from bsmamba2.audio.schedule import Schedule
 from bsmamba2.batch.plan import OutputOptions
+from bsmamba2.devices.products import DEFAULT_SPEED
 from bsmamba2.errors import AudioError
 from bsmamba2.files.encoding import Clip
 from bsmamba2.files.identity import Identity
@@ -57,13 +58,15 @@ class Separator:
         trust_engine: whether to load a TensorRT engine that this user did not build; it can run any
             code.
         load: whether to load the model onto its device now, or when it is first needed.
+        speed: on a CPU, ``exact`` gives float32's result, and ``fast`` loses some quality where
+            the processor has faster products, see :mod:`bsmamba2.devices.products`.
 
     A copy, and one pickled for another process, loads its model again; one made from an engine
     cannot be copied.
 
     Raises:
         ModelError: the model cannot be found or used.
-        DeviceError: the device is absent, or cannot run the model.
+        DeviceError: the device is absent, or cannot run the model at this speed.
         MissingExtra: the software that runs the model is not installed.
     """
 
@@ -74,8 +77,9 @@ class Separator:
         *,
         trust_engine: bool = False,
         load: bool = True,
+        speed: str = DEFAULT_SPEED,
     ) -> None:
-        self._model = LoadedModel(model, device, trust_engine)
+        self._model = LoadedModel(model, device, trust_engine, speed)
         if load:
             self.load()
 
@@ -103,8 +107,13 @@ class Separator:
         )
 
     def __reduce__(self) -> tuple[partial[Separator], tuple[()]]:
-        model, device, trust_engine = self._model.arguments_for_a_copy()
-        return partial(type(self), model, device, trust_engine=trust_engine), ()
+        model, device, trust_engine, speed = self._model.arguments_for_a_copy()
+        return partial(type(self), model, device, trust_engine=trust_engine, speed=speed), ()
+
+    @property
+    def products(self) -> str:
+        """The products that run, e.g. ``bf16x3 (amx)`` or ``float32``; on a GPU the precision."""
+        return self._model.products
 
     def prewarm(self) -> None:
         """Runs a chunk of noise, so that the first song does not pay for first-run allocations.
@@ -212,7 +221,9 @@ class Separator:
             ModelError: the model's output is not finite, or it has no such stem.
         """
         selected = (stems,) if isinstance(stems, str) else None if stems is None else tuple(stems)
-        options = OutputOptions(selected, overlap, format, subtype, clip, template, bitrate)
+        options = OutputOptions(
+            selected, overlap, format, subtype, clip, template, bitrate, self._model.speed
+        )
         folder = None if directory is None else Path(directory)
         plan = options.plan(Path(path), folder, self.manifest)
         return self.separate_planned(
@@ -384,6 +395,7 @@ def separate(
     device: str = "auto",
     overlap: float | None = None,
     stems: Iterable[str] | None = None,
+    speed: str = DEFAULT_SPEED,
 ) -> Stems:
     """Separates a file into arrays, (channels, samples) float32 at the song's rate.
 
@@ -392,7 +404,7 @@ def separate(
 
     Args:
         path: the song, in any format that libsndfile or, with the extra ``av``, FFmpeg reads.
-        model, device: as for :class:`Separator`.
+        model, device, speed: as for :class:`Separator`.
         overlap: of neighbouring chunks, a fraction in [0, 1). Default: the model's.
         stems: the stems to return. Default: all.
 
@@ -400,7 +412,7 @@ def separate(
         AudioError, ModelError, DeviceError, MissingExtra: see :class:`Separator`.
     """
     with SongFile(path) as song:
-        separator = Separator(model, device)
+        separator = Separator(model, device, speed=speed)
         mixture = np.concatenate([to_float32(block) for block in song.blocks()], axis=1)
         return separator._separate(
             mixture,

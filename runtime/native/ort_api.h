@@ -131,6 +131,8 @@ class Ort {
                (const OrtSessionOptions*, const char* key, int* found));
   ORT_FUNCTION(238, OrtStatus*, GetSessionConfigEntry,
                (const OrtSessionOptions*, const char* key, char* value, size_t* bytes));
+  ORT_FUNCTION(249, OrtStatus*, KernelInfoGetConstantInput_tensor,
+               (const OrtKernelInfo*, size_t, int* is_constant, const OrtValue**));
   ORT_FUNCTION(268, OrtStatus*, ShapeInferContext_GetInputTypeShape,
                (const OrtShapeInferContext*, size_t, OrtTypeAndShape**));
   ORT_FUNCTION(270, OrtStatus*, ShapeInferContext_SetOutputTypeShape,

@@ -50,9 +50,20 @@ std::string text(const int64_t* sizes, size_t count) {
 
 }  // namespace
 
-Tensor::Tensor(OrtKernelContext* context, size_t input, const char* name, size_t rank)
-    : name(name) {
+namespace {
+
+const OrtValue* input_value(OrtKernelContext* context, size_t input) {
+  const OrtValue* value = nullptr;
   check(ort().KernelContext_GetInput(context, input, &value));
+  return value;
+}
+
+}  // namespace
+
+Tensor::Tensor(OrtKernelContext* context, size_t input, const char* name, size_t rank)
+    : Tensor(input_value(context, input), name, rank) {}
+
+Tensor::Tensor(const OrtValue* value, const char* name, size_t rank) : name(name), value(value) {
   if (!value) throw Refusal(std::string(name) + " is missing: all inputs are required.");
   OrtTypeAndShape* raw = nullptr;
   check(ort().GetTensorTypeAndShape(value, &raw));

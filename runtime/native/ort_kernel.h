@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "cpu/product.h"
 #include "ort_api.h"
 #include "scan.h"
 
@@ -62,6 +63,7 @@ struct Tensor {
   const void* data = nullptr;
 
   Tensor(OrtKernelContext*, size_t input, const char* name, size_t rank);
+  Tensor(const OrtValue*, const char* name, size_t rank);
 
   // Checks type and sizes and returns the data. An expected size of -1 means 1 or `batch`.
   const float* floats(std::initializer_list<int64_t> expected, int64_t batch = 0) const;
@@ -105,6 +107,6 @@ OrtCustomOp operator_table();
 
 const OrtCustomOp& scan_operator();
 const OrtCustomOp& cuda_scan_operator();
-const OrtCustomOp& mixer_operator();
+const OrtCustomOp& mixer_operator(Speed);
 
 }  // namespace bsmamba2

@@ -15,8 +15,23 @@ extern "C" __attribute__((visibility("default"))) const char* bsmamba2_isa() {
   }
 }
 
+// Returns the products that a speed ("exact" or "fast") uses, for example "bf16x3 (amx)", or an error.
+// The text is valid until the thread's next call.
+extern "C" __attribute__((visibility("default"))) const char* bsmamba2_products(const char* speed) {
+  static thread_local std::string text;
+  try {
+    text = bsmamba2::describe_products(bsmamba2::speed_of(speed));
+  } catch (const std::exception& error) {
+    text = error.what();
+  }
+  return text.c_str();
+}
+
 namespace bsmamba2 {
 namespace {
+
+// The session option with the speed of products: "exact", the default, or "fast".
+constexpr const char* speed_option = "bsmamba2.speed";
 
 // The session option with the folder of the CUDA kernels. A session with this option gets only the
 // CUDA operator: ONNX Runtime would assign nodes to the CPU if it had CPU kernels for them.
@@ -64,10 +79,14 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
   return guarded("bsmamba2", [=] {
     isa();
     // Shared by all sessions.
-    static OrtCustomOpDomain* const on_cpu = domain({&scan_operator(), &mixer_operator()});
+    static OrtCustomOpDomain* const exact =
+        domain({&scan_operator(), &mixer_operator(Speed::exact)});
+    static OrtCustomOpDomain* const fast = domain({&scan_operator(), &mixer_operator(Speed::fast)});
     static OrtCustomOpDomain* const on_cuda = domain({&cuda_scan_operator()});
     const std::string kernels = setting(options, cuda_kernels);
     if (!kernels.empty()) cuda::set_kernels(kernels.c_str());
+    const Speed speed = speed_of(setting(options, speed_option).c_str());
+    OrtCustomOpDomain* const on_cpu = speed == Speed::fast ? fast : exact;
     check(ort().AddCustomOpDomain(options, kernels.empty() ? on_cpu : on_cuda));
   });
 }

@@ -4,8 +4,11 @@
 // Between the projections a token is nine times as wide as in the mixer's input and output (at the
 // paper's size 2320 + 1024 columns instead of 256). For 8 s of audio that is 660 MB, written once
 // and read once. A tile of a few sequences stays in the caches from its first use to its last.
-// Sequences are independent, so tiling does not change a bit of the result. The products are
-// computed by ONNX Runtime's kernel.
+// Sequences are independent, so tiling does not change a bit of the result.
+//
+// Weights that are constants of the model are packed for the products of cpu/product.h when the
+// model is loaded. Where this machine has none of them, or a weight is not a constant, ONNX Runtime's
+// kernel multiplies in float32.
 #include <algorithm>
 #include <memory>
 #include <vector>
@@ -86,11 +89,49 @@ class Product {
   }
 };
 
+// A product with one of the mixer's weights.
+class Projection {
+  const Product& in_float32;
+  const TileProducts* tiles = nullptr;
+  std::shared_ptr<const PackedWeights> packed;
+
+ public:
+  Projection(const OrtKernelInfo* info, Speed speed, size_t input, const char* name,
+             const Product& in_float32)
+      : in_float32(in_float32) {
+    const ProductChoice& choice = products_of(speed);
+    int is_constant = 0;
+    const OrtValue* value = nullptr;
+    if (choice.tiles) check(ort().KernelInfoGetConstantInput_tensor(info, input, &is_constant, &value));
+    if (!is_constant || !value) return;
+    const Tensor weights(value, name, 2);
+    const int64_t columns = weights.dimensions[0], width = weights.dimensions[1];
+    packed = pack(choice.kind, weights.floats({columns, width}), columns, width);
+    tiles = choice.tiles;
+  }
+
+  void operator()(OrtKernelContext* context, const float* a, const Tensor& w, int64_t rows,
+                  float* out) const {
+    if (!packed) return in_float32(context, a, w, rows, out);
+    multiply(*tiles, *packed, a, rows, out,
+             [context](int64_t n, const std::function<void(int64_t)>& body) {
+               parallel_for(context, n, body);
+             });
+  }
+};
+
 struct Kernel {
   Attributes attributes;
   Product product;
+  Projection in_proj, out_proj;
 
-  explicit Kernel(const OrtKernelInfo* info) : attributes(info), product(info) {}
+  Kernel(const OrtKernelInfo* info, Speed speed)
+      : attributes(info),
+        product(info),
+        in_proj(info, speed, in_weight, "in_weight", product),
+        out_proj(info, speed, out_weight, "out_weight", product) {}
+  Kernel(const Kernel&) = delete;
+  Kernel& operator=(const Kernel&) = delete;
 
   void compute(OrtKernelContext* context) const {
     const Tensor u(context, tokens, "u", 3);
@@ -116,18 +157,17 @@ struct Kernel {
       call.y = mixed.data();
       if (!call.conv_state_is_shared) call.conv_state += b * s.channels() * (s.taps - 1);
       if (!call.ssm_state_is_shared) call.ssm_state += b * s.inner() * s.state;
-      product(context, from + b * L * width, in, call.batch * L, projected.data());
+      in_proj(context, from + b * L * width, in, call.batch * L, projected.data());
       scan(call, isa(), [context](int64_t n, const std::function<void(int64_t)>& body) {
         parallel_for(context, n, body);
       });
-      product(context, mixed.data(), out, call.batch * L, to + b * L * out.dimensions[0]);
+      out_proj(context, mixed.data(), out, call.batch * L, to + b * L * out.dimensions[0]);
     }
   }
 };
 
-}  // namespace
-
-const OrtCustomOp& mixer_operator() {
+template <Speed speed>
+const OrtCustomOp& operator_at() {
   static const OrtCustomOp op = [] {
     OrtCustomOp table = operator_table();
     table.GetName = [](const OrtCustomOp*) { return name; };
@@ -137,7 +177,7 @@ const OrtCustomOp& mixer_operator() {
     table.GetOutputType = table.GetInputType;
     table.CreateKernelV2 = [](const OrtCustomOp*, const OrtApi*, const OrtKernelInfo* info,
                               void** kernel) {
-      return guarded(name, [=] { *kernel = new Kernel(info); });
+      return guarded(name, [=] { *kernel = new Kernel(info, speed); });
     };
     table.KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
       return guarded(name, [=] { static_cast<const Kernel*>(kernel)->compute(context); });
@@ -155,6 +195,12 @@ const OrtCustomOp& mixer_operator() {
     return table;
   }();
   return op;
+}
+
+}  // namespace
+
+const OrtCustomOp& mixer_operator(Speed speed) {
+  return speed == Speed::fast ? operator_at<Speed::fast>() : operator_at<Speed::exact>();
 }
 
 }  // namespace bsmamba2

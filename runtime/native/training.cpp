@@ -1,17 +1,15 @@
 #include "training.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <exception>
 #include <new>
-#include <system_error>
-#include <thread>
 #include <vector>
 
 #include "adjoint.h"
 #include "pool.h"
 #include "scan.h"
+#include "threads.h"
 
 namespace bsmamba2 {
 namespace {
@@ -28,29 +26,6 @@ Call call_of(const Sizes& n, float epsilon, const Inputs& in) {
   call.conv_state = in.conv_state, call.ssm_state = in.ssm_state;
   call.conv_state_is_shared = n.conv_states == 1, call.ssm_state_is_shared = n.ssm_states == 1;
   return call;
-}
-
-Parallel on(int64_t threads) {
-  return [threads](int64_t n, const std::function<void(int64_t)>& body) {
-    std::atomic<int64_t> next{0};
-    std::atomic<bool> failed{false};
-    auto work = [&] {
-      try {
-        for (int64_t i; (i = next++) < n;) body(i);
-      } catch (const std::bad_alloc&) {
-        failed = true;
-      }
-    };
-    std::vector<std::thread> others;
-    try {
-      for (int64_t t = 1; t < std::min(threads, n); ++t) others.emplace_back(work);
-    } catch (const std::system_error&) {
-      // The system allows no more threads, so the existing ones do the work.
-    }
-    work();
-    for (std::thread& other : others) other.join();
-    if (failed) throw std::bad_alloc();
-  };
 }
 
 template <class Body>
@@ -97,7 +72,7 @@ void gradients(const Sizes& n, const Call& call, const Inputs& in, const OutputG
   const Sums sums{s};
   Pool::Loan all(pool, parts * sums.floats());
   std::fill_n(all.data(), parts * sums.floats(), 0.0f);
-  on(n.threads)(parts, [&](int64_t part) {
+  on_threads(n.threads)(parts, [&](int64_t part) {
     Pool::Loan memory(pool, isa().adjoint->floats(s, n.length));
     for (int64_t b = n.batch * part / parts; b < n.batch * (part + 1) / parts; ++b) {
       const int64_t first = b * n.length + (n.reverse ? n.length - 1 : 0);
@@ -140,7 +115,7 @@ int bsmamba2_scan(const Sizes* sizes, float epsilon, const Inputs* in, const Out
   return guarded([&] {
     Call call = call_of(*sizes, epsilon, *in);
     call.y = out->y, call.conv_state_out = out->conv_state, call.ssm_state_out = out->ssm_state;
-    scan(call, isa(), on(sizes->threads));
+    scan(call, isa(), on_threads(sizes->threads));
   });
 }
 

@@ -32,11 +32,12 @@ def test_every_instruction_set_passes_the_same_tests(
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="only x86 has several")
 @pytest.mark.skipif(not (shutil.which("cmake") and shutil.which("nm")), reason="needs CMake and nm")
 def test_the_linker_cannot_merge_functions_of_two_instruction_sets(tmp_path: Path) -> None:
-    targets = [word for isa in ("avx2", "avx512") for word in ("--target", f"bsmamba2_{isa}")]
+    names = ("avx2", "avx512", "amx", "avx512_bf16", "avx512_vnni", "avx_vnni")
+    targets = [word for name in names for word in ("--target", f"bsmamba2_{name}")]
     for arguments in (["-S", ".", "-B", str(tmp_path)], ["--build", str(tmp_path), *targets]):
         subprocess.run(["cmake", *arguments], capture_output=True, check=True)
-    objects = [str(path) for path in tmp_path.rglob("bsmamba2_avx*.dir/*.o")]
+    objects = [str(path) for path in tmp_path.rglob("bsmamba2_a*.dir/**/*.o")]
     listed = subprocess.run(["nm", *objects], capture_output=True, text=True, check=True).stdout
     kinds = {line.split()[-2] for line in listed.splitlines() if len(line.split()) > 1}
-    assert len(objects) == 4
+    assert len(objects) == 8
     assert not kinds & {"W", "V", "u", "T"}, listed

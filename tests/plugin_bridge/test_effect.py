@@ -144,7 +144,7 @@ def test_value_out_of_range_is_a_value_error_and_changes_nothing(
     assert getattr(separation, name) == before
 
 
-@pytest.mark.parametrize("name", ["stem", "mix", "gain_db", "overlap", "device"])
+@pytest.mark.parametrize("name", ["stem", "mix", "gain_db", "overlap", "device", "speed"])
 @pytest.mark.parametrize("value", [b"1", [0.5], 1j])
 def test_wrong_type_is_a_type_error(
     effect: Callable[..., SeparationEffect], name: str, value: Any
@@ -192,6 +192,22 @@ def test_device_cannot_be_given_with_a_separator_or_an_engine(
         assert SeparationEffect(model).device == "cpu"
         with pytest.raises(DeviceError, match="device must be 'auto'"):
             SeparationEffect(model, device="cuda")
+        with pytest.raises(DeviceError, match="speed must be 'exact'"):
+            SeparationEffect(model, speed="fast")
+
+
+def test_a_copy_of_an_effect_has_its_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds: list[str] = []
+    load = Separator.__init__
+
+    def spy(self: Separator, *arguments: Any, speed: str, **options: Any) -> None:
+        speeds.append(speed)
+        load(self, *arguments, speed=speed, **options)
+
+    monkeypatch.setattr(Separator, "__init__", spy)
+    pytest.importorskip("onnxruntime")
+    copy.copy(SeparationEffect(device="cpu", speed="fast"))
+    assert speeds == ["fast", "fast"]
 
 
 def test_repr_shows_the_settings(effect: Callable[..., SeparationEffect]) -> None:

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from bsmamba2.cli import main
+from bsmamba2.devices.products import products
 from bsmamba2_pedalboard import plugin_path
 from support import vst3_host as host
 from support.serving import is_dry, play
@@ -45,14 +46,14 @@ def test_plugin_runs_its_start_command(folder: Path, tiny: Path, tmp_path: Path)
 
 
 def test_serve_runs_until_it_is_terminated(plugin: host.Plugin, tiny: Path) -> None:
-    words = ["--model", str(tiny), "--device", "cpu", "--lookahead-ms", "100"]
+    words = ["--model", str(tiny), "--device", "cpu", "--lookahead-ms", "100", "--speed", "fast"]
     command = [sys.executable, "-m", "bsmamba2", "serve", *words]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         # On a busy machine a warning that the model is slow may precede this line.
         assert server.stderr is not None
         line = next(line for line in server.stderr if line.startswith("serving "))
-        assert line.startswith("serving tiny on cpu with ")
+        assert line.startswith(f"serving tiny on cpu ({products('fast')}) with a ")
         latency = plugin.start()
         assert f" with a latency of {latency / 44100:.3f} s;" in line
         assert play(plugin, lambda sample: not is_dry(sample))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from bsmamba2.batch.record import ENDING, Record, recorded_stems
+from bsmamba2.devices.products import DEFAULT_SPEED
 from bsmamba2.errors import AudioError
 from bsmamba2.files.encoding import (
     Clip,
@@ -60,7 +61,7 @@ class FilePlan:
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """The options that all songs share; the fields are those of ``Separator.separate_file``.
+    """The options that all songs share: those of ``Separator.separate_file``, and the speed.
 
     Raises:
         AudioError: overlap, format, clip or template is out of range.
@@ -73,6 +74,8 @@ class OutputOptions:
     clip: Clip = "float"
     template: str = DEFAULT_TEMPLATE
     bitrate: float | None = None
+    speed: str = DEFAULT_SPEED
+    """The Separator's, because it changes the stems' bytes."""
 
     def __post_init__(self) -> None:
         if self.overlap is not None:
@@ -116,7 +119,10 @@ class OutputOptions:
             "subtype": encoding.subtype,
             "clip": self.clip,
             "files": names,
-        } | ({} if self.bitrate is None else {"bitrate": self.bitrate})
+            # Absent by default, as in records of earlier versions.
+            **({} if self.bitrate is None else {"bitrate": self.bitrate}),
+            **({"speed": self.speed} if self.speed != DEFAULT_SPEED else {}),
+        }
         return FilePlan(
             song,
             folder,

@@ -20,6 +20,7 @@ from bsmamba2.audio.array import Audio
 from bsmamba2.audio.snr import IDENTICAL_DB, snr_db
 from bsmamba2.devices import kernel, nvidia
 from bsmamba2.devices.device import CPU, Backend, Device
+from bsmamba2.devices.products import SPEEDS, products
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.engines.ort_import import DISTRIBUTIONS, import_onnxruntime
 from bsmamba2.engines.ort_session import BACKENDS
@@ -56,6 +57,7 @@ def examine() -> Iterator[Finding]:
     yield runtime
     if runtime.state == WORKS:
         yield _kernel()
+        yield from _products()
         expected = _small_output(CPU, kernel=False)
         for kind, backend in sorted(BACKENDS, key=lambda item: item[0]):
             yield from _devices(kind, backend, expected)
@@ -97,6 +99,20 @@ def _kernel() -> Finding:
         fix = "unset BSMAMBA2_ISA" if chosen else install_command(force=True)
         return Finding("kernel", BROKEN, f"{kernel.library()} cannot be used here", fix)
     return Finding("kernel", WORKS, instructions)
+
+
+def _products() -> Iterator[Finding]:
+    """Yields the products of the kernel's speeds, if there is a kernel."""
+    if kernel.instruction_set() is None:
+        return
+    found = {speed: products(speed).partition("; ") for speed in SPEEDS}
+    wrong = next((reason for _, _, reason in found.values() if reason), "")
+    text = ", ".join(f"{speed}: {names}" for speed, (names, _, _) in found.items())
+    if wrong:
+        fix = "report this processor; bsmamba2 works without these products"
+        yield Finding("products", ABSENT, f"{text}; {wrong}", fix)
+    else:
+        yield Finding("products", WORKS, text)
 
 
 def _devices(kind: str, backend: Backend, expected: Audio) -> Iterator[Finding]:

@@ -19,6 +19,10 @@ else:  # not generic before click 8.4
 
 MODEL_HELP = "A name from bsmamba2 models, or an .onnx, .engine, .ckpt or .safetensors file."
 DEVICE_HELP = f"{NAMES}."
+SPEED_HELP = (
+    "On a CPU: exact gives float32's result; fast is faster on processors with AMX, AVX512-BF16 or "
+    "VNNI, and loses some quality."
+)
 
 
 class SongPath(click.Path):

@@ -15,10 +15,12 @@ from bsmamba2.commands.display import Display, hint_if_stopped, length
 from bsmamba2.commands.parameters import (
     DEVICE_HELP,
     MODEL_HELP,
+    SPEED_HELP,
     DeviceName,
     ModelName,
     SongPath,
 )
+from bsmamba2.devices.products import DEFAULT_SPEED, SPEEDS
 from bsmamba2.errors import for_command_line, one_line
 from bsmamba2.files.encoding import Clip
 from bsmamba2.files.naming import DEFAULT_TEMPLATE
@@ -36,6 +38,13 @@ PATH = SongPath()
 @click.option("-m", "--model", type=ModelName(), help=f"{MODEL_HELP} Default: the shipped model.")
 @click.option("--stem", "stems", multiple=True, help="Write only this stem; can be repeated.")
 @click.option("--device", type=DeviceName(), default="auto", show_default=True, help=DEVICE_HELP)
+@click.option(
+    "--speed",
+    type=click.Choice(SPEEDS),
+    default=DEFAULT_SPEED,
+    show_default=True,
+    help=SPEED_HELP,
+)
 @click.option(
     "--overlap",
     type=float,
@@ -68,6 +77,7 @@ def separate(
     model: str | None,
     stems: tuple[str, ...],
     device: str,
+    speed: str,
     overwrite: bool,
     resume: bool,
     only_plan: bool,
@@ -81,9 +91,13 @@ def separate(
     end, and the exit status is 2. A small hidden file next to the stems lets --resume skip songs
     that are done and whose file, model and options have not changed.
     """
-    output_options = OutputOptions(stems=stems or None, **options)
-    separator = Separator(model, device, load=False)
-    about = {"model": separator.manifest.name, "device": separator.device}
+    output_options = OutputOptions(stems=stems or None, speed=speed, **options)
+    separator = Separator(model, device, speed=speed, load=False)
+    about = {
+        "model": separator.manifest.name,
+        "device": separator.device,
+        "products": separator.products,
+    }
     with hint_if_stopped("to continue, repeat the command with --resume"), Display() as display:
         batch = Batch(separator, output_options, display, overwrite=overwrite, resume=resume)
         batch.plan(songs, output)
@@ -94,6 +108,8 @@ def separate(
                 display.note(f"{about['model']}: {known}; for quality, -m {quality}")
             if device == "auto":
                 display.note("{model} on {device}".format(**about))
+            if speed == "fast" and about["products"] == "float32":
+                display.note("fast is as exact: this processor has no faster products")
         if only_plan or batch.done or len(batch.plans) + len(batch.outcomes) > 1:
             display.note(_summary(batch))
         if only_plan:

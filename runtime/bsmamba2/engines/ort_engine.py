@@ -9,6 +9,7 @@ import numpy as np
 from bsmamba2.audio import stft
 from bsmamba2.audio.array import Audio
 from bsmamba2.devices.device import CPU, Device
+from bsmamba2.devices.products import DEFAULT_SPEED
 from bsmamba2.engines.ort_binding import BoundSession
 from bsmamba2.engines.ort_import import import_onnxruntime
 from bsmamba2.engines.ort_session import (
@@ -40,6 +41,7 @@ class OrtEngine:
         manifest: Manifest | None = None,
         threads: int | None = None,
         kernel: bool = True,
+        speed: str = DEFAULT_SPEED,
     ) -> None:
         if file.manifest.streaming:
             raise ModelError(
@@ -48,7 +50,9 @@ class OrtEngine:
             )
         self.manifest = manifest or file.manifest
         self.device = device
-        self._session = open_session(file, device, weights, threads, kernel, graphs=True)
+        self._session = open_session(
+            file, device, weights, threads, kernel, graphs=True, speed=speed
+        )
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         require_float32(file, inputs, outputs)
         if (len(inputs), len(outputs)) != (1, 1):

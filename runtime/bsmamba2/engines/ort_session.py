@@ -14,7 +14,7 @@ from typing import Any
 
 from bsmamba2 import errors
 from bsmamba2.audio.array import Audio
-from bsmamba2.devices import cuda, nvidia
+from bsmamba2.devices import cuda, nvidia, products
 from bsmamba2.devices.device import CPU, Device, missing_card
 from bsmamba2.devices.kernel import instruction_set, library
 from bsmamba2.devices.libraries import missing_library, open_library
@@ -43,6 +43,7 @@ def open_session(
     threads: int | None = None,
     kernel: bool = True,
     graphs: bool = False,
+    speed: str = products.DEFAULT_SPEED,
 ) -> Any:
     """Loads the model into an ``onnxruntime.InferenceSession``.
 
@@ -55,6 +56,7 @@ def open_session(
         kernel: whether the native kernel may run the scans, if it is installed.
         graphs: whether runs may be recorded as CUDA graphs by a caller who binds their memory
             (:mod:`bsmamba2.engines.ort_binding`); ``BSMAMBA2_CUDA_GRAPH=off`` forbids it.
+        speed: which products the kernel uses on a CPU, see :mod:`bsmamba2.devices.products`.
 
     Raises:
         MissingExtra: no usable ONNX Runtime is installed.
@@ -76,6 +78,7 @@ def open_session(
     options.intra_op_num_threads = threads or 0
     options.add_session_config_entry(RECORD, "1")
     if kernel:
+        options.add_session_config_entry(products.SETTING, speed)
         _register_kernel(options, device, file.manifest)
     poured = _pour(ort, options, file, weights)
     graphs = graphs and device.kind == "cuda" and os.environ.get("BSMAMBA2_CUDA_GRAPH") != "off"

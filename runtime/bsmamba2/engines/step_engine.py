@@ -12,6 +12,7 @@ from bsmamba2.audio import stft
 from bsmamba2.audio.array import Audio
 from bsmamba2.audio.schedule import Schedule
 from bsmamba2.devices.device import CPU, Device
+from bsmamba2.devices.products import DEFAULT_SPEED
 from bsmamba2.engines.ort_import import import_onnxruntime
 from bsmamba2.engines.ort_session import (
     first_line,
@@ -46,6 +47,7 @@ class StepEngine:
         manifest: Manifest | None = None,
         threads: int | None = None,
         kernel: bool = True,
+        speed: str = DEFAULT_SPEED,
     ) -> None:
         if not file.manifest.streaming:
             raise ModelError(
@@ -54,7 +56,7 @@ class StepEngine:
             )
         self.manifest = manifest or file.manifest
         self.device = device
-        self._session = open_session(file, device, weights, threads, kernel)
+        self._session = open_session(file, device, weights, threads, kernel, speed=speed)
         states = self.manifest.states
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         require_float32(file, inputs, outputs)

@@ -36,7 +36,7 @@ MIN_CHECK_DB = 10.0
 """A check that demands less proves nothing; exports demand at least 20 dB."""
 
 TARGETS = ("portable", "ort", "inlined", "tensorrt", "tensorrt-plugin")
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16")
 WEIGHT_PRECISIONS = ("fp32", "fp16", "bf16")
 IO_KINDS = ("spectrum", "waveform")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bsmamba2.devices.device import CPU
+from bsmamba2.devices.products import DEFAULT_SPEED
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.engines.step_engine import StepEngine, SteppedEngine
 from bsmamba2.errors import ModelError
@@ -48,19 +49,23 @@ class CheckpointModel(Model):
     def graph(self) -> Graph:
         return self._pour()
 
-    def chunk_engine(self, device: Device, *, verify: bool = True) -> Engine:
+    def chunk_engine(
+        self, device: Device, *, verify: bool = True, speed: str = DEFAULT_SPEED
+    ) -> Engine:
         # On a GPU the Fourier transforms are products too, and only audio crosses the bus.
         graph = self._pour(io="spectrum" if device.kind == "cpu" else "waveform")
-        engine = OrtEngine(graph.file, device, graph.weights, graph.manifest)
+        engine = OrtEngine(graph.file, device, graph.weights, graph.manifest, speed=speed)
         if verify:
-            verify_chunks(engine, graph)
+            verify_chunks(engine, graph, speed)
         return engine
 
-    def step_engine(self, device: Device, *, verify: bool = True) -> StepEngine:
+    def step_engine(
+        self, device: Device, *, verify: bool = True, speed: str = DEFAULT_SPEED
+    ) -> StepEngine:
         graph = self._pour(streaming=True)
-        engine = StepEngine(graph.file, device, graph.weights, graph.manifest)
+        engine = StepEngine(graph.file, device, graph.weights, graph.manifest, speed=speed)
         if verify:
-            verify_steps(engine, graph)
+            verify_steps(engine, graph, speed)
         return engine
 
     def add_checks(

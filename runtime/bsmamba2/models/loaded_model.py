@@ -6,6 +6,7 @@ import os
 from threading import RLock
 from typing import TYPE_CHECKING
 
+from bsmamba2.devices.products import DEFAULT_SPEED, products, require_speed
 from bsmamba2.engines.step_engine import StepEngine, StepsAsEngine
 from bsmamba2.errors import DeviceError, ModelError
 from bsmamba2.models.model_file import from_any_folder
@@ -28,16 +29,23 @@ class LoadedModel:
         model: str | os.PathLike[str] | Engine | None = None,
         device: str = "auto",
         trust_engine: bool = False,
+        speed: str = DEFAULT_SPEED,
     ) -> None:
-        self._arguments = (model, device, trust_engine)
+        self._arguments = (model, device, trust_engine, speed)
         self._model: Model | None = None
         self._engine: Engine | None = None
         self._steps: StepEngine | None = None
         self._lock = RLock()
+        self.speed = speed
         if model is None or isinstance(model, (str, os.PathLike)):
             self._model = open_model(model, trust_engine=trust_engine)
             self.manifest = self._model.manifest
             self.device = self._model.choose_device(device)
+            require_speed(speed, self.device)
+        elif speed != DEFAULT_SPEED:
+            raise DeviceError(
+                f"speed must be {DEFAULT_SPEED!r} with an engine, which has its own; got {speed!r}"
+            )
         elif device == "auto":
             self._engine = model
             self.manifest, self.device = model.manifest, model.device
@@ -57,18 +65,18 @@ class LoadedModel:
         with self._lock:
             if self._engine is None:
                 assert self._model is not None
-                self._engine = self._model.chunk_engine(self.device)
+                self._engine = self._model.chunk_engine(self.device, speed=self.speed)
             return self._engine
 
-    def arguments_for_a_copy(self) -> tuple[str | None, str, bool]:
+    def arguments_for_a_copy(self) -> tuple[str | None, str, bool, str]:
         """Returns the arguments that load this model again, from any folder and process.
 
         Raises:
             ModelError: it was created from an engine.
         """
-        model, device, trust_engine = self._arguments
+        model, *rest = self._arguments
         if model is None or isinstance(model, (str, os.PathLike)):
-            return from_any_folder(os.fspath(model)) if model else None, device, trust_engine
+            return (from_any_folder(os.fspath(model)) if model else None, *rest)
         raise ModelError(
             f"model must be a name or a path to copy or pickle a Separator; got {model!r}: create "
             "another Separator from the same engine"
@@ -93,4 +101,11 @@ class LoadedModel:
                 "lookahead_ms must be None with an engine, which runs whole chunks: create the "
                 "Separator from a checkpoint, or from an .onnx exported with streaming=True"
             )
-        return self._model.step_engine(self.device)
+        return self._model.step_engine(self.device, speed=self.speed)
+
+    @property
+    def products(self) -> str:
+        """The products that run: of the speed on a CPU in float32, else the precision."""
+        precision = self.manifest.precision
+        on_cpu = self._model is not None and self.device.kind == "cpu"
+        return products(self.speed) if on_cpu and precision == "fp32" else precision

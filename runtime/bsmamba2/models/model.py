@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from bsmamba2.devices.device import Backend, choose
+from bsmamba2.devices.products import DEFAULT_SPEED, products
 from bsmamba2.engines.ort_session import BACKENDS, software
 from bsmamba2.engines.step_engine import StepEngine, SteppedEngine
-from bsmamba2.models.check import CHECK_STEPS
+from bsmamba2.models.check import CHECK_STEPS, FAST_SNR_DB
 from bsmamba2.models.verdict import require_verdict
 
 if TYPE_CHECKING:
@@ -46,11 +47,14 @@ class Model(ABC):
         return choose(requested, self.backends)
 
     @abstractmethod
-    def chunk_engine(self, device: Device, *, verify: bool = True) -> Engine:
+    def chunk_engine(
+        self, device: Device, *, verify: bool = True, speed: str = DEFAULT_SPEED
+    ) -> Engine:
         """Loads an engine for whole chunks.
 
         Args:
             device: where the engine runs.
+            speed: the products on a CPU, see :mod:`bsmamba2.devices.products`.
             verify: whether the engine must reproduce the model's check, unless it has already done
                 so on this machine.
 
@@ -61,7 +65,9 @@ class Model(ABC):
         """
 
     @abstractmethod
-    def step_engine(self, device: Device, *, verify: bool = True) -> StepEngine:
+    def step_engine(
+        self, device: Device, *, verify: bool = True, speed: str = DEFAULT_SPEED
+    ) -> StepEngine:
         """Loads an engine for the steps of a stream.
 
         Raises:
@@ -108,16 +114,21 @@ class Model(ABC):
         """
 
 
-def verify_chunks(engine: Engine, graph: Graph) -> None:
+def verify_chunks(engine: Engine, graph: Graph, speed: str = DEFAULT_SPEED) -> None:
     """Runs the check of an ONNX Runtime engine's model, unless it has passed on this machine.
+
+    A faster speed is less exact, so it has to agree with the check less closely.
 
     Raises:
         DeviceError: the engine does not reproduce the check.
     """
     if graph.manifest.check is not None:  # hashing a large file takes time
-        require_verdict(engine, {"model": graph.sha256, **software()})
+        about = {"model": graph.sha256, **software()}
+        if engine.device.kind == "cpu":
+            about |= {"speed": speed, "products": products(speed)}
+        require_verdict(engine, about, FAST_SNR_DB if speed == "fast" else None)
 
 
-def verify_steps(steps: StepEngine, graph: Graph) -> None:
+def verify_steps(steps: StepEngine, graph: Graph, speed: str = DEFAULT_SPEED) -> None:
     """Works like :func:`verify_chunks`, for the steps of a stream."""
-    verify_chunks(SteppedEngine(steps, CHECK_STEPS), graph)
+    verify_chunks(SteppedEngine(steps, CHECK_STEPS), graph, speed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bsmamba2.devices.products import DEFAULT_SPEED
 from bsmamba2.engines.float32_twin import ReducedPrecisionOrtEngine
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.engines.step_engine import StepEngine, StepsAsEngine
@@ -43,18 +44,22 @@ class OnnxModel(Model):
     def graph(self) -> Graph:
         return Graph(self._file, self._file.manifest)
 
-    def chunk_engine(self, device: Device, *, verify: bool = True) -> Engine:
+    def chunk_engine(
+        self, device: Device, *, verify: bool = True, speed: str = DEFAULT_SPEED
+    ) -> Engine:
         if self.manifest.streaming:
-            return StepsAsEngine(self.step_engine(device, verify=verify))
-        engine = self._engine(device)
+            return StepsAsEngine(self.step_engine(device, verify=verify, speed=speed))
+        engine = self._engine(device, speed)
         if verify:
-            verify_chunks(engine, self.graph())
+            verify_chunks(engine, self.graph(), speed)
         return engine
 
-    def step_engine(self, device: Device, *, verify: bool = True) -> StepEngine:
-        engine = StepEngine(self._file, device)
+    def step_engine(
+        self, device: Device, *, verify: bool = True, speed: str = DEFAULT_SPEED
+    ) -> StepEngine:
+        engine = StepEngine(self._file, device, speed=speed)
         if verify:
-            verify_steps(engine, self.graph())
+            verify_steps(engine, self.graph(), speed)
         return engine
 
     def add_checks(
@@ -62,9 +67,9 @@ class OnnxModel(Model):
     ) -> None:
         """Does nothing: the file already contains its check."""
 
-    def _engine(self, device: Device) -> OrtEngine:
+    def _engine(self, device: Device, speed: str) -> OrtEngine:
         if self.manifest.precision == "fp32":
-            return OrtEngine(self._file, device)
+            return OrtEngine(self._file, device, speed=speed)
 
         def in_float32(weights: Mapping[str, Audio]) -> Engine:
             sha256, name = self.manifest.checkpoint_sha256 or "", self.manifest.name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bsmamba2.devices import cuda
+from bsmamba2.devices.products import DEFAULT_SPEED
 from bsmamba2.engines.tensorrt_engine import BACKENDS, TensorRtEngine
 from bsmamba2.errors import ModelError
 from bsmamba2.formats.engine_file import read_engine
@@ -47,7 +48,9 @@ class TensorRtModel(Model):
     def graph(self) -> Graph:
         raise ModelError(f"{self.path} is already an engine: give the model that it was built from")
 
-    def chunk_engine(self, device: Device, *, verify: bool = True) -> Engine:
+    def chunk_engine(
+        self, device: Device, *, verify: bool = True, speed: str = DEFAULT_SPEED
+    ) -> Engine:
         file = self._file
         engine = TensorRtEngine(file, device, self._trust_engine)
         if verify:
@@ -57,7 +60,9 @@ class TensorRtModel(Model):
             require_verdict(engine, about)
         return engine
 
-    def step_engine(self, device: Device, *, verify: bool = True) -> StepEngine:
+    def step_engine(
+        self, device: Device, *, verify: bool = True, speed: str = DEFAULT_SPEED
+    ) -> StepEngine:
         raise ModelError(
             f"lookahead_ms must be left out with {self.path.name}, which runs whole chunks: "
             "use a checkpoint, or an .onnx exported with streaming=True"

@@ -9,8 +9,6 @@ mixture, and whatever resampling loses is in the residual.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np

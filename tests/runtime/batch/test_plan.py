@@ -9,6 +9,7 @@ import pytest
 
 from bsmamba2 import AudioError, ModelError
 from bsmamba2.batch.plan import OutputOptions, find_songs, without_own_outputs
+from bsmamba2.devices.products import SPEEDS
 from support.albums import write_album
 from support.engines import Stubs
 from support.fixtures import Noise, WriteSong
@@ -62,6 +63,14 @@ def test_a_plan_for_some_stems_has_no_name_for_the_others(stub: Stubs, song: Wri
     plan = OutputOptions(("no_vocals",)).plan(song(), None, stub.half().manifest)
     assert plan.names == (None, "song_instrumental")
     assert list(plan.outputs) == ["instrumental"]
+
+
+def test_stems_of_another_speed_are_not_those_of_this_one(stub: Stubs, song: WriteSong) -> None:
+    path, manifest = song(), stub.half().manifest
+    records = [OutputOptions(speed=name).plan(path, None, manifest).record for name in SPEEDS]
+    records[0].write({})
+    assert records[0].read() is not None
+    assert records[1].read() is None
 
 
 def test_an_unknown_stem_is_refused(stub: Stubs) -> None:

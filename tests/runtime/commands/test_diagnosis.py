@@ -17,6 +17,7 @@ from bsmamba2.commands.diagnosis import ABSENT, BROKEN, WORKS, Finding
 from bsmamba2.devices import kernel, nvidia
 from bsmamba2.devices.device import CPU, Device
 from bsmamba2.devices.nvidia import Card, Driver
+from bsmamba2.devices.products import products
 from bsmamba2.engines import ort_session
 from bsmamba2.engines.ort_import import import_onnxruntime
 from bsmamba2.engines.ort_session import PROVIDERS
@@ -74,6 +75,24 @@ def test_without_exactly_one_onnxruntime_nothing_works_and_the_reason_is_given(
     findings = examine()
     assert findings["ONNX Runtime"] == Finding("ONNX Runtime", BROKEN, reason, fix)
     assert "cpu" not in findings
+
+
+@pytest.mark.skipif(kernel.library() is None, reason="the kernel is not installed")
+def test_the_products_of_each_speed_are_listed() -> None:
+    expected = f"exact: {products('exact')}, fast: {products('fast')}"
+    assert examine()["products"] == Finding("products", WORKS, expected)
+
+
+@pytest.mark.skipif(kernel.library() is None, reason="the kernel is not installed")
+def test_products_that_are_wrong_are_listed_and_do_not_break_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wrong = "float32; wrong results, so not used: amx"
+    monkeypatch.setattr(diagnosis, "products", lambda speed: wrong)
+    found = examine()["products"]
+    assert found.state == ABSENT
+    assert found.found == "exact: float32, fast: float32; wrong results, so not used: amx"
+    assert "report this processor" in found.fix
 
 
 @pytest.mark.skipif(kernel.library() is None, reason="the kernel is not installed")

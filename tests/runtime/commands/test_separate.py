@@ -16,6 +16,7 @@ import pytest
 from bsmamba2 import Cancelled, DeviceError
 from bsmamba2.audio.array import Audio
 from bsmamba2.devices.device import Device
+from bsmamba2.devices.products import products
 from bsmamba2.engines.protocols import Engine
 from support.commands import ENVIRONMENT, STUB_PROGRAM, StubCommand, run_command, run_python
 from support.engines import StubModel, Stubs
@@ -53,6 +54,7 @@ def test_json_is_one_object_per_song(run: StubCommand, song: WriteSong, tmp_path
     second, first, third = map(json.loads, result.stdout.splitlines())
     assert first["outputs"]["vocals"] == str(tmp_path / "out" / "a_vocals.wav")
     assert (third["song"], third["model"], third["device"]) == (str(songs[2]), "stub", "cpu")
+    assert third["products"] == products("exact")
     assert third["speed"] == pytest.approx(1 / third["seconds"], rel=0.05)
     assert "none.wav cannot be opened" in second["error"]
 

@@ -7,7 +7,7 @@ import pytest
 
 from bsmamba2 import DeviceError
 from bsmamba2.formats.manifest import Check
-from bsmamba2.models.check import check_input, make_check, reproduce
+from bsmamba2.models.check import FAST_SNR_DB, check_input, make_check, reproduce
 from support.engines import Stubs
 
 LEVELS = [-16, -8, -1, -13, 15, -8, 14, -10]
@@ -53,6 +53,14 @@ def test_expected_values_that_no_device_can_reproduce_fail(
     check = Check(0, 8000, 16000, 60.0, np.array(values, np.float32))
     with pytest.raises(DeviceError, match="does not reproduce its check"):
         reproduce(stub.half(sample_rate=8000, check=check))
+
+
+def test_a_lower_snr_passes_if_it_is_requested(stub: Stubs) -> None:
+    check = make_check(stub.half(sample_rate=8000))
+    worse = stub.of(lambda chunk: 0.46 * chunk[np.newaxis], sample_rate=8000, check=check)
+    assert reproduce(worse, FAST_SNR_DB) == pytest.approx(21.9, abs=0.1)
+    with pytest.raises(DeviceError, match="at least 60 dB; got 21.9 dB"):
+        reproduce(worse)
 
 
 def test_a_model_without_a_check_is_refused_with_a_fix(stub: Stubs) -> None:

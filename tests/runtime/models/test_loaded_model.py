@@ -9,6 +9,7 @@ import pytest
 
 from bsmamba2 import DeviceError, ModelError
 from bsmamba2.devices.device import CPU, Device
+from bsmamba2.devices.products import products
 from bsmamba2.engines.protocols import Engine
 from bsmamba2.engines.step_engine import StepEngine
 from bsmamba2.models.checkpoint_model import CheckpointModel
@@ -37,6 +38,36 @@ def test_a_name_is_opened_on_the_requested_device(
     assert LoadedModel("voice", "cpu").engine.manifest.name == "voice"
     LoadedModel("voice", trust_engine=True)
     assert opened == [("voice", False), ("voice", True)]
+
+
+def test_an_engine_has_its_own_speed(stub: Stubs) -> None:
+    with pytest.raises(DeviceError, match="speed must be 'exact' with an engine.*; got 'fast'"):
+        LoadedModel(stub.half(), speed="fast")
+
+
+@pytest.mark.parametrize("speed", ["exact", "fast"])
+def test_chunks_and_streams_run_at_the_requested_speed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speed: str
+) -> None:
+    requested: list[str] = []
+    for name in ("chunk_engine", "step_engine"):
+        load = getattr(CheckpointModel, name)
+
+        def spy(self: CheckpointModel, *arguments: Any, load: Any = load, **options: Any) -> Any:
+            requested.append(options["speed"])
+            return load(self, *arguments, **options)
+
+        monkeypatch.setattr(CheckpointModel, name, spy)
+    model = LoadedModel(write_checkpoint(tmp_path / "v.safetensors"), "cpu", speed=speed)
+    model.new_stepper()
+    assert requested == [speed, speed]
+    assert model.products == products(speed)
+
+
+def test_an_unknown_speed_is_refused(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path / "voice.safetensors")
+    with pytest.raises(DeviceError, match="speed must be exact or fast; got 'warp'"):
+        LoadedModel(path, "cpu", speed="warp")
 
 
 def test_an_engine_for_whole_chunks_has_no_steps(stub: Stubs) -> None:
@@ -68,8 +99,8 @@ def test_steps_are_loaded_once_and_given_to_each_stream_with_its_own_states(
     loaded: list[StepEngine] = []
     load = CheckpointModel.step_engine
 
-    def step_engine(self: CheckpointModel, *arguments: Any) -> StepEngine:
-        loaded.append(load(self, *arguments))
+    def step_engine(self: CheckpointModel, *arguments: Any, **options: Any) -> StepEngine:
+        loaded.append(load(self, *arguments, **options))
         return loaded[-1]
 
     monkeypatch.setattr(CheckpointModel, "step_engine", step_engine)
