@@ -23,7 +23,8 @@ from bsmamba2.pipeline.progress import require_not_cancelled
 from bsmamba2.pipeline.residual import compute_residual, on_grid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+    from concurrent.futures import Executor
     from threading import Event
 
     from bsmamba2.engines.protocols import Engine
