@@ -21,6 +21,7 @@ from bsmamba2.errors import (
 from bsmamba2.formats.manifest import Manifest
 from bsmamba2.formats.stem_names import find_stem
 from bsmamba2.installation import version as _version
+from bsmamba2.models.combination import Chain, Ensemble
 from bsmamba2.separator import Separator, separate
 from bsmamba2.stems import Stems
 from bsmamba2.stream import Stream
@@ -30,7 +31,9 @@ __version__ = _version()
 __all__ = [
     "AudioError",
     "Cancelled",
+    "Chain",
     "DeviceError",
+    "Ensemble",
     "Error",
     "Manifest",
     "MissingExtra",

@@ -23,9 +23,12 @@ from bsmamba2.files.stem_files import StemFiles
 from bsmamba2.files.tags import read_tags
 from bsmamba2.formats.stem_names import wanted_stems
 from bsmamba2.models.check import check_input
+from bsmamba2.models.combination import ModelSource
+from bsmamba2.models.combined_model import combine, leaves
 from bsmamba2.models.loaded_model import LoadedModel
+from bsmamba2.pipeline.open_pipeline import StartCore, StartPipeline, pipeline_starter
+from bsmamba2.pipeline.overlap_add import OverlapAdd
 from bsmamba2.pipeline.progress import Progress
-from bsmamba2.pipeline.song_pipeline import SongPipeline
 from bsmamba2.pipeline.step_stream import StepStream
 from bsmamba2.stems import Stems
 from bsmamba2.stream import Stream
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from bsmamba2.batch.plan import FilePlan
-    from bsmamba2.engines.protocols import Engine
     from bsmamba2.formats.manifest import Manifest
 
 
@@ -46,9 +48,10 @@ class Separator:
     call already uses all cores. Use each stream from one thread at a time.
 
     Args:
-        model: a name from ``bsmamba2 models``, or the path of an .onnx, .ckpt, .safetensors or
-            .engine file. An :class:`~bsmamba2.engines.protocols.Engine` is used as it is. None: the
-            shipped model.
+        model: a name from ``bsmamba2 models``; the path of an .onnx, .ckpt, .safetensors or
+            .engine file; several models, as an :class:`Ensemble`, a :class:`Chain` or the path of
+            a .json file; or an :class:`~bsmamba2.engines.protocols.Engine`, which is used as it is.
+            None: the shipped model.
         device: ``auto``, ``cpu``, ``cuda[:N]`` or ``tensorrt[:N]``. Must be ``auto`` for an engine,
             which already has a device.
         trust_engine: whether to load a TensorRT engine that this user did not build; it can run any
@@ -62,23 +65,23 @@ class Separator:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | Engine | None = None,
+        model: ModelSource | None = None,
         device: str = "auto",
         *,
         trust_engine: bool = False,
     ) -> None:
-        self._model = LoadedModel(model, device, trust_engine)
-        self._engine = self._model.engine
+        self._model = combine(model, lambda one: LoadedModel(one, device, trust_engine))
+        self._engines = [loaded.engine for loaded in leaves(self._model)]
 
     @property
     def manifest(self) -> Manifest:
         """The model's stems, sample rate and other properties."""
-        return self._engine.manifest
+        return self._model.manifest
 
     @property
     def device(self) -> str:
-        """The device that the model runs on, e.g. ``cpu``, ``cuda:0``."""
-        return str(self._engine.device)
+        """The device that the model runs on, e.g. ``cpu``, ``cuda:0``; those of an ensemble."""
+        return ", ".join(dict.fromkeys(str(engine.device) for engine in self._engines))
 
     def prewarm(self) -> None:
         """Runs a chunk of noise, so that the first song does not pay for first-run allocations.
@@ -86,8 +89,8 @@ class Separator:
         Raises:
             ModelError: the model cannot run.
         """
-        manifest = self.manifest
-        self._engine.run(check_input(0, manifest.channels, manifest.chunk))
+        for engine in self._engines:
+            engine.run(check_input(0, engine.manifest.channels, engine.manifest.chunk))
 
     def __call__(
         self,
@@ -211,9 +214,9 @@ class Separator:
         if recorded and recorded.is_complete:
             return dict(recorded.outputs)
         with SongFile(plan.song) as song, _engine_threads(1 if self.device == "cpu" else 2) as pool:
-            pipeline = self._chunk_pipeline(
+            pipeline = self._chunk_pipelines(
                 song.sample_rate, song.channels, plan.overlap, plan.encoding.step, pool, cancel
-            )
+            )()
             files = StemFiles(
                 plan.directory,
                 plan.names,
@@ -275,31 +278,25 @@ class Separator:
                     f"block_ms must be None without lookahead_ms; got {block_ms:g}: without a "
                     "lookahead the stream runs whole chunks"
                 )
-            return Stream(
-                lambda: self._chunk_pipeline(sample_rate, channels, overlap, cancel=cancel),
-                manifest,
-                sample_rate,
-                channels,
-            )
+            start = self._chunk_pipelines(sample_rate, channels, overlap, cancel=cancel)
+            return Stream(start, manifest, sample_rate, channels)
         if overlap is not None:
             raise AudioError(
                 f"overlap must be None with lookahead_ms; got {overlap:g}: the steps of a stream "
                 "do not overlap"
             )
-        frame_ms = 1000 * manifest.hop / manifest.sample_rate
-        block_ms = lookahead_ms if block_ms is None else block_ms
-        schedule = Schedule.of_ms(block_ms, lookahead_ms, frame_ms)
-        stepper = self._model.new_stepper()
-        return Stream(
-            lambda: SongPipeline(
-                StepStream(stepper, schedule, channels, cancel), sample_rate, channels
-            ),
-            manifest,
-            sample_rate,
-            channels,
-        )
+        block = lookahead_ms if block_ms is None else block_ms
 
-    def _chunk_pipeline(
+        def start_core(model: LoadedModel) -> StartCore:
+            frame_ms = 1000 * model.manifest.hop / model.manifest.sample_rate
+            schedule = Schedule.of_ms(block, lookahead_ms, frame_ms)
+            stepper = model.new_stepper()
+            return lambda: StepStream(stepper, schedule, channels, cancel)
+
+        start = pipeline_starter(self._model, start_core, sample_rate, channels)
+        return Stream(start, manifest, sample_rate, channels)
+
+    def _chunk_pipelines(
         self,
         sample_rate: float,
         channels: int,
@@ -307,11 +304,14 @@ class Separator:
         step: float = 0.0,
         pool: Executor | None = None,
         cancel: Event | None = None,
-    ) -> SongPipeline:
-        overlap = self.manifest.overlap if overlap is None else overlap
-        return SongPipeline.by_chunks(
-            self._engine, sample_rate, channels, overlap, step, pool, cancel
-        )
+    ) -> StartPipeline:
+        """Returns a function that creates a pipeline that runs whole chunks."""
+
+        def start_core(model: LoadedModel) -> StartCore:
+            part = model.manifest.overlap if overlap is None else overlap
+            return lambda: OverlapAdd(model.engine, part, channels, pool, cancel)
+
+        return pipeline_starter(self._model, start_core, sample_rate, channels, step)
 
     def _separate(
         self,
@@ -334,9 +334,8 @@ class Separator:
         done = 0
         # On a CPU the engine already uses every core.
         with _engine_threads(0 if self.device == "cpu" else 2) as pool:
-            pipeline = self._chunk_pipeline(
-                sample_rate, channels, overlap, pool=pool, cancel=cancel
-            )
+            start = self._chunk_pipelines(sample_rate, channels, overlap, pool=pool, cancel=cancel)
+            pipeline = start()
             for block in pipeline.run(blocks, samples, progress, cancel):
                 outputs[..., done : done + block.shape[-1]] = block[rows]
                 done += block.shape[-1]
@@ -363,7 +362,7 @@ def _engine_threads(threads: int) -> Iterator[Executor | None]:
 
 def separate(
     path: str | os.PathLike[str],
-    model: str | os.PathLike[str] | Engine | None = None,
+    model: ModelSource | None = None,
     device: str = "auto",
     overlap: float | None = None,
     stems: Iterable[str] | None = None,

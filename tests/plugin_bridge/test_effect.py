@@ -241,7 +241,7 @@ def test_copy_shares_no_settings_or_engine(
     twin = duplicate(original)
     twin.mix = 0.5
     assert original.mix == 1
-    assert twin._separator._engine is not original._separator._engine
+    assert twin._separator._model is not original._separator._model
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, by_pickle])

@@ -37,7 +37,8 @@ class FilePlan:
     """Folder of the stems; a template may add subfolders."""
     seconds: float
     """Length of the song, as its header states it."""
-    overlap: float
+    overlap: float | None
+    """Overlap of chunks; None: each model's own."""
     clip: Clip
     encoding: Encoding
     """Encoding of the files; a stem that exceeds full scale may become 32-bit float instead."""
@@ -96,9 +97,8 @@ class OutputOptions:
             seconds = opened.samples / opened.sample_rate
         folder = song.parent if directory is None else directory
         names = {stem: template.base(song.stem, stem, model.name) for stem in selected}
-        overlap = model.overlap if self.overlap is None else self.overlap
         options = {
-            "overlap": overlap,
+            "overlap": model.overlap if self.overlap is None else self.overlap,
             "format": encoding.format,
             "subtype": encoding.subtype,
             "clip": self.clip,
@@ -108,7 +108,7 @@ class OutputOptions:
             song,
             folder,
             seconds,
-            overlap,
+            self.overlap,
             self.clip,
             encoding,
             tuple(names.get(stem) for stem in model.available),

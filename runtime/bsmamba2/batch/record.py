@@ -93,11 +93,7 @@ class Record:
             write_atomically(self.path, text.encode("ascii"))
 
     def _key(self) -> dict[str, Any]:
-        # A checkpoint's check may be computed later; its hash identifies it without the check.
-        known = self.model.checkpoint_sha256 is not None
-        manifest = self.model.replace(check=None) if known else self.model
-        about = hashlib.sha256(manifest.to_json().encode()).hexdigest()
-        model = {"name": self.model.name, "manifest_sha256": about}
+        model = {"name": self.model.name, "manifest_sha256": self.model.fingerprint}
         return {"bsmamba2": FORMAT, "model": model, "options": dict(self.options)}
 
     def _identity(self) -> dict[str, Any]:

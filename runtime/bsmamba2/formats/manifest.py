@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ FORMAT = 2
 """The newest format. A manifest states 1 unless it uses a field that format 2 added."""
 METADATA_KEY = "bsmamba2.manifest"
 MAX_JSON_BYTES = 8 << 20
+MAX_CHUNK = 1 << 24
 
 TARGETS = ("portable", "ort", "tensorrt", "tensorrt-plugin")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -163,7 +165,9 @@ class Manifest:
         _require(16 <= self.n_fft <= 1 << 16, "n_fft", "16-65536", self.n_fft)
         _require(self.n_fft % 2 == 0, "n_fft", "an even number", self.n_fft)
         _require(1 <= self.hop <= self.n_fft // 4, "hop", f"1-{self.n_fft // 4}", self.hop)
-        _require(self.n_fft <= self.chunk <= 1 << 24, "chunk", "n_fft to 2^24 samples", self.chunk)
+        _require(
+            self.n_fft <= self.chunk <= MAX_CHUNK, "chunk", "n_fft to 2^24 samples", self.chunk
+        )
         _require(0 <= self.overlap <= 0.99, "overlap", "a fraction in 0-0.99", self.overlap)
         _require(self.io in IO_KINDS, "io", ", ".join(IO_KINDS), self.io)
         _require(self.family in FAMILIES, "family", ", ".join(FAMILIES), self.family)
@@ -200,6 +204,16 @@ class Manifest:
         """
         derived = "vocals" in self.outputs and "instrumental" not in self.outputs
         return (*self.outputs, "instrumental") if derived else self.outputs
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that determines the model's output.
+
+        A checkpoint's check may be computed later; its own hash identifies it without the check.
+        """
+        known = self.checkpoint_sha256 is not None
+        manifest = self.replace(check=None) if known else self
+        return hashlib.sha256(manifest.to_json().encode()).hexdigest()
 
     def replace(self, **changes: Any) -> Manifest:
         """Returns a copy with some fields changed."""

@@ -12,11 +12,12 @@ from bsmamba2.models.open_model import open_model
 
 if TYPE_CHECKING:
     from bsmamba2.engines.protocols import Engine
+    from bsmamba2.formats.manifest import Manifest
     from bsmamba2.models.model import Model
 
 
 class LoadedModel:
-    """A model with an engine for chunks, and a step engine that the first stream loads.
+    """A single model with an engine for chunks, and a step engine that the first stream loads.
 
     Both share the model's weights. The arguments and errors are those of
     :class:`bsmamba2.Separator`.
@@ -41,6 +42,11 @@ class LoadedModel:
             raise DeviceError(
                 f"device must be 'auto' with an engine, which already has a device; got {device!r}"
             )
+
+    @property
+    def manifest(self) -> Manifest:
+        """The model's stems, sample rate and other properties."""
+        return self.engine.manifest
 
     def new_stepper(self) -> StepEngine:
         """Returns a stepper for one more stream, which shares the session but not the states.

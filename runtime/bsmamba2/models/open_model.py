@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
 SUFFIXES = (".onnx", ".engine", *CHECKPOINT_SUFFIXES)
+COMBINATION_SUFFIX = ".json"
+"""Suffix of a file that combines models; see :mod:`bsmamba2.models.combination`."""
 
 
 def open_model(
@@ -73,6 +75,8 @@ def find_model_path(model: str | os.PathLike[str] | None) -> Path:
             raise ModelError(f"there is no model file {shown}: check its name and folder")
         near = registry.hint(path.name) or _how_to_get_one()
         raise ModelError(f"there is no model called {shown}: {near}")
+    if path.suffix == COMBINATION_SUFFIX:
+        raise ModelError(f"model must be one model; got {str(path)!r}, which combines several")
     if path.suffix not in SUFFIXES:
         raise ModelError(f"model must be a file in {', '.join(SUFFIXES)}; got {str(path)!r}")
     return path
