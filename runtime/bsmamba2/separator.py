@@ -53,6 +53,7 @@ class Separator:
             which already has a device.
         trust_engine: whether to load a TensorRT engine that this user did not build; it can run any
             code.
+        config: MSST's yaml of a checkpoint. Default: what the catalogue and the file itself state.
 
     Raises:
         ModelError: the model cannot be found or used.
@@ -66,8 +67,11 @@ class Separator:
         device: str = "auto",
         *,
         trust_engine: bool = False,
+        config: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._model = LoadedModel(model, device, trust_engine)
+        self._model = LoadedModel(model, device, trust_engine, config)
+        self.guesses = self._model.guesses
+        """The names of settings that are assumed, because nothing states them: see ``config``."""
         self._engine = self._model.engine
 
     @property

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 
 import click
 
-from bsmamba2.commands.parameters import DEVICE_HELP, DeviceName, ModelName
-from bsmamba2.formats.manifest import Manifest
+from bsmamba2.commands.display import setting_value
+from bsmamba2.commands.parameters import (
+    DEVICE_HELP,
+    DeviceName,
+    ModelName,
+    catalogue_option,
+    config_option,
+)
+from bsmamba2.formats.families import TITLES
 from bsmamba2.models.check import reproduce
+from bsmamba2.models.model import Model
 from bsmamba2.models.open_model import open_model
 
 
 @click.command(short_help="Describe a model or checkpoint.")
 @click.argument("model", type=ModelName(), required=False)
+@config_option
+@catalogue_option
 @click.option("--check", is_flag=True, help="Also run the model's check on --device.")
 @click.option("--device", type=DeviceName(), default="auto", show_default=True, help=DEVICE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON.")
-def info(model: str | None, check: bool, device: str, as_json: bool) -> None:
+def info(model: str | None, config: Path | None, check: bool, device: str, as_json: bool) -> None:
     """Print the stems, format, licence and verification of MODEL.
 
     MODEL is a name from bsmamba2 models, or an .onnx, .engine, .ckpt or .safetensors file. Without
-    it, the default model of separate is described.
+    it, the default model of separate is described. For a checkpoint, the page also says where each
+    setting comes from: --config, the catalogue, or the file; or that it is assumed.
     """
-    opened = open_model(model)
-    click.echo(opened.manifest.to_json() if as_json else _page(opened.manifest))
+    opened = open_model(model, config=config)
+    click.echo(opened.manifest.to_json() if as_json else _page(opened))
     if check:
         opened.add_checks(partial(click.echo, err=True))
         for form, engine in opened.checkable_engines(opened.choose_device(device)):
@@ -33,11 +46,13 @@ def info(model: str | None, check: bool, device: str, as_json: bool) -> None:
             click.echo(f"check       {result}", err=as_json)
 
 
-def _page(manifest: Manifest) -> str:
+def _page(model: Model) -> str:
+    manifest = model.manifest
     seconds = manifest.chunk / manifest.sample_rate
     form = "steps of a stream" if manifest.streaming else manifest.io
     rows = {
         "name": manifest.name,
+        "network": TITLES[manifest.family],
         "stems": ", ".join(manifest.outputs),
         "audio": f"{manifest.sample_rate} Hz, {manifest.channels} channels",
         "spectrum": f"n_fft {manifest.n_fft}, hop {manifest.hop}",
@@ -50,4 +65,10 @@ def _page(manifest: Manifest) -> str:
         "verified": ", ".join(f"{k} {v:.1f} dB" for k, v in manifest.verification.items())
         or "not exported: a checkpoint in a shipped graph",
     }
+    rows |= {origin: _settings(model, names) for origin, names in model.origins.items()}
     return "\n".join(f"{name:<11} {value}" for name, value in rows.items())
+
+
+def _settings(model: Model, names: Iterable[str]) -> str:
+    settings = (f"{name} {setting_value(model.manifest, name)}" for name in names)
+    return "; ".join(settings)
