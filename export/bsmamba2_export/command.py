@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from bsmamba2.commands.parameters import ModelName, catalogue_option
+from bsmamba2.models import registry
 from bsmamba2_export.exporter import TARGETS
 from bsmamba2_export.exporter import export as export_checkpoint
 from bsmamba2_export.precision import MINIMUM_SNR_DB, sdr_cost_db
@@ -17,7 +19,8 @@ NOTEWORTHY_COST_DB = 0.1
 
 
 @click.command(short_help="Export a checkpoint to a verified ONNX file.")
-@click.argument("checkpoint", type=PATH)
+@click.argument("checkpoint", type=ModelName())
+@catalogue_option
 @click.option("-o", "--output", type=PATH, required=True, help="Path of the .onnx file to write.")
 @click.option(
     "--config",
@@ -57,7 +60,7 @@ NOTEWORTHY_COST_DB = 0.1
 )
 @click.option("--overwrite", is_flag=True, help="Replace the output file if it exists.")
 def export(
-    checkpoint: Path,
+    checkpoint: str,
     output: Path,
     config: Path | None,
     target: str,
@@ -67,14 +70,14 @@ def export(
     weights: str | None,
     overwrite: bool,
 ) -> None:
-    """Export CHECKPOINT (.safetensors, .ckpt) to ONNX and verify the result.
+    """Export CHECKPOINT (a name, .safetensors, .ckpt) to ONNX and verify the result.
 
     The file is written only if it agrees with the network; in float32, to 90 dB. The measured
     values are printed and stored in the file.
     """
     with Console(stderr=True, highlight=False).status("exporting") as status:
         manifest = export_checkpoint(
-            checkpoint,
+            registry.find_path(checkpoint) or Path(checkpoint),
             output,
             config=config,
             target=target,

@@ -15,6 +15,9 @@ from typing import TypeVar
 import click
 
 from bsmamba2 import Separator
+from bsmamba2.commands.parameters import ModelName, catalogue_option
+from bsmamba2.models import registry
+from bsmamba2.models.combined_model import combine
 from bsmamba2.models.open_model import open_model
 from bsmamba2_pedalboard.python_backend import plugin_path
 from bsmamba2_pedalboard.server import Server
@@ -23,7 +26,13 @@ FOLDER = Path("~/.vst3")
 """Where DAWs on Linux look for a user's plugins."""
 
 _OPTIONS = (
-    click.option("-m", "--model", help="Name or path of a model; default: the shipped model."),
+    click.option(
+        "-m",
+        "--model",
+        type=ModelName(),
+        help="Name or path of a model; default: the shipped model.",
+    ),
+    catalogue_option,
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:N], …"),
     click.option(
         "--lookahead-ms",
@@ -112,7 +121,10 @@ def install(
         path = Path(model).expanduser()
         model = str(path.resolve()) if path.exists() else model
         words += ["--model", model]
-    open_model(model)  # now, because a server that the DAW starts cannot show an error
+    # A server that a DAW starts does not have the environment of this shell.
+    if catalogue := registry.user_catalogue():
+        words += ["--catalogue", str(catalogue.resolve())]
+    combine(model, open_model)  # now, because a server that the DAW starts cannot show an error
     words += ["--device", device]
     for name, value in (("--lookahead-ms", lookahead_ms), ("--headroom-ms", headroom_ms)):
         if value is not None:

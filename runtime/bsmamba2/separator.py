@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bsmamba2.audio.array import Audio, Layout, arrange, to_float32
-from bsmamba2.audio.schedule import Schedule
 from bsmamba2.batch.plan import OutputOptions
 from bsmamba2.errors import AudioError
 from bsmamba2.files.encoding import Clip
@@ -26,10 +25,8 @@ from bsmamba2.models.check import check_input
 from bsmamba2.models.combination import ModelSource
 from bsmamba2.models.combined_model import combine, leaves
 from bsmamba2.models.loaded_model import LoadedModel
-from bsmamba2.pipeline.open_pipeline import StartCore, StartPipeline, pipeline_starter
-from bsmamba2.pipeline.overlap_add import OverlapAdd
+from bsmamba2.pipeline.open_pipeline import chunk_pipelines, step_pipelines
 from bsmamba2.pipeline.progress import Progress
-from bsmamba2.pipeline.step_stream import StepStream
 from bsmamba2.stems import Stems
 from bsmamba2.stream import Stream
 
@@ -37,6 +34,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from bsmamba2.batch.plan import FilePlan
+    from bsmamba2.engines.protocols import Engine
     from bsmamba2.formats.manifest import Manifest
 
 
@@ -56,6 +54,7 @@ class Separator:
             which already has a device.
         trust_engine: whether to load a TensorRT engine that this user did not build; it can run any
             code.
+        config: MSST's yaml of a single checkpoint. Default: what the catalogue and the file state.
 
     Raises:
         ModelError: the model cannot be found or used.
@@ -69,9 +68,16 @@ class Separator:
         device: str = "auto",
         *,
         trust_engine: bool = False,
+        config: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._model = combine(model, lambda one: LoadedModel(one, device, trust_engine))
-        self._engines = [loaded.engine for loaded in leaves(self._model)]
+        def load(one: str | os.PathLike[str] | Engine | None) -> LoadedModel:
+            return LoadedModel(one, device, trust_engine, config)
+
+        self._model = combine(model, load, config)
+        models = list(leaves(self._model))
+        self._engines = [one.engine for one in models]
+        self.guesses = tuple(dict.fromkeys(name for one in models for name in one.guesses))
+        """The names of settings that are assumed, because nothing states them: see ``config``."""
 
     @property
     def manifest(self) -> Manifest:
@@ -214,9 +220,8 @@ class Separator:
         if recorded and recorded.is_complete:
             return dict(recorded.outputs)
         with SongFile(plan.song) as song, _engine_threads(1 if self.device == "cpu" else 2) as pool:
-            pipeline = self._chunk_pipelines(
-                song.sample_rate, song.channels, plan.overlap, plan.encoding.step, pool, cancel
-            )()
+            rate, channels, step = song.sample_rate, song.channels, plan.encoding.step
+            start = chunk_pipelines(self._model, rate, channels, plan.overlap, step, pool, cancel)
             files = StemFiles(
                 plan.directory,
                 plan.names,
@@ -230,7 +235,7 @@ class Separator:
             )
             with files:
                 blocks, length = song.blocks(), song.samples
-                for outputs in pipeline.run(blocks, length, progress, cancel):
+                for outputs in start().run(blocks, length, progress, cancel):
                     files.write(outputs)
                 known = self.manifest.available
                 sizes = {known[row]: file for row, file in files.finish().items()}
@@ -278,7 +283,7 @@ class Separator:
                     f"block_ms must be None without lookahead_ms; got {block_ms:g}: without a "
                     "lookahead the stream runs whole chunks"
                 )
-            start = self._chunk_pipelines(sample_rate, channels, overlap, cancel=cancel)
+            start = chunk_pipelines(self._model, sample_rate, channels, overlap, cancel=cancel)
             return Stream(start, manifest, sample_rate, channels)
         if overlap is not None:
             raise AudioError(
@@ -286,32 +291,8 @@ class Separator:
                 "do not overlap"
             )
         block = lookahead_ms if block_ms is None else block_ms
-
-        def start_core(model: LoadedModel) -> StartCore:
-            frame_ms = 1000 * model.manifest.hop / model.manifest.sample_rate
-            schedule = Schedule.of_ms(block, lookahead_ms, frame_ms)
-            stepper = model.new_stepper()
-            return lambda: StepStream(stepper, schedule, channels, cancel)
-
-        start = pipeline_starter(self._model, start_core, sample_rate, channels)
+        start = step_pipelines(self._model, sample_rate, channels, block, lookahead_ms, cancel)
         return Stream(start, manifest, sample_rate, channels)
-
-    def _chunk_pipelines(
-        self,
-        sample_rate: float,
-        channels: int,
-        overlap: float | None,
-        step: float = 0.0,
-        pool: Executor | None = None,
-        cancel: Event | None = None,
-    ) -> StartPipeline:
-        """Returns a function that creates a pipeline that runs whole chunks."""
-
-        def start_core(model: LoadedModel) -> StartCore:
-            part = model.manifest.overlap if overlap is None else overlap
-            return lambda: OverlapAdd(model.engine, part, channels, pool, cancel)
-
-        return pipeline_starter(self._model, start_core, sample_rate, channels, step)
 
     def _separate(
         self,
@@ -334,9 +315,10 @@ class Separator:
         done = 0
         # On a CPU the engine already uses every core.
         with _engine_threads(0 if self.device == "cpu" else 2) as pool:
-            start = self._chunk_pipelines(sample_rate, channels, overlap, pool=pool, cancel=cancel)
-            pipeline = start()
-            for block in pipeline.run(blocks, samples, progress, cancel):
+            start = chunk_pipelines(
+                self._model, sample_rate, channels, overlap, pool=pool, cancel=cancel
+            )
+            for block in start().run(blocks, samples, progress, cancel):
                 outputs[..., done : done + block.shape[-1]] = block[rows]
                 done += block.shape[-1]
         residual = self.manifest.residual if names == self.manifest.outputs else None

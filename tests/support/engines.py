@@ -77,6 +77,11 @@ def half(chunk: Audio) -> Audio:
     return np.float32(0.5) * chunk[np.newaxis]
 
 
+def scaled(gain: float) -> Callable[[Audio], Audio]:
+    """One stem: the mixture times the gain."""
+    return lambda chunk: np.float32(gain) * chunk[np.newaxis]
+
+
 def lower_half_band(chunk: Audio) -> Audio:
     """One stem: the band below half the Nyquist frequency, without delay or polarity change."""
     spectrum = np.fft.rfft(chunk)
@@ -96,6 +101,11 @@ def left_and_right(chunk: Audio) -> Audio:
     """Two stems: the left channel alone and the right channel alone."""
     stems: Audio = chunk * np.eye(2, dtype=np.float32)[:, :, np.newaxis]
     return stems
+
+
+def centre(chunk: Audio) -> Audio:
+    """One stem: what is equal in both channels; a voice on one side alone is lost."""
+    return np.where(chunk == chunk[::-1], chunk, 0)[np.newaxis].astype(np.float32)
 
 
 SIX = ("drums", "bass", "other", "vocals", "guitar", "piano")
@@ -119,6 +129,9 @@ class Stubs:
     def half(self, **changes: Any) -> StubEngine:
         return StubEngine(half, **changes)
 
+    def scaled(self, gain: float, **changes: Any) -> StubEngine:
+        return StubEngine(scaled(gain), **changes)
+
     def lower_half_band(self, **changes: Any) -> StubEngine:
         return StubEngine(lower_half_band, **changes)
 
@@ -128,6 +141,9 @@ class Stubs:
     def left_and_right(self, **changes: Any) -> StubEngine:
         stems = {"stems": ("left", "right"), "residual": None}
         return StubEngine(left_and_right, **(stems | changes))
+
+    def centre(self, **changes: Any) -> StubEngine:
+        return StubEngine(centre, **changes)
 
     def six_shares(self, **changes: Any) -> StubEngine:
         stems = {"stems": SIX, "residual": "residual"}

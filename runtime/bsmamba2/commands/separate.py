@@ -12,13 +12,15 @@ import click
 
 from bsmamba2.batch.batch import Batch, Outcome
 from bsmamba2.batch.plan import OutputOptions
-from bsmamba2.commands.display import Display, length
+from bsmamba2.commands.display import Display, describe_guesses, length
 from bsmamba2.commands.parameters import (
     DEVICE_HELP,
     MODEL_HELP,
     DeviceName,
     ModelName,
     SongPath,
+    catalogue_option,
+    config_option,
 )
 from bsmamba2.files.encoding import Clip
 from bsmamba2.files.naming import DEFAULT_TEMPLATE
@@ -34,6 +36,8 @@ PATH = SongPath()
     "-o", "--output", metavar="DIR", type=PATH, help="Folder for the stems. Default: the song's."
 )
 @click.option("-m", "--model", type=ModelName(), help=f"{MODEL_HELP} Default: the shipped model.")
+@config_option
+@catalogue_option
 @click.option("--stem", "stems", multiple=True, help="Write only this stem; can be repeated.")
 @click.option("--device", type=DeviceName(), default="auto", show_default=True, help=DEVICE_HELP)
 @click.option(
@@ -64,6 +68,7 @@ def separate(
     songs: tuple[Path, ...],
     output: Path | None,
     model: str | None,
+    config: Path | None,
     stems: tuple[str, ...],
     device: str,
     overwrite: bool,
@@ -80,11 +85,13 @@ def separate(
     that are done and whose file, model and options have not changed.
     """
     output_options = OutputOptions(stems=stems or None, **options)
-    separator = Separator(model, device)
+    separator = Separator(model, device, config=config)
     about = {"model": separator.manifest.name, "device": separator.device}
     if model is None and about["model"] in registry.ABOUT:
         known, quality = registry.ABOUT[about["model"]], registry.PUBLISHED[0].name
         click.echo(f"{about['model']}: {known}; for quality, -m {quality}", err=True)
+    if assumed := describe_guesses(separator.guesses, separator.manifest):
+        click.echo(assumed, err=True)
     if device == "auto":
         click.echo("{model} on {device}".format(**about), err=True)
     with Display() as display:

@@ -14,6 +14,9 @@ from typing import Any
 
 from bsmamba2.formats.manifest import Manifest, default_overlap, residual_of
 
+ASSUMED = "assumed"
+"""The origin of a setting that nobody states: it is that of the shipped graph."""
+
 
 @dataclass(frozen=True)
 class ModelSettings:
@@ -62,6 +65,10 @@ class ModelSettings:
         }[family]
         return tuple(name for name in needed if getattr(self, name) is None)
 
+    def stated(self) -> tuple[str, ...]:
+        """Returns the names of the settings that are known."""
+        return tuple(self._known())
+
     def _known(self) -> dict[str, Any]:
         fields = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
         return {name: value for name, value in fields if value is not None}
@@ -84,3 +91,21 @@ class ModelSettings:
             zero_dc=None if zero_dc is None else bool(zero_dc),
             normalize=None if normalize is None else bool(normalize),
         )
+
+
+def origins(
+    stated: Mapping[str, ModelSettings], guesses: tuple[str, ...] = ()
+) -> dict[str, tuple[str, ...]]:
+    """Returns which settings each origin decides; origins that decide none are left out.
+
+    Args:
+        stated: the settings by origin, the most important origin first.
+        guesses: settings that the network needs and that no origin states.
+    """
+    decided: set[str] = set()
+    found: dict[str, tuple[str, ...]] = {}
+    for origin, settings in stated.items():
+        found[origin] = tuple(name for name in settings.stated() if name not in decided)
+        decided.update(found[origin])
+    found[ASSUMED] = guesses
+    return {origin: names for origin, names in found.items() if names}

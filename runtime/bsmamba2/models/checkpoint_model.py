@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,8 +11,9 @@ from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.engines.step_engine import StepEngine, SteppedEngine
 from bsmamba2.errors import ModelError
 from bsmamba2.files.cache import cache_folder
-from bsmamba2.formats.checkpoint import read_checkpoint
+from bsmamba2.formats.checkpoint import LICENCE_KEY, read_checkpoint
 from bsmamba2.formats.families import offline_only
+from bsmamba2.formats.model_settings import ModelSettings, origins
 from bsmamba2.formats.msst_yaml import settings_from_yaml
 from bsmamba2.models import registry
 from bsmamba2.models.check import CHECK_STEPS, make_check
@@ -45,12 +46,18 @@ class CheckpointModel(Model):
         super().__init__(path)
         checkpoint = self._checkpoint = read_checkpoint(path)
         registry.require_published(path, checkpoint.sha256)
-        settings = registry.settings_of(checkpoint.sha256).over(stored_settings(checkpoint))
+        self._published = registry.find_by_sha256(checkpoint.sha256)
+        stated = {"catalogue": registry.settings_of(checkpoint.sha256)}
         if config is not None:
-            stated = settings_from_yaml(config, checkpoint.family, checkpoint.shapes)
-            settings = stated.over(settings)
+            yaml = settings_from_yaml(config, checkpoint.family, checkpoint.shapes)
+            stated = {"yaml": yaml, **stated}
+        stated["file"] = stored_settings(checkpoint)
+        settings = ModelSettings()
+        for origin in stated.values():
+            settings = settings.over(origin)
         self._settings = settings
         self.guesses = settings.unknown(checkpoint.family)
+        self.origins = origins(stated, self.guesses)
         self._pour()  # refuses an unknown size
 
     @property
@@ -107,7 +114,10 @@ class CheckpointModel(Model):
 
     def _pour(self, *, streaming: bool = False, io: str = "spectrum") -> Graph:
         graph = pour(self._checkpoint, self._settings, streaming=streaming, io=io)
-        checked = graph.manifest.replace(check=find_check(graph.manifest))
+        changes: dict[str, Any] = {"check": find_check(graph.manifest)}
+        if self._published is not None and LICENCE_KEY not in self._checkpoint.metadata:
+            changes["licence"] = self._published.licence
+        checked = graph.manifest.replace(**changes)
         return Graph(graph.file, checked, graph.weights)
 
 

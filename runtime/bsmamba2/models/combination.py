@@ -135,6 +135,13 @@ def is_named(source: object) -> bool:
     return source is None or isinstance(source, (str, os.PathLike))
 
 
+def is_source(value: object) -> bool:
+    """Whether a value can stand for a model; not whether there is such a model."""
+    if isinstance(value, (str, os.PathLike, Ensemble, Chain)):
+        return True
+    return callable(getattr(value, "run", None)) and not isinstance(value, type)
+
+
 def require_depth(depth: int) -> None:
     """Requires that combinations are not nested too deeply, as in a file that names itself.
 
@@ -182,10 +189,8 @@ def _member(value: Any, folder: Path, depth: int) -> ModelSource:
 
 def _require_models(models: Iterable[object]) -> None:
     for model in models:
-        runs = callable(getattr(model, "run", None)) and not isinstance(model, type)
-        known = isinstance(model, (str, os.PathLike, Ensemble, Chain)) or runs
         allowed = "a name, a path, an engine, an Ensemble or a Chain"
-        require(known and model != "", "a model", allowed, model)
+        require(is_source(model) and model != "", "a model", allowed, model)
 
 
 def _require_name(name: object) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from bsmamba2.errors import ModelError
 from bsmamba2.formats.manifest import MAX_CHUNK, Manifest
+from bsmamba2.models import registry
 from bsmamba2.models.combination import (
     MAX_MODELS,
     Chain,
@@ -71,12 +72,14 @@ class CombinedModel(Generic[M]):
 def combine(
     source: ModelSource | None,
     open_one: Callable[[Any], M],
+    config: str | os.PathLike[str] | None = None,
 ) -> M | CombinedModel[M]:
     """Opens a model and, if it is a combination, each of its models.
 
     Args:
         source: what stands for the model.
         open_one: opens a single model: a name, a path, an engine, or None for the shipped one.
+        config: the yaml of a checkpoint, which a combination cannot have.
 
     Raises:
         ModelError: a file is not a combination, there are too many models, or their stems do not
@@ -92,6 +95,11 @@ def combine(
             if count > MAX_MODELS:
                 raise ModelError(f"a combination must have up to {MAX_MODELS} models; got more")
             return open_one(source)
+        if config is not None:
+            raise ModelError(
+                f"config must be left out for several models; got {os.fspath(config)!r}: it "
+                "describes one checkpoint"
+            )
         require_depth(depth)
         members = tuple(open_any(model, depth + 1) for model in combination.models)
         manifests = tuple(member.manifest for member in members)
@@ -115,6 +123,12 @@ def _find_combination(source: ModelSource | None) -> Ensemble | Chain | None:
         return source
     if isinstance(source, (str, os.PathLike)) and Path(source).suffix == COMBINATION_SUFFIX:
         return read_combination(Path(source))
+    if isinstance(source, (str, os.PathLike)):
+        files = registry.find_members(os.fspath(source))
+        if len(files) > 1:
+            return Ensemble(
+                [f.path for f in files], stems=[f.stems for f in files], name=str(source)
+            )
     return None
 
 

@@ -24,6 +24,10 @@ from bsmamba2.formats.model_settings import ModelSettings
 from bsmamba2.formats.onnx_file import OnnxFile, read_onnx
 
 
+class UnshippedSizeError(ModelError):
+    """A sound checkpoint of a size that the package has no graph for: it must be exported."""
+
+
 @dataclass(frozen=True)
 class Graph:
     """An ONNX file, and the weights to pour into it: what ONNX Runtime loads."""
@@ -86,7 +90,7 @@ def find_graph(
     nearest = min(graphs, key=differences, default=None)
     if nearest is None or differences(nearest) * 2 > len(nearest.manifest.initialisers):
         sizes = ", ".join(graph.path.stem for graph in graphs) or "none"
-        raise ModelError(
+        raise UnshippedSizeError(
             f"{checkpoint.name} has a size without a shipped graph (of {TITLES[checkpoint.family]} "
             f"there are {sizes}): export it first with bsmamba2 export CHECKPOINT -o model.onnx, "
             "which needs the extra [export]"

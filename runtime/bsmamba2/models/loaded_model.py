@@ -28,14 +28,20 @@ class LoadedModel:
         model: str | os.PathLike[str] | Engine | None = None,
         device: str = "auto",
         trust_engine: bool = False,
+        config: str | os.PathLike[str] | None = None,
     ) -> None:
         self.engine: Engine
         self._model: Model | None = None
         self._steps: StepEngine | None = None
         self._lock = Lock()
         if model is None or isinstance(model, (str, os.PathLike)):
-            self._model = open_model(model, trust_engine=trust_engine)
+            self._model = open_model(model, config=config, trust_engine=trust_engine)
             self.engine = self._model.chunk_engine(self._model.choose_device(device))
+        elif config is not None:
+            raise ModelError(
+                f"config must be None with an engine, whose manifest states its settings; got "
+                f"{os.fspath(config)!r}"
+            )
         elif device == "auto":
             self.engine = model
         else:
@@ -47,6 +53,11 @@ class LoadedModel:
     def manifest(self) -> Manifest:
         """The model's stems, sample rate and other properties."""
         return self.engine.manifest
+
+    @property
+    def guesses(self) -> tuple[str, ...]:
+        """See :attr:`bsmamba2.models.model.Model.guesses`."""
+        return self._model.guesses if self._model else ()
 
     def new_stepper(self) -> StepEngine:
         """Returns a stepper for one more stream, which shares the session but not the states.

@@ -14,7 +14,7 @@ from bsmamba2.models.onnx_model import OnnxModel
 if TYPE_CHECKING:
     from bsmamba2.models.model import Model
 
-CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
+CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth", ".th", ".safetensors")
 SUFFIXES = (".onnx", ".engine", *CHECKPOINT_SUFFIXES)
 COMBINATION_SUFFIX = ".json"
 """Suffix of a file that combines models; see :mod:`bsmamba2.models.combination`."""
@@ -30,7 +30,7 @@ def open_model(
 
     Args:
         model: a name from the registry, or the path of an ``.onnx``, ``.engine``, ``.ckpt``,
-            ``.pt``, ``.pth`` or ``.safetensors`` file. None or empty: the shipped model.
+            ``.pt``, ``.pth``, ``.th`` or ``.safetensors`` file. None or empty: the shipped model.
         config: MSST's yaml of a checkpoint, for what its tensors do not tell.
         trust_engine: whether to load an ``.engine`` that this user did not build; it can run any
             code.
@@ -83,7 +83,8 @@ def find_model_path(model: str | os.PathLike[str] | None) -> Path:
 
 
 def _how_to_get_one() -> str:
-    names = " or ".join(
-        f"{model.name} (once: bsmamba2 models fetch {model.name})" for model in registry.PUBLISHED
+    first = registry.PUBLISHED[0].name
+    return (
+        f"use --model (model=) with {first} (once: bsmamba2 models fetch {first}), another name "
+        "from bsmamba2 models, a checkpoint, or an .onnx from bsmamba2 export"
     )
-    return f"use --model (model=) with {names}, a checkpoint, or an .onnx from bsmamba2 export"
