@@ -77,8 +77,9 @@ def chain_stems(chain: Chain, first: Manifest, second: Manifest) -> CombinedStem
     """Returns the outputs of the second model, and what the first left, one of which is last.
 
     The last one is the mixture minus the others: the residual of the first model or, if that is
-    what the second one separates, the residual of the second. An output of the second model that
-    is called like one that the first left gets the name of the chained stem in front.
+    what the second one separates, the residual of the second. The residual of the second model gets
+    the name of the chained stem in front, and so does an output that is called like one that the
+    first left.
 
     Raises:
         UnknownStem: the first model has no such stem.
@@ -89,7 +90,7 @@ def chain_stems(chain: Chain, first: Manifest, second: Manifest) -> CombinedStem
     left = {name: Source(0, row) for row, name in enumerate(first.outputs) if name not in parts}
     inner: dict[str, Source] = {}
     for row, name in enumerate(second.outputs):
-        unique = name
+        unique = f"{stem}_{name}" if name == second.residual else name
         while unique in left or unique in inner:
             unique = f"{stem}_{unique}"
         inner[unique] = Source(1, row)
