@@ -162,6 +162,7 @@ class StubModel:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.manifest = engine.manifest
+        self.guesses: tuple[str, ...] = ()
 
     def choose_device(self, requested: str) -> Device:
         return parse(requested) or CPU

@@ -342,9 +342,10 @@ def _figures(item: Field) -> Figures:
 
 def _settings(item: Field, family: str) -> ModelSettings:
     fields = item.members(optional=_SETTINGS[family], owner=f"{family} settings")
+    longest_hop = 1 << 14 if family == "bs_mamba2" else 512  # RoFormers have one window, of 2048
     return ModelSettings(
         sample_rate=_optional(fields, "sample_rate", lambda f: f.integer(8000, 384000)),
-        hop=_optional(fields, "hop", lambda f: f.integer(1, 512)),
+        hop=_optional(fields, "hop", lambda f: f.integer(1, longest_hop)),
         chunk=_optional(fields, "chunk", lambda f: f.integer(4096, 1 << 24)),
         overlap=_optional(fields, "overlap", lambda f: f.number(0, 0.99)),
         zero_dc=_optional(fields, "zero_dc", Field.boolean),
@@ -357,10 +358,9 @@ def _require_unique(models: Sequence[Published], known: int) -> None:
     owners: dict[str, str] = {}
     for index, model in enumerate(models):
         pairs = [(file, source) for file in model.files for source in file.sources]
-        own = {f"the name {model.name}"}
-        own |= {f"the file name {model.file_name(*pair)}" for pair in pairs}
-        own |= {f"the sha256 {source.sha256}" for _, source in pairs if source.sha256}
-        for key in sorted(own):
+        files = {f"the file name {model.file_name(*pair)}" for pair in pairs}
+        hashes = {f"the sha256 {source.sha256}" for _, source in pairs if source.sha256}
+        for key in (f"the name {model.name}", *sorted(files), *sorted(hashes)):
             if key in owners and index >= known:
                 raise ModelError(
                     f"models[{index - known}] must not have {key}, which {owners[key]} has: "

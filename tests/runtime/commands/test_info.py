@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from bsmamba2.formats.manifest import Manifest
 from bsmamba2.models.check import make_check
@@ -27,11 +28,24 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_model_is_described_in_lines(write_onnx: WriteOnnx) -> None:
     lines = run_command("info", write_onnx(gain_model())).stdout.splitlines()
-    assert lines[:4] == [
+    assert lines[:5] == [
         "name        gain",
+        "network     BSMamba2",
         "stems       vocals, instrumental",
         "audio       44100 Hz, 2 channels",
         "spectrum    n_fft 16, hop 4",
+    ]
+
+
+def test_where_a_checkpoints_settings_come_from_is_stated(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    safetensors.numpy.save_file(random_weights(), path)
+    yaml = tmp_path / "x.yaml"
+    yaml.write_text("audio: {chunk_size: 88200, sample_rate: 44100}")
+    lines = run_command("info", path, "--config", yaml).stdout.splitlines()
+    assert lines[-2:] == [
+        "yaml        sample_rate 44100; chunk 2 s",
+        "assumed     stems vocals; hop 512",
     ]
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from bsmamba2 import Manifest
-from bsmamba2.formats.model_settings import ModelSettings
+from bsmamba2.formats.model_settings import ModelSettings, origins
 
 GRAPH = Manifest("graph", family="bs_roformer")
 
@@ -52,3 +52,13 @@ def test_the_sizes_in_a_file_are_settings() -> None:
     stored = json.dumps({"stems": ["drums"], "sample_rate": 48000, "hop": 480, "chunk": 96000})
     settings = ModelSettings.from_stored(stored)
     assert settings == ModelSettings(("drums",), sample_rate=48000, hop=480, chunk=96000)
+
+
+def test_each_setting_has_the_first_origin_that_states_it() -> None:
+    stated = {
+        "yaml": ModelSettings(hop=512),
+        "catalogue": ModelSettings(hop=441, chunk=44100),
+        "file": ModelSettings(chunk=88200),
+    }
+    found = origins(stated, guesses=("stems",))
+    assert found == {"yaml": ("hop",), "catalogue": ("chunk",), "assumed": ("stems",)}
