@@ -5,31 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bsmamba2.errors import ModelError, printable
+from bsmamba2.errors import ModelError
 from bsmamba2.files.part_file import replacing
 from bsmamba2.formats.checkpoint import CONFIG_KEY, Checkpoint, match, read_checkpoint
+from bsmamba2.formats.msst_yaml import read_yaml
 from bsmamba2_network.sizes import Sizes
 
 Network = TypeVar("Network", bound=nn.Module)
 Config = TypeVar("Config", bound=Sizes)
-
-
-class _TupleLoader(yaml.SafeLoader):
-    """Safe YAML with the tuples that MSST's files contain."""
-
-
-def _tuple(loader: yaml.SafeLoader, node: yaml.SequenceNode) -> tuple[Any, ...]:
-    return tuple(loader.construct_sequence(node))
-
-
-_TupleLoader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
 
 
 def load(
@@ -112,20 +101,3 @@ def resolve_config(
     if CONFIG_KEY in checkpoint.metadata:
         return kind.from_json(checkpoint.metadata[CONFIG_KEY])
     return kind.from_shapes(shapes)
-
-
-def read_yaml(path: Path) -> Mapping[str, Any]:
-    """Reads a yaml file as plain data.
-
-    Raises:
-        ModelError: the file cannot be read, is not yaml, or contains objects other than tuples.
-    """
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_TupleLoader)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = printable(" ".join(str(error).split()))
-        raise ModelError(f"config must be a readable yaml file; got {path}: {reason}") from None
-    if not isinstance(document, Mapping):
-        kind = type(document).__name__
-        raise ModelError(f"config must be a yaml mapping; got a {kind} in {path}")
-    return document

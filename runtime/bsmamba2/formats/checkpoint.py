@@ -1,4 +1,4 @@
-"""Reads checkpoints as NumPy tensors under BSMamba2's names, and checks them strictly.
+"""Reads checkpoints as NumPy tensors under their networks' names, and checks them strictly.
 
 No code in a checkpoint is ever run: see :mod:`bsmamba2.formats.pickle_reader`.
 """
@@ -19,6 +19,7 @@ import safetensors
 from bsmamba2.audio.array import Audio
 from bsmamba2.errors import ModelError, first_line, printable
 from bsmamba2.formats.bfloat16 import STORED_DTYPE, widen_bfloat16
+from bsmamba2.formats.families import recognise
 from bsmamba2.formats.pickle_reader import read_torch_file
 
 CONFIG_KEY = "bsmamba2.config"
@@ -45,19 +46,12 @@ _SAFETENSORS_DTYPES = {
     "U8": "u1",
     "BOOL": "?",
 }
-_WRAPPERS = ("state_dict", "model_state_dict", "state")
-_FOREIGN = (
-    ("BN_mask.", "TS-BSMamba2 (arXiv 2409.06245), another network with a similar name"),
-    ("separator_mask.", "TS-BSMamba2 (arXiv 2409.06245), another network with a similar name"),
-    (".to_qkv.", "a RoFormer, which has attention where BSMamba2 has Mamba2"),
-    ("rotary_embed.", "a RoFormer, which has attention where BSMamba2 has Mamba2"),
-    (".mixer.x_proj.", "a band-split Mamba of the first version, not Mamba2"),
-)
+_WRAPPERS = ("state", "state_dict", "model_state_dict", "best_state")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors in float32, under BSMamba2's names."""
+    """Tensors in float32, under their network's names."""
 
     tensors: Mapping[str, Audio]
     metadata: Mapping[str, str]
@@ -65,6 +59,13 @@ class Checkpoint:
     sha256: str
     name: str
     """The file name without its suffix."""
+    family: str = "bs_mamba2"
+    """The network; see :mod:`bsmamba2.formats.families`."""
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor by name."""
+        return {name: values.shape for name, values in self.tensors.items()}
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -95,10 +96,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     else:
         raise ModelError(f"{path} is not a checkpoint: {_describe(content[:256])}")
     tensors = _plain_names(tensors)
-    for part, network in _FOREIGN:
-        if any(part in key for key in tensors):
-            raise ModelError(f"{path} is a checkpoint of {network}: bsmamba2 runs only BSMamba2")
-    return Checkpoint(tensors, metadata, hashlib.sha256(content).hexdigest(), path.stem)
+    family = recognise(tensors, path)
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Checkpoint(tensors, metadata, sha256, path.stem, family)
 
 
 def match(tensors: Mapping[str, Audio], shapes: Mapping[str, tuple[int, ...]], name: str) -> None:
@@ -108,12 +108,6 @@ def match(tensors: Mapping[str, Audio], shapes: Mapping[str, tuple[int, ...]], n
         ModelError: keys are missing, unexpected or of a wrong shape. The message names the first
             of each kind; the notes of the exception name all.
     """
-    if MARK not in tensors:
-        first = printable(", ".join(list(tensors)[:3]))
-        raise ModelError(
-            f"{name} is not a checkpoint of a BSMamba2, the only network that bsmamba2 runs: it "
-            f"has no {MARK} (but {first})"
-        )
     differences = {
         "missing": [key for key in shapes if key not in tensors],
         "unexpected": [key for key in tensors if key not in shapes],
@@ -166,7 +160,7 @@ def _read_safetensors(content: bytes, path: Path) -> tuple[dict[str, Audio], dic
 
 def _to_float32(dtype: str, shape: list[int], data: bytes) -> Audio:
     if dtype not in _SAFETENSORS_DTYPES:
-        raise ValueError(f"BSMamba2 has no tensors of type {dtype}")
+        raise ValueError(f"no supported network has tensors of type {dtype}")
     values = np.frombuffer(data, _SAFETENSORS_DTYPES[dtype])
     if dtype == "BF16":
         values = widen_bfloat16(values)

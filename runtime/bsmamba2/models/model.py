@@ -31,6 +31,8 @@ class Model(ABC):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.guesses: tuple[str, ...] = ()
+        """Names of settings that neither the file, its yaml nor the catalogue states."""
 
     @property
     @abstractmethod

@@ -65,7 +65,7 @@ class OnnxModel(Model):
 
         def in_float32(weights: Mapping[str, Audio]) -> Engine:
             sha256, name = self.manifest.checkpoint_sha256 or "", self.manifest.name
-            file = find_graph(Checkpoint(weights, {}, sha256, name))
+            file = find_graph(Checkpoint(weights, {}, sha256, name, self.manifest.family))
             return OrtEngine(file, device, weights, widened_manifest(self.manifest, file.manifest))
 
         return ReducedPrecisionOrtEngine(self._file, device, in_float32)

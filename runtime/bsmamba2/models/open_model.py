@@ -18,12 +18,18 @@ CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
 SUFFIXES = (".onnx", ".engine", *CHECKPOINT_SUFFIXES)
 
 
-def open_model(model: str | os.PathLike[str] | None = None, *, trust_engine: bool = False) -> Model:
+def open_model(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    config: str | os.PathLike[str] | None = None,
+    trust_engine: bool = False,
+) -> Model:
     """Reads a model without loading it into an engine.
 
     Args:
         model: a name from the registry, or the path of an ``.onnx``, ``.engine``, ``.ckpt``,
             ``.pt``, ``.pth`` or ``.safetensors`` file. None or empty: the shipped model.
+        config: MSST's yaml of a checkpoint, for what its tensors do not tell.
         trust_engine: whether to load an ``.engine`` that this user did not build; it can run any
             code.
 
@@ -32,6 +38,11 @@ def open_model(model: str | os.PathLike[str] | None = None, *, trust_engine: boo
             that must be exported first.
     """
     path = find_model_path(model)
+    if config is not None and path.suffix not in CHECKPOINT_SUFFIXES:
+        raise ModelError(
+            f"config must be left out for {path.name}, which contains its settings; it is for "
+            f"checkpoints ({', '.join(CHECKPOINT_SUFFIXES)})"
+        )
     if path.suffix == ".onnx":
         return OnnxModel(path)
     if path.suffix == ".engine":
@@ -39,7 +50,7 @@ def open_model(model: str | os.PathLike[str] | None = None, *, trust_engine: boo
         from bsmamba2.models.tensorrt_model import TensorRtModel
 
         return TensorRtModel(path, trust_engine)
-    return CheckpointModel(path)
+    return CheckpointModel(path, None if config is None else Path(config))
 
 
 def find_model_path(model: str | os.PathLike[str] | None) -> Path:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bsmamba2.errors import ModelError, printable
 from bsmamba2.files.cache import cache_folder
+from bsmamba2.formats.model_settings import ModelSettings
 
 DEFAULT = "small"
 """The model that runs if none is named."""
@@ -30,6 +31,8 @@ class Published:
     licence: str
     """Licence of the weights, as their publisher states it."""
     about: str
+    settings: ModelSettings = field(default_factory=ModelSettings)
+    """What the tensors do not tell."""
 
     @property
     def path(self) -> Path:
@@ -69,6 +72,7 @@ PUBLISHED = (
         sha256="fceb733b41742abb8df563092f4cb5bbc9243c6c03e7f34dc44c14e60732c72f",
         licence="not stated",
         about="vocals, paper's size",
+        settings=ModelSettings(stems=("vocals",), hop=441, chunk=352800),
     ),
 )
 
@@ -113,6 +117,14 @@ def find_path(name: str) -> Path | None:
                 raise ModelError(f"{name} is not downloaded yet: run {model.how_to_fetch}")
             return model.path
     return None
+
+
+def settings_of(sha256: str) -> ModelSettings:
+    """Returns what is known of a published checkpoint beyond its tensors."""
+    for model in PUBLISHED:
+        if model.sha256 == sha256:
+            return model.settings
+    return ModelSettings()
 
 
 def require_published(path: Path, sha256: str) -> None:
