@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from safetensors.torch import save_file
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from bsmamba2.errors import ModelError
 from bsmamba2.files.part_file import replacing
 from bsmamba2.formats.checkpoint import CONFIG_KEY, Checkpoint, match, read_checkpoint
+from bsmamba2.formats.demucs_package import package_of
 from bsmamba2.formats.msst_yaml import read_yaml
+from bsmamba2_network.htdemucs_config import HTDemucsConfig
 from bsmamba2_network.sizes import Sizes
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -100,4 +102,9 @@ def resolve_config(
         return stated
     if CONFIG_KEY in checkpoint.metadata:
         return kind.from_json(checkpoint.metadata[CONFIG_KEY])
+    package = package_of(checkpoint.metadata, Path(checkpoint.name))
+    if package is not None and kind is HTDemucsConfig:
+        packaged = HTDemucsConfig.from_options(package.options)
+        packaged.require_agreement(shapes)
+        return cast("Config", packaged)
     return kind.from_shapes(shapes)

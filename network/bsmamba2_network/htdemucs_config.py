@@ -169,7 +169,7 @@ class HTDemucsConfig:
                     "htdemucs"
                 )
             training = document["training"]
-            return cls.from_options(
+            return cls._from_options(
                 {
                     **document["htdemucs"],
                     "sources": training["instruments"],
@@ -192,6 +192,14 @@ class HTDemucsConfig:
         Raises:
             ModelError: the options describe a variant that is not supported.
         """
+        try:
+            return cls._from_options(options)
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+            reason = printable(repr(error))
+            raise ModelError(f"HT Demucs' options must be complete; got {reason}") from None
+
+    @classmethod
+    def _from_options(cls, options: Mapping[str, Any]) -> HTDemucsConfig:
         depth = options.get("depth", 4)
         fixed = {name: value for name, (value, _) in _FIXED.items()}
         got = {name: options.get(name, absent) for name, (_, absent) in _FIXED.items()}

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from ml_collections import ConfigDict
+from safetensors.torch import save_file
 from torch import Tensor
 
 from bsmamba2 import ModelError
+from bsmamba2.formats.demucs_package import metadata_of
 from bsmamba2_network.htdemucs import HTDemucs
 from bsmamba2_network.htdemucs_config import HTDEMUCS, HTDemucsConfig
 from support.msst_reference import snr_db
-from support.reference_networks import published_htdemucs, randomised
+from support.reference_networks import published_htdemucs, published_options, randomised
 
 MICRO = HTDemucsConfig(n_fft=128, width=8, depth=2, bottom=24, layers=3, chunk=2000)
 PARAMETERS = {
@@ -137,3 +140,39 @@ def test_saved_weights_load_again_with_their_sizes(tmp_path: Path) -> None:
 def test_an_unknown_size_is_an_error_that_lists_the_known() -> None:
     with pytest.raises(ModelError, match="htdemucs, htdemucs_6s, htdemucs_vocals"):
         HTDemucs.untrained("htdemucs_7s")
+
+
+def package(theirs: Any, config: HTDemucsConfig) -> dict[str, Any]:
+    """Returns what Demucs saves as a ``.th`` file."""
+    state = {key: value.half() for key, value in theirs.state_dict().items()}
+    options = published_options(config) | {"segment": Fraction(2000, 44100)}
+    return {"klass": type(theirs), "args": (), "kwargs": options, "state": state}
+
+
+def test_a_th_file_loads_as_demucs_loads_it(tmp_path: Path) -> None:
+    _, theirs = pair(MICRO)
+    path = tmp_path / "955717e8.th"
+    torch.save(package(theirs, MICRO), path)
+    expected = importlib.import_module("demucs.states").load_model(path).eval()
+    ours = HTDemucs.load(path)
+    assert ours.config == MICRO
+    assert snr_db(expected(noise(2000)), ours(noise(2000))) >= 100
+
+
+def test_a_safetensors_file_loads_as_demucs_loads_it(tmp_path: Path) -> None:
+    _, theirs = pair(MICRO)
+    path = tmp_path / "955717e8.safetensors"
+    metadata = metadata_of(package(theirs, MICRO) | {"klass": "demucs.htdemucs.HTDemucs"}, path)
+    save_file(theirs.state_dict(), path, metadata)
+    expected = importlib.import_module("demucs.hf").load_safetensors_model(path).eval()
+    ours = HTDemucs.load(path)
+    assert ours.config == MICRO
+    assert snr_db(expected(noise(2000)), ours(noise(2000))) >= 100
+
+
+def test_options_that_contradict_the_weights_are_an_error(tmp_path: Path) -> None:
+    _, theirs = pair(MICRO)
+    saved = package(theirs, dataclasses.replace(MICRO, bottom=0))
+    torch.save(saved, tmp_path / "955717e8.th")
+    with pytest.raises(ModelError, match="bottom is 0 in the config and 24 in the weights"):
+        HTDemucs.load(tmp_path / "955717e8.th")

@@ -107,6 +107,15 @@ def test_options_of_another_network_are_refused(option: str, value: object) -> N
         HTDemucsConfig.from_options(OPTIONS | {option: value})
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"depth": "4"}, {"norm_starts": None}, {"samplerate": None}, {"segment": float("inf")}],
+)
+def test_damaged_options_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match="options must be complete"):
+        HTDemucsConfig.from_options(OPTIONS | change)
+
+
 def test_an_option_that_is_not_stated_has_demucs_default() -> None:
     without = {name: value for name, value in OPTIONS.items() if name != "dconv_mode"}
     with pytest.raises(ModelError, match="option dconv_mode must be 3; got 1"):
