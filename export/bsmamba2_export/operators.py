@@ -14,6 +14,7 @@ import torch
 from onnx import ModelProto, defs
 from onnxscript.values import Opset
 
+import bsmamba2_network  # noqa: F401 - registers PyTorch's operators
 from bsmamba2.formats.checkpoint import MARK
 from bsmamba2_export import attention_body, body
 
