@@ -71,6 +71,17 @@ class Config:
     chunk: int = 352800
     """Length of audio that the network is trained on and run on, samples."""
 
+    family = "bs_mamba2"
+    """The kind of network, see :class:`bsmamba2.Manifest`."""
+    transform = "hann"
+    """The Fourier transform's rule, see :class:`bsmamba2.Manifest`."""
+    fixed_length = False
+    """Whether the network takes only whole chunks."""
+    normalize = False
+    """Whether each chunk is normalised before the network."""
+    zero_dc = False
+    """Whether the lowest bin of the stems is set to 0."""
+
     def __post_init__(self) -> None:
         for name, largest in _LARGEST.items():
             value = getattr(self, name)
