@@ -98,6 +98,11 @@ def left_and_right(chunk: Audio) -> Audio:
     return stems
 
 
+def centre(chunk: Audio) -> Audio:
+    """One stem: what is equal in both channels; a voice on one side alone is lost."""
+    return np.where(chunk == chunk[::-1], chunk, 0)[np.newaxis].astype(np.float32)
+
+
 SIX = ("drums", "bass", "other", "vocals", "guitar", "piano")
 
 
@@ -128,6 +133,9 @@ class Stubs:
     def left_and_right(self, **changes: Any) -> StubEngine:
         stems = {"stems": ("left", "right"), "residual": None}
         return StubEngine(left_and_right, **(stems | changes))
+
+    def centre(self, **changes: Any) -> StubEngine:
+        return StubEngine(centre, **changes)
 
     def six_shares(self, **changes: Any) -> StubEngine:
         stems = {"stems": SIX, "residual": "residual"}
