@@ -19,6 +19,7 @@ import safetensors
 from bsmamba2.audio.array import Audio
 from bsmamba2.errors import ModelError, first_line, printable
 from bsmamba2.formats.bfloat16 import STORED_DTYPE, widen_bfloat16
+from bsmamba2.formats.demucs_package import metadata_of
 from bsmamba2.formats.families import recognise
 from bsmamba2.formats.pickle_reader import read_torch_file
 
@@ -55,7 +56,7 @@ class Checkpoint:
 
     tensors: Mapping[str, Audio]
     metadata: Mapping[str, str]
-    """The metadata of a safetensors file; empty for other files."""
+    """The metadata of a safetensors file, or of Demucs' package; empty for other files."""
     sha256: str
     name: str
     """The file name without its suffix."""
@@ -69,7 +70,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Reads a ``.safetensors`` file or a PyTorch zip (``.ckpt``, ``.pt``, ``.pth``).
+    """Reads a ``.safetensors`` file or a PyTorch zip (``.ckpt``, ``.pt``, ``.pth``, ``.th``).
 
     A state dict may be wrapped in ``state_dict``, ``model_state_dict`` or ``state``. Prefixes of
     wrapping modules are stripped, and the windows in the authors' Lightning file are dropped.
@@ -92,7 +93,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if path.suffix == ".safetensors":
         tensors, metadata = _read_safetensors(content, path)
     elif content.startswith(b"PK\x03\x04"):
-        tensors = _state_dict(read_torch_file(content, path), len(content), path)
+        document = read_torch_file(content, path)
+        metadata = metadata_of(document, path)
+        tensors = _state_dict(document, len(content), path)
     else:
         raise ModelError(f"{path} is not a checkpoint: {_describe(content[:256])}")
     tensors = _plain_names(tensors)

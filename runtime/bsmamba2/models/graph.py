@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Any
 
 from bsmamba2.audio import fourier
@@ -18,6 +19,7 @@ from bsmamba2.audio.array import Audio
 from bsmamba2.errors import ModelError, printable
 from bsmamba2.files.hashing import file_sha256
 from bsmamba2.formats.checkpoint import CONFIG_KEY, LICENCE_KEY, Checkpoint, match
+from bsmamba2.formats.demucs_package import package_of
 from bsmamba2.formats.families import TITLES
 from bsmamba2.formats.manifest import FAMILIES, Manifest
 from bsmamba2.formats.model_settings import ModelSettings
@@ -154,6 +156,9 @@ def stored_settings(checkpoint: Checkpoint) -> ModelSettings:
     Raises:
         ModelError: they are damaged.
     """
+    package = package_of(checkpoint.metadata, Path(checkpoint.name))
+    if package is not None:
+        return ModelSettings(package.stems, sample_rate=package.sample_rate, chunk=package.chunk)
     if CONFIG_KEY not in checkpoint.metadata:
         return ModelSettings()
     try:
