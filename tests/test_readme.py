@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shlex
 import shutil
@@ -18,6 +17,7 @@ from bsmamba2.cli import main
 from bsmamba2.files.hashing import file_sha256
 from bsmamba2.models import registry
 from bsmamba2_network import BSMamba2
+from support.published import cached_file, make_published
 
 ROOT = Path(__file__).parents[1]
 READMES = ["README.md", "network/README.md", "plugin_bridge/README.md"]
@@ -36,12 +36,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     checkpoint = tmp_path / "bs_mamba2_vocals.ckpt"
     torch.save(net.state_dict(), checkpoint)
     monkeypatch.setenv("BSMAMBA2_CACHE", str(tmp_path / "cache"))
-    fetched = dataclasses.replace(
-        registry.PUBLISHED[0], size=checkpoint.stat().st_size, sha256=file_sha256(checkpoint)
+    fetched = make_published(
+        registry.PUBLISHED[0].name, size=checkpoint.stat().st_size, sha256=file_sha256(checkpoint)
     )
     monkeypatch.setattr(registry, "PUBLISHED", (fetched,))
-    fetched.path.parent.mkdir(parents=True)
-    shutil.copy(checkpoint, fetched.path)
+    path = cached_file(fetched).path
+    path.parent.mkdir(parents=True)
+    shutil.copy(checkpoint, path)
     (tmp_path / "albums").mkdir()
     for name in ("song.flac", "song.wav", "albums/other.flac"):
         soundfile.write(tmp_path / name, noise, 44100)

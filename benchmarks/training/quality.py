@@ -96,7 +96,9 @@ def measure(
     command = shlex.join(["python", "-m", "benchmarks.training.quality", "SET", *model, *limit])
     about = f"{conditions(EVERY_CORE, 'onnxruntime')}; `{command}`"
     details = evaluation.model_protocol(separator, arguments.model)
-    protocol = evaluation.protocol(name, arguments.dataset, len(songs), split="test", **details)
+    protocol = evaluation.protocol(
+        [name], arguments.dataset, len(songs), {name: details}, split="test"
+    )
     table = results.write(scores, protocol, RESULTS / "quality")
     draw(measured, summary[name], RESULTS / "quality/streams.png")
     for song in REAL_SONGS:

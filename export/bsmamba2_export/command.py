@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 
 from bsmamba2.audio.snr import describe_snr
-from bsmamba2.commands.parameters import ModelName
+from bsmamba2.commands.parameters import ModelName, catalogue_option
 from bsmamba2.errors import one_line
 from bsmamba2_export.exporter import ALIASES, TARGETS
 from bsmamba2_export.exporter import export as export_checkpoint
@@ -21,6 +21,7 @@ NOTEWORTHY_COST_DB = 0.1
 
 @click.command(short_help="Export a checkpoint to a verified ONNX file.")
 @click.argument("model", type=ModelName())
+@catalogue_option
 @click.option("-o", "--output", type=PATH, required=True, help="Path of the .onnx file to write.")
 @click.option(
     "--config",
@@ -32,7 +33,7 @@ NOTEWORTHY_COST_DB = 0.1
     type=click.Choice((*TARGETS, *ALIASES)),
     default="portable",
     show_default=True,
-    help="portable: runs in any ONNX Runtime. ort: uses ONNX Runtime's LinearAttention, for CUDA. "
+    help="portable: runs in any ONNX Runtime. ort: uses ONNX Runtime's own attention, for CUDA. "
     "inlined or openvino: only standard operators, for OpenVINO and other engines. "
     "tensorrt, tensorrt-plugin: for trtexec and other TensorRT builders.",
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from bsmamba2.commands.parameters import ModelName
+from bsmamba2.commands.parameters import ModelName, catalogue_option
 from bsmamba2.errors import one_line
 from bsmamba2.formats.engine_file import BACKENDS
 from bsmamba2_export.engine_builder import build_engine as build
@@ -17,6 +17,7 @@ PATH = click.Path(path_type=Path)
 
 @click.command(name="build-engine", short_help="Build a TensorRT engine from a model.")
 @click.argument("model", type=ModelName())
+@catalogue_option
 @click.option("-o", "--output", type=PATH, required=True, help="Path of the .engine file to write.")
 @click.option(
     "--backend",

@@ -21,9 +21,12 @@ from bsmamba2.commands.parameters import (
     SPEED_HELP,
     DeviceName,
     ModelName,
+    catalogue_option,
 )
 from bsmamba2.devices.products import DEFAULT_SPEED, SPEEDS
 from bsmamba2.errors import one_line
+from bsmamba2.models import registry
+from bsmamba2.models.combined_model import combine
 from bsmamba2.models.model_file import from_any_folder
 from bsmamba2.models.open_model import open_model
 from bsmamba2_pedalboard.python_backend import plugin_path
@@ -36,6 +39,7 @@ _OPTIONS = (
     click.option(
         "-m", "--model", type=ModelName(), help=f"{MODEL_HELP} Default: the shipped model."
     ),
+    catalogue_option,
     click.option(
         "--device", type=DeviceName(), default="auto", show_default=True, help=DEVICE_HELP
     ),
@@ -133,7 +137,10 @@ def install(
     words = [sys.executable, "-m", "bsmamba2", "serve", _BACKGROUND, "--idle-exit", "600"]
     if model is not None:
         words += ["--model", from_any_folder(model)]
-    open_model(model)  # now, because a server that the DAW starts cannot show an error
+    # A server that a DAW starts does not have the environment of this shell.
+    if catalogue := registry.user_catalogue():
+        words += ["--catalogue", str(catalogue.resolve())]
+    combine(model, open_model)  # now, because a server that the DAW starts cannot show an error
     words += ["--device", device, "--speed", speed]
     for name, value in (("--lookahead-ms", lookahead_ms), ("--headroom-ms", headroom_ms)):
         if value is not None:

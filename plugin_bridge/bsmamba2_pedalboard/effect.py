@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
 from bsmamba2 import DeviceError, Separator, Stream
 from bsmamba2.devices.products import DEFAULT_SPEED, SPEEDS
-from bsmamba2.engines.protocols import Engine
+from bsmamba2.models.combination import ModelSource, is_named, is_source
+from bsmamba2.models.combined_model import CombinedManifest
 from bsmamba2_pedalboard.contract import Effect
 from bsmamba2_pedalboard.errors import ArgumentTypeError
 from bsmamba2_pedalboard.separation_stream import SeparationStream
@@ -29,8 +29,8 @@ class SeparationEffect(HasSettings, Effect):
     call. Each call returns as many samples as it gets, once :attr:`latency_samples` have gone in.
 
     Args:
-        model: a name or the path of a model, as for :class:`bsmamba2.Separator`; or a Separator or
-            an engine, which several effects can share.
+        model: anything that stands for a model, as for :class:`bsmamba2.Separator`; or a Separator,
+            which several effects can share.
         stem: any stem of the model, its residual included, under any of its names.
         device: ``auto``, ``cpu``, ``cuda[:N]`` or ``tensorrt[:N]``. A Separator and an engine have
             a device already.
@@ -56,7 +56,7 @@ class SeparationEffect(HasSettings, Effect):
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | Separator | Engine | None = None,
+        model: ModelSource | Separator | None = None,
         *,
         stem: str = EffectSettings.stem,
         device: str = "auto",
@@ -98,15 +98,16 @@ class SeparationEffect(HasSettings, Effect):
 
     @property
     def _outputs(self) -> tuple[str, ...]:
-        """The model's stems, its residual last."""
-        return self._separator.manifest.outputs
+        """The stems that the effect can play."""
+        return self._separator.manifest.available
 
     @property
     def settings(self) -> EffectSettings:
-        """All settings, with the overlap that is in effect."""
-        if self._settings.overlap is not None:
+        """All settings, with the overlap that is in effect, or None for several models' own."""
+        manifest = self._separator.manifest
+        if self._settings.overlap is not None or isinstance(manifest, CombinedManifest):
             return self._settings
-        return replace(self._settings, overlap=self._separator.manifest.overlap)
+        return replace(self._settings, overlap=manifest.overlap)
 
     def _change_settings(self, **changes: Any) -> None:
         changed = replace(self._settings, **changes)
@@ -162,7 +163,7 @@ class SeparationEffect(HasSettings, Effect):
 
     def __reduce__(self) -> tuple[partial[SeparationEffect], tuple[()]]:
         """Copies and pickles the arguments; the copy loads its model again."""
-        if not (self._source is None or isinstance(self._source, (str, os.PathLike))):
+        if not is_named(self._source):
             raise ArgumentTypeError(
                 "model must be a name or a path to copy or pickle a SeparationEffect; got "
                 f"{self._source!r}: make it from the model's name or path, or make another from "
@@ -179,10 +180,7 @@ class SeparationEffect(HasSettings, Effect):
 
 
 def _separator(
-    model: str | os.PathLike[str] | Separator | Engine | None,
-    device: str,
-    speed: str,
-    trust_engine: bool,
+    model: ModelSource | Separator | None, device: str, speed: str, trust_engine: bool
 ) -> Separator:
     if isinstance(model, Separator):
         if speed != DEFAULT_SPEED:
@@ -196,10 +194,9 @@ def _separator(
                 "leave it out"
             )
         return model
-    is_named = model is None or isinstance(model, (str, os.PathLike))
-    if not is_named and (isinstance(model, type) or not callable(getattr(model, "run", None))):
+    if model is not None and not is_source(model):
         raise ArgumentTypeError(
-            f"model must be a name, a path, a bsmamba2.Separator or an engine; got {model!r}: "
-            "leave it out for the shipped model"
+            "model must be a name, a path, an engine, or a Separator, Ensemble or Chain of "
+            f"bsmamba2; got {model!r}: leave it out for the shipped model"
         )
     return Separator(model, device, trust_engine=trust_engine, speed=speed)

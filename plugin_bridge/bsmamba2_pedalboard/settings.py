@@ -145,7 +145,7 @@ class HasSettings:
     stem = Setting[str, str]("The stem that passes, under the model's own name for it.")
     gain_db = Setting[float, float]("Gain of the stem, dB; -inf mutes it.")
     mix = Setting[float, float]("0 is the input (dry), 1 the stem (wet).")
-    overlap = Setting[float, float | None](
+    overlap = Setting[float | None, float | None](
         "Fraction of a chunk that overlaps the next, in [0, 1); None selects the model's default."
     )
     lookahead_ms = Setting[float | None, float | None](

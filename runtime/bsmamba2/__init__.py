@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from bsmamba2.formats.manifest import Manifest
     from bsmamba2.formats.stem_names import find_stem
+    from bsmamba2.models.combination import Chain, Ensemble
     from bsmamba2.separator import Separator, separate
     from bsmamba2.stems import Stems
     from bsmamba2.stream import Stream
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 __all__ = [
     "AudioError",
     "Cancelled",
+    "Chain",
     "DeviceError",
+    "Ensemble",
     "Error",
     "Manifest",
     "MissingExtra",
@@ -47,6 +50,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Chain": "models.combination",
+    "Ensemble": "models.combination",
     "Manifest": "formats.manifest",
     "Separator": "separator",
     "Stems": "stems",

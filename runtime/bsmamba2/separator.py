@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bsmamba2.audio.array import Audio, Layout, arrange, to_float32
-from bsmamba2.audio.schedule import Schedule
 from bsmamba2.batch.plan import OutputOptions
 from bsmamba2.devices.products import DEFAULT_SPEED
 from bsmamba2.errors import AudioError
@@ -26,11 +24,12 @@ from bsmamba2.files.stem_files import StemFiles
 from bsmamba2.files.tags import read_tags
 from bsmamba2.formats.stem_names import wanted_stems
 from bsmamba2.models.check import check_input
+from bsmamba2.models.combination import ModelSource, portable_source
+from bsmamba2.models.combined_model import combine, leaves
 from bsmamba2.models.loaded_model import LoadedModel
+from bsmamba2.pipeline.open_pipeline import chunk_pipelines, step_pipelines
 from bsmamba2.pipeline.overlap_add import engine_threads
 from bsmamba2.pipeline.progress import Progress
-from bsmamba2.pipeline.song_pipeline import SongPipeline
-from bsmamba2.pipeline.step_stream import StepStream
 from bsmamba2.stems import Stems
 from bsmamba2.stream import Stream
 
@@ -50,9 +49,10 @@ class Separator:
     call already uses all cores. Use each stream from one thread at a time.
 
     Args:
-        model: a name from ``bsmamba2 models``, or the path of an .onnx, .ckpt, .safetensors or
-            .engine file. An :class:`~bsmamba2.engines.protocols.Engine` is used as it is. None: the
-            shipped model.
+        model: a name from ``bsmamba2 models``; the path of an .onnx, .ckpt, .safetensors or
+            .engine file; several models, as an :class:`Ensemble`, a :class:`Chain` or the path of
+            a .json file; or an :class:`~bsmamba2.engines.protocols.Engine`, which is used as it is.
+            None: the shipped model.
         device: ``auto``, ``cpu``, ``cuda[:N]`` or ``tensorrt[:N]``. Must be ``auto`` for an engine,
             which already has a device.
         trust_engine: whether to load a TensorRT engine that this user did not build; it can run any
@@ -60,6 +60,7 @@ class Separator:
         load: whether to load the model onto its device now, or when it is first needed.
         speed: on a CPU, ``exact`` gives float32's result, and ``fast`` loses some quality where
             the processor has faster products, see :mod:`bsmamba2.devices.products`.
+        config: MSST's yaml of a single checkpoint. Default: what the catalogue and the file state.
 
     A copy, and one pickled for another process, loads its model again; one made from an engine
     cannot be copied.
@@ -72,14 +73,24 @@ class Separator:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | Engine | None = None,
+        model: ModelSource | None = None,
         device: str = "auto",
         *,
         trust_engine: bool = False,
         load: bool = True,
         speed: str = DEFAULT_SPEED,
+        config: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._model = LoadedModel(model, device, trust_engine, speed)
+        def open_one(one: str | os.PathLike[str] | Engine | None) -> LoadedModel:
+            return LoadedModel(one, device, trust_engine, speed, config)
+
+        self._source, self._speed = model, speed
+        self._options = {"trust_engine": trust_engine, "speed": speed, "config": config}
+        self._requested_device = device
+        self._model = combine(model, open_one, config)
+        self._models = list(leaves(self._model))
+        self.guesses = tuple(dict.fromkeys(name for one in self._models for name in one.guesses))
+        """The names of settings that are assumed, because nothing states them: see ``config``."""
         if load:
             self.load()
 
@@ -90,16 +101,13 @@ class Separator:
 
     @property
     def device(self) -> str:
-        """The device that the model runs on, e.g. ``cpu``, ``cuda:0``."""
-        return str(self._model.device)
-
-    @property
-    def _engine(self) -> Engine:
-        return self._model.engine
+        """The device that the model runs on, e.g. ``cpu``, ``cuda:0``; those of an ensemble."""
+        return ", ".join(dict.fromkeys(str(one.device) for one in self._models))
 
     def load(self) -> None:
         """Loads the model onto its device, unless it is there; raises the errors of the class."""
-        _ = self._engine
+        for one in self._models:
+            _ = one.engine
 
     def __repr__(self) -> str:
         return (
@@ -107,13 +115,13 @@ class Separator:
         )
 
     def __reduce__(self) -> tuple[partial[Separator], tuple[()]]:
-        model, device, trust_engine, speed = self._model.arguments_for_a_copy()
-        return partial(type(self), model, device, trust_engine=trust_engine, speed=speed), ()
+        source = portable_source(self._source)
+        return partial(type(self), source, self._requested_device, **self._options), ()
 
     @property
     def products(self) -> str:
         """The products that run, e.g. ``bf16x3 (amx)`` or ``float32``; on a GPU the precision."""
-        return self._model.products
+        return ", ".join(dict.fromkeys(one.products for one in self._models))
 
     def prewarm(self) -> None:
         """Runs a chunk of noise, so that the first song does not pay for first-run allocations.
@@ -121,8 +129,8 @@ class Separator:
         Raises:
             ModelError: the model cannot run.
         """
-        manifest = self.manifest
-        self._engine.run(check_input(0, manifest.channels, manifest.chunk))
+        for one in self._models:
+            one.engine.run(check_input(0, one.manifest.channels, one.manifest.chunk))
 
     def __call__(
         self,
@@ -222,7 +230,7 @@ class Separator:
         """
         selected = (stems,) if isinstance(stems, str) else None if stems is None else tuple(stems)
         options = OutputOptions(
-            selected, overlap, format, subtype, clip, template, bitrate, self._model.speed
+            selected, overlap, format, subtype, clip, template, bitrate, self._speed
         )
         folder = None if directory is None else Path(directory)
         plan = options.plan(Path(path), folder, self.manifest)
@@ -251,9 +259,8 @@ class Separator:
             return dict(recorded.outputs)
         identity = Identity.of(plan.song)
         with SongFile(plan.song) as song, engine_threads(1 if self.device == "cpu" else 2) as pool:
-            pipeline = self._chunk_pipeline(
-                song.sample_rate, song.channels, plan.overlap, plan.encoding.step, pool, cancel
-            )
+            rate, channels, step = song.sample_rate, song.channels, plan.encoding.step
+            start = chunk_pipelines(self._model, rate, channels, plan.overlap, step, pool, cancel)
             tags, mask = read_tags(song.path), song.speaker_mask
             files = StemFiles(
                 plan.directory,
@@ -269,9 +276,9 @@ class Separator:
             )
             with files:
                 blocks, length = song.blocks(), song.samples
-                for outputs in pipeline.run(blocks, length, progress, cancel):
+                for outputs in start().run(blocks, length, progress, cancel):
                     files.write(outputs)
-                known = self.manifest.outputs
+                known = self.manifest.available
                 sizes = {known[row]: file for row, file in files.finish().items()}
                 identity.require_unchanged()
                 if record or resume:
@@ -325,38 +332,16 @@ class Separator:
                     f"block_ms must be None without lookahead_ms; got {block_ms:g}: without a "
                     "lookahead the stream runs whole chunks"
                 )
-            return Stream(
-                lambda: self._chunk_pipeline(sample_rate, channels, overlap, cancel=cancel), *form
-            )
+            start = chunk_pipelines(self._model, sample_rate, channels, overlap, cancel=cancel)
+            return Stream(start, *form)
         if overlap is not None:
             raise AudioError(
                 f"overlap must be None with lookahead_ms; got {overlap:g}: the steps of a stream "
                 "do not overlap"
             )
-        frame_ms = 1000 * manifest.hop / manifest.sample_rate
-        block_ms = lookahead_ms if block_ms is None else block_ms
-        schedule = Schedule.of_ms(block_ms, lookahead_ms, frame_ms)
-        stepper = self._model.new_stepper()
-        return Stream(
-            lambda: SongPipeline(
-                StepStream(stepper, schedule, channels, cancel), sample_rate, channels
-            ),
-            *form,
-        )
-
-    def _chunk_pipeline(
-        self,
-        sample_rate: float,
-        channels: int,
-        overlap: float | None,
-        step: float = 0.0,
-        pool: Executor | None = None,
-        cancel: Event | None = None,
-    ) -> SongPipeline:
-        overlap = self.manifest.overlap if overlap is None else overlap
-        return SongPipeline.by_chunks(
-            self._engine, sample_rate, channels, overlap, step, pool, cancel
-        )
+        block = lookahead_ms if block_ms is None else block_ms
+        start = step_pipelines(self._model, sample_rate, channels, block, lookahead_ms, cancel)
+        return Stream(start, *form)
 
     def _separate(
         self,
@@ -371,27 +356,27 @@ class Separator:
         cancel: Event | None = None,
     ) -> Stems:
         channels, samples = mixture.shape
-        known = self.manifest.outputs
-        names = wanted_stems(stems, known)
+        known = self.manifest.available
+        names = wanted_stems(stems, known, self.manifest.outputs)
         rows = [known.index(name) for name in names]
         outputs = np.empty((len(names), channels, samples), np.float32)
         blocks = (mixture[:, at : at + BLOCK] for at in range(0, samples, BLOCK))
         done = 0
         # On a CPU the engine already uses every core.
         with engine_threads(0 if self.device == "cpu" else 2) as pool:
-            pipeline = self._chunk_pipeline(
-                sample_rate, channels, overlap, pool=pool, cancel=cancel
+            start = chunk_pipelines(
+                self._model, sample_rate, channels, overlap, pool=pool, cancel=cancel
             )
-            for block in pipeline.run(blocks, samples, progress, cancel):
+            for block in start().run(blocks, samples, progress, cancel):
                 outputs[..., done : done + block.shape[-1]] = block[rows]
                 done += block.shape[-1]
-        residual = self.manifest.residual if names == known else None
+        residual = self.manifest.residual if names == self.manifest.outputs else None
         return Stems(outputs, names, sample_rate, layout=layout, residual=residual, song=song)
 
 
 def separate(
     path: str | os.PathLike[str],
-    model: str | os.PathLike[str] | Engine | None = None,
+    model: ModelSource | None = None,
     device: str = "auto",
     overlap: float | None = None,
     stems: Iterable[str] | None = None,

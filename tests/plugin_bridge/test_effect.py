@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bsmamba2
-from bsmamba2 import DeviceError, ModelError, Separator
+from bsmamba2 import Chain, DeviceError, Ensemble, ModelError, Separator
 from bsmamba2.audio.array import Audio
 from bsmamba2.models import registry
 from bsmamba2_pedalboard import Separate, SeparationEffect
@@ -257,7 +257,29 @@ def test_copy_shares_no_settings_or_engine(
     twin = duplicate(original)
     twin.mix = 0.5
     assert original.mix == 1
-    assert twin._separator._engine is not original._separator._engine
+    assert twin._separator._model is not original._separator._model
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, by_pickle])
+def test_an_effect_of_several_models_loads_them_again_in_a_copy(
+    opened: list[tuple[str, str]], noise: Callable[..., Audio], duplicate: Callable[[Any], Any]
+) -> None:
+    original = SeparationEffect(Chain("a.onnx", Ensemble(["b.onnx", "c.onnx"])), device="cpu")
+    assert original.overlap is None  # each model has its own
+    close(original(noise(2, 500), 44100), 0.25 * noise(2, 500))
+    close(duplicate(original)(noise(2, 500), 44100), 0.25 * noise(2, 500))
+    assert [name for name, _ in opened] == ["a.onnx", "b.onnx", "c.onnx"] * 2
+
+
+def test_an_effect_of_several_engines_streams_with_one_latency(
+    engine: Callable[..., StubEngine], noise: Callable[..., Audio]
+) -> None:
+    both = SeparationEffect(Ensemble([engine(0.5), engine(1.0, chunk=100)]))
+    audio = noise(2, 900)
+    parts = [both(audio[:, at : at + 50], 44100, reset=False) for at in range(0, 900, 50)]
+    streamed = np.concatenate([*parts, both.flush()], axis=1)
+    assert both.latency_samples == 100
+    close(streamed[:, -900:], 0.75 * audio)
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, by_pickle])

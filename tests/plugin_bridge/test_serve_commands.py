@@ -115,3 +115,21 @@ def test_invalid_headroom_is_refused(folder: Path, tiny: Path, headroom: str) ->
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 2
     assert "headroom_ms must be" in result.output
+
+
+def test_an_installed_plugin_keeps_the_catalogue_that_its_model_may_be_in(
+    folder: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own.json").write_text('{"format": 1, "models": []}')
+    target = tmp_path / "plugins"
+    monkeypatch.chdir(tmp_path)
+    arguments = ["plugin", "install", "--folder", str(target), "--model", str(tiny)]
+    result = CliRunner().invoke(main, [*arguments, "--catalogue", "own.json"])
+    assert result.exit_code == 0, result.output
+    words = (target / "bsmamba2.vst3" / "Contents" / "Resources" / "serve").read_text().split("\n")
+    assert words[words.index("--catalogue") + 1] == str(tmp_path / "own.json")
+
+
+def test_serve_refuses_a_wrong_catalogue(folder: Path) -> None:
+    result = CliRunner().invoke(main, ["serve", "--catalogue", "/nowhere.json"])
+    assert (result.exit_code, "/nowhere.json is not a file" in result.stderr) == (2, True)

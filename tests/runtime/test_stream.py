@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from bsmamba2 import AudioError, Cancelled, ModelError, Separator
 from bsmamba2.audio.array import Audio
 from bsmamba2.audio.schedule import Schedule
+from bsmamba2.pipeline.resampled_core import ResampledCore
 from bsmamba2.pipeline.song_pipeline import SongPipeline
 from bsmamba2.pipeline.step_stream import StepStream
 from bsmamba2.stream import Stream
@@ -37,7 +38,7 @@ def step_stream(
 
     def start() -> SongPipeline:
         steps = StepStream(stepper, Schedule(*schedule), channels, cancel)
-        return SongPipeline(steps, rate, channels)
+        return SongPipeline(ResampledCore(steps, rate, channels), rate, channels)
 
     return Stream(start, stepper.manifest, rate, channels)
 

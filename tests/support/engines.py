@@ -77,6 +77,11 @@ def half(chunk: Audio) -> Audio:
     return np.float32(0.5) * chunk[np.newaxis]
 
 
+def scaled(gain: float) -> Callable[[Audio], Audio]:
+    """One stem: the mixture times the gain."""
+    return lambda chunk: np.float32(gain) * chunk[np.newaxis]
+
+
 def lower_half_band(chunk: Audio) -> Audio:
     """One stem: the band below half the Nyquist frequency, without delay or polarity change."""
     spectrum = np.fft.rfft(chunk)
@@ -98,6 +103,21 @@ def left_and_right(chunk: Audio) -> Audio:
     return stems
 
 
+def centre(chunk: Audio) -> Audio:
+    """One stem: what is equal in both channels; a voice on one side alone is lost."""
+    return np.where(chunk == chunk[::-1], chunk, 0)[np.newaxis].astype(np.float32)
+
+
+SIX = ("drums", "bass", "other", "vocals", "guitar", "piano")
+
+
+def six_shares(chunk: Audio) -> Audio:
+    """Six stems: shares of the mixture that do not add up to it."""
+    shares = np.float32([0.11, 0.07, 0.13, 0.29, 0.17, 0.19])
+    stems: Audio = shares[:, np.newaxis, np.newaxis] * chunk
+    return stems
+
+
 class Stubs:
     """Makes the engines above: ``stub.identity(channels=1, chunk=64)``."""
 
@@ -109,6 +129,9 @@ class Stubs:
     def half(self, **changes: Any) -> StubEngine:
         return StubEngine(half, **changes)
 
+    def scaled(self, gain: float, **changes: Any) -> StubEngine:
+        return StubEngine(scaled(gain), **changes)
+
     def lower_half_band(self, **changes: Any) -> StubEngine:
         return StubEngine(lower_half_band, **changes)
 
@@ -118,6 +141,13 @@ class Stubs:
     def left_and_right(self, **changes: Any) -> StubEngine:
         stems = {"stems": ("left", "right"), "residual": None}
         return StubEngine(left_and_right, **(stems | changes))
+
+    def centre(self, **changes: Any) -> StubEngine:
+        return StubEngine(centre, **changes)
+
+    def six_shares(self, **changes: Any) -> StubEngine:
+        stems = {"stems": SIX, "residual": "residual"}
+        return StubEngine(six_shares, **(stems | changes))
 
     def passing(self, **changes: Any) -> StubStepper:
         return StubStepper(passing, **changes)
@@ -132,6 +162,7 @@ class StubModel:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.manifest = engine.manifest
+        self.guesses: tuple[str, ...] = ()
 
     def choose_device(self, requested: str) -> Device:
         return parse(requested) or CPU

@@ -21,13 +21,15 @@ from bsmamba2.models.open_model import open_model
 MANIFEST = Manifest("gain", n_fft=16, hop=4, chunk=64)
 
 
-def gain_model(manifest: Manifest | None = MANIFEST, location: str | None = None) -> bytes:
-    """One stem, the spectrum times 0.5.
+def gain_model(
+    manifest: Manifest | None = MANIFEST, location: str | None = None, gain: float = 0.5
+) -> bytes:
+    """One stem, the spectrum times a gain.
 
     Args:
         location: file of the factor; None stores it inside the model.
     """
-    factor = numpy_helper.from_array(np.full(1, 0.5, np.float32), "factor")
+    factor = numpy_helper.from_array(np.full(1, gain, np.float32), "factor")
     if location:
         factor.ClearField("raw_data")
         factor.data_location = TensorProto.EXTERNAL

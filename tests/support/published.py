@@ -4,16 +4,38 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.numpy
 from click.testing import Result
 
 from bsmamba2.models import registry
-from bsmamba2.models.registry import Published
+from bsmamba2.models.cached_file import CachedFile, cached_files
+from bsmamba2.models.catalogue import Published, PublishedFile, Source
 from support.commands import run_command
 from support.models import random_weights
 from support.server import Behaviour, Server
+
+
+def make_published(
+    name: str = "voice", url: str = "https://example.org/x.ckpt", **changes: Any
+) -> Published:
+    """A published model of one file; ``size`` and ``sha256`` are the file's."""
+    source = Source(url, changes.pop("size", 5), changes.pop("sha256", "a" * 64))
+    known: dict[str, Any] = {
+        "family": "bs_mamba2",
+        "purpose": "vocals",
+        "stems": ("vocals",),
+        "files": (PublishedFile((source,), ("vocals",)),),
+        "licence": "MIT",
+    }
+    return Published(name, **(known | changes))
+
+
+def cached_file(model: Published) -> CachedFile:
+    """The first file of a model."""
+    return next(cached_files(model))
 
 
 class PublishedVoice:
@@ -25,7 +47,12 @@ class PublishedVoice:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._monkeypatch = monkeypatch
         self.content = safetensors.numpy.save(random_weights())
-        self._sha256 = hashlib.sha256(self.content).hexdigest()
+        self.facts: dict[str, Any] = {
+            "size": len(self.content),
+            "sha256": hashlib.sha256(self.content).hexdigest(),
+            "licence": "none",
+        }
+        """What is published."""
         self._publish("https://127.0.0.1/voice.safetensors")
 
     def __call__(self, *behaviours: Behaviour) -> Result:
@@ -36,9 +63,13 @@ class PublishedVoice:
     @property
     def path(self) -> Path:
         """Where the model is once it is downloaded."""
-        return self._model.path
+        return self.cached.path
+
+    @property
+    def cached(self) -> CachedFile:
+        """Its only file."""
+        return cached_file(self._model)
 
     def _publish(self, url: str) -> None:
-        size = len(self.content)
-        self._model = Published("voice", url, size, self._sha256, "none", "vocals")
+        self._model = make_published("voice", url, **self.facts)
         self._monkeypatch.setattr(registry, "PUBLISHED", (self._model,))

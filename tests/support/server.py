@@ -137,6 +137,18 @@ def endless(handler: BaseHTTPRequestHandler, server: Server) -> None:
         handler.wfile.write(server.content)
 
 
+def stating(length: str | None) -> Behaviour:
+    """States a length, or none, and sends nothing."""
+
+    def behaviour(handler: BaseHTTPRequestHandler, server: Server) -> None:
+        handler.send_response(200)
+        if length is not None:
+            handler.send_header("Content-Length", length)
+        handler.end_headers()
+
+    return behaviour
+
+
 def redirecting(to: str | None) -> Behaviour:
     """Redirects to another address, or to itself without one."""
 

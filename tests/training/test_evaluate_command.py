@@ -92,6 +92,23 @@ def test_a_stream_is_scored_with_its_block_lookahead_and_latency(
     assert len(protocol["model_sha256"]) == 64
 
 
+def test_models_are_compared_on_the_same_songs_with_silence_next_to_them(
+    pooled: Path, net: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "twice.json").write_text(json.dumps({"ensemble": [str(net), str(net)]}))
+    models = ("-m", net, "-m", net, "-m", tmp_path / "twice.json")
+    run = invoke(pooled, *models, "--device", "cpu", "--json", "-o", tmp_path / "out")
+    assert run.exit_code == 0, run.output
+    document = json.loads(run.stdout)
+    assert document == json.loads((tmp_path / "out/scores.json").read_text())
+    assert {"silence", "net", "net (2)", "twice"} <= document["summary"].keys()
+    summary = document["summary"]
+    assert summary["net"] == summary["net (2)"] == summary["twice"]
+    assert [*document["protocol"]["systems"]] == ["net", "net (2)", "twice"]
+    assert document["protocol"]["systems"]["twice"]["ensemble"] == ["net", "net"]
+    assert (tmp_path / "out/activity.png").stat().st_size > 1000
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

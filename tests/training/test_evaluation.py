@@ -16,7 +16,7 @@ from bsmamba2.errors import AudioError, ModelError
 from bsmamba2_training import evaluation, results
 from bsmamba2_training.baselines import oracle_mask, repetition
 from bsmamba2_training.layout import songs
-from bsmamba2_training.metrics import usdr_db
+from bsmamba2_training.metrics import LENGTHS, usdr_db
 from support.engines import StubEngine, half
 
 Tone = Callable[[float, float], Audio]
@@ -141,6 +141,7 @@ def test_an_estimate_that_is_not_finite_is_named(other_tool: OtherTool) -> None:
 def test_a_model_named_like_a_baseline_gets_a_distinct_name() -> None:
     assert evaluation.system_name("mixture", "model") == "mixture (model)"
     assert evaluation.system_name("small", "model") == "small"
+    assert evaluation.system_name("small", "model", ["small", "small (2)"]) == "small (3)"
 
 
 def test_the_interval_of_one_song_has_no_width(scored: list[evaluation.Score]) -> None:
@@ -190,6 +191,19 @@ def test_a_cell_shows_median_mean_interval_and_improvement() -> None:
     page = results.markdown({"x": {"usdr vocals": one}, "mixture": {"usdr vocals": one}})
     assert "| x | mixture |" in page.splitlines()[0]
     assert "4.00 (4.50) [3.00, 5.25], +12.00 | 4.00 (4.50) [3.00, 5.25] |" in page
+
+
+def test_activity_is_plotted_by_length_with_the_absent_voice_on_its_own_axis(
+    scored: list[evaluation.Score],
+) -> None:
+    table = evaluation.summarise(scored)
+    wide, narrow = results.activity_plot(table).axes
+    assert [text.get_text() for text in wide.get_xticklabels()] == [*LENGTHS]
+    assert [text.get_text() for text in narrow.get_xticklabels()] == ["absent"]
+    heights = [bar.get_height() for bar in wide.patches if isinstance(bar, Rectangle)]
+    assert heights == [
+        row[name].median for row in table.values() for name in row if name.startswith("voice")
+    ]
 
 
 def test_leakage_is_plotted_on_its_own_axis(scored: list[evaluation.Score]) -> None:

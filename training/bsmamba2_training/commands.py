@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bsmamba2.commands.display import hint_if_stopped
-from bsmamba2.commands.parameters import MODEL_HELP, ModelName
+from bsmamba2.commands.parameters import MODEL_HELP, ModelName, catalogue_option
 from bsmamba2.errors import DeviceError, one_line
 from bsmamba2_network import PRESETS
 from bsmamba2_training.run import PRECISIONS, Plan, Run
@@ -239,15 +239,24 @@ def _progress_bar() -> Progress:
     )
 
 
-@click.command(short_help="Score a model, or the stems of any tool, on songs with known stems.")
+@click.command(short_help="Score models, or the stems of any tool, on songs with known stems.")
 @click.argument("dataset", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("-m", "--model", type=ModelName(), help=f"{MODEL_HELP} Default: the shipped model.")
+@click.option(
+    "-m",
+    "--model",
+    "models",
+    type=ModelName(),
+    multiple=True,
+    help=f"{MODEL_HELP} Default: the shipped model. Repeat it to compare models.",
+)
+@catalogue_option
 @click.option(
     "--estimates",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Score another tool's stems, DIR/SONG/vocals.wav, instead of a model.",
 )
-@click.option("-o", "--output", type=PATH, help="Folder for the scores: JSON, CSV, table, plot.")
+@click.option("-o", "--output", type=PATH, help="Folder for the scores: JSON, CSV, table, plots.")
+@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON, not as a table.")
 @click.option(
     "--split",
     default="test",
@@ -282,9 +291,10 @@ def _progress_bar() -> Progress:
 )
 def evaluate(
     dataset: Path,
-    model: str | None,
+    models: tuple[str, ...],
     estimates: Path | None,
     output: Path | None,
+    as_json: bool,
     split: str,
     max_songs: int | None,
     device: str | None,
@@ -295,15 +305,15 @@ def evaluate(
     jobs: int,
     baselines: bool,
 ) -> None:
-    """Score a separation on DATASET: MUSDB18-HQ, or folders with mixture.wav and vocals.wav.
+    """Score models on DATASET: MUSDB18-HQ, or folders with mixture.wav and vocals.wav.
 
     Scores: cSDR (BSS Eval v4), uSDR, SI-SDR, uSDR by how long a voice sounds, and the level of the
-    vocals where no voice sounds.
+    vocals where no voice sounds. Several models are scored on the same songs, side by side.
     """
     from bsmamba2 import Separator
     from bsmamba2_training import evaluation, layout, results
 
-    if model is not None and estimates is not None:
+    if models and estimates is not None:
         raise click.UsageError("give a model (-m) or a folder (--estimates), not both")
     options = {
         "--device": device,
@@ -324,21 +334,25 @@ def evaluate(
             "out"
         )
     songs = layout.songs(dataset, split)[:max_songs]
-    details: dict[str, Any]
     if estimates is not None:
-        name, details = evaluation.system_name(estimates.resolve().name, "estimates"), {}
-        estimator = evaluation.files_estimator(estimates)
+        name = evaluation.system_name(estimates.resolve().name, "estimates")
+        systems, details = {name: evaluation.files_estimator(estimates)}, {}
     else:
-        separator = Separator(model, "auto" if device is None else device)
-        name = evaluation.system_name(separator.manifest.name, "model")
-        details = evaluation.model_protocol(
-            separator, model, overlap=overlap, block_ms=block_ms, lookahead_ms=lookahead_ms
-        )
-        if lookahead_ms is None:
-            estimator = evaluation.model_estimator(separator, overlap)
-        else:
-            estimator = evaluation.stream_estimator(separator, block_ms, lookahead_ms)
-    systems = (evaluation.baseline_estimators() if baselines else {}) | {name: estimator}
+        systems, details = {}, {}
+        for model in models or (None,):
+            separator = Separator(model, "auto" if device is None else device)
+            name = evaluation.system_name(separator.manifest.name, "model", systems)
+            details[name] = evaluation.model_protocol(
+                separator, model, overlap=overlap, block_ms=block_ms, lookahead_ms=lookahead_ms
+            )
+            systems[name] = (
+                evaluation.model_estimator(separator, overlap)
+                if lookahead_ms is None
+                else evaluation.stream_estimator(separator, block_ms, lookahead_ms)
+            )
+    protocol = evaluation.protocol(list(systems), dataset, len(songs), details, split=split)
+    if baselines:
+        systems = evaluation.baseline_estimators() | systems
     with _progress_bar() as bar:
         task = bar.add_task("", total=len(songs) * len(systems))
         scores = evaluation.evaluate(
@@ -348,9 +362,7 @@ def evaluate(
             jobs=jobs,
             progress=lambda line: bar.update(task, advance=1, description=line),
         )
-    protocol = evaluation.protocol(name, dataset, len(songs), split=split, **details)
+    page = results.write(scores, protocol, output) if output else results.page(scores, protocol)
+    click.echo(results.to_json(scores, protocol) if as_json else page, nl=not as_json)
     if output:
-        click.echo(results.write(scores, protocol, output))
-        click.echo(f"wrote {one_line(output)}")
-    else:
-        click.echo(results.page(evaluation.summarise(scores), protocol))
+        click.echo(f"wrote {one_line(output)}", err=True)

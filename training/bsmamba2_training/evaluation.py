@@ -4,6 +4,7 @@
     RESULTS/songs.csv       one row per song and system
     RESULTS/table.md        the summary and its protocol
     RESULTS/plot.png        the summary as a plot
+    RESULTS/activity.png    the summary by how long a voice sounds
 
 The same code scores the baselines on the same songs. A summary holds the median, the mean and a 95%
 confidence interval of the median (bootstrap over songs, each with all its stretches). An
@@ -15,10 +16,11 @@ from __future__ import annotations
 import os
 import platform
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain, count
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from bsmamba2.audio.array import Audio
 from bsmamba2.errors import AudioError, ModelError
 from bsmamba2.files.hashing import file_sha256
 from bsmamba2.files.song_file import SongFile
+from bsmamba2.models.combined_model import CombinedManifest
 from bsmamba2.models.model_file import find_model_path
 from bsmamba2_training.baselines import BASELINES
 from bsmamba2_training.layout import INSTRUMENTAL_NAMES, SUFFIXES, Song
@@ -212,9 +215,11 @@ def _confidence_interval(by_key: dict[tuple[str, int], float]) -> tuple[float, f
     return float(low), float(high)
 
 
-def system_name(name: str, kind: str) -> str:
-    """Returns the name of a model or folder in the tables, distinct from every baseline's name."""
-    return f"{name} ({kind})" if name in BASELINES else name
+def system_name(name: str, kind: str, taken: Iterable[str] = ()) -> str:
+    """Returns the name of a model or folder in the tables, distinct from all other names there."""
+    name = f"{name} ({kind})" if name in BASELINES else name
+    numbered = (f"{name} ({number})" for number in count(2))
+    return next(free for free in chain([name], numbered) if free not in taken)
 
 
 def model_estimator(separator: Separator, overlap: float | None) -> Estimator:
@@ -304,14 +309,28 @@ def baseline_estimators() -> dict[str, Estimator]:
     return {name: to_estimator(baseline) for name, baseline in BASELINES.items()}
 
 
-def protocol(system: str, dataset: Path, songs: int, **details: Any) -> dict[str, Any]:
-    """Returns the conditions that must be published with the scores."""
+def protocol(
+    systems: Sequence[str],
+    dataset: Path,
+    songs: int,
+    details: Mapping[str, dict[str, Any]],
+    **options: Any,
+) -> dict[str, Any]:
+    """Returns the conditions that must be published with the scores.
+
+    Args:
+        systems: the names of what is scored, without the baselines.
+        details: the protocol of each system; that of a single one is not nested.
+    """
+    several = len(systems) > 1
+    own = {"systems": dict(details)} if several else dict(*details.values())
     packages = ("bsmamba2", "museval", "numpy", "onnxruntime", "onnxruntime-gpu", "soxr")
     return {
-        "system": system,
+        **({} if several else {"system": systems[0]}),
         "dataset": dataset.resolve().name,
         "songs": songs,
-        **details,
+        **options,
+        **own,
         "machine": f"{platform.system()} {platform.machine()}",
         "versions": {name: installed for name in packages if (installed := _version(name))},
     }
@@ -327,7 +346,9 @@ def model_protocol(
 ) -> dict[str, Any]:
     """Returns the model's part of the protocol, for whole songs or, with a lookahead, a stream."""
     manifest = separator.manifest
-    if lookahead_ms is None:
+    if lookahead_ms is None and isinstance(manifest, CombinedManifest):
+        sizes = {} if overlap is None else {"overlap": overlap}
+    elif lookahead_ms is None:
         overlap = manifest.overlap if overlap is None else overlap
         sizes = {"chunk_s": manifest.chunk / manifest.sample_rate, "overlap": overlap}
     else:
@@ -337,12 +358,14 @@ def model_protocol(
             "lookahead_ms": lookahead_ms,
             "latency_ms": 1000 * stream.latency_samples / SAMPLE_RATE,
         }
-    sha256 = manifest.checkpoint_sha256
-    if model is not None:
-        sha256 = file_sha256(find_model_path(model))
+    identity: dict[str, Any] = {"model_sha256": manifest.checkpoint_sha256}
+    if isinstance(manifest, CombinedManifest):
+        identity = {**manifest.settings, "fingerprint": manifest.fingerprint}
+    elif model is not None:
+        identity = {"model_sha256": file_sha256(find_model_path(model))}
     return {
         "model": manifest.name,
-        "model_sha256": sha256,
+        **identity,
         **{name: round(value, 3) for name, value in sizes.items()},
         "precision": manifest.precision,
         "device": separator.device,

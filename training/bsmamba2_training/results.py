@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 
 from bsmamba2.files.part_file import write_atomically
 from bsmamba2_training.evaluation import LEAKAGE, METRICS, Score, Summary, summarise
+from bsmamba2_training.metrics import LENGTHS
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -23,30 +25,35 @@ Table = dict[str, dict[str, Summary]]
 
 
 def write(scores: list[Score], protocol: dict[str, Any], folder: Path) -> str:
-    """Writes scores.json, songs.csv, table.md and plot.png; returns the text of table.md."""
+    """Writes scores.json, songs.csv, table.md and two plots; returns the text of table.md."""
     folder.mkdir(parents=True, exist_ok=True)
     table = summarise(scores)
+    write_atomically(folder / "scores.json", to_json(scores, protocol).encode())
+    _write_csv(scores, folder / "songs.csv")
+    text = page(scores, protocol)
+    write_atomically(folder / "table.md", text.encode())
+    for name, figure in (("plot.png", plot(table)), ("activity.png", activity_plot(table))):
+        figure.savefig(folder / name)
+        plt.close(figure)
+    return text
+
+
+def to_json(scores: list[Score], protocol: dict[str, Any]) -> str:
+    """Returns the protocol, the summary and all scores as JSON text."""
     document = {
         "protocol": protocol,
         "summary": {
             system: {metric: dataclasses.asdict(summary) for metric, summary in metrics.items()}
-            for system, metrics in table.items()
+            for system, metrics in summarise(scores).items()
         },
         "songs": [dataclasses.asdict(item) for item in scores],
     }
-    write_atomically(folder / "scores.json", (json.dumps(document, indent=1) + "\n").encode())
-    _write_csv(scores, folder / "songs.csv")
-    text = page(table, protocol)
-    write_atomically(folder / "table.md", text.encode())
-    figure = plot(table)
-    figure.savefig(folder / "plot.png")
-    plt.close(figure)
-    return text
+    return json.dumps(document, indent=1) + "\n"
 
 
-def page(table: Table, protocol: dict[str, Any]) -> str:
+def page(scores: list[Score], protocol: dict[str, Any]) -> str:
     """Returns the table as Markdown, followed by its explanation and protocol."""
-    return f"{markdown(table)}\n\n{_explanation(protocol)}\n"
+    return f"{markdown(summarise(scores))}\n\n{_explanation(protocol)}\n"
 
 
 def markdown(table: Table) -> str:
@@ -75,17 +82,21 @@ def _cell(summary: Summary | None, system: str) -> str:
 
 
 def _explanation(protocol: dict[str, Any]) -> str:
-    parts = []
-    for name, value in protocol.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{key} {item}" for key, item in value.items())
-        parts.append(f"{name.replace('_', ' ')} {value}")
+    systems = protocol.get("systems", {})
+    parts = [_condition(name, value) for name, value in protocol.items() if name != "systems"]
+    parts += [_condition(f"{name}:", value) for name, value in systems.items()]
     return (
         "Each cell: median over songs (mean) [95% confidence interval of the median, bootstrap "
         "over songs], and the median difference from the mixture's own score. Rows for vocals of "
         "one length are over all stretches of that length; there the bootstrap draws songs with "
         f"all their stretches. Protocol: {'; '.join(parts)}."
     )
+
+
+def _condition(name: str, value: Any) -> str:
+    if isinstance(value, dict):
+        value = ", ".join(_condition(key, item) for key, item in value.items())
+    return f"{name.replace('_', ' ')} {value}"
 
 
 def _write_csv(scores: list[Score], path: Path) -> None:
@@ -108,18 +119,30 @@ def _mean(values: list[float]) -> float | None:
 def plot(table: Table) -> Figure:
     """Plots medians and intervals, one group of bars per metric; leakage has its own axis."""
     metrics = [name for name in METRICS if any(name in row for row in table.values())]
+    return _figure(table, metrics, metrics, "leakage")
+
+
+def activity_plot(table: Table) -> Figure:
+    """Plots how well vocals are separated by how long they sound, and their level where absent."""
+    return _figure(table, [f"voice {length}" for length in LENGTHS], LENGTHS, "absent")
+
+
+def _figure(
+    table: Table, metrics: Sequence[str], labels: Sequence[str], leakage_label: str
+) -> Figure:
     figure, (wide, narrow) = plt.subplots(
-        1, 2, figsize=(13, 5), layout="constrained", width_ratios=(len(METRICS), 1.5)
+        1, 2, figsize=(13, 5), layout="constrained", width_ratios=(max(4, len(metrics)), 1.5)
     )
-    _bars(wide, table, metrics)
+    _bars(wide, table, metrics, labels)
     wide.set_ylabel("dB, median")
-    _bars(narrow, table, [LEAKAGE])
+    _bars(narrow, table, [LEAKAGE], [leakage_label])
     narrow.set_ylabel("dB relative to the mixture, median; lower is better")
-    figure.legend(*wide.get_legend_handles_labels(), loc="outside upper center", ncols=len(table))
+    handles, names = wide.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=min(len(table), 6))
     return figure
 
 
-def _bars(axis: Axes, table: Table, metrics: list[str]) -> None:
+def _bars(axis: Axes, table: Table, metrics: Sequence[str], labels: Sequence[str]) -> None:
     width = 0.8 / len(table)
     for number, (system, row) in enumerate(table.items()):
         at = [i + (number + 0.5) * width for i, name in enumerate(metrics) if name in row]
@@ -135,5 +158,5 @@ def _bars(axis: Axes, table: Table, metrics: list[str]) -> None:
             color=f"C{number}",  # the same on both axes, even if a system has no bar on one
             error_kw={"linewidth": 0.8},
         )
-    axis.set_xticks([i + 0.4 for i in range(len(metrics))], metrics, rotation=25, ha="right")
+    axis.set_xticks([i + 0.4 for i in range(len(metrics))], labels, rotation=25, ha="right")
     axis.axhline(0, color="black", linewidth=0.8)

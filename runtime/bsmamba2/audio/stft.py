@@ -21,20 +21,29 @@ from numpy.lib.stride_tricks import sliding_window_view
 from bsmamba2.audio.array import Audio
 
 
-def stft(audio: Audio, n_fft: int, hop: int) -> Audio:
-    """Transforms (…, samples) to (…, frames, n_fft/2 + 1, 2), real and imaginary parts last."""
+def stft(audio: Audio, n_fft: int, hop: int, window: Audio | None = None) -> Audio:
+    """Transforms (…, samples) to (…, frames, n_fft/2 + 1, 2), real and imaginary parts last.
+
+    Args:
+        audio: any number of signals of equal length.
+        n_fft, hop: length and distance of the frames, samples.
+        window: (n_fft,). Default: the periodic Hann window.
+    """
     half = n_fft // 2
     lead = [(0, 0)] * (audio.ndim - 1)
     audio = np.pad(audio, [*lead, (0, max(0, half + 1 - audio.shape[-1]))])
     audio = np.pad(audio, [*lead, (half, half)], mode="reflect")
-    frames = sliding_window_view(audio, n_fft, axis=-1)[..., ::hop, :] * hann(n_fft)
+    frames = sliding_window_view(audio, n_fft, axis=-1)[..., ::hop, :]
+    frames = frames * (hann(n_fft) if window is None else window)
     spectrum = np.fft.rfft(frames).astype(np.complex64, copy=False)
     return spectrum.view(np.float32).reshape(*spectrum.shape, 2)
 
 
-def istft(spectrum: Audio, n_fft: int, hop: int, samples: int) -> Audio:
+def istft(
+    spectrum: Audio, n_fft: int, hop: int, samples: int, window: Audio | None = None
+) -> Audio:
     """Transforms (…, frames, n_fft/2 + 1, 2) back to (…, samples)."""
-    window = hann(n_fft)
+    window = hann(n_fft) if window is None else window
     packed = np.ascontiguousarray(spectrum).view(np.complex64)[..., 0]
     frames = np.fft.irfft(packed, n_fft).astype(np.float32, copy=False) * window
     count = frames.shape[-2]

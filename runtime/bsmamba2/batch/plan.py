@@ -47,7 +47,8 @@ class FilePlan:
     """Folder of the stems; a template may add subfolders."""
     seconds: float
     """Length of the song, as its header states it; 0 if it states none."""
-    overlap: float
+    overlap: float | None
+    """Overlap of chunks; None: each model's own."""
     clip: Clip
     encoding: Encoding
     """Encoding of the files; a stem that exceeds full scale may become 32-bit float instead."""
@@ -91,7 +92,7 @@ class OutputOptions:
             ModelError: the model has no such stem.
             AudioError: the template gives several of them the same name.
         """
-        selected = wanted_stems(self.stems, model.outputs)
+        selected = wanted_stems(self.stems, model.available, model.outputs)
         Template(self.template).require_stems(len(selected))
         return selected
 
@@ -112,9 +113,8 @@ class OutputOptions:
         longest = max(encoding.suffix, encoding.as_float().suffix, ".wav", key=len)
         for name in names.values():
             require_lengths(folder / (name + longest))
-        overlap = model.overlap if self.overlap is None else self.overlap
         options = {
-            "overlap": overlap,
+            "overlap": model.overlap if self.overlap is None else self.overlap,
             "format": encoding.format,
             "subtype": encoding.subtype,
             "clip": self.clip,
@@ -127,10 +127,10 @@ class OutputOptions:
             song,
             folder,
             seconds,
-            overlap,
+            self.overlap,
             self.clip,
             encoding,
-            tuple(names.get(stem) for stem in model.outputs),
+            tuple(names.get(stem) for stem in model.available),
             {stem: folder / (name + encoding.suffix) for stem, name in names.items()},
             Record(song, folder, model, options),
         )

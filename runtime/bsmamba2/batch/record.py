@@ -10,7 +10,6 @@ lists the stems of earlier runs that still exist, so that no later run takes the
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -138,11 +137,7 @@ class Record:
                     log.warning("%s, a stem of an earlier run, was removed", path)
 
     def _key(self) -> dict[str, Any]:
-        # A checkpoint's check may be computed later; its hash identifies it without the check.
-        known = self.model.checkpoint_sha256 is not None
-        manifest = self.model.replace(check=None) if known else self.model
-        about = hashlib.sha256(manifest.to_json().encode()).hexdigest()
-        model = {"name": self.model.name, "manifest_sha256": about}
+        model = {"name": self.model.name, "manifest_sha256": self.model.fingerprint}
         return {"bsmamba2": FORMAT, "model": model, "options": dict(self.options)}
 
     def _is_same_song(self, recorded: Mapping[str, Any]) -> bool:

@@ -28,6 +28,7 @@ from bsmamba2.errors import Error
 from bsmamba2.files.cache import cache_folder
 from bsmamba2.installation import install_command, installed_version
 from bsmamba2.models import registry
+from bsmamba2.models.cached_file import find_cached
 from bsmamba2.models.check import SNR_DB, check_input
 from bsmamba2.models.graph import shipped_graphs
 
@@ -70,7 +71,7 @@ def examine() -> Iterator[Finding]:
     ):
         yield _package(package, extra, use)
     yield _cache()
-    yield from map(_model, registry.PUBLISHED)
+    yield from _models()
 
 
 def _runtime() -> Finding:
@@ -192,7 +193,22 @@ def _cache() -> Finding:
     return Finding("cache", WORKS, str(folder))
 
 
-def _model(model: registry.Published) -> Finding:
-    if model.is_fetched:
-        return Finding(model.name, WORKS, str(model.path))
-    return Finding(model.name, ABSENT, "not fetched", model.how_to_fetch)
+def _models() -> Iterator[Finding]:
+    """Yields the downloaded models, and the first of the catalogue in any case."""
+    known, wrong = registry.PUBLISHED, ""
+    try:
+        known = registry.published()
+    except Error as error:
+        wrong = str(error)
+    if wrong:
+        fix = f"correct it, or unset {registry.CATALOGUE_VARIABLE}"
+        yield Finding("catalogue", BROKEN, wrong, fix)
+    else:
+        number = f"{len(known)} published models: bsmamba2 models"
+        yield Finding("catalogue", WORKS, number)
+    for model in known:
+        if files := find_cached(model):
+            paths = ", ".join(str(cached.path) for cached in files)
+            yield Finding(model.name, WORKS, paths)
+        elif model == known[0]:
+            yield Finding(model.name, ABSENT, "not fetched", registry.how_to_fetch(model))

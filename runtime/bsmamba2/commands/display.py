@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bsmamba2.batch.plan import FilePlan
+    from bsmamba2.formats.manifest import Manifest
 
 
 def length(seconds: float) -> str:
@@ -38,6 +39,24 @@ def hint_if_stopped(hint: str) -> Iterator[None]:
     except (KeyboardInterrupt, Cancelled):
         click.echo(hint, err=True)
         raise Cancelled("stopped by the user") from None
+
+
+def describe_guesses(guesses: Sequence[str], manifest: Manifest) -> str:
+    """Returns the statement of a model's assumed settings; empty if there are none."""
+    if not guesses:
+        return ""
+    values = (f"{name} {setting_value(manifest, name)}" for name in guesses)
+    return f"{manifest.name}: assumed {'; '.join(values)}; --config YAML states them"
+
+
+def setting_value(manifest: Manifest, name: str) -> str:
+    """Formats a setting of a model."""
+    value = getattr(manifest, name)
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    if name == "chunk":
+        return f"{value / manifest.sample_rate:g} s"
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else f"{value}"
 
 
 class Display:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 else:  # not generic before click 8.4
     _Text = click.ParamType
 
-MODEL_HELP = "A name from bsmamba2 models, or an .onnx, .engine, .ckpt or .safetensors file."
+MODEL_HELP = (
+    "A name from bsmamba2 models, an .onnx, .engine, .ckpt, .pt, .pth, .th or .safetensors file, "
+    "or a .json file that combines models."
+)
 DEVICE_HELP = f"{NAMES}."
 SPEED_HELP = (
     "On a CPU: exact gives float32's result; fast is faster on processors with AMX, AVX512-BF16 or "
@@ -45,9 +49,19 @@ class ModelName(_Text):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        names = [*registry.shipped(), *(model.name for model in registry.PUBLISHED)]
-        found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
-        return [*found, CompletionItem(incomplete, type="file")]
+        return [*_starting(registry.names(), incomplete), CompletionItem(incomplete, type="file")]
+
+
+class PublishedName(_Text):
+    """The name of a published model; shells complete it."""
+
+    name = "name"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        here = registry.shipped()
+        return _starting((name for name in registry.names() if name not in here), incomplete)
 
 
 class DeviceName(_Text):
@@ -61,4 +75,32 @@ class DeviceName(_Text):
         driver = nvidia.driver()
         cards = range(len(driver.cards) if driver else 0)
         names = ["auto", "cpu", *(f"{kind}:{n}" for kind in ("cuda", "tensorrt") for n in cards)]
-        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        return _starting(names, incomplete)
+
+
+def _starting(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def _use_catalogue(context: click.Context, option: click.Parameter, value: Path | None) -> None:
+    if value is not None and not context.resilient_parsing:
+        context.with_resource(registry.using_catalogue(value))
+
+
+catalogue_option = click.option(
+    "--catalogue",
+    metavar="FILE",
+    type=SongPath(),
+    is_eager=True,
+    expose_value=False,
+    callback=_use_catalogue,
+    help="A JSON file with more models. Default: that of BSMAMBA2_CATALOGUE.",
+)
+"""The option of every command that takes the name of a model."""
+
+config_option = click.option(
+    "--config",
+    metavar="YAML",
+    type=SongPath(),
+    help="MSST's yaml of a checkpoint, for what its tensors do not tell.",
+)

@@ -11,7 +11,7 @@ import click
 
 from bsmamba2.batch.batch import Batch, Outcome
 from bsmamba2.batch.plan import OutputOptions
-from bsmamba2.commands.display import Display, hint_if_stopped, length
+from bsmamba2.commands.display import Display, describe_guesses, hint_if_stopped, length
 from bsmamba2.commands.parameters import (
     DEVICE_HELP,
     MODEL_HELP,
@@ -19,6 +19,8 @@ from bsmamba2.commands.parameters import (
     DeviceName,
     ModelName,
     SongPath,
+    catalogue_option,
+    config_option,
 )
 from bsmamba2.devices.products import DEFAULT_SPEED, SPEEDS
 from bsmamba2.errors import for_command_line, one_line
@@ -36,6 +38,8 @@ PATH = SongPath()
     "-o", "--output", metavar="DIR", type=PATH, help="Folder for the stems. Default: the song's."
 )
 @click.option("-m", "--model", type=ModelName(), help=f"{MODEL_HELP} Default: the shipped model.")
+@config_option
+@catalogue_option
 @click.option("--stem", "stems", multiple=True, help="Write only this stem; can be repeated.")
 @click.option("--device", type=DeviceName(), default="auto", show_default=True, help=DEVICE_HELP)
 @click.option(
@@ -75,6 +79,7 @@ def separate(
     songs: tuple[Path, ...],
     output: Path | None,
     model: str | None,
+    config: Path | None,
     stems: tuple[str, ...],
     device: str,
     speed: str,
@@ -92,7 +97,7 @@ def separate(
     that are done and whose file, model and options have not changed.
     """
     output_options = OutputOptions(stems=stems or None, speed=speed, **options)
-    separator = Separator(model, device, speed=speed, load=False)
+    separator = Separator(model, device, speed=speed, config=config, load=False)
     about = {
         "model": separator.manifest.name,
         "device": separator.device,
@@ -106,6 +111,8 @@ def separate(
             if model is None and about["model"] in registry.ABOUT:
                 known, quality = registry.ABOUT[about["model"]], registry.PUBLISHED[0].name
                 display.note(f"{about['model']}: {known}; for quality, -m {quality}")
+            if assumed := describe_guesses(separator.guesses, separator.manifest):
+                display.note(assumed)
             if device == "auto":
                 display.note("{model} on {device}".format(**about))
             if speed == "fast" and about["products"] == "float32":

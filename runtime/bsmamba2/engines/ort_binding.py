@@ -1,4 +1,4 @@
-"""Runs an ONNX Runtime session with its input and output bound to memory on the device.
+"""Runs an ONNX Runtime session with its inputs and outputs bound to memory on the device.
 
 Only audio or spectra cross the bus, into buffers that keep their addresses. So a run of a repeated
 shape can be recorded once as a CUDA graph and replayed, which saves about a thousand kernel
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeAlias
@@ -29,12 +29,15 @@ REPLAY_DB = 90.0
 
 _GRAPH, _NO_GRAPH = "1", "-1"  # ONNX Runtime's gpu_graph_id
 
-Calls: TypeAlias = "SimpleQueue[tuple[Future[Audio], Callable[[Audio], Audio], Audio] | None]"
-"""Each call: the future for its result, the function, and its argument. None ends the thread."""
+Values: TypeAlias = list[Audio]
+Call: TypeAlias = tuple["Future[Values]", Callable[[Values], Values], Values]
+"""The future for the result, the function, and its argument."""
+Calls: TypeAlias = "SimpleQueue[Call | None]"
+"""Calls for the session's thread. None ends it."""
 
 
 class BoundSession:
-    """A session with one input and one output, whose sizes are equal apart from the stems' axis.
+    """A session with as many outputs as inputs, whose sizes are equal apart from the stems' axis.
 
     Threads may share it. Their runs take turns, since there is one set of buffers, and all happen
     in one thread of the session: ONNX Runtime keeps handles of CUDA's libraries and recorded graphs
@@ -60,31 +63,33 @@ class BoundSession:
         threading.Thread(target=_serve, args=(self._calls,), daemon=True).start()
         weakref.finalize(self, self._calls.put, None)
 
-    def run(self, values: Audio) -> Audio:
-        """Runs (batch, …) to (batch, stems, …). Errors of ONNX Runtime propagate."""
-        stems: Future[Audio] = Future()
-        self._calls.put((stems, self._run, values))
+    def run(self, values: Sequence[Audio]) -> Values:
+        """Runs inputs (batch, …) to outputs (batch, stems, …). Errors of ONNX Runtime propagate."""
+        stems: Future[Values] = Future()
+        self._calls.put((stems, self._run, list(values)))
         return stems.result()
 
-    def _run(self, values: Audio) -> Audio:
-        if self._recorded is not None and self._recorded.shape == values.shape:
+    def _run(self, values: Values) -> Values:
+        shapes = [value.shape for value in values]
+        if self._recorded is not None and self._recorded.shapes == shapes:
             return self._recorded.run(values, _GRAPH)
-        if self._plain is None or self._plain.shape != values.shape:
+        if self._plain is None or self._plain.shapes != shapes:
             self._plain = None  # frees the old buffers before the new ones are allocated
             self._runs = 0
-            self._plain = _Buffers(self, values.shape)
+            self._plain = _Buffers(self, shapes)
         stems = self._plain.run(values, _NO_GRAPH)
         self._runs += 1
         if self._may_record and self._runs == REPEATS:
             self._record(self._plain, values, stems)
         return stems
 
-    def _record(self, buffers: _Buffers, values: Audio, expected: Audio) -> None:
+    def _record(self, buffers: _Buffers, values: Values, expected: Values) -> None:
         """Records a run of these buffers; keeps the graph if a replay agrees with a plain run."""
         self._may_record = False  # only one shape is recorded, in one attempt
         try:
             buffers.run(values, _GRAPH)
-            replayed = snr_db(expected, buffers.run(values, _GRAPH))
+            pairs = zip(expected, buffers.run(values, _GRAPH), strict=True)
+            replayed = min(snr_db(plain, replay) for plain, replay in pairs)
         except Exception as error:  # the binding raises bare exceptions of many classes
             log.warning("CUDA graphs are not used, because recording one failed: %s", error)
             self._plain = None
@@ -110,24 +115,31 @@ def _serve(calls: Calls) -> None:
 
 
 class _Buffers:
-    """Input and output of one shape on the device, bound to the session."""
+    """Inputs and outputs of one shape on the device, bound to the session."""
 
-    def __init__(self, bound: BoundSession, shape: tuple[int, ...]) -> None:
+    def __init__(self, bound: BoundSession, shapes: list[tuple[int, ...]]) -> None:
         make = bound._ort.OrtValue.ortvalue_from_shape_and_type
-        self.shape = shape
+        self.shapes = shapes
         self._ort, self._session = bound._ort, bound._session
-        self._input = make(shape, np.float32, *bound._memory)
-        stems = (shape[0], bound._stems, *shape[1:])
-        self._output = make(stems, np.float32, *bound._memory)
+        self._inputs = [make(shape, np.float32, *bound._memory) for shape in shapes]
+        self._outputs = [
+            make((shape[0], bound._stems, *shape[1:]), np.float32, *bound._memory)
+            for shape in shapes
+        ]
         self._binding = self._session.io_binding()
-        self._binding.bind_ortvalue_input(self._session.get_inputs()[0].name, self._input)
-        self._binding.bind_ortvalue_output(self._session.get_outputs()[0].name, self._output)
+        for known, value in zip(self._session.get_inputs(), self._inputs, strict=True):
+            self._binding.bind_ortvalue_input(known.name, value)
+        for known, value in zip(self._session.get_outputs(), self._outputs, strict=True):
+            self._binding.bind_ortvalue_output(known.name, value)
 
-    def run(self, values: Audio, graph: str) -> Audio:
+    def run(self, values: Values, graph: str) -> Values:
         options = self._ort.RunOptions()
         options.add_run_config_entry("gpu_graph_id", graph)
-        self._input.update_inplace(np.ascontiguousarray(values))
+        for buffer, value in zip(self._inputs, values, strict=True):
+            buffer.update_inplace(np.ascontiguousarray(value))
         self._session.run_with_iobinding(self._binding, options)
-        stems: Audio = self._output.numpy()
-        # On the CPU this is the buffer itself, which the next run overwrites.
-        return stems.copy() if self._output.device_name() == "cpu" else stems
+        # On the CPU an output is the buffer itself, which the next run overwrites.
+        return [
+            output.numpy().copy() if output.device_name() == "cpu" else output.numpy()
+            for output in self._outputs
+        ]

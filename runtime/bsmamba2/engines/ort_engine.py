@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from bsmamba2.audio import stft
 from bsmamba2.audio.array import Audio
 from bsmamba2.devices.device import CPU, Device
 from bsmamba2.devices.products import DEFAULT_SPEED
+from bsmamba2.engines.chunk_run import run_chunk
 from bsmamba2.engines.ort_binding import BoundSession
 from bsmamba2.engines.ort_import import import_onnxruntime
 from bsmamba2.engines.ort_session import (
@@ -55,12 +53,14 @@ class OrtEngine:
         )
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         require_float32(file, inputs, outputs)
-        if (len(inputs), len(outputs)) != (1, 1):
+        expected = 2 if self.manifest.io == "both" else 1
+        if (len(inputs), len(outputs)) != (expected, expected):
             raise ModelError(
-                f"{file.path.name} must have one input and one output; got {len(inputs)} and "
-                f"{len(outputs)}: export it again"
+                f"{file.path.name} must have as many inputs and outputs as its io "
+                f"{self.manifest.io!r}, {expected}; got {len(inputs)} and {len(outputs)}: export "
+                "it again"
             )
-        self._input = inputs[0].name
+        self._inputs = [value.name for value in inputs]
         self._bound: BoundSession | None = None
         if device.kind != "cpu":  # on a CPU there is nothing to copy
             memory = "cuda", device.index
@@ -70,28 +70,26 @@ class OrtEngine:
 
     def run(self, chunk: Audio) -> Audio:
         """See :meth:`bsmamba2.engines.protocols.Engine.run`."""
-        manifest, samples = self.manifest, chunk.shape[-1]
-        if manifest.io == "waveform":
-            short = max(0, manifest.n_fft // 2 + 1 - samples)  # the graph needs this many
-            return self._call(np.pad(chunk, [(0, 0), (0, short)]))[..., :samples]
-        mixture = stft.stft(chunk, manifest.n_fft, manifest.hop)
-        return stft.istft(self._call(mixture), manifest.n_fft, manifest.hop, samples)
+        return run_chunk(self.manifest, chunk, self.run_graph)
 
     def run_spectrum(self, mixture: Audio) -> Audio:
-        """Runs the graph itself: (batch, channels, frames, bins, 2) to (batch, stems, …)."""
-        return self._run(mixture)
+        """Runs a graph of spectra: (batch, channels, frames, bins, 2) to (batch, stems, …)."""
+        return self.run_graph([mixture])[0]
 
-    def _call(self, values: Audio) -> Audio:
-        out: Audio = self._run(values[None])[0]
-        return out
+    def run_graph(self, inputs: Sequence[Audio]) -> list[Audio]:
+        """Runs the graph itself: its inputs (batch, …) in order, to its outputs (batch, stems, …).
 
-    def _run(self, values: Audio) -> Audio:
+        Raises:
+            ModelError: ONNX Runtime cannot run it.
+        """
         try:
             if self._bound is not None:
-                return self._bound.run(values)
-            out: Audio = self._session.run(None, {self._input: values})[0]
+                return self._bound.run(inputs)
+            named = dict(zip(self._inputs, inputs, strict=True))
+            outputs: list[Audio] = self._session.run(None, named)
         except Exception as error:  # the binding raises bare exceptions of many classes
             raise ModelError(f"{self.manifest.name} failed to run: {first_line(error)}") from None
-        batch, *sizes = values.shape
-        require_shape(out, (batch, len(self.manifest.stems), *sizes), self.manifest.name)
-        return out
+        for values, out in zip(inputs, outputs, strict=True):
+            batch, *sizes = values.shape
+            require_shape(out, (batch, len(self.manifest.stems), *sizes), self.manifest.name)
+        return outputs

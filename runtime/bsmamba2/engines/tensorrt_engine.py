@@ -6,15 +6,16 @@ import contextlib
 import hashlib
 import json
 import threading
+from collections.abc import Sequence
 from queue import LifoQueue
 from typing import Any
 
-from bsmamba2.audio import stft
 from bsmamba2.audio.array import Audio
 from bsmamba2.devices import nvidia
 from bsmamba2.devices.cuda_memory import CudaBuffer, CudaStream
 from bsmamba2.devices.device import Device, missing_card
 from bsmamba2.engines import tensorrt_plugin
+from bsmamba2.engines.chunk_run import run_chunk
 from bsmamba2.engines.tensorrt_import import import_tensorrt
 from bsmamba2.errors import AudioError, DeviceError, ModelError
 from bsmamba2.files.cache import cache_folder, read_own, write_bytes
@@ -24,6 +25,9 @@ MAX_COMPILED_BYTES = 1 << 28
 
 SLOTS = 2
 """Runs in flight: while one is computed, the next is uploaded."""
+
+_TENSORS = (("spectrum", "stems"), ("waveform", "waveform_stems"))
+"""The engine's inputs and outputs in order; an engine of spectra has only the first pair."""
 
 
 class TensorRtEngine:
@@ -75,50 +79,58 @@ class TensorRtEngine:
         self._context = self._compiled.create_context(self._engine)
         self._slots: LifoQueue[_Slot] = LifoQueue()
         for _ in range(SLOTS):
-            self._slots.put(_Slot(device.index))
+            self._slots.put(_Slot(device.index, 2 if self.manifest.io == "both" else 1))
 
     def run(self, chunk: Audio) -> Audio:
         """See :meth:`bsmamba2.engines.protocols.Engine.run`."""
-        manifest = self.manifest
-        mixture = stft.stft(chunk, manifest.n_fft, manifest.hop)
-        stems = self.run_spectrum(mixture[None])[0]
-        return stft.istft(stems, manifest.n_fft, manifest.hop, chunk.shape[-1])
+        return run_chunk(self.manifest, chunk, self.run_graph)
 
     def run_spectrum(self, mixture: Audio) -> Audio:
-        """Runs the engine itself: (batch, channels, frames, bins, 2) to (batch, stems, …).
+        """Runs an engine of spectra: (batch, channels, frames, bins, 2) to (batch, stems, …)."""
+        return self.run_graph([mixture])[0]
+
+    def run_graph(self, inputs: Sequence[Audio]) -> list[Audio]:
+        """Runs the engine itself: its inputs (batch, …) in order, to its outputs (batch, stems, …).
 
         Raises:
             AudioError: the batch or the number of frames is larger than the engine was built for.
             ModelError: the engine failed to run.
         """
-        batch, frames = mixture.shape[0], mixture.shape[2]
+        batch, frames = inputs[0].shape[0], inputs[0].shape[2]
         if batch > self._key.batch or frames > self._key.frames:
             raise AudioError(
                 f"chunks for {self._name} must have up to {self._key.batch} x {self._key.frames} "
                 f"frames; got {batch} x {frames}: build it for longer chunks"
             )
-        shape = (batch, len(self.manifest.stems), *mixture.shape[1:])
+        stems = len(self.manifest.stems)
+        shapes = [(batch, stems, *values.shape[1:]) for values in inputs]
         slot = self._slots.get()  # waits for a free one
         try:
             slot.stream.enter()
-            slot.output.reserve(shape)
-            slot.input.upload(mixture)
+            for values, shape, buffers in zip(inputs, shapes, slot.buffers, strict=True):
+                buffers.output.reserve(shape)
+                buffers.input.upload(values)
             with self._lock:
                 self._compute.follow(slot.stream)
-                self._execute(slot, mixture.shape)
+                self._execute(slot, inputs)
                 slot.stream.follow(self._compute)
-            stems = slot.output.download(shape)
+            outputs = [
+                buffers.output.download(shape)
+                for shape, buffers in zip(shapes, slot.buffers, strict=True)
+            ]
             with self._lock:
                 self._compiled.keep()
-            return stems
+            return outputs
         finally:
             self._slots.put(slot)
 
-    def _execute(self, slot: _Slot, shape: tuple[int, ...]) -> None:
+    def _execute(self, slot: _Slot, inputs: Sequence[Audio]) -> None:
         """Enqueues a run on the computing stream."""
-        self._context.set_input_shape("spectrum", shape)
-        self._context.set_tensor_address("spectrum", slot.input.address)
-        self._context.set_tensor_address("stems", slot.output.address)
+        names = _TENSORS[: len(inputs)]
+        for (source, target), values, buffers in zip(names, inputs, slot.buffers, strict=True):
+            self._context.set_input_shape(source, values.shape)
+            self._context.set_tensor_address(source, buffers.input.address)
+            self._context.set_tensor_address(target, buffers.output.address)
         if not self._context.execute_async_v3(self._compute.handle):
             raise ModelError(f"{self._name} failed to run: build it again for this card")
 
@@ -160,11 +172,18 @@ class CompiledKernels:
 
 
 class _Slot:
-    """Input and output of one run, on the card and in pinned memory, with their own stream."""
+    """Inputs and outputs of one run, with their own stream."""
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, inputs: int) -> None:
         self.stream = CudaStream(index)
-        self.input, self.output = CudaBuffer(self.stream), CudaBuffer(self.stream)
+        self.buffers = [_Buffers(self.stream) for _ in range(inputs)]
+
+
+class _Buffers:
+    """An input and its output, on the card and in pinned memory."""
+
+    def __init__(self, stream: CudaStream) -> None:
+        self.input, self.output = CudaBuffer(stream), CudaBuffer(stream)
 
 
 def _missing(device: Device) -> str | None:

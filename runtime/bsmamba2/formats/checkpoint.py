@@ -1,4 +1,4 @@
-"""Reads checkpoints as NumPy tensors under BSMamba2's names, and checks them strictly.
+"""Reads checkpoints as NumPy tensors under their networks' names, and checks them strictly.
 
 No code in a checkpoint is ever run: see :mod:`bsmamba2.formats.pickle_reader`.
 """
@@ -21,6 +21,8 @@ from bsmamba2.audio.array import Audio
 from bsmamba2.errors import ModelError, first_line, printable
 from bsmamba2.files.regular_file import open_regular
 from bsmamba2.formats.bfloat16 import STORED_DTYPE, widen_bfloat16
+from bsmamba2.formats.demucs_package import metadata_of
+from bsmamba2.formats.families import recognise
 from bsmamba2.formats.pickle_reader import read_torch_file
 
 CONFIG_KEY = "bsmamba2.config"
@@ -55,26 +57,26 @@ _SAFETENSORS_DTYPES = {
     "U8": "u1",
     "BOOL": "?",
 }
-_WRAPPERS = ("state_dict", "model_state_dict", "state")
-_FOREIGN = (
-    ("BN_mask.", "TS-BSMamba2 (arXiv 2409.06245), another network with a similar name"),
-    ("separator_mask.", "TS-BSMamba2 (arXiv 2409.06245), another network with a similar name"),
-    (".to_qkv.", "a RoFormer, which has attention where BSMamba2 has Mamba2"),
-    ("rotary_embed.", "a RoFormer, which has attention where BSMamba2 has Mamba2"),
-    (".mixer.x_proj.", "a band-split Mamba of the first version, not Mamba2"),
-)
+_WRAPPERS = ("state", "state_dict", "model_state_dict", "best_state")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors in float32, under BSMamba2's names."""
+    """Tensors in float32, under their network's names."""
 
     tensors: Mapping[str, Audio]
     metadata: Mapping[str, str]
-    """The metadata of a safetensors file; empty for other files."""
+    """The metadata of a safetensors file, or of Demucs' package; empty for other files."""
     sha256: str
     name: str
     """The file name without its suffix."""
+    family: str = "bs_mamba2"
+    """The network; see :mod:`bsmamba2.formats.families`."""
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor by name."""
+        return {name: values.shape for name, values in self.tensors.items()}
 
     @property
     def title(self) -> str:
@@ -89,7 +91,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Reads a ``.safetensors`` file or a PyTorch zip (``.ckpt``, ``.pt``, ``.pth``).
+    """Reads a ``.safetensors`` file or a PyTorch zip (``.ckpt``, ``.pt``, ``.pth``, ``.th``).
 
     A state dict may be wrapped in ``state_dict``, ``model_state_dict`` or ``state``. Prefixes of
     wrapping modules are stripped, and the windows in the authors' Lightning file are dropped.
@@ -118,12 +120,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if path.suffix == ".safetensors":
         tensors, metadata = _read_safetensors(content, path)
     else:
-        tensors = _state_dict(read_torch_file(content, path), len(content), path)
+        document = read_torch_file(content, path)
+        metadata = metadata_of(document, path)
+        tensors = _state_dict(document, len(content), path)
     tensors = _plain_names(tensors)
-    for part, network in _FOREIGN:
-        if any(part in key for key in tensors):
-            raise ModelError(f"{path} is a checkpoint of {network}: bsmamba2 runs only BSMamba2")
-    return Checkpoint(tensors, metadata, hashlib.sha256(content).hexdigest(), path.stem)
+    family = recognise(tensors, path)
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Checkpoint(tensors, metadata, sha256, path.stem, family)
 
 
 def match(tensors: Mapping[str, Audio], shapes: Mapping[str, tuple[int, ...]], name: str) -> None:
@@ -133,12 +136,6 @@ def match(tensors: Mapping[str, Audio], shapes: Mapping[str, tuple[int, ...]], n
         ModelError: keys are missing, unexpected or of a wrong shape. The message names the first
             of each kind; the notes of the exception name all.
     """
-    if MARK not in tensors:
-        first = printable(", ".join(list(tensors)[:3]))
-        raise ModelError(
-            f"{name} is not a checkpoint of a BSMamba2, the only network that bsmamba2 runs: it "
-            f"has no {MARK} (but {first})"
-        )
     differences = {
         "missing": [key for key in shapes if key not in tensors],
         "unexpected": [key for key in tensors if key not in shapes],
@@ -193,7 +190,7 @@ def _read_safetensors(content: bytes, path: Path) -> tuple[dict[str, Audio], dic
 
 def _to_float32(key: str, path: Path, dtype: str, shape: list[int], data: bytes) -> Audio:
     if dtype not in _SAFETENSORS_DTYPES:
-        raise ValueError(f"BSMamba2 has no tensors of type {dtype}")
+        raise ValueError(f"no supported network has tensors of type {dtype}")
     values = np.frombuffer(data, _SAFETENSORS_DTYPES[dtype])
     if dtype == "BF16":
         values = widen_bfloat16(values)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -22,9 +23,11 @@ from bsmamba2.audio.array import Audio
 from bsmamba2.errors import ModelError, printable, require
 from bsmamba2.installation import upgrade_command
 
-FORMAT = 1
+FORMAT = 2
+"""The newest format. A manifest states 1 unless it uses a field that format 2 added."""
 METADATA_KEY = "bsmamba2.manifest"
 MAX_JSON_BYTES = 8 << 20
+MAX_CHUNK = 1 << 24
 
 MAX_SPECTRUM = 1 << 22
 """The most frames times bins of one run; the published network has 0.8 million."""
@@ -38,7 +41,9 @@ MIN_CHECK_DB = 10.0
 TARGETS = ("portable", "ort", "inlined", "tensorrt", "tensorrt-plugin")
 PRECISIONS = ("fp32", "fp16", "bf16")
 WEIGHT_PRECISIONS = ("fp32", "fp16", "bf16")
-IO_KINDS = ("spectrum", "waveform")
+IO_KINDS = ("spectrum", "waveform", "both")
+FAMILIES = ("bs_mamba2", "bs_roformer", "mel_band_roformer", "scnet", "htdemucs")
+TRANSFORMS = ("hann", "scnet", "htdemucs")
 
 _FOREIGN = "the model is damaged or was not exported by bsmamba2"
 
@@ -122,7 +127,19 @@ class Manifest:
     """Default overlap of adjacent chunks, as a fraction of the chunk in [0, 1)."""
     io: str = "spectrum"
     """``spectrum``: (batch, channels, frames, bins, 2) to (batch, stems, channels, frames, bins,
-    2). ``waveform``: (batch, channels, samples) to (batch, stems, channels, samples)."""
+    2). ``waveform``: (batch, channels, samples) to (batch, stems, channels, samples). ``both``: a
+    spectrum and a waveform to stems of both kinds, whose sum is the stems."""
+    family: str = "bs_mamba2"
+    """The kind of network."""
+    transform: str = "hann"
+    """The Fourier transform around a graph of spectra; see :mod:`bsmamba2.audio.transforms`."""
+    fixed_length: bool = False
+    """Whether the graph takes only whole chunks; shorter ones are padded with zeros."""
+    normalize: bool = False
+    """Whether each chunk is shifted and scaled to mean 0 and deviation 1 before the network, and
+    back after it. Both are measured on the mean of the channels."""
+    zero_dc: bool = False
+    """Whether the lowest bin of the stems is set to 0."""
     target: str = "portable"
     """The body of the scan in the graph."""
     precision: str = "fp32"
@@ -161,12 +178,17 @@ class Manifest:
         _require(16 <= self.n_fft <= 1 << 16, "n_fft", "16-65536", self.n_fft)
         _require(self.n_fft % 2 == 0, "n_fft", "an even number", self.n_fft)
         _require(1 <= self.hop <= self.n_fft // 4, "hop", f"1-{self.n_fft // 4}", self.hop)
-        _require(self.n_fft <= self.chunk <= 1 << 24, "chunk", "n_fft to 2^24 samples", self.chunk)
+        _require(
+            self.n_fft <= self.chunk <= MAX_CHUNK, "chunk", "n_fft to 2^24 samples", self.chunk
+        )
         frames = max(self.chunk, self.sample_rate) // self.hop + 1
         fits = frames * self.bins <= MAX_SPECTRUM
         _require(fits, "hop", f"longer for a chunk of {self.chunk} samples", self.hop)
         _require(0 <= self.overlap <= 0.99, "overlap", "a fraction in 0-0.99", self.overlap)
-        _require(self.io in IO_KINDS, "io", " or ".join(IO_KINDS), self.io)
+        _require(self.io in IO_KINDS, "io", ", ".join(IO_KINDS), self.io)
+        _require(self.family in FAMILIES, "family", ", ".join(FAMILIES), self.family)
+        _require(self.transform in TRANSFORMS, "transform", ", ".join(TRANSFORMS), self.transform)
+        _require(not self.states or self.transform == "hann", "transform", "hann", self.transform)
         _require(self.target in TARGETS, "target", ", ".join(TARGETS), self.target)
         _require(self.precision in PRECISIONS, "precision", ", ".join(PRECISIONS), self.precision)
         _require(
@@ -186,8 +208,8 @@ class Manifest:
 
     @property
     def bins(self) -> int:
-        """Number of frequencies of a frame: n_fft / 2 + 1."""
-        return self.n_fft // 2 + 1
+        """Number of frequencies of a frame: n_fft / 2 + 1, without the highest in HT Demucs."""
+        return self.n_fft // 2 + (self.transform != "htdemucs")
 
     @property
     def streaming(self) -> bool:
@@ -199,15 +221,40 @@ class Manifest:
         """The names of all outputs for users: the stems, then the residual."""
         return (*self.stems, self.residual) if self.residual else self.stems
 
+    @property
+    def available(self) -> tuple[str, ...]:
+        """The names that users can ask for: the outputs, and ``instrumental`` if there are vocals.
+
+        In a model of several stems, the instrumental is the mixture minus the vocals.
+        """
+        derived = "vocals" in self.outputs and "instrumental" not in self.outputs
+        return (*self.outputs, "instrumental") if derived else self.outputs
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that determines the model's output.
+
+        A checkpoint's check may be computed later; its own hash identifies it without the check.
+        """
+        known = self.checkpoint_sha256 is not None
+        manifest = self.replace(check=None) if known else self
+        return hashlib.sha256(manifest.to_json().encode()).hexdigest()
+
     def replace(self, **changes: Any) -> Manifest:
         """Returns a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
     def to_json(self) -> str:
         """Returns the manifest as JSON text; :meth:`from_json` reads it back unchanged."""
-        fields: dict[str, Any] = {"format": FORMAT}
+        fields: dict[str, Any] = {"format": 1}
         for item in dataclasses.fields(self):
-            fields[item.name] = getattr(self, item.name)
+            value = getattr(self, item.name)
+            if item.name not in _FORMAT_2:
+                fields[item.name] = value
+            elif value != item.default:
+                fields |= {"format": 2, item.name: value}
+        if self.io == "both":
+            fields["format"] = 2
         fields["states"] = [{"name": s.name, "shape": s.shape} for s in self.states]
         fields["initialisers"] = dict(self.initialisers)
         fields["verification"] = dict(self.verification)
@@ -255,6 +302,11 @@ class Manifest:
             chunk=_integer(fields, "chunk", 1, 1 << 30),
             overlap=_finite(fields["overlap"], "overlap"),
             io=str(fields["io"]),
+            family=str(fields.get("family", "bs_mamba2")),
+            transform=str(fields.get("transform", "hann")),
+            fixed_length=_boolean(fields, "fixed_length"),
+            normalize=_boolean(fields, "normalize"),
+            zero_dc=_boolean(fields, "zero_dc"),
             target=str(fields["target"]),
             precision=str(fields["precision"]),
             weights=str(fields["weights"]),
@@ -272,14 +324,21 @@ class Manifest:
         )
 
 
+_FORMAT_2 = ("family", "transform", "fixed_length", "normalize", "zero_dc")
+"""Fields that format 1 lacks. Without them, versions that only know format 1 read the file."""
+
+
 def default_overlap(chunk: int, sample_rate: int) -> float:
     """Returns a crossfade of a second, at most half a chunk, as a fraction of the chunk."""
     return min(0.5, sample_rate / chunk)
 
 
+_COUNTERPARTS = {"vocals": "instrumental", "instrumental": "vocals", "other": "vocals"}
+
+
 def residual_of(stems: tuple[str, ...]) -> str:
     """Returns the name of a mixture minus these stems: ``instrumental`` if they are the vocals."""
-    return "instrumental" if stems == ("vocals",) else "residual"
+    return _COUNTERPARTS.get(stems[0], "residual") if len(stems) == 1 else "residual"
 
 
 def missing_field(error: Exception) -> str:
@@ -301,6 +360,12 @@ def _integer(fields: Mapping[str, Any], name: str, low: int, high: int) -> int:
     is_integer = isinstance(value, int) and not isinstance(value, bool)
     _require(is_integer and low <= value <= high, name, f"an integer in {low}-{high}", value)
     return int(value)
+
+
+def _boolean(fields: Mapping[str, Any], name: str) -> bool:
+    value = fields.get(name, False)
+    _require(isinstance(value, bool), name, "true or false", value)
+    return bool(value)
 
 
 def _list(fields: Mapping[str, Any], name: str) -> list[Any]:

@@ -12,10 +12,12 @@ from __future__ import annotations
 import io
 import math
 import pickletools
+import re
 import struct
 import warnings
 import zipfile
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +56,13 @@ _DTYPES = {
     "BoolStorage": "?",
 }
 _BOOKKEEPING_PACKAGES = {
-    "argparse", "lightning", "lightning_fabric", "omegaconf", "pathlib", "pytorch_lightning",
-    "typing",
+    "argparse", "demucs", "lightning", "lightning_fabric", "omegaconf", "pathlib",
+    "pytorch_lightning", "typing",
 }  # fmt: skip
 _BOOKKEEPING_NAMES = {
     "builtins": {"bool", "complex", "dict", "float", "int", "list", "set", "str", "tuple"},
     "collections": {"defaultdict", "Counter"},
+    "fractions": {"Fraction"},
     "numpy": {"dtype", "ndarray"},
     "numpy.core.multiarray": {"scalar", "_reconstruct"},
     "numpy._core.multiarray": {"scalar", "_reconstruct"},
@@ -73,6 +76,9 @@ class _Name:
 
     module: str
     name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,7 @@ def read_torch_file(content: bytes, path: Path) -> Any:
             f"{path} contains code ({error}) and is refused: save only tensors"
         ) from None
     except (
-        ValueError, LookupError, TypeError, AttributeError, RuntimeError, OSError, OverflowError,
+        ValueError, LookupError, TypeError, AttributeError, RuntimeError, OSError, ArithmeticError,
         struct.error,
     ) as error:  # fmt: skip
         cause = first_line(error) if isinstance(error, ValueError) else "its index is invalid"
@@ -222,6 +228,8 @@ class _Machine:
             return {} if name.name == "dict" else []
         if name == _Name("torch._utils", "_rebuild_parameter"):
             return arguments[0]
+        if name == _Name("fractions", "Fraction"):
+            return _fraction(*arguments)
         if name in _REBUILDERS:
             return _view(*arguments[:4])
         return _Inert()
@@ -273,6 +281,16 @@ def _text(value: Any) -> str:
     if not isinstance(value, str) or len(value) > MAX_TEXT:
         raise ValueError("a name that is not text, or is too long")
     return value
+
+
+def _fraction(numerator: Any, denominator: Any = 1) -> Fraction:
+    """Returns the fraction of two whole numbers, or of a text such as ``39/5``."""
+    if isinstance(numerator, str):
+        match = re.fullmatch(r"(\d{1,9})(?:/(\d{1,9}))?", numerator[:32], re.ASCII)
+        numerator, denominator = (int(part or 1) for part in match.groups()) if match else (0, 0)
+    if not all(type(n) is int and abs(n) < 1 << 63 for n in (numerator, denominator)):
+        raise ValueError("a fraction that is not of two whole numbers")
+    return Fraction(numerator, denominator)
 
 
 def _fill(container: Any, items: list[Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,8 +12,13 @@ from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.engines.step_engine import StepEngine, SteppedEngine
 from bsmamba2.errors import ModelError
 from bsmamba2.files.cache import cache_folder
+from bsmamba2.formats.checkpoint import LICENCE_KEY
+from bsmamba2.formats.families import offline_only
+from bsmamba2.formats.model_settings import ModelSettings, origins
+from bsmamba2.formats.msst_yaml import settings_from_yaml
+from bsmamba2.models import registry
 from bsmamba2.models.check import CHECK_STEPS, make_check
-from bsmamba2.models.graph import Graph, pour
+from bsmamba2.models.graph import Graph, pour, stored_settings
 from bsmamba2.models.model import Model, verify_chunks, verify_steps
 from bsmamba2.models.model_file import open_checkpoint
 from bsmamba2.models.verdict import find_check, keep_check
@@ -30,17 +35,35 @@ if TYPE_CHECKING:
 class CheckpointModel(Model):
     """A ``.ckpt``, ``.pt``, ``.pth`` or ``.safetensors`` file.
 
+    Args:
+        path: the file.
+        config: MSST's yaml of the model. Default: what the catalogue and the file itself state.
+
     Raises:
-        ModelError: the file is not a checkpoint of a BSMamba2, is damaged, has a size without a
-            shipped graph, or is no longer the published file.
+        ModelError: the file is not a checkpoint of a supported network, is damaged, has a size
+            without a shipped graph, is no longer the published file, or disagrees with the yaml.
     """
 
-    can_stream = True
-
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, config: Path | None = None) -> None:
         super().__init__(path)
-        self._checkpoint = open_checkpoint(path)
-        pour(self._checkpoint)  # refuses an unknown size
+        checkpoint = self._checkpoint = open_checkpoint(path)
+        self._published = registry.find_by_sha256(checkpoint.sha256)
+        stated = {"catalogue": registry.settings_of(checkpoint.sha256)}
+        if config is not None:
+            yaml = settings_from_yaml(config, checkpoint.family, checkpoint.shapes)
+            stated = {"yaml": yaml, **stated}
+        stated["file"] = stored_settings(checkpoint)
+        settings = ModelSettings()
+        for origin in stated.values():
+            settings = settings.over(origin)
+        self._settings = settings
+        self.guesses = settings.unknown(checkpoint.family)
+        self.origins = origins(stated, self.guesses)
+        self._pour()  # refuses an unknown size
+
+    @property
+    def can_stream(self) -> bool:
+        return self._checkpoint.family == "bs_mamba2"
 
     @property
     def manifest(self) -> Manifest:
@@ -62,6 +85,8 @@ class CheckpointModel(Model):
     def step_engine(
         self, device: Device, *, verify: bool = True, speed: str = DEFAULT_SPEED
     ) -> StepEngine:
+        if not self.can_stream:
+            raise ModelError(offline_only(self._checkpoint.family))
         graph = self._pour(streaming=True)
         engine = StepEngine(graph.file, device, graph.weights, graph.manifest, speed=speed)
         if verify:
@@ -75,7 +100,7 @@ class CheckpointModel(Model):
 
         From then on every device must reproduce them.
         """
-        for streaming in (False, True):
+        for streaming in (False, True) if self.can_stream else (False,):
             graph = self._pour(streaming=streaming)
             if graph.manifest.check is not None and folder is None:
                 continue
@@ -93,8 +118,11 @@ class CheckpointModel(Model):
             )
 
     def _pour(self, *, streaming: bool = False, io: str = "spectrum") -> Graph:
-        graph = pour(self._checkpoint, streaming=streaming, io=io)
-        checked = graph.manifest.replace(check=find_check(graph.manifest))
+        graph = pour(self._checkpoint, self._settings, streaming=streaming, io=io)
+        changes: dict[str, Any] = {"check": find_check(graph.manifest)}
+        if self._published is not None and LICENCE_KEY not in self._checkpoint.metadata:
+            changes["licence"] = self._published.licence
+        checked = graph.manifest.replace(**changes)
         return Graph(graph.file, checked, graph.weights)
 
 

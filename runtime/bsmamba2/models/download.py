@@ -1,8 +1,8 @@
-"""Downloads a file of known size and SHA-256; no other module of the runtime uses the network.
+"""Downloads a file and verifies it; no other module of the runtime uses the network.
 
 The bytes received so far are kept under a temporary name next to the file, and the next attempt
 resumes from there. The file gets its final name only if its SHA-256 is right. No more bytes than
-its size are written.
+its size are written; without a known size, no more than the server announces.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from bsmamba2.errors import ModelError, printable
 from bsmamba2.files.cache import make_folder
 from bsmamba2.files.hashing import file_sha256
 from bsmamba2.files.regular_file import require_regular
+from bsmamba2.models.catalogue import MAX_MODEL_BYTES
 
 Received: TypeAlias = Callable[[int], None]
 """Called with the number of bytes received so far."""
@@ -42,41 +43,81 @@ REDIRECTS = 5
 PIECE = 1 << 18
 
 
-def download(url: str, path: Path, size: int, sha256: str, received: Received) -> None:
+class OtherContentError(ModelError):
+    """The downloaded file has another SHA-256 than expected."""
+
+
+def download(
+    url: str, path: Path, size: int | None, sha256: str | None, received: Received
+) -> None:
     """Downloads the file to ``path``, unless it is there already, and creates its folder.
 
     Args:
         url: http or https; redirects are followed.
-        size: exact size in bytes.
-        sha256: of the whole file, in lower-case hexadecimal.
+        size: exact size in bytes. None: what the server announces.
+        sha256: of the whole file, in lower-case hexadecimal. None: any.
         received: called with the number of bytes received so far.
 
     Raises:
         ModelError: the server does not send these bytes, or the disk does not accept them.
     """
+    if size is None:
+        size = _announced_size(url)
     with _os_errors(path):
         make_folder(path.parent)
         with _lock(path):
-            if path.is_file() and path.stat().st_size == size and file_sha256(path) == sha256:
+            if path.is_file() and path.stat().st_size == size and _is_right(path, sha256):
                 received(size)
                 return
             part = path.with_name(f".{path.name}.part")
             _require_own(part)
             resumed = _bytes_of(part) > 0
             _fetch(url, part, size, received)
-            right = file_sha256(part) == sha256
+            right = _is_right(part, sha256)
             if resumed and not right:
                 # The bytes from an earlier attempt may be wrong: start again once.
                 part.unlink()
                 _fetch(url, part, size, received)
-                right = file_sha256(part) == sha256
+                right = _is_right(part, sha256)
             if not right:
                 part.unlink()
-                raise ModelError(
+                raise OtherContentError(
                     f"{url} is not the published file (its SHA-256 differs): it was removed; try "
                     "again, or from another network"
                 )
             part.replace(path)
+
+
+def _is_right(path: Path, sha256: str | None) -> bool:
+    return sha256 is None or file_sha256(path) == sha256
+
+
+def _announced_size(url: str) -> int:
+    """Returns the length that the server states for a file.
+
+    Raises:
+        ModelError: it states none, or more than a model may have, or does not answer.
+    """
+    for attempt in range(TRIES):
+        try:
+            with _answered(url), requests.Session() as session:
+                session.max_redirects = REDIRECTS
+                headers = {"Accept-Encoding": "identity"}
+                with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+                    _require_bytes(answer, url)
+                    length = answer.headers.get("Content-Length", "none")
+        except _TransientError as error:
+            reason = str(error)
+            time.sleep(PAUSE * 2**attempt / 2)
+            continue
+        size = int(length) if length.isascii() and length.isdecimal() and len(length) < 20 else 0
+        if not 0 < size <= MAX_MODEL_BYTES:
+            raise ModelError(
+                f"{url} must state its size, at most {MAX_MODEL_BYTES:,} bytes; got "
+                f"{printable(length)}: state the file's bytes in the catalogue"
+            )
+        return size
+    raise ModelError(f"{url} cannot be downloaded ({printable(reason)}): check the network")
 
 
 def _fetch(url: str, part: Path, size: int, received: Received) -> None:

@@ -1,26 +1,33 @@
 """The shipped graphs without weights, and how a checkpoint is poured into one of them.
 
 A graph's initialisers have the checkpoint's names and shapes, so the checkpoint's tensors
-determine its graph. There are three for each size: for chunks as spectra, for chunks as
-audio, and for the steps of a stream.
+determine its graph. There are three for each size of BSMamba2: for chunks as spectra, for chunks
+as audio, and for the steps of a stream. Each size of another network has one.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Any
 
 from bsmamba2.audio import fourier
 from bsmamba2.audio.array import Audio
-from bsmamba2.errors import ModelError
+from bsmamba2.errors import ModelError, printable
 from bsmamba2.files.hashing import file_sha256
-from bsmamba2.formats.checkpoint import CONFIG_KEY, MARK, Checkpoint, match
-from bsmamba2.formats.manifest import Manifest, default_overlap, residual_of
+from bsmamba2.formats.checkpoint import CONFIG_KEY, Checkpoint, match
+from bsmamba2.formats.demucs_package import package_of
+from bsmamba2.formats.families import TITLES
+from bsmamba2.formats.manifest import FAMILIES, Manifest
+from bsmamba2.formats.model_settings import ModelSettings
 from bsmamba2.formats.onnx_file import OnnxFile, read_onnx
+
+
+class UnshippedSizeError(ModelError):
+    """A sound checkpoint of a size that the package has no graph for: it must be exported."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +47,22 @@ class Graph:
 
 
 @cache
-def shipped_graphs() -> tuple[OnnxFile, ...]:
-    """Returns the graphs without weights in the package, three for each size."""
+def shipped_graphs(family: str = "bs_mamba2") -> tuple[OnnxFile, ...]:
+    """Returns the graphs without weights in the package for the networks of a family.
+
+    Their files have the family's name in front, except those of BSMamba2.
+    """
     folder = files("bsmamba2.models") / "graphs"
     found = []
     for entry in sorted(folder.iterdir(), key=lambda item: item.name):
-        if entry.name.endswith(".onnx"):
+        if entry.name.endswith(".onnx") and _family_of(entry.name) == family:
             with as_file(entry) as path:
                 found.append(read_onnx(path))
     return tuple(found)
+
+
+def _family_of(file_name: str) -> str:
+    return next((name for name in FAMILIES if file_name.startswith(name)), "bs_mamba2")
 
 
 def find_graph(
@@ -59,12 +73,12 @@ def find_graph(
     Args:
         checkpoint: the tensors and their metadata.
         streaming: whether to return the graph for the steps of a stream instead of whole chunks.
-        io: input of the graph for whole chunks, ``spectrum`` or ``waveform``.
+        io: input of the graph for whole chunks, ``spectrum`` or ``waveform``, if there are both.
 
     Raises:
         ModelError: no graph matches; the message names the differences from the nearest one.
     """
-    shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+    shapes = checkpoint.shapes
 
     def differences(graph: OnnxFile) -> int:
         expected = graph.manifest.initialisers
@@ -72,23 +86,28 @@ def find_graph(
             shapes.keys() - expected.keys()
         )
 
-    graphs = [
-        graph
-        for graph in shipped_graphs()
-        if graph.manifest.streaming == streaming and graph.manifest.io == io
-    ]
-    nearest = min(graphs, key=differences)
-    if differences(nearest) * 2 > len(nearest.manifest.initialisers) and MARK in shapes:
-        sizes = ", ".join(graph.path.stem for graph in graphs)
-        raise ModelError(
-            f"{checkpoint.name} has a size without a shipped graph (there are {sizes}): export it "
-            "first with bsmamba2 export CHECKPOINT -o model.onnx, which needs the extra [export]"
+    shipped = shipped_graphs(checkpoint.family)
+    graphs = [graph for graph in shipped if graph.manifest.streaming == streaming]
+    graphs = [graph for graph in graphs if graph.manifest.io == io] or graphs
+    nearest = min(graphs, key=differences, default=None)
+    if nearest is None or differences(nearest) * 2 > len(nearest.manifest.initialisers):
+        sizes = ", ".join(graph.path.stem for graph in graphs) or "none"
+        raise UnshippedSizeError(
+            f"{checkpoint.name} has a size without a shipped graph (of {TITLES[checkpoint.family]} "
+            f"there are {sizes}): export it first with bsmamba2 export CHECKPOINT -o model.onnx, "
+            "which needs the extra [export]"
         )
     match(checkpoint.tensors, nearest.manifest.initialisers, checkpoint.name)
     return nearest
 
 
-def pour(checkpoint: Checkpoint, *, streaming: bool = False, io: str = "spectrum") -> Graph:
+def pour(
+    checkpoint: Checkpoint,
+    settings: ModelSettings | None = None,
+    *,
+    streaming: bool = False,
+    io: str = "spectrum",
+) -> Graph:
     """Combines a checkpoint with its shipped graph; the tensors are shared, not copied.
 
     A graph for audio contains the Fourier transform for one hop. A checkpoint that states another
@@ -96,59 +115,61 @@ def pour(checkpoint: Checkpoint, *, streaming: bool = False, io: str = "spectrum
 
     Args:
         checkpoint, streaming, io: as for :func:`find_graph`.
+        settings: what the tensors do not tell. Default: what the file itself states.
 
     Raises:
         ModelError: as for :func:`find_graph`, or the sizes that the checkpoint states are damaged.
     """
     file = find_graph(checkpoint, streaming=streaming, io=io)
-    manifest = poured_manifest(file.manifest, checkpoint)
-    if io != "waveform":
+    manifest = poured_manifest(file.manifest, checkpoint, settings)
+    if file.manifest.io != "waveform":
         return Graph(file, manifest, checkpoint.tensors)
     if manifest.hop != file.manifest.hop:
-        return pour(checkpoint)
+        return pour(checkpoint, settings)
     matrices = fourier.matrices(manifest.n_fft, manifest.hop)
     return Graph(file, manifest, {**checkpoint.tensors, **matrices})
 
 
-def poured_manifest(graph: Manifest, checkpoint: Checkpoint) -> Manifest:
-    """Returns the graph's manifest with the checkpoint's name, hash, licence and stated lengths."""
+def poured_manifest(
+    graph: Manifest, checkpoint: Checkpoint, settings: ModelSettings | None = None
+) -> Manifest:
+    """Returns the graph's manifest with the checkpoint's name, hash, licence and settings."""
+    settings = stored_settings(checkpoint) if settings is None else settings
     changes: dict[str, Any] = {
         "name": checkpoint.title,
         "checkpoint_sha256": checkpoint.sha256,
     }
     if checkpoint.licence is not None:
         changes["licence"] = checkpoint.licence
-    if CONFIG_KEY in checkpoint.metadata:
-        try:
-            stored = json.loads(checkpoint.metadata[CONFIG_KEY])
-            changes |= _lengths(stored)
-        except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError, AttributeError):
-            raise ModelError(
-                f"the sizes stored in {checkpoint.name} are damaged: download it again"
-            ) from None
-        if len(changes["stems"]) != len(graph.stems):
-            raise ModelError(
-                f"{checkpoint.name} names {len(changes['stems'])} stems, but its weights are for "
-                f"{len(graph.stems)}: it is damaged; download it again"
-            )
-    return graph.replace(**changes)
+    stems = graph.stems if settings.stems is None else settings.stems
+    if len(stems) != len(graph.stems):
+        raise ModelError(
+            f"stems of {checkpoint.name} must be {len(graph.stems)}, one for each that its weights "
+            f"separate; got {len(stems)}: {printable(', '.join(stems))}"
+        )
+    return settings.apply(graph.replace(**changes))
+
+
+def stored_settings(checkpoint: Checkpoint) -> ModelSettings:
+    """Returns the settings that a checkpoint's metadata state.
+
+    Raises:
+        ModelError: they are damaged.
+    """
+    package = package_of(checkpoint.metadata, Path(checkpoint.name))
+    if package is not None:
+        return ModelSettings(package.stems, sample_rate=package.sample_rate, chunk=package.chunk)
+    if CONFIG_KEY not in checkpoint.metadata:
+        return ModelSettings()
+    try:
+        return ModelSettings.from_stored(checkpoint.metadata[CONFIG_KEY])
+    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError, AttributeError):
+        raise ModelError(
+            f"the sizes stored in {checkpoint.name} are damaged: download it again"
+        ) from None
 
 
 def widened_manifest(manifest: Manifest, graph: Manifest) -> Manifest:
     """Returns the manifest of a reduced-precision model whose weights are poured into ``graph``."""
     kept = {"precision": "fp32", "weights": "fp32", "check": None}
     return manifest.replace(io=graph.io, target=graph.target, **kept)
-
-
-def _lengths(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the values that the weights do not determine; a graph for spectra works with any."""
-    stems = tuple(str(stem) for stem in stored["stems"])
-    chunk, sample_rate = int(stored["chunk"]), int(stored["sample_rate"])
-    return {
-        "stems": stems,
-        "residual": residual_of(stems),
-        "sample_rate": sample_rate,
-        "hop": int(stored["hop"]),
-        "chunk": chunk,
-        "overlap": default_overlap(chunk, sample_rate),
-    }

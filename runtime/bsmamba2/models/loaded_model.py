@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from bsmamba2.devices.products import DEFAULT_SPEED, products, require_speed
 from bsmamba2.engines.step_engine import StepEngine, StepsAsEngine
 from bsmamba2.errors import DeviceError, ModelError
-from bsmamba2.models.model_file import from_any_folder
 from bsmamba2.models.open_model import open_model
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class LoadedModel:
-    """A model with an engine for chunks, and a step engine that the first stream loads.
+    """A single model with an engine for chunks, and a step engine that the first stream loads.
 
     Both share the model's weights. The model's file is read at once, the engine at its first use.
     The arguments and errors are those of :class:`bsmamba2.Separator`.
@@ -30,18 +29,23 @@ class LoadedModel:
         device: str = "auto",
         trust_engine: bool = False,
         speed: str = DEFAULT_SPEED,
+        config: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._arguments = (model, device, trust_engine, speed)
         self._model: Model | None = None
         self._engine: Engine | None = None
         self._steps: StepEngine | None = None
         self._lock = RLock()
         self.speed = speed
         if model is None or isinstance(model, (str, os.PathLike)):
-            self._model = open_model(model, trust_engine=trust_engine)
+            self._model = open_model(model, config=config, trust_engine=trust_engine)
             self.manifest = self._model.manifest
             self.device = self._model.choose_device(device)
             require_speed(speed, self.device)
+        elif config is not None:
+            raise ModelError(
+                f"config must be None with an engine, whose manifest states its settings; got "
+                f"{os.fspath(config)!r}"
+            )
         elif speed != DEFAULT_SPEED:
             raise DeviceError(
                 f"speed must be {DEFAULT_SPEED!r} with an engine, which has its own; got {speed!r}"
@@ -68,19 +72,10 @@ class LoadedModel:
                 self._engine = self._model.chunk_engine(self.device, speed=self.speed)
             return self._engine
 
-    def arguments_for_a_copy(self) -> tuple[str | None, str, bool, str]:
-        """Returns the arguments that load this model again, from any folder and process.
-
-        Raises:
-            ModelError: it was created from an engine.
-        """
-        model, *rest = self._arguments
-        if model is None or isinstance(model, (str, os.PathLike)):
-            return (from_any_folder(os.fspath(model)) if model else None, *rest)
-        raise ModelError(
-            f"model must be a name or a path to copy or pickle a Separator; got {model!r}: create "
-            "another Separator from the same engine"
-        )
+    @property
+    def guesses(self) -> tuple[str, ...]:
+        """See :attr:`bsmamba2.models.model.Model.guesses`."""
+        return self._model.guesses if self._model else ()
 
     def new_stepper(self) -> StepEngine:
         """Returns a stepper for one more stream, which shares the session but not the states.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -32,6 +32,11 @@ class Model(ABC):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.guesses: tuple[str, ...] = ()
+        """Names of settings that neither the file, its yaml nor the catalogue states."""
+        self.origins: Mapping[str, tuple[str, ...]] = {}
+        """The settings of a checkpoint by where they come from: ``yaml``, ``catalogue``, ``file``
+        or ``assumed``. Empty for other models, whose manifest states all."""
 
     @property
     @abstractmethod

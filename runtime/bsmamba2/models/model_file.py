@@ -9,8 +9,12 @@ from bsmamba2.errors import ModelError, printable
 from bsmamba2.formats.checkpoint import Checkpoint, read_checkpoint
 from bsmamba2.models import registry
 
-CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
+CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth", ".th", ".safetensors")
 SUFFIXES = (".onnx", ".engine", *CHECKPOINT_SUFFIXES)
+COMBINATION_SUFFIX = ".json"
+"""Suffix of a file that combines models; see :mod:`bsmamba2.models.combination`."""
+BAG_SUFFIXES = (".yaml", ".yml")
+"""Suffixes of Demucs' files that combine models; see :mod:`bsmamba2.models.demucs_bag`."""
 
 
 def find_model_path(model: str | os.PathLike[str] | None) -> Path:
@@ -37,6 +41,8 @@ def find_model_path(model: str | os.PathLike[str] | None) -> Path:
             raise ModelError(f"there is no model file {shown}: check its name and folder")
         near = registry.hint(path.name) or _how_to_get_one()
         raise ModelError(f"there is no model called {shown}: {near}")
+    if path.suffix in (COMBINATION_SUFFIX, *BAG_SUFFIXES):
+        raise ModelError(f"model must be one model; got {str(path)!r}, which combines several")
     if path.suffix not in SUFFIXES:
         raise ModelError(f"model must be a file in {', '.join(SUFFIXES)}; got {str(path)!r}")
     return path
@@ -66,12 +72,17 @@ def from_any_folder(model: str) -> str:
     Raises:
         ModelError: as for :func:`find_model_path`.
     """
+    if Path(model).suffix in (COMBINATION_SUFFIX, *BAG_SUFFIXES):
+        return os.path.abspath(os.path.expanduser(model))  # noqa: PTH100, PTH111
+    if len(registry.find_members(model)) > 1:
+        return model
     path = find_model_path(model)
     return model if path == registry.find_path(model) else str(path.absolute())
 
 
 def _how_to_get_one() -> str:
-    names = " or ".join(
-        f"{model.name} (once: bsmamba2 models fetch {model.name})" for model in registry.PUBLISHED
+    first = registry.PUBLISHED[0].name
+    return (
+        f"choose as model {first} (once: bsmamba2 models fetch {first}), another name from "
+        "bsmamba2 models, a checkpoint, or an .onnx from bsmamba2 export"
     )
-    return f"choose as model {names}, a checkpoint, or an .onnx from bsmamba2 export"

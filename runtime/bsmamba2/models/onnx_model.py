@@ -8,7 +8,9 @@ from bsmamba2.devices.products import DEFAULT_SPEED
 from bsmamba2.engines.float32_twin import ReducedPrecisionOrtEngine
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.engines.step_engine import StepEngine, StepsAsEngine
+from bsmamba2.errors import ModelError
 from bsmamba2.formats.checkpoint import Checkpoint
+from bsmamba2.formats.families import offline_only
 from bsmamba2.formats.onnx_file import read_onnx
 from bsmamba2.formats.onnx_nodes import require_bounded
 from bsmamba2.models.graph import Graph, find_graph, widened_manifest
@@ -57,6 +59,8 @@ class OnnxModel(Model):
     def step_engine(
         self, device: Device, *, verify: bool = True, speed: str = DEFAULT_SPEED
     ) -> StepEngine:
+        if not self.manifest.streaming and self.manifest.family != "bs_mamba2":
+            raise ModelError(offline_only(self.manifest.family))
         engine = StepEngine(self._file, device, speed=speed)
         if verify:
             verify_steps(engine, self.graph(), speed)
@@ -73,7 +77,7 @@ class OnnxModel(Model):
 
         def in_float32(weights: Mapping[str, Audio]) -> Engine:
             sha256, name = self.manifest.checkpoint_sha256 or "", self.manifest.name
-            file = find_graph(Checkpoint(weights, {}, sha256, name))
+            file = find_graph(Checkpoint(weights, {}, sha256, name, self.manifest.family))
             return OrtEngine(file, device, weights, widened_manifest(self.manifest, file.manifest))
 
         return ReducedPrecisionOrtEngine(self._file, device, in_float32)

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bsmamba2.errors import ModelError
 from bsmamba2.models.checkpoint_model import CheckpointModel
-from bsmamba2.models.model_file import find_model_path
+from bsmamba2.models.model_file import CHECKPOINT_SUFFIXES, find_model_path
 from bsmamba2.models.onnx_model import OnnxModel
 
 if TYPE_CHECKING:
     from bsmamba2.models.model import Model
 
 
-def open_model(model: str | os.PathLike[str] | None = None, *, trust_engine: bool = False) -> Model:
+def open_model(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    config: str | os.PathLike[str] | None = None,
+    trust_engine: bool = False,
+) -> Model:
     """Reads a model without loading it into an engine.
 
     Args:
         model: a name from the registry, or the path of an ``.onnx``, ``.engine``, ``.ckpt``,
-            ``.pt``, ``.pth`` or ``.safetensors`` file. None or empty: the shipped model.
+            ``.pt``, ``.pth``, ``.th`` or ``.safetensors`` file. None or empty: the shipped model.
+        config: MSST's yaml of a checkpoint, for what its tensors do not tell.
         trust_engine: whether to load an ``.engine`` that this user did not build; it can run any
             code.
 
@@ -27,6 +35,11 @@ def open_model(model: str | os.PathLike[str] | None = None, *, trust_engine: boo
             that must be exported first.
     """
     path = find_model_path(model)
+    if config is not None and path.suffix not in CHECKPOINT_SUFFIXES:
+        raise ModelError(
+            f"config must be left out for {path.name}, which contains its settings; it is for "
+            f"checkpoints ({', '.join(CHECKPOINT_SUFFIXES)})"
+        )
     if path.suffix == ".onnx":
         return OnnxModel(path)
     if path.suffix == ".engine":
@@ -34,4 +47,4 @@ def open_model(model: str | os.PathLike[str] | None = None, *, trust_engine: boo
         from bsmamba2.models.tensorrt_model import TensorRtModel
 
         return TensorRtModel(path, trust_engine)
-    return CheckpointModel(path)
+    return CheckpointModel(path, None if config is None else Path(config))

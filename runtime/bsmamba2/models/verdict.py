@@ -93,6 +93,9 @@ def _check_name(manifest: Manifest) -> str:
     # The name includes the sizes that a checkpoint may state next to its weights.
     sizes = manifest.sample_rate, manifest.hop, manifest.stems
     form = " a stream" if manifest.streaming else ""
+    # What only other networks have is left out for BSMamba2, so that its kept checks stay valid.
+    switches = manifest.zero_dc, manifest.normalize, manifest.fixed_length and manifest.chunk
+    form += f" {switches}" if any(switches) else ""
     return _name(f"{manifest.checkpoint_sha256} {sizes}{form}")
 
 

@@ -1,10 +1,12 @@
 """The complete path of a song through a model, as a stream at the song's own rate.
 
-    mixture ─┬─ resample ─ chunks or steps ─ resample back ─ stems
-             └─ delay ───────────────────────────────────── − ── residual
+    mixture ─┬─ separation ─ stems
+             └─ delay ────── − ─── residual
 
-The residual is the mixture minus the stems, at the song's own rate. So all outputs sum to the
-mixture, and whatever resampling loses is in the residual.
+The separation is one model (:mod:`bsmamba2.pipeline.resampled_core`) or several
+(:mod:`bsmamba2.pipeline.combined_separation`). The residual is the mixture minus the stems, at the
+song's own rate. So stems and residual sum to the mixture, and whatever resampling loses is in the
+residual. In a model of several stems the instrumental is the mixture minus the vocals.
 """
 
 from __future__ import annotations
@@ -14,12 +16,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from bsmamba2.audio.array import Audio, Exact, require_finite, to_float32
+from bsmamba2.audio.array import Exact, require_finite, to_float32
 from bsmamba2.audio.fifo import Fifo
-from bsmamba2.audio.latency import Jumps, latency_samples
-from bsmamba2.audio.resample import Resampler
 from bsmamba2.pipeline.overlap_add import OverlapAdd
 from bsmamba2.pipeline.progress import require_not_cancelled
+from bsmamba2.pipeline.resampled_core import ResampledCore
 from bsmamba2.pipeline.residual import compute_residual, on_grid
 
 if TYPE_CHECKING:
@@ -32,23 +33,23 @@ if TYPE_CHECKING:
     from bsmamba2.pipeline.progress import Progress
 
 
-class Core(Protocol):
-    """Turns a mixture into stems at the model's rate, by push and flush."""
+class Separation(Protocol):
+    """Turns a mixture into stems at the song's own rate, by push and flush."""
 
     @property
     def manifest(self) -> Manifest: ...
 
     @property
-    def jumps(self) -> Jumps:
-        """When output is emitted."""
+    def latency_samples(self) -> int:
+        """The most samples that can be pushed and not yet returned."""
         ...
 
-    def push(self, audio: Audio) -> Audio:
+    def push(self, mixture: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Takes (channels, n); returns (stems, channels, m), the output finished so far."""
         ...
 
-    def flush(self) -> Audio:
-        """Ends the stream; returns (stems, channels, m), the remaining output."""
+    def flush(self) -> npt.NDArray[Any]:
+        """Ends the song; returns (stems, channels, m), the remaining output."""
         ...
 
 
@@ -59,26 +60,24 @@ class SongPipeline:
     pushes. Stems and residual sum to the mixture.
 
     Args:
-        core: turns the mixture into stems at the model's rate; nothing has been pushed to it.
+        separation: turns the mixture into stems; nothing has been pushed to it.
         sample_rate: rate of input and output, Hz.
-        channels: channels of input and output, and of the core.
+        channels: channels of input and output, and of the separation.
         step: distance between neighbouring sample values of an integer format (2^-15 for 16 bits).
             The stems are rounded to it before the residual is computed. 0: no rounding.
-
-    Raises:
-        AudioError: an argument is out of range.
     """
 
-    def __init__(self, core: Core, sample_rate: float, channels: int, step: float = 0.0) -> None:
-        manifest = core.manifest
-        stems = len(manifest.stems)
+    def __init__(
+        self, separation: Separation, sample_rate: float, channels: int, step: float = 0.0
+    ) -> None:
+        manifest = separation.manifest
         self._has_residual = manifest.residual is not None
+        self._vocals: int | None = None
+        if manifest.available != manifest.outputs:
+            self._vocals = manifest.outputs.index("vocals")
         self._sample_rate = sample_rate
         self._step = step
-        self._stems_shape = (stems, channels)
-        self._to_model = Resampler(sample_rate, manifest.sample_rate, channels)
-        self._core = core
-        self._from_model = Resampler(manifest.sample_rate, sample_rate, stems * channels)
+        self._separation = separation
         self._delayed = Fifo(channels, np.float64)
         self._received = 0
 
@@ -102,12 +101,12 @@ class SongPipeline:
             pool, cancel: as for :class:`bsmamba2.pipeline.overlap_add.OverlapAdd`.
         """
         core = OverlapAdd(engine, overlap, channels=channels, pool=pool, cancel=cancel)
-        return cls(core, sample_rate, channels, step)
+        return cls(ResampledCore(core, sample_rate, channels), sample_rate, channels, step)
 
     @property
     def latency_samples(self) -> int:
-        """The most samples that can be pushed and not yet returned; this maximum is reached."""
-        return latency_samples(self._to_model.delay, self._core.jumps, self._from_model.delay)
+        """The most samples that can be pushed and not yet returned."""
+        return self._separation.latency_samples
 
     def push(self, mixture: npt.NDArray[Any]) -> Exact:
         """Takes the next samples and returns the output that is finished.
@@ -116,32 +115,25 @@ class SongPipeline:
             mixture: (channels, n), float32 or float64.
 
         Returns:
-            (outputs, channels, m) in float64, in the order of the manifest's ``outputs``.
+            (outputs, channels, m) in float64, in the order of the manifest's ``available``.
 
         Raises:
             AudioError: a sample is not finite.
             ModelError: the engine's output is not finite or has a wrong shape.
             Cancelled: the caller stopped it.
         """
-        audio = to_float32(mixture)
-        require_finite(audio, self._sample_rate, self._received)
+        require_finite(to_float32(mixture), self._sample_rate, self._received)
         self._received += mixture.shape[-1]
         self._delayed.append(mixture)
-        stems = self._core.push(self._to_model.push(audio))
-        return self._with_residual(self._from_model.push(self._flatten(stems)))
+        return self._with_residual(self._separation.push(mixture))
 
     def flush(self) -> Exact:
-        """Ends the stream; returns (outputs, channels, m), the remaining output.
+        """Ends the song; returns (outputs, channels, m), the remaining output.
 
         Raises:
             ModelError, Cancelled: as :meth:`push`.
         """
-        pushed = self._core.push(self._to_model.flush())
-        stems = np.concatenate([pushed, self._core.flush()], axis=-1)
-        back = self._from_model.push(self._flatten(stems))
-        return self._with_residual(
-            np.concatenate([back, self._from_model.flush(self._received)], axis=-1)
-        )
+        return self._with_residual(self._separation.flush())
 
     def run(
         self,
@@ -176,14 +168,15 @@ class SongPipeline:
         if progress:
             progress(done / self._sample_rate, done / self._sample_rate)
 
-    def _flatten(self, stems: Audio) -> Audio:
-        outputs, channels, samples = stems.shape
-        return stems.reshape(outputs * channels, samples)
-
-    def _with_residual(self, flat: Audio) -> Exact:
-        stems = flat.reshape(*self._stems_shape, flat.shape[-1]).astype(np.float64)
-        stems = on_grid(stems, self._step)
+    def _with_residual(self, separated: npt.NDArray[Any]) -> Exact:
+        stems = on_grid(separated.astype(np.float64), self._step)
         mixture = self._delayed.take(stems.shape[-1])
-        if not self._has_residual:
-            return stems
-        return np.concatenate([stems, compute_residual(mixture, stems, self._step)[np.newaxis]])
+        outputs = stems
+        if self._has_residual:
+            residual = compute_residual(mixture, stems, self._step)
+            outputs = np.concatenate([outputs, residual[np.newaxis]])
+        if self._vocals is not None:
+            vocals = outputs[self._vocals : self._vocals + 1]
+            instrumental = compute_residual(mixture, vocals, self._step)
+            outputs = np.concatenate([outputs, instrumental[np.newaxis]])
+        return outputs

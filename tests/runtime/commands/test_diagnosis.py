@@ -189,8 +189,21 @@ def test_a_published_model_is_listed_with_its_download(
 ) -> None:
     monkeypatch.setenv("BSMAMBA2_CACHE", str(tmp_path))
     model = registry.PUBLISHED[0]
-    finding = examine()[model.name]
-    assert (finding.state, finding.fix) == (ABSENT, model.how_to_fetch)
+    findings = examine()
+    finding = findings[model.name]
+    assert (finding.state, finding.fix) == (ABSENT, registry.how_to_fetch(model))
+    assert registry.PUBLISHED[1].name not in findings
+    assert findings["catalogue"].found.startswith(f"{len(registry.PUBLISHED)} published models")
+
+
+def test_a_catalogue_that_is_wrong_is_broken_and_the_rest_is_still_examined(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BSMAMBA2_CATALOGUE", str(tmp_path / "missing.json"))
+    findings = examine()
+    assert findings["catalogue"].state == BROKEN
+    assert findings["catalogue"].fix == "correct it, or unset BSMAMBA2_CATALOGUE"
+    assert registry.PUBLISHED[0].name in findings
 
 
 def test_onnxruntime_stores_no_telemetry(tmp_path: Path) -> None:

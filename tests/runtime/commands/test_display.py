@@ -11,10 +11,11 @@ import sys
 import pytest
 
 from bsmamba2.batch.plan import FilePlan, OutputOptions
-from bsmamba2.commands.display import Display, length
+from bsmamba2.commands.display import Display, describe_guesses, length, setting_value
 from support.commands import ENVIRONMENT, STUB_PROGRAM
 from support.engines import Stubs
 from support.fixtures import WriteSong
+from support.models import MANIFEST
 
 
 @pytest.mark.parametrize(
@@ -102,3 +103,16 @@ def read_all(terminal: int) -> str:
         except OSError:
             os.close(terminal)
             return b"".join(parts).decode()
+
+
+def test_settings_are_shown_as_people_write_them() -> None:
+    manifest = MANIFEST.replace(chunk=66150, zero_dc=True)
+    names = ("stems", "hop", "chunk", "zero_dc", "normalize")
+    shown = [setting_value(manifest, name) for name in names]
+    assert shown == ["vocals", "4", "1.5 s", "on", "off"]
+
+
+def test_assumed_settings_are_described_only_if_there_are_any() -> None:
+    assert describe_guesses((), MANIFEST) == ""
+    expected = "gain: assumed hop 4; zero_dc off; --config YAML states them"
+    assert describe_guesses(("hop", "zero_dc"), MANIFEST) == expected

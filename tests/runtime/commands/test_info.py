@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from bsmamba2.formats.manifest import Manifest
 from bsmamba2.models.check import make_check
@@ -27,17 +28,70 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_model_is_described_in_lines(write_onnx: WriteOnnx) -> None:
     lines = run_command("info", write_onnx(gain_model())).stdout.splitlines()
-    assert lines[:4] == [
+    assert lines[:5] == [
         "name        gain",
+        "network     BSMamba2",
         "stems       vocals, instrumental",
         "audio       44100 Hz, 2 channels",
         "spectrum    n_fft 16, hop 4",
     ]
 
 
+def test_where_a_checkpoints_settings_come_from_is_stated(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    safetensors.numpy.save_file(random_weights(), path)
+    yaml = tmp_path / "x.yaml"
+    yaml.write_text("audio: {chunk_size: 88200, sample_rate: 44100}")
+    lines = run_command("info", path, "--config", yaml).stdout.splitlines()
+    assert lines[-2:] == [
+        "yaml        sample_rate 44100; chunk 2 s",
+        "assumed     stems vocals; hop 512",
+    ]
+
+
 def test_json_is_the_whole_manifest(write_onnx: WriteOnnx) -> None:
     result = run_command("info", write_onnx(gain_model()), "--json")
     assert Manifest.from_json(result.stdout) == MANIFEST
+
+
+def write_combination(folder: Path) -> Path:
+    """Writes a chain of two exported models, each with a check."""
+    for name, gain in (("first", 0.5), ("second", 0.25)):
+        check = make_check(Stubs().scaled(gain))
+        content = gain_model(MANIFEST.replace(name=name, check=check), gain=gain)
+        (folder / f"{name}.onnx").write_bytes(content)
+    path = folder / "karaoke.json"
+    path.write_text('{"chain": ["first.onnx", "second.onnx"]}')
+    return path
+
+
+def test_a_combination_is_described_with_each_of_its_models(tmp_path: Path) -> None:
+    lines = run_command("info", write_combination(tmp_path)).stdout.splitlines()
+    assert lines[:3] == [
+        "name        karaoke",
+        "stems       vocals, vocals_instrumental, instrumental",
+        "chain       first, then second on the stem vocals",
+    ]
+    assert {"  name        first", "  name        second"} <= set(lines)
+
+
+def test_the_checks_of_all_models_of_a_combination_are_run(tmp_path: Path) -> None:
+    path = write_combination(tmp_path)
+    result = run_command("info", path, "--check", "--device", "cpu", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.count("reproduced on cpu") == 2
+    assert [member["name"] for member in json.loads(result.stdout)["members"]] == [
+        "first",
+        "second",
+    ]
+
+
+def test_a_weighted_ensemble_is_described_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(gain_model())
+    content = {"ensemble": ["a.onnx"] * 2, "weights": [2, 1.5], "stems": [["vocals"]] * 2}
+    (tmp_path / "both.json").write_text(json.dumps(content))
+    page = run_command("info", tmp_path / "both.json").stdout
+    assert "ensemble    average of gain × 2 (vocals), gain × 1.5 (vocals)" in page
 
 
 def test_a_name_is_described_like_a_file(voice: PublishedVoice) -> None:

@@ -5,20 +5,29 @@ from __future__ import annotations
 import click
 import pytest
 
-from bsmamba2.commands.parameters import DeviceName, ModelName, SongPath
+from bsmamba2.commands.parameters import DeviceName, ModelName, PublishedName, SongPath
 from bsmamba2.devices import nvidia
 from bsmamba2.devices.nvidia import Card, Driver
 from bsmamba2.models.registry import DEFAULT, PUBLISHED
 
 
-def complete(kind: DeviceName | ModelName, start: str) -> list[str]:
+def complete(kind: DeviceName | ModelName | PublishedName, start: str) -> list[str]:
     context, parameter = click.Context(click.Command("separate")), click.Option(["--option"])
     return [item.value for item in kind.shell_complete(context, parameter, start)]
 
 
 def test_models_are_completed_by_their_names_and_as_files() -> None:
     assert complete(ModelName(), "") == [DEFAULT, *(model.name for model in PUBLISHED), ""]
-    assert complete(ModelName(), "bs_") == ["bs_mamba2_vocals", "bs_"]
+    assert complete(ModelName(), "bs_m") == ["bs_mamba2_vocals", "bs_m"]
+
+
+def test_names_to_download_are_completed_without_those_of_the_package() -> None:
+    assert complete(PublishedName(), "") == [model.name for model in PUBLISHED]
+
+
+def test_a_wrong_catalogue_does_not_stop_completion(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BSMAMBA2_CATALOGUE", "/nowhere")
+    assert complete(PublishedName(), "htdemucs_f") == ["htdemucs_ft"]
 
 
 def test_devices_are_completed_to_those_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:

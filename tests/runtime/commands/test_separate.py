@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.numpy
 
 from bsmamba2 import Cancelled, DeviceError
 from bsmamba2.audio.array import Audio
@@ -21,6 +22,7 @@ from bsmamba2.engines.protocols import Engine
 from support.commands import ENVIRONMENT, STUB_PROGRAM, StubCommand, run_command, run_python
 from support.engines import StubModel, Stubs
 from support.fixtures import WriteSong
+from support.models import random_weights
 
 
 @pytest.fixture
@@ -45,6 +47,20 @@ def test_the_shipped_model_is_announced_with_a_better_one(song: WriteSong) -> No
     result = run_command("separate", song(samples=500), "--device", "cpu")
     assert result.exit_code == 0
     assert result.stderr.splitlines()[0].endswith("; for quality, -m bs_mamba2_vocals")
+
+
+def test_assumed_settings_are_stated_and_a_yaml_gives_them(song: WriteSong, tmp_path: Path) -> None:
+    path = tmp_path / "plain.safetensors"
+    safetensors.numpy.save_file(random_weights(), path)
+    yaml = tmp_path / "plain.yaml"
+    yaml.write_text(
+        "audio: {chunk_size: 44100}\nmodel: {stft_hop_length: 441}\n"
+        "training: {target_instrument: vocals}"
+    )
+    arguments = ["separate", song(samples=500), "-m", path, "--device", "cpu", "--plan"]
+    stated = "plain: assumed stems vocals; hop 512; chunk 8 s; --config YAML states them"
+    assert run_command(*arguments).stderr.splitlines()[0] == stated
+    assert "assumed" not in run_command(*arguments, "--config", yaml).stderr
 
 
 def test_json_is_one_object_per_song(run: StubCommand, song: WriteSong, tmp_path: Path) -> None:

@@ -68,17 +68,9 @@ def test_other_precisions_are_converted_to_float32(
     assert read_equal(path, tensors)
 
 
-@pytest.mark.parametrize(
-    ("key", "network"),
-    [
-        ("BN_mask.0.0.weight", "TS-BSMamba2"),
-        ("layers.0.0.layers.0.0.to_qkv.weight", "RoFormer"),
-        ("layers.0.mixer.x_proj.weight", "first version"),
-    ],
-)
-def test_another_network_is_named(tmp_path: Path, key: str, network: str) -> None:
-    torch.save({key: torch.ones(2)}, tmp_path / "m.ckpt")
-    with pytest.raises(ModelError, match=f"is a checkpoint of .*{network}"):
+def test_another_network_is_named(tmp_path: Path) -> None:
+    torch.save({"BN_mask.0.0.weight": torch.ones(2)}, tmp_path / "m.ckpt")
+    with pytest.raises(ModelError, match=r"m.ckpt is a checkpoint of TS-BSMamba2"):
         read_checkpoint(tmp_path / "m.ckpt")
 
 
@@ -143,7 +135,7 @@ def test_matching_names_every_difference() -> None:
 
 
 def test_matching_shows_untrusted_names_without_escape_sequences() -> None:
-    with pytest.raises(ModelError, match="is not a checkpoint of a BSMamba2") as error:
+    with pytest.raises(ModelError, match="does not hold this network's weights") as error:
         match({"x\n\x1b[31mok": np.ones(1, np.float32)}, {}, "voice")
     assert str(error.value).isprintable()
 

@@ -54,8 +54,35 @@ def test_a_manifest_without_a_field_is_damaged(name: str) -> None:
 
 
 def test_a_later_format_needs_an_upgrade() -> None:
-    with pytest.raises(ModelError, match=f"has format 2, .* {re.escape(upgrade_command())}"):
-        Manifest.from_json(FULL.to_json().replace('"format":1', '"format":2'))
+    with pytest.raises(ModelError, match=f"has format 3, .* {re.escape(upgrade_command())}"):
+        Manifest.from_json(FULL.to_json().replace('"format":1', '"format":3'))
+
+
+OTHER = FULL.replace(
+    io="both", family="htdemucs", transform="htdemucs", fixed_length=True, normalize=True,
+    zero_dc=True, states=(), n_fft=4096,
+)  # fmt: skip
+
+
+def test_only_what_format_1_cannot_say_makes_it_format_2() -> None:
+    assert [json.loads(m.to_json())["format"] for m in (FULL, OTHER)] == [1, 2]
+    assert "family" not in json.loads(FULL.to_json())
+    assert Manifest.from_json(OTHER.to_json()).to_json() == OTHER.to_json()
+
+
+@pytest.mark.parametrize(
+    ("stems", "available"),
+    [
+        (("vocals",), ("vocals", "instrumental")),
+        (("instrumental",), ("instrumental", "vocals")),
+        (("drums", "vocals"), ("drums", "vocals", "residual", "instrumental")),
+        (("drums", "bass"), ("drums", "bass", "residual")),
+    ],
+)
+def test_every_model_with_vocals_has_an_instrumental(
+    stems: tuple[str, ...], available: tuple[str, ...]
+) -> None:
+    assert FULL.replace(stems=stems, residual=residual_of(stems)).available == available
 
 
 @pytest.mark.parametrize("stem", ["../vocals", "a/b", "", "x" * 65, "vo\0cals"])

@@ -6,6 +6,7 @@ import collections
 import os
 import struct
 import zipfile
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +213,30 @@ def test_a_mutated_pickle_is_read_or_refused_in_one_sentence(
         read(path)
     except ModelError as error:
         assert str(error).isprintable()
+
+
+class Call:
+    """Stands for a call of Fraction with any arguments."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+
+    def __reduce__(self) -> tuple[object, tuple[Any, ...]]:
+        return Fraction, self.arguments
+
+
+@pytest.mark.parametrize("arguments", [(39, 5), ("39/5",), ("78/10",)])
+def test_fractions_are_read_in_both_forms_that_python_writes(
+    tmp_path: Path, arguments: tuple[Any, ...]
+) -> None:
+    torch.save([Call(*arguments), Call("11"), Call(-3)], tmp_path / "m.ckpt")
+    assert read(tmp_path / "m.ckpt") == [Fraction(39, 5), 11, -3]
+
+
+@pytest.mark.parametrize(
+    "arguments", [(1, 0), (), ("1e99999999",), ("1/2/3",), (1.5, 2), (1 << 64, 3), (1, 2, 3)]
+)
+def test_other_fractions_are_damage(tmp_path: Path, arguments: tuple[Any, ...]) -> None:
+    torch.save([Call(*arguments)], tmp_path / "m.ckpt")
+    with pytest.raises(ModelError, match="is damaged"):
+        read(tmp_path / "m.ckpt")

@@ -9,16 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from bsmamba2 import ModelError
 from bsmamba2.devices.device import CPU, Device
 from bsmamba2.engines.step_engine import StepEngine
 from bsmamba2.files.cache import cache_folder
+from bsmamba2.files.hashing import file_sha256
 from bsmamba2.formats.manifest import Manifest
+from bsmamba2.formats.model_settings import ModelSettings
 from bsmamba2.models import checkpoint_model, registry
 from bsmamba2.models.checkpoint_model import CheckpointModel
-from bsmamba2.models.registry import Published
 from support.models import random_weights, write_checkpoint
+from support.published import cached_file, make_published
 
 
 @pytest.fixture(autouse=True)
@@ -50,13 +53,49 @@ def test_an_unknown_size_is_refused_when_the_file_is_opened(tmp_path: Path) -> N
 def test_a_published_checkpoint_that_was_changed_is_refused(
     cache: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    voice = Published("voice", f"https://example.org/{path.name}", 1, "a" * 64, "MIT", "")
+    voice = make_published("voice", f"https://example.org/{path.name}")
     monkeypatch.setattr(registry, "PUBLISHED", (voice,))
-    voice.path.parent.mkdir(parents=True)
-    shutil.copy(path, voice.path)
+    published = cached_file(voice).path
+    published.parent.mkdir(parents=True)
+    shutil.copy(path, published)
     CheckpointModel(path)
     with pytest.raises(ModelError, match="run bsmamba2 models fetch voice, which downloads it ag"):
-        CheckpointModel(voice.path)
+        CheckpointModel(published)
+
+
+def test_settings_come_from_the_yaml_then_the_catalogue_then_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stated = {"stems": ["vocals"], "sample_rate": 44100, "hop": 500, "chunk": 44100}
+    path = write_checkpoint(tmp_path / "x.safetensors", config=json.dumps(stated))
+    yaml = tmp_path / "x.yaml"
+    yaml.write_text("audio: {chunk_size: 66150, sample_rate: 44100}")
+    sha256 = file_sha256(path)
+    known = make_published(sha256=sha256, settings=ModelSettings(hop=441, chunk=88200))
+    monkeypatch.setattr(registry, "PUBLISHED", (known,))
+    model = CheckpointModel(path, yaml)
+    assert (model.manifest.hop, model.manifest.chunk) == (441, 66150)
+    assert model.origins == {
+        "yaml": ("sample_rate", "chunk"),
+        "catalogue": ("hop",),
+        "file": ("stems",),
+    }
+
+
+def test_what_nobody_states_is_assumed_and_named(path: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "plain.safetensors"
+    safetensors.numpy.save_file(random_weights(), plain)
+    model = CheckpointModel(plain)
+    assert model.guesses == model.origins["assumed"] == ("stems", "hop", "chunk")
+
+
+def test_the_licence_of_a_known_file_is_that_of_the_catalogue(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert CheckpointModel(path).manifest.licence == "not stated"
+    known = make_published(sha256=file_sha256(path), licence="CC0")
+    monkeypatch.setattr(registry, "PUBLISHED", (known,))
+    assert CheckpointModel(path).manifest.licence == "CC0"
 
 
 @pytest.mark.parametrize(

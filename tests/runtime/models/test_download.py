@@ -24,10 +24,12 @@ from support.server import (
     corrupting,
     endless,
     failing,
+    honest,
     login_page,
     redirecting,
     restarting,
     stalling,
+    stating,
     truncating,
     without_ranges,
 )
@@ -263,3 +265,27 @@ def test_a_pipe_under_a_helper_s_name_is_an_error_at_once(fetch: Fetch, suffix: 
     os.mkfifo(fetch.part.with_suffix(f".{suffix}"))
     with pytest.raises(ModelError, match="it is a named pipe"):
         fetch()
+
+
+def test_a_file_of_unknown_size_and_hash_is_as_long_as_the_server_says(fetch: Fetch) -> None:
+    with Server(CONTENT, [failing(503), honest, truncating(100_000)]) as server:
+        download(server.url, fetch.path, None, None, lambda received: None)
+    assert fetch.is_right
+
+
+@pytest.mark.parametrize("length", [None, "0", "99999999999999", "5e3", "-1"])
+def test_a_file_of_unknown_size_is_bounded(fetch: Fetch, length: str | None) -> None:
+    with (
+        Server(CONTENT, [stating(length)]) as server,
+        pytest.raises(ModelError, match="must state its size, at most 17,179,869,184 bytes; got "),
+    ):
+        download(server.url, fetch.path, None, None, lambda received: None)
+    assert not fetch.path.parent.exists()
+
+
+def test_a_server_that_never_states_a_size_is_reported(fetch: Fetch) -> None:
+    with (
+        Server(CONTENT, [failing(500)] * 9) as server,
+        pytest.raises(ModelError, match="cannot be downloaded .the server answered 500"),
+    ):
+        download(server.url, fetch.path, None, None, lambda received: None)

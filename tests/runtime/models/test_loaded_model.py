@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.numpy
 
 from bsmamba2 import DeviceError, ModelError
 from bsmamba2.devices.device import CPU, Device
@@ -15,7 +16,7 @@ from bsmamba2.engines.step_engine import StepEngine
 from bsmamba2.models.checkpoint_model import CheckpointModel
 from bsmamba2.models.loaded_model import LoadedModel
 from support.engines import StubModel, Stubs
-from support.models import write_checkpoint
+from support.models import random_weights, write_checkpoint
 
 
 def test_an_engine_is_used_as_it_is_on_its_own_device(stub: Stubs) -> None:
@@ -28,16 +29,32 @@ def test_an_engine_is_used_as_it_is_on_its_own_device(stub: Stubs) -> None:
 def test_a_name_is_opened_on_the_requested_device(
     stub: Stubs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened: list[tuple[Any, bool]] = []
+    opened: list[tuple[Any, bool, Any]] = []
 
-    def open_model(model: str, trust_engine: bool) -> StubModel:
-        opened.append((model, trust_engine))
+    def open_model(model: str, trust_engine: bool, config: Any) -> StubModel:
+        opened.append((model, trust_engine, config))
         return StubModel(stub.half(name=model))
 
     monkeypatch.setattr("bsmamba2.models.loaded_model.open_model", open_model)
     assert LoadedModel("voice", "cpu").engine.manifest.name == "voice"
-    LoadedModel("voice", trust_engine=True)
-    assert opened == [("voice", False), ("voice", True)]
+    LoadedModel("voice", trust_engine=True, config="voice.yaml")
+    assert opened == [("voice", False, None), ("voice", True, "voice.yaml")]
+
+
+def test_an_engine_takes_no_config(stub: Stubs) -> None:
+    with pytest.raises(ModelError, match="config must be None with an engine.*; got 'x.yaml'"):
+        LoadedModel(stub.half(), config="x.yaml")
+    assert LoadedModel(stub.half()).guesses == ()
+
+
+def test_what_is_assumed_is_passed_on(tmp_path: Path) -> None:
+    path = tmp_path / "plain.safetensors"
+    safetensors.numpy.save_file(random_weights(), path)
+    yaml = tmp_path / "plain.yaml"
+    yaml.write_text("audio: {chunk_size: 44100}")
+    assert LoadedModel(path, "cpu").guesses == ("stems", "hop", "chunk")
+    loaded = LoadedModel(path, "cpu", config=yaml)
+    assert (loaded.guesses, loaded.engine.manifest.chunk) == (("stems", "hop"), 44100)
 
 
 def test_an_engine_has_its_own_speed(stub: Stubs) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bsmamba2 import ModelError
+from bsmamba2.formats.yaml_file import MAX_BYTES, read_yaml
 from bsmamba2_network.config import Config
-from bsmamba2_network.yaml_file import MAX_BYTES, read_yaml
 
 MODEL = "{module_type: mamba2, stft_n_fft: 2048, stft_hop_length: 441, dim: 32, depth: 1}"
 
