@@ -13,15 +13,12 @@ import numpy as np
 
 from bsmamba2.audio.array import Audio, Layout, arrange, to_float32
 from bsmamba2.batch.plan import OutputOptions
+from bsmamba2.batch.separate_song import separate_song
 from bsmamba2.devices.products import DEFAULT_SPEED
 from bsmamba2.errors import AudioError
 from bsmamba2.files.encoding import Clip
-from bsmamba2.files.identity import Identity
 from bsmamba2.files.naming import DEFAULT_TEMPLATE
 from bsmamba2.files.song_file import BLOCK, SongFile
-from bsmamba2.files.speakers import mask_of_comment
-from bsmamba2.files.stem_files import StemFiles
-from bsmamba2.files.tags import read_tags
 from bsmamba2.formats.stem_names import wanted_stems
 from bsmamba2.models.check import check_input
 from bsmamba2.models.combination import ModelSource, portable_source
@@ -254,39 +251,10 @@ class Separator:
         cancel: Event | None = None,
     ) -> dict[str, Path]:
         """Works like :meth:`separate_file`, for a song that was already planned with this model."""
-        recorded = plan.record.read() if resume else None
-        if recorded and recorded.is_complete:
-            return dict(recorded.outputs)
-        identity = Identity.of(plan.song)
-        with SongFile(plan.song) as song, engine_threads(1 if self.device == "cpu" else 2) as pool:
-            rate, channels, step = song.sample_rate, song.channels, plan.encoding.step
-            start = chunk_pipelines(self._model, rate, channels, plan.overlap, step, pool, cancel)
-            tags, mask = read_tags(song.path), song.speaker_mask
-            files = StemFiles(
-                plan.directory,
-                plan.names,
-                plan.encoding,
-                song.sample_rate,
-                song.channels,
-                clip=plan.clip,
-                overwrite=overwrite or recorded is not None,
-                song=song.path,
-                tags=tags,
-                speaker_mask=mask_of_comment(tags.fields) if mask is None else mask,
-            )
-            with files:
-                blocks, length = song.blocks(), song.samples
-                for outputs in start().run(blocks, length, progress, cancel):
-                    files.write(outputs)
-                known = self.manifest.available
-                sizes = {known[row]: file for row, file in files.finish().items()}
-                identity.require_unchanged()
-                if record or resume:
-                    plan.record.write(sizes, identity)
-                outputs = {known[row]: path for row, path in files.publish().items()}
-            if overwrite:
-                plan.record.remove_replaced(outputs)
-            return outputs
+        threads = 1 if self.device == "cpu" else 2
+        return separate_song(
+            self._model, plan, threads, overwrite, record, resume, progress, cancel
+        )
 
     def stream(
         self,
