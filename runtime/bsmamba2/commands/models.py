@@ -24,7 +24,7 @@ from bsmamba2.commands.model_rows import (
     listed_models,
     megabytes,
 )
-from bsmamba2.commands.parameters import PublishedName, catalogue_option
+from bsmamba2.commands.parameters import PublishedName, catalogue_option, completing
 from bsmamba2.engines.ort_import import import_onnxruntime
 from bsmamba2.formats.families import TITLES
 from bsmamba2.models import registry
@@ -35,10 +35,25 @@ from bsmamba2.models.open_model import open_model
 
 
 @click.group(invoke_without_command=True, short_help="List named models, or download one.")
-@click.option("--stem", metavar="STEM", help="Only models that separate this, such as drums.")
-@click.option("--purpose", metavar="PURPOSE", help="Only models for this, such as karaoke.")
+@click.option(
+    "--stem",
+    metavar="STEM",
+    shell_complete=completing(lambda model: model.outputs),
+    help="Only models that separate this, such as drums.",
+)
+@click.option(
+    "--purpose",
+    metavar="PURPOSE",
+    shell_complete=completing(lambda model: [model.purpose]),
+    help="Only models for this, such as karaoke.",
+)
 @click.option("--family", type=click.Choice(tuple(TITLES)), help="Only networks of this kind.")
-@click.option("--licence", metavar="LICENCE", help="Only models with this licence, such as MIT.")
+@click.option(
+    "--licence",
+    metavar="LICENCE",
+    shell_complete=completing(lambda model: [model.licence]),
+    help="Only models with this licence, such as MIT.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per model.")
 @catalogue_option
 @click.pass_context

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import filelock
 import pytest
+import requests
 
 from bsmamba2 import ModelError
 from bsmamba2.models import download as module
@@ -265,3 +266,16 @@ def test_a_server_that_never_states_a_size_is_reported(fetch: Fetch) -> None:
         pytest.raises(ModelError, match="cannot be downloaded .the server answered 500"),
     ):
         download(server.url, fetch.path, None, None, lambda received: None)
+
+
+@pytest.mark.parametrize("size", [len(CONTENT), None])
+def test_a_redirect_from_https_to_http_is_refused(
+    fetch: Fetch, monkeypatch: pytest.MonkeyPatch, size: int | None
+) -> None:
+    """Without a published SHA-256, https alone says that the first download is the right file."""
+    answer = requests.Response()
+    answer.status_code, answer.url = 200, "http://example.org/x.ckpt"
+    monkeypatch.setattr(requests.Session, "get", lambda *_, **__: answer)
+    with pytest.raises(ModelError, match="over https; got a redirect to http://example.org"):
+        download("https://example.org/x.ckpt", fetch.path, size, None, lambda received: None)
+    assert not fetch.path.exists()
