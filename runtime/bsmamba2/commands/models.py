@@ -183,4 +183,5 @@ def _print_table(rows: Sequence[ModelRow], stem: str | None) -> None:
     if sets:
         of = f"of {stem}" if stem else "of the first stem or the average"
         click.echo(f"SDR in dB {of}. Compare it within one test set only:")
-        click.echo("; ".join(f"[{number}] {name}" for number, name in enumerate(sets, 1)))
+        notes = "; ".join(f"[{number}] {name}" for number, name in enumerate(sets, 1))
+        click.echo(click.wrap_text(notes, 80))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from bsmamba2.commands.parameters import completing, DeviceName, ModelName, PublishedName, SongPath
+from bsmamba2.commands.parameters import DeviceName, ModelName, PublishedName, SongPath, completing
 from bsmamba2.devices import nvidia
 from bsmamba2.devices.nvidia import Card, Driver
 from bsmamba2.models.registry import DEFAULT, PUBLISHED

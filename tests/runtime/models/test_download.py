@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import signal
@@ -274,7 +275,7 @@ def test_a_redirect_from_https_to_http_is_refused(
 ) -> None:
     """Without a published SHA-256, https alone says that the first download is the right file."""
     answer = requests.Response()
-    answer.status_code, answer.url = 200, "http://example.org/x.ckpt"
+    answer.status_code, answer.url, answer.raw = 200, "http://example.org/x.ckpt", io.BytesIO()
     monkeypatch.setattr(requests.Session, "get", lambda *_, **__: answer)
     with pytest.raises(ModelError, match="over https; got a redirect to http://example.org"):
         download("https://example.org/x.ckpt", fetch.path, size, None, lambda received: None)
