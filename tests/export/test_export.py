@@ -250,3 +250,17 @@ def test_info_reads_what_the_command_exports(checkpoint: Path, tmp_path: Path) -
     page = run_command("info", path, "--check", "--device", "cpu").stdout
     assert "parameters  1,451,004" in page
     assert "reproduced on cpu" in page
+
+
+def test_a_model_is_exported_by_its_name_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BSMAMBA2_CACHE", str(tmp_path))
+    arguments = ["export", "bs_mamba2_vocals", "-o", str(tmp_path / "voice.onnx")]
+    result = CliRunner().invoke(main, arguments)
+    assert (result.exit_code, "run bsmamba2 models fetch bs_mamba2_vocals" in result.stderr) == (
+        2,
+        True,
+    )
+    wrong = CliRunner().invoke(main, [*arguments, "--catalogue", str(tmp_path / "x.json")])
+    assert (wrong.exit_code, "x.json is not a file" in wrong.stderr) == (2, True)

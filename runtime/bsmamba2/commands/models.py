@@ -25,7 +25,7 @@ from bsmamba2.commands.model_rows import (
     listed_models,
     megabytes,
 )
-from bsmamba2.commands.parameters import PublishedName, catalogue_option
+from bsmamba2.commands.parameters import PublishedName, catalogue_option, completing
 from bsmamba2.engines.ort_import import import_onnxruntime
 from bsmamba2.errors import one_line
 from bsmamba2.formats.families import TITLES
@@ -37,10 +37,25 @@ from bsmamba2.models.open_model import open_model
 
 
 @click.group(invoke_without_command=True, short_help="List named models, or download one.")
-@click.option("--stem", metavar="STEM", help="Only models that separate this, such as drums.")
-@click.option("--purpose", metavar="PURPOSE", help="Only models for this, such as karaoke.")
+@click.option(
+    "--stem",
+    metavar="STEM",
+    shell_complete=completing(lambda model: model.outputs),
+    help="Only models that separate this, such as drums.",
+)
+@click.option(
+    "--purpose",
+    metavar="PURPOSE",
+    shell_complete=completing(lambda model: [model.purpose]),
+    help="Only models for this, such as karaoke.",
+)
 @click.option("--family", type=click.Choice(tuple(TITLES)), help="Only networks of this kind.")
-@click.option("--licence", metavar="LICENCE", help="Only models with this licence, such as MIT.")
+@click.option(
+    "--licence",
+    metavar="LICENCE",
+    shell_complete=completing(lambda model: [model.licence]),
+    help="Only models with this licence, such as MIT.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per model.")
 @catalogue_option
 @click.pass_context
@@ -178,4 +193,5 @@ def _print_table(rows: Sequence[ModelRow], stem: str | None) -> None:
     if sets:
         of = f"of {stem}" if stem else "of the first stem or the average"
         click.echo(f"SDR in dB {of}. Compare it within one test set only:")
-        click.echo("; ".join(f"[{number}] {name}" for number, name in enumerate(sets, 1)))
+        notes = "; ".join(f"[{number}] {name}" for number, name in enumerate(sets, 1))
+        click.echo(click.wrap_text(notes, 80))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 from bsmamba2.devices import nvidia
 from bsmamba2.devices.device import NAMES
 from bsmamba2.models import registry
+from bsmamba2.models.catalogue import Published
 
 if TYPE_CHECKING:
     _Text = click.ParamType[str]
@@ -62,6 +63,18 @@ class PublishedName(_Text):
     ) -> list[CompletionItem]:
         here = registry.shipped()
         return _starting((name for name in registry.names() if name not in here), incomplete)
+
+
+def completing(
+    words: Callable[[Published], Iterable[str]],
+) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """Returns a shell completion by words of the published models."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> Any:
+        known = {word for model in registry.PUBLISHED for word in words(model)}
+        return _starting(sorted(known), incomplete)
+
+    return complete
 
 
 class DeviceName(_Text):

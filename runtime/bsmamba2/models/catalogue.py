@@ -157,16 +157,17 @@ def read_catalogue(path: Path, taken: Sequence[Published] = ()) -> tuple[Publish
         ModelError: the file cannot be read, is not JSON, or a field is wrong; the message has the
             path of the field, what is allowed, and what it got.
     """
+    shown = printable(str(path), 1000)
     try:
         if not path.is_file():
-            raise ModelError(f"the catalogue {path} is not a file: check its name")
+            raise ModelError(f"the catalogue {shown} is not a file: check its name")
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"the catalogue {path} cannot be read ({first_line(error)}): check its name"
+            f"the catalogue {shown} cannot be read ({first_line(error)}): check its name"
         ) from None
-    return parse_catalogue(content, str(path), taken)
+    return parse_catalogue(content, shown, taken)
 
 
 def parse_catalogue(

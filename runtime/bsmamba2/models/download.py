@@ -174,6 +174,12 @@ def _resume(url: str, part: Path, have: int, size: int, received: Received) -> N
 
 
 def _require_bytes(answer: requests.Response, url: str) -> None:
+    visited = [step.url for step in (*answer.history, answer)]
+    if url.startswith("https:") and not all(step.startswith("https:") for step in visited):
+        raise ModelError(
+            f"{url} must be downloaded over https; got a redirect to {printable(visited[-1])}: "
+            "check whether it has moved"
+        )
     status = answer.status_code
     if status in (200, 206):
         return

@@ -87,8 +87,8 @@ def _added(path: Path, modified_ns: int, size: int) -> tuple[Published, ...]:
     for model in added:
         if model.name in shipped():
             raise ModelError(
-                f"the catalogue {path} must not have the name {model.name}, which a model in the "
-                "package has: rename it"
+                f"the catalogue {printable(str(path), 1000)} must not have the name "
+                f"{model.name}, which a model in the package has: rename it"
             )
     return added
 

@@ -13,11 +13,12 @@ import safetensors.numpy
 
 from bsmamba2 import ModelError, Separator
 from bsmamba2.files.cache import cache_folder
+from bsmamba2.models import registry
 from bsmamba2.models.catalogue import Figures, PublishedFile, Source
 from bsmamba2.models.registry import DEFAULT, PUBLISHED, find_members, shipped
 from support.commands import run_command
 from support.models import random_weights
-from support.published import PublishedVoice
+from support.published import PublishedVoice, make_published
 from support.server import Server, corrupting, truncating
 
 
@@ -37,7 +38,9 @@ def test_published_models_are_listed_with_size_and_licence(
 def test_the_table_fits_80_columns_and_has_a_line_for_each_model() -> None:
     lines = run_command("models").stdout.splitlines()
     assert max(map(len, lines)) <= 80
-    assert len(lines) == 1 + len(shipped()) + len(PUBLISHED) + 3
+    assert lines[0].startswith("name ")
+    names = [*shipped(), *(model.name for model in PUBLISHED)]
+    assert [line.split()[0] for line in lines[1 : len(names) + 1]] == names
 
 
 def test_the_list_is_filtered() -> None:
@@ -204,3 +207,18 @@ def test_a_size_without_a_shipped_graph_is_downloaded_and_must_be_exported(
 def test_a_mirror_that_does_not_exist_is_an_error(voice: PublishedVoice) -> None:
     result = run_command("models", "fetch", "voice", "--mirror", "1")
     assert (result.exit_code, "mirror must be left out" in result.stderr) == (2, True)
+
+
+def test_a_mirror_is_used_on_request(
+    voice: PublishedVoice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Server(voice.content) as server:
+        size, sha256 = len(voice.content), voice.facts["sha256"]
+        gone = Source("https://127.0.0.1/gone.ckpt", 5, "f" * 64)
+        sources = (gone, Source(server.url, size, sha256))
+        model = make_published(files=(PublishedFile(sources, ("vocals",)),))
+        monkeypatch.setattr(registry, "PUBLISHED", (model,))
+        result = run_command("models", "fetch", "voice", "--mirror", "1")
+    assert (result.exit_code, result.stdout) == (0, f"{voice.path}\n")
+    assert "mirrors: --mirror 1\n" in result.stderr
+    assert Separator("voice", "cpu").manifest.licence == "MIT"

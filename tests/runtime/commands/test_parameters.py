@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from bsmamba2.commands.parameters import DeviceName, ModelName, PublishedName, SongPath
+from bsmamba2.commands.parameters import DeviceName, ModelName, PublishedName, SongPath, completing
 from bsmamba2.devices import nvidia
 from bsmamba2.devices.nvidia import Card, Driver
 from bsmamba2.models.registry import DEFAULT, PUBLISHED
@@ -23,6 +23,12 @@ def test_models_are_completed_by_their_names_and_as_files() -> None:
 
 def test_names_to_download_are_completed_without_those_of_the_package() -> None:
     assert complete(PublishedName(), "") == [model.name for model in PUBLISHED]
+
+
+def test_words_of_the_catalogue_are_completed() -> None:
+    context, parameter = click.Context(click.Command("models")), click.Option(["--option"])
+    found = completing(lambda model: [model.purpose])(context, parameter, "de")
+    assert [item.value for item in found] == ["denoise", "dereverb"]
 
 
 def test_a_wrong_catalogue_does_not_stop_completion(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,9 +58,9 @@ def test_assumed_settings_are_stated_and_a_yaml_gives_them(song: WriteSong, tmp_
         "training: {target_instrument: vocals}"
     )
     arguments = ["separate", song(samples=500), "-m", path, "--device", "cpu", "--plan"]
-    stated = "plain: assumed stems vocals; hop 512; chunk 8 s; --config YAML states them"
+    stated = "plain: assumed stems vocals; hop 512; chunk 4 s; --config YAML states them"
     assert run_command(*arguments).stderr.splitlines()[0] == stated
-    assert "assumed" not in run_command(*arguments, "--config", yaml).stderr
+    assert "plain: assumed" not in run_command(*arguments, "--config", yaml).stderr
 
 
 def test_json_is_one_object_per_song(run: StubCommand, song: WriteSong, tmp_path: Path) -> None:

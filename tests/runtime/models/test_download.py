@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from types import SimpleNamespace
 
 import filelock
 import pytest
+import requests
 
 from bsmamba2 import ModelError
 from bsmamba2.models import download as module
@@ -289,3 +291,16 @@ def test_a_server_that_never_states_a_size_is_reported(fetch: Fetch) -> None:
         pytest.raises(ModelError, match="cannot be downloaded .the server answered 500"),
     ):
         download(server.url, fetch.path, None, None, lambda received: None)
+
+
+@pytest.mark.parametrize("size", [len(CONTENT), None])
+def test_a_redirect_from_https_to_http_is_refused(
+    fetch: Fetch, monkeypatch: pytest.MonkeyPatch, size: int | None
+) -> None:
+    """Without a published SHA-256, https alone says that the first download is the right file."""
+    answer = requests.Response()
+    answer.status_code, answer.url, answer.raw = 200, "http://example.org/x.ckpt", io.BytesIO()
+    monkeypatch.setattr(requests.Session, "get", lambda *_, **__: answer)
+    with pytest.raises(ModelError, match="over https; got a redirect to http://example.org"):
+        download("https://example.org/x.ckpt", fetch.path, size, None, lambda received: None)
+    assert not fetch.path.exists()

@@ -202,6 +202,13 @@ def test_a_known_file_cannot_be_listed_again(tmp_path: Path) -> None:
         pass
 
 
+def test_a_catalogues_path_is_printed_in_one_line(tmp_path: Path) -> None:
+    path = write_catalogue(tmp_path / "a\nb.json", name=DEFAULT)
+    with pytest.raises(ModelError) as caught, using_catalogue(path):
+        pass
+    assert str(caught.value).isprintable()
+
+
 def test_a_missing_catalogue_is_an_error_with_its_name(tmp_path: Path) -> None:
     with (
         pytest.raises(ModelError, match="the catalogue .*none.json is not a file: check its name"),
