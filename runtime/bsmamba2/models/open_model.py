@@ -18,6 +18,8 @@ CHECKPOINT_SUFFIXES = (".ckpt", ".pt", ".pth", ".th", ".safetensors")
 SUFFIXES = (".onnx", ".engine", *CHECKPOINT_SUFFIXES)
 COMBINATION_SUFFIX = ".json"
 """Suffix of a file that combines models; see :mod:`bsmamba2.models.combination`."""
+BAG_SUFFIXES = (".yaml", ".yml")
+"""Suffixes of Demucs' files that combine models; see :mod:`bsmamba2.models.demucs_bag`."""
 
 
 def open_model(
@@ -75,7 +77,7 @@ def find_model_path(model: str | os.PathLike[str] | None) -> Path:
             raise ModelError(f"there is no model file {shown}: check its name and folder")
         near = registry.hint(path.name) or _how_to_get_one()
         raise ModelError(f"there is no model called {shown}: {near}")
-    if path.suffix == COMBINATION_SUFFIX:
+    if path.suffix in (COMBINATION_SUFFIX, *BAG_SUFFIXES):
         raise ModelError(f"model must be one model; got {str(path)!r}, which combines several")
     if path.suffix not in SUFFIXES:
         raise ModelError(f"model must be a file in {', '.join(SUFFIXES)}; got {str(path)!r}")

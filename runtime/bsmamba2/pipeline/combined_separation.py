@@ -126,7 +126,8 @@ def combine(outputs: Exact, method: str, weights: Exact) -> Exact:
         total = np.zeros(outputs.shape[1:])
         for weight, output in zip(weights, outputs, strict=True):
             total += weight * output
-        return total / sum(weights)
+        average: Exact = total / weights.sum()
+        return average
     if method == "median":
         median: Exact = np.median(outputs, axis=0)
         return median

@@ -59,6 +59,31 @@ def test_a_published_model_of_several_files_uses_each_for_its_stems(
     assert bag.stems.sources == (((0, 0),), ((1, 1),), ((2, 2),), ((3, 3),))
 
 
+def write_bag(folder: Path, text: str) -> Path:
+    for name in ("aaaa.safetensors", "bbbb-0123abcd.th"):
+        (folder / name).touch()
+    (folder / "bag.yaml").write_text(text)
+    return folder / "bag.yaml"
+
+
+def test_a_bag_of_demucs_uses_each_model_for_its_stems(tmp_path: Path) -> None:
+    weights = "[[1., 0., 1., 0.], [0., 1., 1., 1.]]"
+    bag = combined(write_bag(tmp_path, f"models: [aaaa, bbbb]\nweights: {weights}"))
+    assert (bag.manifest.name, bag.manifest.stems) == ("bag", ("drums", "other", "bass", "vocals"))
+    assert [model.manifest.name for model in leaves(bag)] == ["aaaa", "bbbb-0123abcd"]
+    assert bag.stems.sources == (((0, 0),), ((0, 2), (1, 2)), ((1, 1),), ((1, 3),))
+
+
+def test_a_bag_can_be_a_part_of_a_combination(tmp_path: Path) -> None:
+    write_bag(tmp_path, "models: [aaaa, bbbb]")
+    path = write(tmp_path / "chain.json", {"chain": ["bag.yaml", "x"], "stem": "drums"})
+    assert [model.manifest.name for model in leaves(combined(path))] == [
+        "aaaa",
+        "bbbb-0123abcd",
+        "x",
+    ]
+
+
 def test_a_file_that_names_itself_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "loop.json", {"ensemble": ["loop.json"]})
     with pytest.raises(ModelError, match="combinations must be nested up to 8 deep; got 'more'"):
