@@ -132,8 +132,9 @@ def combine(outputs: Exact, method: str, weights: Exact) -> Exact:
         median: Exact = np.median(outputs, axis=0)
         return median
     pick = {"maximum": np.argmax, "minimum": np.argmin}[method]
-    chosen: Exact = np.take_along_axis(outputs, pick(np.abs(outputs), axis=0, keepdims=True), 0)
-    return chosen[0]
+    positions = pick(np.abs(outputs), axis=0, keepdims=True)
+    chosen: Exact = np.take_along_axis(outputs, positions, axis=0)[0]
+    return chosen
 
 
 class _Waiting:
