@@ -334,11 +334,12 @@ def evaluate(
             "out"
         )
     songs = layout.songs(dataset, split)[:max_songs]
+    details: dict[str, dict[str, Any]] = {}
     if estimates is not None:
         name = evaluation.system_name(estimates.resolve().name, "estimates")
-        systems, details = {name: evaluation.files_estimator(estimates)}, {}
+        systems = {name: evaluation.files_estimator(estimates)}
     else:
-        systems, details = {}, {}
+        systems = {}
         for model in models or (None,):
             separator = Separator(model, "auto" if device is None else device)
             name = evaluation.system_name(separator.manifest.name, "model", systems)

@@ -19,7 +19,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bsmamba2.engines.protocols import Engine
 from bsmamba2.errors import ModelError, first_line, not_one_of, printable, require
-from bsmamba2.models.model_file import COMBINATION_SUFFIX, SUFFIXES, from_any_folder
+from bsmamba2.models.model_file import (
+    BAG_SUFFIXES,
+    COMBINATION_SUFFIX,
+    SUFFIXES,
+    from_any_folder,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -185,7 +190,7 @@ def _from_json(fields: Any, folder: Path, depth: int) -> Ensemble | Chain:
         raise ModelError(not_one_of(f"a field of {kind}", sorted(_FIELDS[kind]), unknown[0]))
     options = {name: value for name, value in fields.items() if name != kind}
     listed = _sequence(fields[kind], kind, "a list of models")
-    members = [_member(value, folder, depth) for value in listed]
+    members: list[Any] = [_member(value, folder, depth) for value in listed]
     if kind == "ensemble":
         return Ensemble(members, **options)
     require(len(members) == 2, "chain", "a list of 2 models", len(members))
@@ -197,7 +202,7 @@ def _member(value: Any, folder: Path, depth: int) -> ModelSource:
     if not isinstance(value, str):
         return _from_json(value, folder, depth + 1)
     path = Path(value)
-    is_path = path.suffix in (*SUFFIXES, COMBINATION_SUFFIX) or len(path.parts) > 1
+    is_path = path.suffix in (*SUFFIXES, *BAG_SUFFIXES, COMBINATION_SUFFIX) or len(path.parts) > 1
     return folder / path if is_path else value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -22,7 +22,8 @@ from bsmamba2.models.combination import (
     require_depth,
 )
 from bsmamba2.models.combined_stems import CombinedStems, chain_stems, ensemble_stems
-from bsmamba2.models.model_file import COMBINATION_SUFFIX
+from bsmamba2.models.demucs_bag import bag_ensemble, read_bag
+from bsmamba2.models.model_file import BAG_SUFFIXES, COMBINATION_SUFFIX
 
 
 class HasManifest(Protocol):
@@ -89,22 +90,31 @@ def combine(
 
     def open_any(source: ModelSource | None, depth: int) -> M | CombinedModel[M]:
         nonlocal count
+        if isinstance(source, (str, os.PathLike)) and Path(source).suffix in BAG_SUFFIXES:
+            require_no_config()
+            bag, files = read_bag(Path(source))
+            members = open_all(files, depth)
+            stems = members[0].manifest.stems
+            return _combined(bag_ensemble(bag, Path(source), files, stems), members)
         combination = _find_combination(source)
         if combination is None:
             count += 1
             if count > MAX_MODELS:
                 raise ModelError(f"a combination must have up to {MAX_MODELS} models; got more")
             return open_one(source)
+        require_no_config()
+        return _combined(combination, open_all(combination.models, depth))
+
+    def open_all(models: Iterable[ModelSource], depth: int) -> tuple[M | CombinedModel[M], ...]:
+        require_depth(depth)
+        return tuple(open_any(model, depth + 1) for model in models)
+
+    def require_no_config() -> None:
         if config is not None:
             raise ModelError(
                 f"config must be left out for several models; got {os.fspath(config)!r}: it "
                 "describes one checkpoint"
             )
-        require_depth(depth)
-        members = tuple(open_any(model, depth + 1) for model in combination.models)
-        manifests = tuple(member.manifest for member in members)
-        stems = _stems(combination, manifests)
-        return CombinedModel(combination, members, stems, _manifest(combination, manifests, stems))
 
     return open_any(source, 1)
 
@@ -130,6 +140,14 @@ def _find_combination(source: ModelSource | None) -> Ensemble | Chain | None:
                 [f.path for f in files], stems=[f.stems for f in files], name=str(source)
             )
     return None
+
+
+def _combined(
+    combination: Ensemble | Chain, members: tuple[M | CombinedModel[M], ...]
+) -> CombinedModel[M]:
+    manifests = tuple(member.manifest for member in members)
+    stems = _stems(combination, manifests)
+    return CombinedModel(combination, members, stems, _manifest(combination, manifests, stems))
 
 
 def _stems(combination: Ensemble | Chain, manifests: tuple[Manifest, ...]) -> CombinedStems:

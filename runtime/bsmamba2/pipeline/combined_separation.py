@@ -126,13 +126,15 @@ def combine(outputs: Exact, method: str, weights: Exact) -> Exact:
         total = np.zeros(outputs.shape[1:])
         for weight, output in zip(weights, outputs, strict=True):
             total += weight * output
-        return total / sum(weights)
+        average: Exact = total / weights.sum()
+        return average
     if method == "median":
         median: Exact = np.median(outputs, axis=0)
         return median
     pick = {"maximum": np.argmax, "minimum": np.argmin}[method]
-    chosen: Exact = np.take_along_axis(outputs, pick(np.abs(outputs), axis=0, keepdims=True), 0)
-    return chosen[0]
+    positions = pick(np.abs(outputs), axis=0, keepdims=True)
+    chosen: Exact = np.take_along_axis(outputs, positions, axis=0)[0]
+    return chosen
 
 
 class _Waiting:

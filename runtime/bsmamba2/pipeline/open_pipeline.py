@@ -14,7 +14,7 @@ from bsmamba2.models.loaded_model import LoadedModel
 from bsmamba2.pipeline.combined_separation import ChainSeparation, EnsembleSeparation
 from bsmamba2.pipeline.overlap_add import OverlapAdd
 from bsmamba2.pipeline.resampled_core import Core, ResampledCore
-from bsmamba2.pipeline.song_pipeline import SongPipeline
+from bsmamba2.pipeline.song_pipeline import Separation, SongPipeline
 from bsmamba2.pipeline.step_stream import StepStream
 
 StartPipeline: TypeAlias = Callable[[], SongPipeline]
@@ -98,11 +98,11 @@ def _starter(
 
     def start() -> SongPipeline:
         members = [start_member() for start_member in starters]
-        separation = (
-            EnsembleSeparation(combination, manifest, stems, members, channels)
-            if isinstance(combination, Ensemble)
-            else ChainSeparation(manifest, stems, *members, channels)
-        )
+        separation: Separation
+        if isinstance(combination, Ensemble):
+            separation = EnsembleSeparation(combination, manifest, stems, members, channels)
+        else:
+            separation = ChainSeparation(manifest, stems, members[0], members[1], channels)
         return SongPipeline(separation, sample_rate, channels, step)
 
     return start

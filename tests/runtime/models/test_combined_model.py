@@ -29,6 +29,10 @@ def combined(source: Any) -> CombinedModel[StubEngine]:
     return model
 
 
+def names(model: Any) -> list[str]:
+    return [leaf.manifest.name for leaf in leaves(model)]
+
+
 def write(path: Path, content: object) -> Path:
     path.write_text(json.dumps(content))
     return path
@@ -37,14 +41,14 @@ def write(path: Path, content: object) -> Path:
 def test_a_single_model_stays_what_it_is(stub: Stubs) -> None:
     engine = stub.half()
     assert combine("voice", lambda name: engine) is engine
-    assert list(leaves(engine)) == [engine]
+    assert names(engine) == [engine.manifest.name]
 
 
 def test_files_name_files_relative_to_themselves(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     write(tmp_path / "sub/inner.json", {"ensemble": ["x.ckpt", "y"]})
     outer = combined(write(tmp_path / "outer.json", {"chain": ["sub/inner.json", "z"]}))
-    assert [model.manifest.name for model in leaves(outer)] == ["x", "y", "z"]
+    assert names(outer) == ["x", "y", "z"]
     assert outer.combination.models[0] == tmp_path / "sub/inner.json"
     assert outer.manifest.name == "outer"
 
@@ -57,6 +61,31 @@ def test_a_published_model_of_several_files_uses_each_for_its_stems(
     bag = combined("bag")
     assert (bag.manifest.name, bag.manifest.stems) == ("bag", FOUR)
     assert bag.stems.sources == (((0, 0),), ((1, 1),), ((2, 2),), ((3, 3),))
+
+
+def write_bag(folder: Path, text: str) -> Path:
+    for name in ("aaaa.safetensors", "bbbb-0123abcd.th"):
+        (folder / name).touch()
+    (folder / "bag.yaml").write_text(text)
+    return folder / "bag.yaml"
+
+
+def test_a_bag_of_demucs_uses_each_model_for_its_stems(tmp_path: Path) -> None:
+    weights = "[[1., 0., 1., 0.], [0., 1., 1., 1.]]"
+    bag = combined(write_bag(tmp_path, f"models: [aaaa, bbbb]\nweights: {weights}"))
+    assert (bag.manifest.name, bag.manifest.stems) == ("bag", ("drums", "other", "bass", "vocals"))
+    assert names(bag) == ["aaaa", "bbbb-0123abcd"]
+    assert bag.stems.sources == (((0, 0),), ((0, 2), (1, 2)), ((1, 1),), ((1, 3),))
+
+
+def test_a_bag_can_be_a_part_of_a_combination(tmp_path: Path) -> None:
+    write_bag(tmp_path, "models: [aaaa, bbbb]")
+    path = write(tmp_path / "chain.json", {"chain": ["bag.yaml", "x"], "stem": "drums"})
+    assert names(combined(path)) == [
+        "aaaa",
+        "bbbb-0123abcd",
+        "x",
+    ]
 
 
 def test_a_file_that_names_itself_is_refused(tmp_path: Path) -> None:

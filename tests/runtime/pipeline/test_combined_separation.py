@@ -20,7 +20,7 @@ from bsmamba2.pipeline.song_pipeline import SongPipeline
 from support.engines import Stubs
 from support.fixtures import Noise
 
-SIZES = (
+SIZES: tuple[dict[str, Any], ...] = (
     {},
     {"chunk": 100, "overlap": 0.5},
     {"sample_rate": 48000, "chunk": 37, "n_fft": 16},
@@ -168,7 +168,7 @@ def test_the_latency_of_an_ensemble_is_that_of_its_slowest_model(stub: Stubs) ->
 
 def test_a_chain_never_holds_more_than_its_latency(stub: Stubs) -> None:
     models = [stub.identity(**sizes, channels=1) for sizes in SIZES[:2]]
-    both = pipeline(Chain(*models), channels=1)
+    both = pipeline(Chain(models[0], models[1]), channels=1)
     assert both.latency_samples == sum(pipeline(m, channels=1).latency_samples for m in models)
     assert max(SIZES[1]["chunk"], 64) < most_held(both, 1500) <= both.latency_samples
 
