@@ -41,7 +41,7 @@ class ModelName(_Text):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        names = [*registry.shipped(), *(model.name for model in registry.PUBLISHED)]
+        names = registry.names()
         found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
         return [*found, CompletionItem(incomplete, type="file")]
 

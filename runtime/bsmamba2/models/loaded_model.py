@@ -29,12 +29,14 @@ class LoadedModel:
         device: str = "auto",
         trust_engine: bool = False,
     ) -> None:
-        self._arguments = (model, device, trust_engine)
         self._model: Model | None = None
         self._engine: Engine | None = None
         self._steps: StepEngine | None = None
         self._lock = RLock()
         if model is None or isinstance(model, (str, os.PathLike)):
+            # An absolute path, because the current folder may change before a copy is made.
+            named = from_any_folder(model) if model else None
+            self._arguments = named, device, trust_engine
             self._model = open_model(model, trust_engine=trust_engine)
             self.manifest = self._model.manifest
             self.device = self._model.choose_device(device)
@@ -66,13 +68,12 @@ class LoadedModel:
         Raises:
             ModelError: it was created from an engine.
         """
-        model, device, trust_engine = self._arguments
-        if model is None or isinstance(model, (str, os.PathLike)):
-            return from_any_folder(os.fspath(model)) if model else None, device, trust_engine
-        raise ModelError(
-            f"model must be a name or a path to copy or pickle a Separator; got {model!r}: create "
-            "another Separator from the same engine"
-        )
+        if self._model is None:
+            raise ModelError(
+                "model must be a name or a path to copy or pickle a Separator; got "
+                f"{self._engine!r}: create another Separator from the same engine"
+            )
+        return self._arguments
 
     def new_stepper(self) -> StepEngine:
         """Returns a stepper for one more stream, which shares the session but not the states.

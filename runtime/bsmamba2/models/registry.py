@@ -79,6 +79,11 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
+def names() -> list[str]:
+    """Returns the names of all models, shipped and published."""
+    return [*shipped(), *(model.name for model in PUBLISHED)]
+
+
 def find_published(name: str) -> Published:
     """Returns the published checkpoint of that name.
 
@@ -94,8 +99,7 @@ def find_published(name: str) -> Published:
 
 def hint(name: str) -> str:
     """Returns ``did you mean …?`` if the name is close to a known one; otherwise an empty text."""
-    known = [*shipped(), *(model.name for model in PUBLISHED)]
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name, names(), n=1)
     return f"did you mean {near[0]}?" if near else ""
 
 
