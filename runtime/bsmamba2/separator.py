@@ -21,7 +21,7 @@ from bsmamba2.files.naming import DEFAULT_TEMPLATE
 from bsmamba2.files.song_file import BLOCK, SongFile
 from bsmamba2.formats.stem_names import wanted_stems
 from bsmamba2.models.check import check_input
-from bsmamba2.models.combination import ModelSource, portable_source
+from bsmamba2.models.combination import ModelSource, is_named, portable_source
 from bsmamba2.models.combined_model import combine, leaves
 from bsmamba2.models.loaded_model import LoadedModel
 from bsmamba2.pipeline.open_pipeline import chunk_pipelines, step_pipelines
@@ -81,7 +81,9 @@ class Separator:
         def open_one(one: str | os.PathLike[str] | Engine | None) -> LoadedModel:
             return LoadedModel(one, device, trust_engine, speed, config)
 
-        self._source, self._speed = model, speed
+        # An absolute path, because the current folder may change before a copy is made.
+        self._source = portable_source(model) if is_named(model) else model
+        self._speed = speed
         self._options = {"trust_engine": trust_engine, "speed": speed, "config": config}
         self._requested_device = device
         self._model = combine(model, open_one, config)

@@ -114,7 +114,7 @@ def test_invalid_headroom_is_refused(folder: Path, tiny: Path, headroom: str) ->
     words = ["serve", "--model", str(tiny), "--device", "cpu", "--headroom-ms", headroom]
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 2
-    assert "headroom_ms must be" in result.output
+    assert "--headroom-ms must be" in result.output
 
 
 def test_an_installed_plugin_keeps_the_catalogue_that_its_model_may_be_in(

@@ -151,7 +151,9 @@ def portable_source(source: ModelSource | None) -> ModelSource | None:
             f"model must be a name or a path to copy or pickle a Separator; got {source!r}: create "
             "another Separator from the same engine"
         )
-    return from_any_folder(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else source
+    if isinstance(source, (str, os.PathLike)) and os.fspath(source):
+        return from_any_folder(source)
+    return source
 
 
 def is_source(value: object) -> bool:

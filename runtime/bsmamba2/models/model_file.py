@@ -66,18 +66,15 @@ def open_checkpoint(model: str | os.PathLike[str]) -> Checkpoint:
     return checkpoint
 
 
-def from_any_folder(model: str) -> str:
-    """Returns a model's name unchanged, or its absolute path: the same model in every folder.
+def from_any_folder(model: str | os.PathLike[str]) -> str:
+    """Returns a registered name unchanged, and any path absolute: the same model in every folder.
 
-    Raises:
-        ModelError: as for :func:`find_model_path`.
+    It does not check that there is such a model.
     """
-    if Path(model).suffix in (COMBINATION_SUFFIX, *BAG_SUFFIXES):
-        return os.path.abspath(os.path.expanduser(model))  # noqa: PTH100, PTH111
-    if len(registry.find_members(model)) > 1:
-        return model
-    path = find_model_path(model)
-    return model if path == registry.find_path(model) else str(path.absolute())
+    name = os.fspath(model)
+    if name in registry.names():
+        return name
+    return os.path.abspath(os.path.expanduser(name))  # noqa: PTH100, PTH111 - as find_model_path
 
 
 def _how_to_get_one() -> str:

@@ -138,4 +138,5 @@ def test_from_any_folder_a_name_stays_a_name_and_a_path_becomes_absolute(
     monkeypatch.chdir(tmp_path)
     write_checkpoint(tmp_path / "voice.safetensors")
     assert from_any_folder(PUBLISHED_NAME) == PUBLISHED_NAME
-    assert from_any_folder("voice.safetensors") == str(tmp_path / "voice.safetensors")
+    for name in ("voice.safetensors", "./none.ckpt"):
+        assert from_any_folder(name) == str(tmp_path / name)
