@@ -241,10 +241,10 @@ class Separator:
                 identity.require_unchanged()
                 if record or resume:
                     plan.record.write(sizes, identity)
-                outputs = {known[row]: path for row, path in files.publish().items()}
+                published = {known[row]: path for row, path in files.publish().items()}
             if overwrite:
-                plan.record.remove_replaced(outputs)
-            return outputs
+                plan.record.remove_replaced(published)
+            return published
 
     def stream(
         self,

@@ -11,7 +11,7 @@ import base64
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import mutagen
 from mutagen.aiff import AIFF
@@ -76,7 +76,9 @@ _WRITERS: dict[str, Callable[..., Any]] = {
 class _FlacWithoutPictures(FLAC):
     """A FLAC file whose blocks are read by their stated size, with plain bytes for pictures."""
 
-    METADATA_BLOCKS: ClassVar = [None if kind is Picture else kind for kind in FLAC.METADATA_BLOCKS]
+    def load(self, *arguments: Any, **options: Any) -> None:
+        self.METADATA_BLOCKS = [None if kind is Picture else kind for kind in FLAC.METADATA_BLOCKS]
+        super().load(*arguments, **options)
 
     @property
     def pictures(self) -> list[Picture]:
@@ -141,7 +143,7 @@ def _open_tags(path: Path) -> Any:
         with path.open("rb") as file:
             if file.read(4) != b"fLaC":
                 raise
-        tags = _FlacWithoutPictures(path)
+        tags: Any = _FlacWithoutPictures(path)  # type: ignore[no-untyped-call]
         log.warning("a picture of %s is damaged (%s): it is dropped", path.name, first_line(error))
         return tags
 
@@ -200,8 +202,9 @@ def _from_id3(id3: ID3) -> Tags:
 
 def _is_secondary(frame: Any) -> bool:
     """Whether another frame of the same name counts first: one without a description."""
-    described = frame.FrameID in ("COMM", "USLT") and frame.desc != ""
-    return described or frame.FrameID == "TXXX"
+    if frame.FrameID in ("COMM", "USLT"):
+        return bool(frame.desc)
+    return bool(frame.FrameID == "TXXX")
 
 
 def _from_vorbis(file: Any) -> Tags:
