@@ -240,7 +240,7 @@ def tag_songs(folder: Path) -> None:
     for name in ("song.flac", "song.ogg", "song.mp3", "song.wav"):
         file = mutagen.File(folder / name)
         if isinstance(file, (FLAC, OggVorbis)):
-            file.update({"title": "t", "comment": ["one", "two"]})
+            file["title"], file["comment"] = ["t"], ["one", "two"]
         else:
             if file.tags is None:
                 file.add_tags()

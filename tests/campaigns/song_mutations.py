@@ -107,7 +107,8 @@ def in_page(content: bytes, others: Mapping[str, bytes], draw: random.Random) ->
 def in_chunk(content: bytes, others: Mapping[str, bytes], draw: random.Random) -> bytes:
     """Changes the size of a chunk or a field of it, or drops, repeats or adds one."""
     order = "big" if content[:4] == b"FORM" else "little"
-    chunks, at = [], 12
+    chunks: list[tuple[int, int]] = []
+    at = 12
     while at + 8 <= len(content) and len(chunks) < 50:
         size = int.from_bytes(content[at + 4 : at + 8], order)  # type: ignore[arg-type]
         chunks.append((at, min(len(content), at + 8 + size + size % 2)))
@@ -141,7 +142,8 @@ def in_block(content: bytes, others: Mapping[str, bytes], draw: random.Random) -
         data[21] = data[21] & 0xF0 | samples >> 32
         data[22:26] = (samples & 0xFFFFFFFF).to_bytes(4)
         return bytes(data)
-    body = draw.choice(EXTREMES).to_bytes(4, draw.choice(("little", "big"))) + draw.randbytes(40)  # type: ignore[arg-type]
+    count = draw.choice(EXTREMES)
+    body = draw.choice((count.to_bytes(4, "little"), count.to_bytes(4))) + draw.randbytes(40)
     size = draw.choice([len(body), draw.choice(EXTREMES) & 0xFFFFFF])
     return (
         content[:42]
@@ -152,7 +154,8 @@ def in_block(content: bytes, others: Mapping[str, bytes], draw: random.Random) -
 
 def in_box(content: bytes, others: Mapping[str, bytes], draw: random.Random) -> bytes:
     """Changes the size of a box, or moves, drops or repeats it."""
-    boxes, at = [], 0
+    boxes: list[bytes] = []
+    at = 0
     while at + 8 <= len(content) and len(boxes) < 50:
         size = max(8, int.from_bytes(content[at : at + 4]))
         boxes.append(content[at : at + size])

@@ -258,9 +258,9 @@ def test_a_model_is_exported_by_its_name_too(
     monkeypatch.setenv("BSMAMBA2_CACHE", str(tmp_path))
     arguments = ["export", "bs_mamba2_vocals", "-o", str(tmp_path / "voice.onnx")]
     result = run_command(*arguments)
-    assert (result.returncode, "run bsmamba2 models fetch bs_mamba2_vocals" in result.stderr) == (
+    assert (result.exit_code, "run bsmamba2 models fetch bs_mamba2_vocals" in result.stderr) == (
         2,
         True,
     )
     wrong = run_command(*arguments, "--catalogue", str(tmp_path / "x.json"))
-    assert (wrong.returncode, "x.json is not a file" in wrong.stderr) == (2, True)
+    assert (wrong.exit_code, "x.json is not a file" in wrong.stderr) == (2, True)

@@ -110,8 +110,11 @@ class Record:
             stem: {"file": path.relative_to(self.directory).as_posix(), "bytes": size}
             for stem, (path, size) in sizes.items()
         }
-        song = {"bytes": identity.bytes, "modified_ns": identity.modified_ns}
-        song |= {"sha256": identity.sha256}
+        song = {
+            "bytes": identity.bytes,
+            "modified_ns": identity.modified_ns,
+            "sha256": identity.sha256,
+        }
         written = {path for path, _ in sizes.values()}
         earlier = {
             path.relative_to(self.directory).as_posix(): size
@@ -146,10 +149,9 @@ class Record:
             known = self.song.stat()
             if known.st_size != recorded["bytes"]:
                 return False
-            return (
-                known.st_mtime_ns == recorded["modified_ns"]
-                or file_sha256(self.song) == recorded["sha256"]
-            )
+            if known.st_mtime_ns == recorded["modified_ns"]:
+                return True
+            return bool(file_sha256(self.song) == recorded["sha256"])
         except OSError:
             return False
 

@@ -74,7 +74,7 @@ def lenient_streams() -> Iterator[None]:
     """Replaces ``sys.stdout`` and ``sys.stderr`` by streams whose writes never fail."""
     open_closed_descriptors()
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (LenientStream(stream) for stream in before)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = (LenientStream(stream) for stream in before)
     try:
         yield
     finally:

@@ -137,7 +137,8 @@ class AvFile:
 
     def _decoded(self) -> Iterator[Exact]:
         """Yields (channels, n) for each frame, in the layout and at the rate of the start."""
-        convert, kind = None, None
+        convert: Any = None
+        kind = None
         try:
             for frame in self._undamaged_frames():
                 if frame.time is not None:

@@ -187,8 +187,9 @@ def _from_id3(id3: ID3) -> Tags:
 
 def _is_secondary(frame: Any) -> bool:
     """Whether another frame of the same name counts first: one without a description."""
-    described = frame.FrameID in ("COMM", "USLT") and frame.desc != ""
-    return described or frame.FrameID == "TXXX"
+    if frame.FrameID in ("COMM", "USLT"):
+        return bool(frame.desc)
+    return bool(frame.FrameID == "TXXX")
 
 
 def _from_vorbis(file: Any) -> Tags:

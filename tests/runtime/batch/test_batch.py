@@ -16,6 +16,7 @@ import soundfile
 
 from bsmamba2 import AudioError, Separator
 from bsmamba2.audio.array import Audio
+from bsmamba2.files.song_file import SongFile
 from support.albums import contents, visible, write_album
 from support.commands import StubCommand
 from support.engines import StubEngine, Stubs
@@ -325,11 +326,12 @@ def test_a_song_whose_extra_is_missing_does_not_stop_the_folder(
 def test_an_unexpected_error_while_planning_is_one_line_too(
     run: StubCommand, album: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(path: Path) -> None:
-        if path.name == "b.wav":
+    def fail(song: SongFile) -> SongFile:
+        if song.path.name == "b.wav":
             raise ZeroDivisionError("by zero")
+        return song
 
-    monkeypatch.setattr("bsmamba2.batch.plan.SongFile.__enter__", lambda s: fail(s.path) or s)
+    monkeypatch.setattr("bsmamba2.batch.plan.SongFile.__enter__", fail)
     result = run("separate", album, "--plan")
     assert (result.exit_code, len(result.stdout.split())) == (1, 4)
     assert "b.wav: ZeroDivisionError: by zero: this is a bug" in result.stderr
@@ -442,10 +444,12 @@ def test_a_song_that_changes_while_it_is_separated_is_not_recorded_as_done(
     content = other.read_bytes()
     other.unlink()
     separator = Separator(stub.half())
+
+    def progress(done: float, total: float) -> None:
+        change(path, content)
+
     with pytest.raises(AudioError, match="song.wav changed while it was separated: its stems are"):
-        separator.separate_file(
-            path, record=True, progress=lambda done, total: change(path, content)
-        )
+        separator.separate_file(path, record=True, progress=progress)
     assert [entry.name for entry in path.parent.iterdir()] == ["song.wav"]
     outputs = separator.separate_file(path, resume=True)
     np.testing.assert_array_equal(sum(map(integers, outputs.values())), integers(path))

@@ -70,7 +70,7 @@ def test_what_no_encoding_has_is_printed_as_an_escape() -> None:
     stream = io.TextIOWrapper(io.BytesIO(), "ascii", errors=ERRORS)
     stream.write("\udfff")
     stream.flush()
-    assert stream.buffer.getvalue() == b"\\udfff"  # type: ignore[attr-defined]
+    assert stream.buffer.getvalue() == b"\\udfff"
 
 
 def test_the_first_failure_is_kept_and_the_rest_is_dropped() -> None:
