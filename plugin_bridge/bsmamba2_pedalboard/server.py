@@ -3,7 +3,8 @@
 ``native/server_backend.cpp`` documents the protocol. A folder that only the user can open contains
 the socket, a token that a client must send, and the latency, which a plugin reports to its host
 before it has connected. Each connection is one signal. The server buffers one message per client,
-at most ``MAX_BLOCK`` samples: a client that sends faster than the model runs has to wait.
+at most ``MAX_BLOCK`` samples: a client that sends faster than the model runs has to wait. If all
+connections are taken, the one that has been silent longest makes room for a new one.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ import logging
 import math
 import os
 import secrets
+import select
 import socket
 import stat
 import struct
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,6 +32,9 @@ from bsmamba2 import Error, Separator, Stream
 from bsmamba2.files.cache import in_home
 from bsmamba2.files.part_file import write_atomically
 from bsmamba2_pedalboard.settings import EffectSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 log = logging.getLogger("bsmamba2.serve")
 
@@ -43,6 +50,9 @@ MAX_BLOCK = 8192
 MAX_CONNECTIONS = 32
 CLIENT_TIMEOUT_SECONDS = 5.0
 """How long a client may take to send its hello or the rest of a message, or to receive one."""
+THREAD_NAME = "bsmamba2 serve"
+GRACE_SECONDS = 1.0
+"""How long a client may send no audio after its hello before it makes room for others."""
 RESAMPLING_MS = 150
 """The most latency that resampling adds at rates other than the model's."""
 MAX_HEADROOM_MS = 60_000
@@ -61,6 +71,35 @@ def server_folder() -> Path:
     if folder := os.environ.get("XDG_RUNTIME_DIR"):
         return Path(folder) / "bsmamba2"
     return in_home("~/.cache/bsmamba2/serve", "BSMAMBA2_SERVE_DIR")
+
+
+@dataclass(eq=False)
+class _Client:
+    """A connection, and how long it has been silent."""
+
+    connection: socket.socket
+    thread: threading.Thread | None = None
+    last_heard: float = field(default_factory=time.monotonic)
+    patience_seconds: float = 0.0
+    """How long it may be silent while others wait for a connection."""
+    is_busy: bool = False
+    """Whether it waits for the model."""
+
+    def heard(self, patience_seconds: float) -> None:
+        self.last_heard, self.patience_seconds = time.monotonic(), patience_seconds
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        self.is_busy = True
+        try:
+            yield
+        finally:
+            self.heard(CLIENT_TIMEOUT_SECONDS)
+            self.is_busy = False
+
+    def close(self) -> None:
+        with suppress(OSError):  # it has ended already
+            self.connection.shutdown(socket.SHUT_RDWR)
 
 
 class Server:
@@ -95,7 +134,7 @@ class Server:
         self._settings = EffectSettings(lookahead_ms=lookahead_ms)
         self._model_lock = threading.Lock()
         self._stopping = threading.Event()
-        self._connections: set[socket.socket] = set()
+        self._clients: dict[_Client, None] = {}
         self._folder = server_folder() if folder is None else folder
         self._lock_file = _lock_private_folder(self._folder)
         rate = separator.manifest.sample_rate
@@ -110,14 +149,13 @@ class Server:
         last_used = time.monotonic()
         try:
             while not self._stopping.is_set():
-                if self._connections:
+                if self._clients:
                     last_used = time.monotonic()
                 elif idle_exit is not None and time.monotonic() - last_used > idle_exit:
                     break
                 try:
-                    self._admit(self._listener.accept()[0])
-                except TimeoutError:
-                    continue  # no client: check the clock
+                    if select.select([self._listener], [], [], 0.2)[0]:
+                        self._admit_next()
                 except (OSError, RuntimeError) as error:  # no more files or threads
                     log.warning("a connection could not be accepted: %s", error)
                     self._stopping.wait(0.2)
@@ -163,43 +201,74 @@ class Server:
                 "BSMAMBA2_SERVE_DIR to a shorter or another path, for the server and the DAW alike"
             ) from None
         path.chmod(0o600)
-        listener.listen(MAX_CONNECTIONS)
-        listener.settimeout(0.2)
+        listener.listen(4 * MAX_CONNECTIONS)  # those that wait for room too
+        listener.settimeout(0.2)  # a client may have left the queue
         return listener
 
     def _close(self) -> None:
+        """Ends every connection, and waits for their threads.
+
+        A thread that runs the model while Python shuts down would abort the process.
+        """
+        self._stopping.set()
         self._listener.close()
         for name in ("socket", "token"):  # plugins need latency_ms until the next server starts
             (self._folder / name).unlink(missing_ok=True)
-        for connection in list(self._connections):
-            with suppress(OSError):  # it has ended already
-                connection.shutdown(socket.SHUT_RDWR)
+        clients = list(self._clients)
+        for client in clients:
+            client.close()
+        for client in clients:
+            if client.thread is not None:
+                client.thread.join()
         os.close(self._lock_file)
 
-    def _admit(self, connection: socket.socket) -> None:
-        if len(self._connections) >= MAX_CONNECTIONS:
-            connection.close()
-            return
-        self._connections.add(connection)
+    def _admit_next(self) -> None:
+        """Accepts the next client, if there is room or a silent client can make room."""
+        if len(self._clients) >= MAX_CONNECTIONS:
+            silent = self._longest_silent()
+            if silent is None:
+                self._stopping.wait(0.05)  # the client waits in the listener's queue
+                return
+            log.info("a silent client made room for another")
+            self._clients.pop(silent, None)
+            silent.close()
+        client = _Client(self._listener.accept()[0])
+        self._clients[client] = None
+        client.thread = threading.Thread(
+            target=self._serve, args=[client], name=THREAD_NAME, daemon=True
+        )
         try:
-            threading.Thread(target=self._serve, args=[connection], daemon=True).start()
+            client.thread.start()
         except RuntimeError:
-            self._connections.discard(connection)
-            connection.close()
+            client.thread = None
+            self._clients.pop(client, None)
+            client.connection.close()
             raise
 
-    def _serve(self, connection: socket.socket) -> None:
+    def _longest_silent(self) -> _Client | None:
+        now = time.monotonic()
+        silent = [
+            client
+            for client in list(self._clients)
+            if not client.is_busy and now - client.last_heard >= client.patience_seconds
+        ]
+        return min(
+            silent, key=lambda client: (client.patience_seconds, client.last_heard), default=None
+        )
+
+    def _serve(self, client: _Client) -> None:
         try:
-            with connection:
-                self._handle(connection)
+            with client.connection:
+                self._handle(client)
         except (OSError, Error) as error:
             log.info("a connection ended: %s", error)
         except Exception:
             log.exception("a connection failed")
         finally:
-            self._connections.discard(connection)
+            self._clients.pop(client, None)
 
-    def _handle(self, connection: socket.socket) -> None:
+    def _handle(self, client: _Client) -> None:
+        connection = client.connection
         connection.settimeout(CLIENT_TIMEOUT_SECONDS)
         _require_same_user(connection)
         magic, version, sample_rate, channels, _, token = HELLO.unpack(_receive(connection, HELLO))
@@ -219,15 +288,19 @@ class Server:
                 f"refused {sample_rate:g} Hz, whose latency is more than {self.latency_ms} ms"
             )
         names = self._separator.manifest.available
+        client.heard(GRACE_SECONDS)
         connection.sendall(WELCOME.pack(MAGIC, 0, latency, len(names)))
         while True:
             connection.settimeout(None)  # a DAW may pause for any time
             stem, samples = REQUEST_HEADER.unpack(_receive(connection, REQUEST_HEADER))
+            client.heard(CLIENT_TIMEOUT_SECONDS)
             if not 1 <= samples <= MAX_BLOCK:
                 raise ConnectionError(f"refused a message of {samples} samples")
             connection.settimeout(CLIENT_TIMEOUT_SECONDS)
             audio = np.frombuffer(_receive(connection, 4 * channels * samples), "<f4")
-            with self._model_lock:
+            with client.busy(), self._model_lock:
+                if self._stopping.is_set():
+                    raise ConnectionError("the server is stopping")
                 stems = stream.push(audio.reshape(channels, samples))
             ready = stems[names[min(stem, len(names) - 1)]]
             for start in range(0, ready.shape[1], MAX_BLOCK):

@@ -34,7 +34,8 @@ class Backend {
   // Whether the host sees parameters.
   virtual bool has_parameters() const { return true; }
 
-  // Called on one of the backend's threads when the latency will change at the next start.
+  // Called on a thread of its own when the latency will change at the next start. It may still be
+  // running when the backend has stopped or is gone.
   std::function<void()> on_latency_changed;
 };
 

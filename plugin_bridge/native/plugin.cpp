@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <locale>
+#include <memory>
 #include <mutex>
 #include <sstream>
 #include <string>
@@ -67,17 +68,24 @@ Result guarded(Work work) {
   }
 }
 
+// The host's handler. A notification holds it too, because it may outlive the effect: the host may
+// stop or delete the effect before it returns from a notification.
+struct Handler {
+  std::mutex mutex;
+  ComponentHandler* handler = nullptr;
+};
+
 class Effect final : public Component, public AudioProcessor, public EditController {
  public:
   Effect() : backend_(python_backend()) {
     if (!backend_) backend_ = server_backend();
     backend_->set_rate(setup_.sample_rate);
     for (int p = 0; p < num_parameters; ++p) values_[p] = to_normalised(p, parameters[p].initial);
-    backend_->on_latency_changed = [this] {
+    backend_->on_latency_changed = [shared = handler_] {
       ComponentHandler* handler;
       {
-        std::lock_guard lock(handler_mutex_);
-        handler = handler_;
+        std::lock_guard lock(shared->mutex);
+        handler = shared->handler;
         if (handler) handler->add_ref();
       }
       if (!handler) return;
@@ -315,8 +323,8 @@ class Effect final : public Component, public AudioProcessor, public EditControl
   Result set_component_handler(ComponentHandler* handler) override {
     if (handler) handler->add_ref();
     {
-      std::lock_guard lock(handler_mutex_);
-      std::swap(handler, handler_);
+      std::lock_guard lock(handler_->mutex);
+      std::swap(handler, handler_->handler);
     }
     if (handler) handler->release();
     return ok;
@@ -348,8 +356,7 @@ class Effect final : public Component, public AudioProcessor, public EditControl
 
   std::atomic<uint32_t> references_{1};
   std::unique_ptr<Backend> backend_;
-  std::mutex handler_mutex_;
-  ComponentHandler* handler_ = nullptr;
+  const std::shared_ptr<Handler> handler_ = std::make_shared<Handler>();
   ProcessSetup setup_{0, float32, 1024, 44100};
   int32_t channels_ = 2;
   std::atomic<bool> active_{false};

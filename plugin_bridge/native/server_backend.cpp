@@ -92,10 +92,6 @@ class ServerBackend : public Backend {
   void stop() override {
     running_ = false;
     if (thread_.joinable()) thread_.join();
-    if (notifier_.get_id() == std::this_thread::get_id())
-      notifier_.detach();  // the host is calling stop from within on_latency_changed
-    else if (notifier_.joinable())
-      notifier_.join();
     socket_.close();
     connected_ = false;
   }
@@ -233,19 +229,18 @@ class ServerBackend : public Backend {
     outgoing_sent_ = 0;
   }
 
-  // Notifies the host on a separate thread, because the host may stop the socket thread in
-  // response. For the same reason the socket thread does not wait for a notification that is still
-  // running: the next attempt notifies.
+  // Notifies the host on a separate thread, which nothing waits for: the host may stop the socket
+  // thread in response, or wait until its main thread, which may be in stop, has restarted the
+  // plugin. While a notification is running there is no second one: the next attempt notifies.
   void notify_host() {
     if (server_latency_ == latency_ || notified_latency_ == server_latency_) return;
     if (!on_latency_changed || *notifying_) return;
     notified_latency_ = server_latency_;
-    if (notifier_.joinable()) notifier_.join();
     *notifying_ = true;
-    notifier_ = std::thread([notify = on_latency_changed, notifying = notifying_] {
+    std::thread([notify = on_latency_changed, notifying = notifying_] {
       notify();
       *notifying = false;
-    });
+    }).detach();
   }
 
   void drop() {
@@ -344,7 +339,7 @@ class ServerBackend : public Backend {
   std::atomic<uint32_t> stem_{0};
   std::atomic<bool> running_{false}, connected_{false}, waits_{false};
   std::atomic<bool> starting_{false};  // a server that this plugin has launched
-  std::thread thread_, notifier_;
+  std::thread thread_;
   // Whether a notification is running; it may outlive this object.
   const std::shared_ptr<std::atomic<bool>> notifying_ = std::make_shared<std::atomic<bool>>(false);
   uint32_t notified_latency_ = 0;

@@ -124,6 +124,40 @@ def test_host_that_does_not_restart_the_plugin_gets_the_input(plugin: host.Plugi
         assert not play(plugin, lambda sample: not is_dry(sample), seconds=0.3)
 
 
+class WaitingHandler(host.Handler):
+    """A host whose notices return only when its main thread has worked through its queue."""
+
+    def __init__(self) -> None:
+        self.entered, self.released = threading.Event(), threading.Event()
+        super().__init__()
+
+    def _restart(self, _: Any, flags: int) -> int:
+        self.entered.set()
+        self.released.wait(30)
+        return host.OK
+
+
+@pytest.mark.parametrize("action", ["stop", "close"])
+def test_a_notice_that_waits_for_the_main_thread_does_not_hold_it(
+    folder: Path, action: str
+) -> None:
+    plugin, handler = host.Plugin(host.bundle()), WaitingHandler()
+    plugin.handler = handler
+    plugin.controller.call("set_handler", handler.pointer)
+    assert plugin.start() == 0
+    with serving():
+        assert handler.entered.wait(20)
+        main = threading.Thread(target=getattr(plugin, action))
+        main.start()
+        main.join(10)
+        has_returned = not main.is_alive()
+        handler.released.set()
+        main.join()
+    assert has_returned
+    if action == "stop":
+        plugin.close()
+
+
 def test_hanging_server_does_not_block_the_audio_thread(plugin: host.Plugin) -> None:
     release = threading.Event()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
@@ -20,10 +21,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bsmamba2 import Separator
+from bsmamba2.audio.array import Audio
+from bsmamba2_pedalboard import server
 from bsmamba2_pedalboard.server import (
     HELLO,
+    MAX_CONNECTIONS,
     REQUEST_HEADER,
     RESPONSE_HEADER,
+    THREAD_NAME,
     WELCOME,
     Server,
     ServerError,
@@ -95,6 +100,73 @@ def test_only_the_right_token_is_accepted(folder: Path) -> None:
 def test_invalid_hello_is_refused(folder: Path, changes: Any) -> None:
     with serving():
         assert not is_accepted(exchange(folder, hello(folder, **changes)))
+
+
+def connected(folder: Path, *messages: bytes) -> socket.socket:
+    """A client that has sent its messages and then says nothing."""
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(str(folder / "socket"))
+    client.settimeout(10)
+    try:
+        for message in messages:
+            client.sendall(message)
+    except OSError:
+        client.close()
+        raise
+    return client
+
+
+def audio_message(samples: int = 8192) -> bytes:
+    return REQUEST_HEADER.pack(0, samples) + np.ones(2 * samples, np.float32).tobytes()
+
+
+@pytest.mark.parametrize("kind", ["silent", "after its hello", "in a message"])
+def test_silent_clients_make_room_for_another(folder: Path, kind: str) -> None:
+    with serving(), contextlib.ExitStack() as held:
+        messages = {
+            "silent": [],
+            "after its hello": [hello(folder)],
+            "in a message": [hello(folder), audio_message(), REQUEST_HEADER.pack(0, 8192)],
+        }[kind]
+        for _ in range(MAX_CONNECTIONS + 3):
+            held.enter_context(connected(folder, *messages))
+        assert is_accepted(exchange(folder, hello(folder)))
+
+
+def test_clients_that_send_audio_keep_their_connections(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GRACE_SECONDS", "CLIENT_TIMEOUT_SECONDS"):
+        monkeypatch.setattr(server, name, 60.0)
+    with serving(), contextlib.ExitStack() as held:
+        clients = [
+            held.enter_context(connected(folder, hello(folder), audio_message()))
+            for _ in range(MAX_CONNECTIONS)
+        ]
+        assert all(is_accepted(client.recv(WELCOME.size)) for client in clients)
+        late = held.enter_context(connected(folder, hello(folder)))
+        late.settimeout(1)
+        with pytest.raises(TimeoutError):
+            late.recv(1)
+        for client in clients:
+            client.sendall(audio_message())
+
+
+def test_no_thread_runs_the_model_when_the_server_has_stopped(folder: Path) -> None:
+    running, release = threading.Event(), threading.Event()
+
+    def hold(chunk: Audio) -> Audio:
+        running.set()
+        release.wait(20)
+        return half(chunk)
+
+    with contextlib.ExitStack() as held, serving(hold, chunk=4096) as running_server:
+        for _ in range(4):
+            held.enter_context(connected(folder, hello(folder), audio_message()))
+        assert running.wait(20)
+        running_server.stop()
+        threading.Timer(0.5, release.set).start()
+    assert THREAD_NAME not in {thread.name for thread in threading.enumerate()}
 
 
 @pytest.mark.parametrize("head", [(0, 0), (0, 8193), (0, 2**32 - 1)])
