@@ -52,7 +52,7 @@ def test_without_a_driver_the_error_names_the_model_to_use_instead(
 
 
 def test_an_engine_has_no_steps_and_no_graph(model: TensorRtModel) -> None:
-    with pytest.raises(ModelError, match="lookahead_ms must be None with voice.engine"):
+    with pytest.raises(ModelError, match="lookahead_ms must be left out with voice.engine"):
         model.step_engine(CPU)
     with pytest.raises(
         ModelError, match="is already an engine: give the model that it was built from"
