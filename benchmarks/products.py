@@ -4,10 +4,11 @@
 
 A SONG is a Native Instruments stem file (.stem.mp4: the mixture, drums, bass, other, vocals), or a
 folder of ``bsmamba2 dataset`` with mixture.flac and vocals.flac. The shipped model separates each
-song in float32 and with each kind of product. --paper adds one second of noise through a network of
-the paper's size with random weights. Each kind runs in a process of its own, with the portable
-products where the processor has no others, so any machine gives these figures; their speed is not
-measured. Writes benchmarks/results/products.md. Needs the extras av and cpu.
+song in float32 and with each kind of product, then the song with vocals in its first second only,
+then silence. --paper adds one second of noise through a network of the paper's size with random
+weights. Each kind runs in a process of its own, with the portable products where the processor has
+no others, so any machine gives these figures; their speed is not measured. Writes the table of
+benchmarks/results/products.md. Needs the extras av and cpu.
 """
 
 from __future__ import annotations
@@ -60,12 +61,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for path in arguments.songs:
             mixture, vocals = read(path, arguments.seconds)
-            names.append(f"{path.name.split('.')[0]}, {mixture.shape[1] / RATE:.1f} s")
-            columns.append(compare(mixture, vocals, Path(), Path(scratch)))
+            name = f"{path.name.split('.')[0]}, {mixture.shape[1] / RATE:.1f} s"
+            sparse = np.where(np.arange(vocals.shape[1]) < RATE, vocals, 0)
+            for about, part in (("", vocals), (", vocals in the first second only", sparse)):
+                names.append(name + about)
+                columns.append(compare(mixture - vocals + part, part, Path(), Path(scratch)))
         if arguments.paper:
             model = random_model("paper", Path(scratch))
             names.append("the paper's size, random weights, 1 s of noise")
             columns.append(compare(check_input(0, 2, RATE), None, model, Path(scratch)))
+        names.append("silence, 1 s")
+        columns.append(compare(np.zeros((2, RATE), np.float32), None, Path(), Path(scratch)))
     text = table(names, columns)
     print(text)
     page = RESULTS / "products.md"
@@ -127,7 +133,8 @@ def table(names: list[str], columns: list[dict[str, tuple[float, float]]]) -> st
             agreement, sdr = column[kind]
             base = column["float32"][1]
             quality = "" if np.isnan(sdr) else f"SDR {sdr:.3f} dB ({sdr - base:+.4f})"
-            snr = "" if kind == "float32" else f"SNR {agreement:.1f} dB"
+            equal = "equal" if agreement == np.inf else f"SNR {agreement:.1f} dB"
+            snr = "" if kind == "float32" else equal
             cells.append(", ".join(part for part in (snr, quality) if part))
         lines.append(f"| {ABOUT[kind]} | {' | '.join(cells)} |")
     about = conditions("every thread", "onnxruntime")

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bsmamba2.audio.array import Audio
+from bsmamba2.devices import kernel
 
 from .products import KINDS, describe, product, product_sets
 from .scans import snr_db
@@ -21,6 +22,15 @@ from .scans import snr_db
 LEAST_DB = {"bf16x3": 100, "bf16": 50, "int8": 36}
 SETS = ["amx", "avx512_bf16", "avx512_vnni", "avx_vnni", "portable"]
 SIZES = st.integers(1, 140)
+
+SEPARATE = """
+import numpy as np
+from bsmamba2 import Separator
+from bsmamba2.models.check import check_input
+separator = Separator(device="cpu", speed="{}")
+print(separator.products)
+np.save("{}", separator(check_input(1, 2, 44100), 44100)["vocals"])
+"""
 
 Multiply = Callable[..., Audio]
 
@@ -50,7 +60,7 @@ def multiply(request: pytest.FixtureRequest, library: Path, kind: str) -> Multip
 def random(rows: int, columns: int, width: int, seed: int = 0) -> tuple[Audio, Audio]:
     rng = np.random.default_rng(seed)
     shapes = (rows, width), (columns, width)
-    a, weights = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    a, weights = (rng.standard_normal(shape, np.float32) for shape in shapes)
     return a, weights
 
 
@@ -165,6 +175,43 @@ def test_each_speed_uses_float32_or_an_instruction_set_of_this_machine(library: 
     best = next((name for name in known), None)
     kind = "bf16" if best in ("amx", "avx512_bf16") else "int8"
     assert fast == (f"{kind} ({best})" if best else "float32")
+
+
+@pytest.fixture(scope="session")
+def separate_noise(
+    python: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str, str], Audio]:
+    """``separate_noise(speed, products)`` runs the shipped model with these products."""
+
+    def run(speed: str, products: str) -> Audio:
+        out = tmp_path_factory.mktemp(products) / "vocals.npy"
+        done = python("-c", SEPARATE.format(speed, out), BSMAMBA2_PRODUCTS=products)
+        assert done.stdout.startswith(products), done.stderr
+        stem: Audio = np.load(out)
+        return stem
+
+    return run
+
+
+@pytest.mark.skipif(kernel.library() is None, reason="the kernel is not installed")
+def test_the_shipped_model_has_float32_s_result_at_the_exact_speed(
+    separate_noise: Callable[[str, str], Audio],
+) -> None:
+    """The vocals of noise are 60 dB below it, so rounding counts for more than in a song."""
+    expected = separate_noise("exact", "float32")
+    assert snr_db(expected, separate_noise("exact", "bf16x3")) >= 95
+    assert snr_db(expected, separate_noise("fast", "bf16")) >= 35
+    assert snr_db(expected, separate_noise("fast", "int8")) >= 22
+
+
+@pytest.mark.skipif(kernel.library() is None, reason="the kernel is not installed")
+def test_products_that_are_too_inexact_fail_the_model_s_check_at_the_exact_speed(
+    python: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    program = SEPARATE.format("exact", tmp_path / "vocals.npy")
+    done = python("-c", program, BSMAMBA2_PRODUCTS="bf16", BSMAMBA2_CACHE=str(tmp_path))
+    assert "does not reproduce its check: the SNR must be at least 60 dB" in done.stderr
 
 
 @pytest.mark.parametrize("kind", KINDS)
