@@ -30,6 +30,9 @@ from bsmamba2_network.sizes import Sizes
 
 TARGETS = ("portable", "ort", *tensorrt_target.TARGETS)
 
+IO_KINDS = {"htdemucs": ("both",), "scnet": ("spectrum",)}
+"""The inputs that a graph can have, by family; the first is the default."""
+
 Report = Callable[[str], None]
 
 
@@ -39,7 +42,7 @@ def export(
     *,
     config: str | os.PathLike[str] | Sizes | None = None,
     target: str = "portable",
-    io: str = "spectrum",
+    io: str | None = None,
     streaming: bool = False,
     precision: str = "fp32",
     weights: str | None = None,
@@ -154,7 +157,8 @@ def measure(path: Path, net: Network, minimum_db: float = MINIMUM_SNR_DB["fp32"]
         stored = with_half_weights(net)
         verification["stored_weights"] = compare(net, stored)
         net = stored
-    for kernel in [False, True] if library() else [False]:
+    scans = file.manifest.family == "bs_mamba2"
+    for kernel in [False, True] if scans and library() else [False]:
         if file.manifest.streaming:
             assert isinstance(net, BSMamba2)
             snr_db = verify_steps(StepEngine(file, CPU, kernel=kernel), net, minimum_db)
@@ -176,7 +180,7 @@ def describe(
     name: str,
     *,
     target: str = "portable",
-    io: str = "spectrum",
+    io: str | None = None,
     streaming: bool = False,
     precision: str = "fp32",
     weights: str | None = None,
@@ -193,6 +197,11 @@ def describe(
         raise ModelError(
             f"streaming must be left out for a {TITLES[net.config.family]}, which sees whole chunks"
         )
+    forms = IO_KINDS.get(net.config.family, ("spectrum", "waveform"))
+    io = forms[0] if io is None else io
+    if io not in forms:
+        name = TITLES[net.config.family]
+        raise ModelError(f"io must be {' or '.join(forms)} for a {name}; got {io!r}")
     if streaming and target in tensorrt_target.TARGETS:
         raise ModelError(f"target must be portable or ort in a streaming graph; got {target!r}")
     if streaming and io != "spectrum":
