@@ -1,4 +1,4 @@
-"""Exports a BSMamba2 checkpoint to a verified ONNX file."""
+"""Exports a checkpoint to a verified ONNX file."""
 
 from bsmamba2_export.exporter import export, export_network
 

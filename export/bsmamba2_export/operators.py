@@ -65,8 +65,16 @@ TAKE_TOKENS = (body.NAME, attention_body.NAME)
 :mod:`bsmamba2_export.precision`."""
 
 
-def functions(model: ModelProto, target: str) -> list[onnx.FunctionProto]:
-    """Returns the bodies of our nodes in a graph for a target, ``portable`` or ``ort``."""
+def functions(
+    model: ModelProto, target: str, precision: str = "fp32", *, emulate: bool = False
+) -> list[onnx.FunctionProto]:
+    """Returns the bodies of our nodes in a graph.
+
+    Args:
+        model: the graph.
+        target: ``portable`` or ``ort``.
+        precision, emulate: as for :func:`bsmamba2_export.precision.lower`.
+    """
     nodes = [node for node in model.graph.node if node.domain == body.DOMAIN]
     kinds = {node.op_type for node in nodes}
     found: list[onnx.FunctionProto] = []
@@ -75,7 +83,7 @@ def functions(model: ModelProto, target: str) -> list[onnx.FunctionProto]:
         states = any(node.overload == body.STATES for node in nodes)
         found += body.functions(target, heads, states=states)
     if attention_body.NAME in kinds:
-        found += attention_body.functions(target)
+        found += attention_body.functions(target, precision, emulate=emulate)
     if dot_product_body.NAME in kinds:
         found += dot_product_body.functions(target)
     if lstm_body.NAME in kinds:

@@ -213,7 +213,7 @@ def finish(
         join_mixers(model)
     if weights == "fp16":
         store_half(model, net.state_dict().keys())
-    set_target(model, target)
+    set_target(model, target, precision, emulate=emulate)
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
@@ -221,10 +221,15 @@ def finish(
     return model
 
 
-def set_target(model: ModelProto, target: str) -> None:
-    """Replaces the bodies of our nodes by those of a target, in place, and changes nothing else."""
+def set_target(
+    model: ModelProto, target: str, precision: str = "fp32", *, emulate: bool = False
+) -> None:
+    """Replaces the bodies of our nodes by those of a target, in place, and changes nothing else.
+
+    Arguments are those of :func:`finish`.
+    """
     del model.functions[:]
-    model.functions.extend(operators.functions(model, target))
+    model.functions.extend(operators.functions(model, target, precision, emulate=emulate))
     imports = {entry.domain: entry for entry in model.opset_import}
     del model.opset_import[:]
     model.opset_import.append(imports[""])
