@@ -149,6 +149,14 @@ def test_narrow_products_agree_within_their_precision(
 
 
 @FAMILIES
+def test_narrow_products_keep_near_silence(exported: Exported, family: str) -> None:
+    """Both networks divide by the deviation of what they get, which stays in float32."""
+    engine = OrtEngine(read_onnx(exported(family, target="portable", precision="fp16")), CPU)
+    audio = 1e-6 * check_input(6, 2, 300)
+    assert snr_db(separated(small_network(family), audio), engine.run(audio)) >= 20
+
+
+@FAMILIES
 def test_tensorrt_rtx_builds_an_engine(exported: Exported, family: str, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
     path = tmp_path / "m.engine"
