@@ -2,9 +2,11 @@
 
 The steps and names are those of :mod:`bsmamba2_network.attention`. Every target has the node; only
 its body differs. ``portable`` has standard operators and holds all scores. ``ort`` has ONNX
-Runtime's fused operators, which hold a tile of them.
+Runtime's fused operators, which hold a tile of them. On CUDA those take up to 65,535 sequences per
+call: along the bands, that is batch times frames. One chunk has fewer.
 
-Rotation, softmax and gates are float32 in any precision; products are in the type of ``qkv``.
+Rotation, softmax and gates are float32 in any precision. In fp16 and in bf16 the two products are
+float16, because ONNX Runtime has no bf16 attention, and bf16 would round the scores to two digits.
 """
 
 # mypy: ignore-errors
@@ -39,9 +41,8 @@ def rotate(x, angles):
     """Step 1: x (b, L, H, P) in float32, each pair of features turned by its token's angle."""
     last = op.Constant(value_ints=[-1])
     head = op.Constant(value_ints=[1])
-    pairs = op.Concat(
-        op.Shape(x, start=0, end=3), op.Shape(angles, start=1), op.Constant(value_ints=[2]), axis=0
-    )
+    tokens, pair = op.Shape(x, start=0, end=3), op.Constant(value_ints=[2])
+    pairs = op.Concat(tokens, op.Shape(angles, start=1), pair, axis=0)
     a, b = op.Split(op.Reshape(x, pairs, allowzero=1), num_outputs=2, axis=4)
     cos = op.Unsqueeze(op.Unsqueeze(op.Cos(angles), head), last)  # (L, 1, P / 2, 1)
     sin = op.Unsqueeze(op.Unsqueeze(op.Sin(angles), head), last)
@@ -50,13 +51,13 @@ def rotate(x, angles):
 
 
 @script(_ours, default_opset=op)
-def gate(y, gates):
-    """Step 3: y (b, L, H·P) in the type of qkv, times sigmoid(gates) per head."""
+def gate(y, gates, qkv):
+    """Step 3: y (b, L, H·P) times sigmoid(gates) per head, in the type of qkv."""
     tokens = op.Concat(op.Shape(gates), op.Constant(value_ints=[-1]), axis=0)
     heads = op.Reshape(y, tokens)  # (b, L, H, P)
     opened = op.CastLike(op.Sigmoid(gates), y)
     gated = heads * op.Unsqueeze(opened, op.Constant(value_ints=[-1]))
-    return op.Reshape(gated, op.Shape(y), allowzero=1)
+    return op.CastLike(op.Reshape(gated, op.Shape(y), allowzero=1), qkv)
 
 
 @script(_ours, default_opset=op)
@@ -71,14 +72,15 @@ def rotary_attention(qkv, gates, freqs, heads: int):
     q = _ours.rotate(op.Reshape(op.Cast(q, to=1), tokens, allowzero=1), turns)
     k = _ours.rotate(op.Reshape(op.Cast(k, to=1), tokens, allowzero=1), turns)
     # Queries are scaled before they are rounded, so that narrow scores do not overflow.
-    q = q / op.Sqrt(op.Cast(P, to=1))
-    q = op.Transpose(op.CastLike(q, qkv), perm=[0, 2, 1, 3])  # (b, H, L, P)
-    k = op.Transpose(op.CastLike(k, qkv), perm=[0, 2, 3, 1])
-    v = op.Transpose(op.Reshape(v, tokens, allowzero=1), perm=[0, 2, 1, 3])
-    weights = op.Softmax(op.Cast(op.MatMul(q, k), to=1), axis=-1)
-    y = op.Transpose(op.MatMul(op.CastLike(weights, qkv), v), perm=[0, 2, 1, 3])
+    q = _ours.narrow(q / op.Sqrt(op.Cast(P, to=1)))
+    q = op.Transpose(q, perm=[0, 2, 1, 3])  # (b, H, L, P)
+    k = op.Transpose(_ours.narrow(k), perm=[0, 2, 3, 1])
+    v = op.Transpose(op.Reshape(_ours.narrow(v), tokens, allowzero=1), perm=[0, 2, 1, 3])
+    scores = _ours.narrow(op.MatMul(q, k))
+    weights = _ours.narrow(op.Softmax(op.Cast(scores, to=1), axis=-1))
+    y = op.Transpose(op.MatMul(weights, v), perm=[0, 2, 1, 3])
     joined = op.Concat(op.Shape(qkv, start=0, end=2), H * P, axis=0)
-    return _ours.gate(op.Reshape(y, joined, allowzero=1), gates)
+    return _ours.gate(op.Reshape(y, joined, allowzero=1), gates, qkv)
 
 
 @script(_ours, default_opset=op)
@@ -90,15 +92,42 @@ def rotary_attention_contrib(qkv, gates, freqs, heads: int):
     first = op.Constant(value_ints=[0])  # the position of the first token
     q = _contrib.RotaryEmbedding(op.Cast(q, to=1), first, cos, sin, interleaved=1)
     k = _contrib.RotaryEmbedding(op.Cast(k, to=1), first, cos, sin, interleaved=1)
-    y = _contrib.MultiHeadAttention(op.CastLike(q, qkv), op.CastLike(k, qkv), v, num_heads=heads)
-    return _ours.gate(y, gates)
+    q, k, v = _ours.narrow(q), _ours.narrow(k), _ours.narrow(v)
+    y = _contrib.MultiHeadAttention(q, k, v, num_heads=heads)
+    return _ours.gate(y, gates, qkv)
 
 
-def functions(target: str) -> list[onnx.FunctionProto]:
-    """Returns the functions that define the node for one target, ``portable`` or ``ort``."""
-    parts = [angles.to_function_proto(), gate.to_function_proto()]
-    if target == "ort":
-        fused = rotary_attention_contrib.to_function_proto()
-        fused.name = NAME
-        return [fused, *parts]
-    return [rotary_attention.to_function_proto(), rotate.to_function_proto(), *parts]
+@script(_ours, default_opset=op)
+def keep(x):
+    """The values of the products in fp32."""
+    return op.Identity(x)
+
+
+@script(_ours, default_opset=op)
+def halve(x):
+    """The values of the products in fp16 and bf16."""
+    return op.Cast(x, to=10)
+
+
+@script(_ours, default_opset=op)
+def round_half(x):
+    """The same values in float32, to emulate float16."""
+    return op.Cast(op.Cast(x, to=10), to=1)
+
+
+def functions(
+    target: str, precision: str = "fp32", *, emulate: bool = False
+) -> list[onnx.FunctionProto]:
+    """Returns the functions that define the node.
+
+    Args:
+        target: ``portable`` or ``ort``.
+        precision, emulate: as for :func:`bsmamba2_export.precision.lower`.
+    """
+    fused = target == "ort"
+    main = rotary_attention_contrib if fused else rotary_attention
+    narrow = keep if precision == "fp32" else round_half if emulate else halve
+    parts = [main, angles, gate, narrow] if fused else [main, rotate, angles, gate, narrow]
+    protos = [part.to_function_proto() for part in parts]
+    protos[0].name, protos[-1].name = NAME, "narrow"
+    return protos

@@ -39,11 +39,9 @@ NOTEWORTHY_COST_DB = 0.1
 )
 @click.option(
     "--io",
-    type=click.Choice(("spectrum", "waveform")),
-    default="spectrum",
-    show_default=True,
+    type=click.Choice(("spectrum", "waveform", "both")),
     help="Input and output of the graph. waveform: includes the Fourier transforms, for hosts that "
-    "need a single file.",
+    "need a single file. both: HT Demucs, and its default. Default for others: spectrum.",
 )
 @click.option(
     "--streaming", is_flag=True, help="Export one step of a stream instead of whole chunks."
@@ -66,7 +64,7 @@ def export(
     output: Path,
     config: Path | None,
     target: str,
-    io: str,
+    io: str | None,
     streaming: bool,
     precision: str,
     weights: str | None,

@@ -211,6 +211,15 @@ def _whole(graph: Graph) -> ModelProto:
     return model
 
 
+def _shapes(shape: tuple[int, ...], batch: int, frames: int) -> list[tuple[int, ...]]:
+    """Returns the smallest, the usual and the largest shape of an input whose free axes are −1.
+
+    Those are the batch, and the frames unless the graph takes only whole chunks.
+    """
+    free = {"smallest": (1, 1), "usual": (1, frames), "largest": (batch, frames)}
+    return [(n, *(m if size < 0 else size for size in shape[1:])) for n, m in free.values()]
+
+
 def _build(
     trt: Any,
     model: ModelProto,
@@ -231,11 +240,10 @@ def _build(
     config = builder.create_builder_config()
     # TensorRT enables TF32 by default, which has only three significant digits.
     config.clear_flag(trt.BuilderFlag.TF32)
-    spectrum = network.get_input(0)
-    _, channels, _, bins, parts = spectrum.shape
     profile = builder.create_optimization_profile()
-    shapes = [(n, channels, m, bins, parts) for n, m in ((1, 1), (1, frames), (batch, frames))]
-    profile.set_shape(spectrum.name, *shapes)
+    for index in range(network.num_inputs):
+        value = network.get_input(index)
+        profile.set_shape(value.name, *_shapes(tuple(value.shape), batch, frames))
     config.add_optimization_profile(profile)
     if capabilities:
         config.num_compute_capabilities = len(capabilities)

@@ -32,6 +32,9 @@ TARGETS = ("portable", "ort", "inlined", *tensorrt_target.TARGETS)
 ALIASES = {"openvino": "inlined"}
 """Other names of targets: the engine that most people export the target for."""
 
+IO_KINDS = {"htdemucs": ("both",), "scnet": ("spectrum",)}
+"""The inputs that a graph can have, by family; the first is the default."""
+
 Report = Callable[[str], None]
 
 
@@ -41,7 +44,7 @@ def export(
     *,
     config: str | os.PathLike[str] | Sizes | None = None,
     target: str = "portable",
-    io: str = "spectrum",
+    io: str | None = None,
     streaming: bool = False,
     precision: str = "fp32",
     weights: str | None = None,
@@ -159,7 +162,9 @@ def measure(path: Path, net: Network, minimum_db: float = MINIMUM_SNR_DB["fp32"]
         stored = with_half_weights(net)
         verification["stored_weights"] = compare(net, stored)
         net = stored
-    has_kernel = library() is not None and file.manifest.target != "inlined"
+    # Only the scans have a kernel, and an inlined graph has no nodes of ours.
+    known = file.manifest
+    has_kernel = known.family == "bs_mamba2" and known.target != "inlined" and library() is not None
     for kernel in [False, True] if has_kernel else [False]:
         if file.manifest.streaming:
             assert isinstance(net, BSMamba2)
@@ -182,7 +187,7 @@ def describe(
     name: str,
     *,
     target: str = "portable",
-    io: str = "spectrum",
+    io: str | None = None,
     streaming: bool = False,
     precision: str = "fp32",
     weights: str | None = None,
@@ -201,6 +206,11 @@ def describe(
         raise ModelError(
             f"streaming must be left out for a {TITLES[net.config.family]}, which sees whole chunks"
         )
+    forms = IO_KINDS.get(net.config.family, ("spectrum", "waveform"))
+    io = forms[0] if io is None else io
+    if io not in forms:
+        name = TITLES[net.config.family]
+        raise ModelError(f"io must be {' or '.join(forms)} for a {name}; got {io!r}")
     if streaming and target in tensorrt_target.TARGETS:
         raise ModelError(
             f"target must be portable, ort or inlined in a streaming graph; got {target!r}"

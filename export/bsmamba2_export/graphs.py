@@ -1,7 +1,8 @@
 """Writes the graphs without weights that the runtime ships.
 
 Each size of BSMamba2 has three: whole chunks from spectra, whole chunks from audio, and steps of a
-stream. Each size of another network has one, for whole chunks from spectra.
+stream. Each size of another network has one, for whole chunks from spectra (HT Demucs: from spectra
+and audio).
 ``python -m bsmamba2_export.graphs`` writes them into the runtime of this checkout, with the SHA-256
 of the code that they depend on. Tests compare both with the current code.
 """
@@ -21,7 +22,7 @@ from bsmamba2.files.part_file import write_atomically
 from bsmamba2_export import artifact
 from bsmamba2_export.exporter import describe
 from bsmamba2_export.trace import trace
-from bsmamba2_network import PRESETS, ROFORMERS
+from bsmamba2_network import HTDEMUCS, PRESETS, ROFORMERS, SCNETS
 from bsmamba2_network.families import untrained
 
 FILES = {
@@ -32,7 +33,7 @@ FILES = {
         ("-waveform", ("waveform", False)),
         ("-streaming", ("spectrum", True)),
     )
-} | {f"{size}.onnx": (size, "spectrum", False) for size in ROFORMERS}
+} | {f"{size}.onnx": (size, None, False) for size in (*ROFORMERS, *SCNETS, *HTDEMUCS)}
 """The size, io and streaming of each file."""
 
 SOURCE = "source.json"
@@ -54,7 +55,7 @@ def source_sha256() -> str:
     return digest.hexdigest()
 
 
-def weightless_graph(preset: str, io: str, streaming: bool) -> ModelProto:
+def weightless_graph(preset: str, io: str | None, streaming: bool) -> ModelProto:
     """Returns a size's graph without its weights.
 
     BSMamba2's are portable, because the runtime brings kernels for its nodes. Attention runs on
@@ -63,7 +64,7 @@ def weightless_graph(preset: str, io: str, streaming: bool) -> ModelProto:
     net = untrained(preset)
     target = "portable" if preset in PRESETS else "ort"
     manifest = describe(net, preset, target=target, io=io, streaming=streaming)
-    model = trace(net, io, target, streaming=streaming)
+    model = trace(net, manifest.io, target, streaming=streaming)
     artifact.set_manifest(model, manifest)
     outside = {*manifest.initialisers, fourier.ANALYSIS, fourier.SYNTHESIS}
     return artifact.without_weights(model, outside)

@@ -44,6 +44,7 @@ def join_mixers(model: ModelProto) -> None:
         mixers.get(node.output[0], node) for node in graph.node if node.output[0] not in replaced
     ]
     used = {name for node in kept for name in node.input}
+    used |= {value.name for value in graph.output}
     kept = [node for node in kept if node.op_type != "Transpose" or node.output[0] in used]
     del graph.node[:]
     graph.node.extend(kept)

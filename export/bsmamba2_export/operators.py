@@ -12,11 +12,12 @@ from typing import Any
 import onnx
 import torch
 from onnx import ModelProto, defs
+from onnxscript.onnx_opset import opset20 as op
 from onnxscript.values import Opset
 
 import bsmamba2_network  # noqa: F401 - registers PyTorch's operators
 from bsmamba2.formats.checkpoint import MARK
-from bsmamba2_export import attention_body, body
+from bsmamba2_export import attention_body, body, dot_product_body, lstm_body
 
 _ours = Opset(body.DOMAIN, 1)
 _SCAN_INPUTS = (
@@ -41,9 +42,21 @@ def _attention(qkv: Any, gates: Any, freqs: Any, heads: int) -> Any:
     return _ours.rotary_attention(qkv, gates, freqs, heads=heads)
 
 
+def _dot_product_attention(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> Any:
+    return _ours.dot_product_attention(q, k, v, heads=int(q.shape[1]))
+
+
+def _lstm(x: Any, state: Any, weights: Any, *_: Any) -> Any:
+    """Translates an LSTM as SCNet has it: the states before and after it are not used."""
+    hidden = int(weights[1].shape[1])
+    return _ours.bidirectional_lstm(x, *weights, hidden=hidden), *map(op.Identity, state)
+
+
 TRANSLATIONS: dict[Any, Callable[..., Any]] = {
     torch.ops.bsmamba2.mamba2_scan.default: _scan,
     torch.ops.bsmamba2.rotary_attention.default: _attention,
+    torch.ops.aten.scaled_dot_product_attention.default: _dot_product_attention,
+    torch.ops.aten.lstm.input: _lstm,
 }
 """The ONNX node of each of our PyTorch operators."""
 
@@ -52,8 +65,16 @@ TAKE_TOKENS = (body.NAME, attention_body.NAME)
 :mod:`bsmamba2_export.precision`."""
 
 
-def functions(model: ModelProto, target: str) -> list[onnx.FunctionProto]:
-    """Returns the bodies of our nodes in a graph for a target, ``portable`` or ``ort``."""
+def functions(
+    model: ModelProto, target: str, precision: str = "fp32", *, emulate: bool = False
+) -> list[onnx.FunctionProto]:
+    """Returns the bodies of our nodes in a graph.
+
+    Args:
+        model: the graph.
+        target: ``portable`` or ``ort``.
+        precision, emulate: as for :func:`bsmamba2_export.precision.lower`.
+    """
     nodes = [node for node in model.graph.node if node.domain == body.DOMAIN]
     kinds = {node.op_type for node in nodes}
     found: list[onnx.FunctionProto] = []
@@ -62,7 +83,11 @@ def functions(model: ModelProto, target: str) -> list[onnx.FunctionProto]:
         states = any(node.overload == body.STATES for node in nodes)
         found += body.functions(target, heads, states=states)
     if attention_body.NAME in kinds:
-        found += attention_body.functions(target)
+        found += attention_body.functions(target, precision, emulate=emulate)
+    if dot_product_body.NAME in kinds:
+        found += dot_product_body.functions(target)
+    if lstm_body.NAME in kinds:
+        found += lstm_body.functions()
     return found
 
 
@@ -77,6 +102,8 @@ def register_schemas() -> None:
         {"head_dim": "INT", "state_size": "INT", "reverse": "INT", "epsilon": "FLOAT"},
     )
     _register(attention_body.NAME, attention_body.INPUTS, [], {"heads": "INT"})
+    _register(dot_product_body.NAME, dot_product_body.INPUTS, [], {"heads": "INT"})
+    _register(lstm_body.NAME, lstm_body.INPUTS, [], {"hidden": "INT"})
 
 
 def _register(

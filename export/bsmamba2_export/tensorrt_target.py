@@ -38,7 +38,7 @@ def retarget(model: ModelProto, manifest: Manifest, target: str = "tensorrt") ->
         )
     retargeted = ModelProto()
     retargeted.CopyFrom(model)
-    set_target(retargeted, "portable")
+    set_target(retargeted, "portable", manifest.precision)
     if target == "tensorrt":
         retargeted = inlined(retargeted)
     else:

@@ -27,9 +27,13 @@ from bsmamba2_export import body, operators
 from bsmamba2_export.mixer import join_mixers
 from bsmamba2_export.precision import lower, store_half
 from bsmamba2_export.waveform import WaveformGraph
-from bsmamba2_network import BSMamba2, Config
+from bsmamba2_network import BSMamba2, Config, HTDemucs
 from bsmamba2_network.config import CONV_WIDTH
 from bsmamba2_network.families import Network
+
+INPUTS = "spectrum", "waveform"
+OUTPUTS = "stems", "waveform_stems"
+"""The names of the inputs and outputs of a graph of both, in their order."""
 
 
 class SpectrumGraph(nn.Module):
@@ -41,6 +45,17 @@ class SpectrumGraph(nn.Module):
 
     def forward(self, spectrum: Tensor) -> Tensor:
         return self.net.separate_spectrum(spectrum)
+
+
+class BothGraph(nn.Module):
+    """The module that is traced for ``io="both"``: spectrum and waveform in, and both out."""
+
+    def __init__(self, net: HTDemucs) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, spectrum: Tensor, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        return self.net.separate_both(spectrum, waveform)
 
 
 class StreamingGraph(nn.Module):
@@ -77,11 +92,12 @@ def trace_nodes(net: Network, io: str = "spectrum", *, streaming: bool = False) 
 
     Args:
         net: the network, in evaluation mode.
-        io: ``spectrum`` or ``waveform``, see :class:`bsmamba2.Manifest`.
+        io: ``spectrum``, ``waveform`` or ``both``, see :class:`bsmamba2.Manifest`.
         streaming: whether to trace one step of a stream of a BSMamba2; see ``docs/manifest.md``.
 
     Returns:
-        The graph with its weights, with dynamic batch and lengths. Each of our operators is one
+        The graph with its weights, with a dynamic batch and, unless the network takes only whole
+        chunks, dynamic lengths. Each of our operators is one
         node without a body.
 
     Raises:
@@ -126,6 +142,13 @@ def _trace(net: Network, io: str, streaming: bool) -> ModelProto:
         examples = noise(7), noise(5), *rows
         frames = [{0: batch, 2: Dim(name)} for name in ("block_frames", "lookahead_frames")]
         axes = *frames, tuple({0: Dim("sequences")} for _ in states)
+    elif io == "both":
+        assert isinstance(net, HTDemucs)
+        graph, inputs, outputs = BothGraph(net), [*INPUTS], [*OUTPUTS]
+        examples = noise(config.frames), torch.randn(2, config.channels, config.chunk)
+        axes = {0: batch}, {0: batch}
+    elif config.fixed_length:
+        graph, examples, axes = SpectrumGraph(net), (noise(config.frames),), ({0: batch},)
     elif io == "spectrum":
         graph = SpectrumGraph(net)
         examples, axes = (noise(7),), ({0: batch, 2: Dim("frames")},)
@@ -140,6 +163,8 @@ def _trace(net: Network, io: str, streaming: bool) -> ModelProto:
         warnings.simplefilter("ignore", DeprecationWarning)
         # It also warns that several inputs share an axis, which is intended.
         warnings.filterwarnings("ignore", ".*The axis name", UserWarning)
+        # And that an LSTM keeps a list of its own weights.
+        warnings.filterwarnings("ignore", ".*_flat_weights", UserWarning)
         logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
         program = torch.onnx.export(
             _unshared(graph.eval()),
@@ -190,7 +215,8 @@ def finish(
         join_mixers(model)
     if weights == "fp16":
         store_half(model, net.state_dict().keys())
-    set_target(model, "portable" if target == "inlined" else target)
+    bodies = "portable" if target == "inlined" else target
+    set_target(model, bodies, precision, emulate=emulate)
     if target == "inlined":
         model = inlined(model)
     try:
@@ -210,10 +236,15 @@ def inlined(model: ModelProto) -> ModelProto:
     return copy
 
 
-def set_target(model: ModelProto, target: str) -> None:
-    """Replaces the bodies of our nodes by those of a target, in place, and changes nothing else."""
+def set_target(
+    model: ModelProto, target: str, precision: str = "fp32", *, emulate: bool = False
+) -> None:
+    """Replaces the bodies of our nodes by those of a target, in place, and changes nothing else.
+
+    Arguments are those of :func:`finish`.
+    """
     del model.functions[:]
-    model.functions.extend(operators.functions(model, target))
+    model.functions.extend(operators.functions(model, target, precision, emulate=emulate))
     imports = {entry.domain: entry for entry in model.opset_import}
     del model.opset_import[:]
     model.opset_import.append(imports[""])

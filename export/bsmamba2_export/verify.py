@@ -11,12 +11,14 @@ from torch import Tensor
 from bsmamba2.audio.array import Audio
 from bsmamba2.audio.schedule import Schedule
 from bsmamba2.audio.snr import IDENTICAL_DB, snr_db
+from bsmamba2.audio.transforms import KINDS
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.engines.step_engine import StepEngine
 from bsmamba2.errors import ModelError
 from bsmamba2.models.check import check_input
 from bsmamba2_export.precision import MINIMUM_SNR_DB
-from bsmamba2_network import BSMamba2
+from bsmamba2_export.trace import INPUTS
+from bsmamba2_network import BSMamba2, HTDemucs
 from bsmamba2_network.families import Network
 from bsmamba2_network.spectrum import stft
 
@@ -27,7 +29,8 @@ def verify(
     """Compares an exported model with its network.
 
     Uses three inputs: one second of noise; audio shorter than half a window; and, for a spectrum
-    graph, a batch of two spectra of a third length, to check that batch and length are dynamic.
+    graph, a batch of two spectra of a third length, to check that batch and length are dynamic. A
+    graph of whole chunks gets a batch of two chunks, one of them mostly silent.
 
     Returns:
         The SNR in dB of each comparison, by name.
@@ -38,6 +41,8 @@ def verify(
     config = net.config
     second = check_input(1, config.channels, config.sample_rate)
     short = check_input(2, config.channels, config.n_fft // 3)
+    if config.fixed_length:
+        return _verify_chunks(engine, net, minimum_db)
     values_db = {
         "audio": agreement_db(second, _audio(net, second), engine.run(second)),
         "short_audio": agreement_db(short, _audio(net, short), engine.run(short)),
@@ -53,9 +58,32 @@ def verify(
     return values_db
 
 
+def _verify_chunks(engine: OrtEngine, net: Network, minimum_db: float) -> dict[str, float]:
+    """Compares a graph that takes only whole chunks; see :func:`verify`."""
+    config = net.config
+    whole = check_input(1, config.channels, config.chunk)
+    short = check_input(2, config.channels, config.n_fft // 3)
+    pair = np.stack([whole, np.pad(short, [(0, 0), (0, config.chunk - short.shape[-1])])])
+    inputs = [KINDS[config.transform](config.n_fft, config.hop).analyse(pair)]
+    if isinstance(net, HTDemucs):
+        inputs.append(pair)
+    tensors = [torch.from_numpy(value) for value in inputs]
+    with torch.inference_mode():
+        both = isinstance(net, HTDemucs)
+        expected = net.separate_both(*tensors) if both else [net.separate_spectrum(*tensors)]
+    values_db = {"short_audio": agreement_db(short, _audio(net, short), engine.run(short))}
+    for name, mixture, stems, actual in zip(
+        INPUTS, inputs, expected, engine.run_graph(inputs), strict=False
+    ):
+        values_db[name] = agreement_db(mixture, stems.numpy(), actual)
+    require(values_db, minimum_db)
+    return {name: min(value, IDENTICAL_DB) for name, value in values_db.items()}
+
+
 def compare(net: Network, other: Network) -> float:
-    """Returns the SNR in dB between two networks' stems for a second of noise."""
-    second = check_input(1, net.config.channels, net.config.sample_rate)
+    """Returns the SNR in dB between two networks' stems for a second of noise, at most a chunk."""
+    config = net.config
+    second = check_input(1, config.channels, min(config.sample_rate, config.chunk))
     return agreement_db(second, _audio(net, second), _audio(other, second))
 
 
@@ -131,7 +159,15 @@ def require(values_db: Mapping[str, float], minimum_db: float) -> None:
 
 
 def _audio(net: Network, waveform: Audio) -> Audio:
-    """Runs the network on one waveform."""
+    """Runs the network on one waveform, padded and normalised as the manifest would state."""
+    config, samples = net.config, waveform.shape[-1]
+    if config.fixed_length:
+        waveform = np.pad(waveform, [(0, 0), (0, config.chunk - samples)])
+    mean, deviation = 0.0, 1.0
+    if config.normalize:
+        mono = waveform.mean(axis=0)
+        mean, deviation = float(mono.mean()), float(mono.std())
+    normalised = torch.from_numpy((waveform - mean) / np.float32(deviation))
     with torch.inference_mode():
-        stems: Audio = net(torch.from_numpy(waveform)[None])[0].numpy()
-    return stems
+        stems: Audio = net(normalised[None])[0, ..., :samples].numpy()
+    return stems * np.float32(deviation) + np.float32(mean)

@@ -12,14 +12,19 @@ from bsmamba2.errors import ModelError, not_one_of
 from bsmamba2.formats.checkpoint import Checkpoint, read_checkpoint
 from bsmamba2_network.checkpoints import build_network, resolve_config
 from bsmamba2_network.config import PRESETS, Config
+from bsmamba2_network.htdemucs import HTDemucs
+from bsmamba2_network.htdemucs_config import HTDEMUCS, HTDemucsConfig
 from bsmamba2_network.model import BSMamba2
 from bsmamba2_network.roformer import RoFormer
 from bsmamba2_network.roformer_config import ROFORMERS, RoFormerConfig
+from bsmamba2_network.scnet import SCNet
+from bsmamba2_network.scnet_config import SCNETS, SCNetConfig
 from bsmamba2_network.sizes import Sizes
 
 
 class Network(Protocol):
-    """What every network has."""
+    """What every network has, except that HT Demucs has ``separate_both`` in place of
+    ``separate_spectrum``."""
 
     @property
     def config(self) -> Any:
@@ -39,10 +44,12 @@ FAMILIES: dict[str, tuple[type[nn.Module], type[Sizes]]] = {
     "bs_mamba2": (BSMamba2, Config),
     "bs_roformer": (RoFormer, RoFormerConfig),
     "mel_band_roformer": (RoFormer, RoFormerConfig),
+    "scnet": (SCNet, SCNetConfig),
+    "htdemucs": (HTDemucs, HTDemucsConfig),
 }
 """The class of each family's network and of its sizes."""
 
-SIZES: dict[str, Sizes] = {**PRESETS, **ROFORMERS}
+SIZES: dict[str, Sizes] = {**PRESETS, **ROFORMERS, **SCNETS, **HTDEMUCS}
 """Every named size."""
 
 
@@ -74,6 +81,7 @@ def untrained(size: str, seed: int = 0) -> Network:
     """
     if size not in SIZES:
         raise ModelError(not_one_of("size", SIZES, size))
-    network: Any = RoFormer if size in ROFORMERS else BSMamba2
+    config: Any = SIZES[size]
+    network: Any = FAMILIES[config.family][0]
     result: Network = network.untrained(size, seed)
     return result

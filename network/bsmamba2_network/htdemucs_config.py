@@ -135,6 +135,11 @@ class HTDemucsConfig:
         return len(self.stems)
 
     @property
+    def frames(self) -> int:
+        """Frames of a chunk."""
+        return -(-self.chunk // self.hop)
+
+    @property
     def widths(self) -> tuple[int, ...]:
         """Channels after each encoder."""
         return tuple(self.width << i for i in range(self.depth))

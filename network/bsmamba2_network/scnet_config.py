@@ -108,6 +108,12 @@ class SCNetConfig:
         return self.n_fft // 2 + 1
 
     @property
+    def frames(self) -> int:
+        """Frames of a chunk: an even number, for the network's own transform along them."""
+        frames = self.chunk // self.hop + 2
+        return frames + frames % 2
+
+    @property
     def stem_count(self) -> int:
         """Number of stems."""
         return len(self.stems)

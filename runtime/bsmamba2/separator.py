@@ -84,8 +84,9 @@ class Separator:
         # An absolute path, because the current folder may change before a copy is made.
         self._source = portable_source(model) if is_named(model) else model
         self._speed = speed
-        self._options = {"trust_engine": trust_engine, "speed": speed, "config": config}
-        self._requested_device = device
+        self._copy = partial(
+            type(self), device=device, trust_engine=trust_engine, speed=speed, config=config
+        )
         self._model = combine(model, open_one, config)
         self._models = list(leaves(self._model))
         self.guesses = tuple(dict.fromkeys(name for one in self._models for name in one.guesses))
@@ -114,8 +115,7 @@ class Separator:
         )
 
     def __reduce__(self) -> tuple[partial[Separator], tuple[()]]:
-        source = portable_source(self._source)
-        return partial(type(self), source, self._requested_device, **self._options), ()
+        return partial(self._copy, portable_source(self._source)), ()
 
     @property
     def products(self) -> str:

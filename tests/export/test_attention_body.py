@@ -27,9 +27,9 @@ def inputs(batch: int, length: int) -> dict[str, Audio]:
     return {name: rng.normal(size=s).astype(np.float32) for name, s in shapes.items()}
 
 
-def node_alone(target: str, precision: str = "fp32") -> Any:
+def node_alone(target: str, precision: str = "fp32", *, emulate: bool = False) -> Any:
     """A session of a graph that is one node with the body of a target."""
-    kind = TYPES[precision]
+    kind = TYPES["fp32" if emulate else precision]
     node = helper.make_node(
         attention_body.NAME, attention_body.INPUTS, ["y"], domain="bsmamba2", heads=HEADS
     )
@@ -47,7 +47,7 @@ def node_alone(target: str, precision: str = "fp32") -> Any:
     domains = {"": 20, "bsmamba2": 1, "com.microsoft": 1}
     model = helper.make_model(
         graph,
-        functions=attention_body.functions(target),
+        functions=attention_body.functions(target, precision, emulate=emulate),
         opset_imports=[helper.make_opsetid(*entry) for entry in domains.items()],
         ir_version=10,
     )
@@ -75,13 +75,18 @@ def test_the_softmax_survives_large_scores(shift: float) -> None:
         assert np.isfinite(node_alone(target).run(None, values)[0]).all()
 
 
-def test_narrow_tokens_give_narrow_results_and_float32_inside() -> None:
+@pytest.mark.parametrize("target", ["portable", "ort"])
+def test_narrow_tokens_give_narrow_results_whose_error_the_emulation_predicts(target: str) -> None:
     values = inputs(2, 300)
+    values["qkv"] = values["qkv"].astype(np.float16).astype(np.float32)
     expected = attention(*map(torch.from_numpy, values.values()), HEADS).numpy()
     half = values | {"qkv": values["qkv"].astype(np.float16)}
-    actual = node_alone("portable", "fp16").run(None, half)[0]
+    actual = node_alone(target, "fp16").run(None, half)[0]
     assert actual.dtype == np.float16
-    assert snr_db(expected, actual.astype(np.float32)) >= 55  # 11 bits at every rounding
+    emulated = node_alone(target, "fp16", emulate=True).run(None, values)[0]
+    errors = [snr_db(expected, y.astype(np.float32)) for y in (actual, emulated)]
+    assert min(errors) >= 55  # 11 bits at every rounding
+    assert abs(errors[0] - errors[1]) <= 10
 
 
 def test_each_target_has_only_its_own_operators() -> None:

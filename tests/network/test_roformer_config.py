@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bsmamba2 import ModelError
-from bsmamba2.formats.msst_yaml import read_yaml
+from bsmamba2.formats.yaml_file import read_yaml
 from bsmamba2_network import ROFORMERS, RoFormer, RoFormerConfig
 from bsmamba2_network.roformer_config import MEL, mel_bands
 from support.msst_roformer import mel_filters

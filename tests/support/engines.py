@@ -113,7 +113,7 @@ SIX = ("drums", "bass", "other", "vocals", "guitar", "piano")
 
 def six_shares(chunk: Audio) -> Audio:
     """Six stems: shares of the mixture that do not add up to it."""
-    shares = np.float32([0.11, 0.07, 0.13, 0.29, 0.17, 0.19])
+    shares = np.array([0.11, 0.07, 0.13, 0.29, 0.17, 0.19], np.float32)
     stems: Audio = shares[:, np.newaxis, np.newaxis] * chunk
     return stems
 

@@ -68,9 +68,9 @@ def test_a_pair_with_one_silent_channel_is_known_and_said_once(
 ) -> None:
     pairs, sides = OneSided(10), np.eye(2, dtype=np.float32)[:, :, np.newaxis]
     assert [pairs.silent_channel(pair, 25) for pair in sides] == [1, 0]
-    assert pairs.silent_channel(np.ones((2, 1)), 0) is None
-    assert pairs.silent_channel(np.zeros((2, 1)), 0) is None
-    assert pairs.silent_channel(np.ones((1, 1)), 0) is None
+    assert pairs.silent_channel(np.ones((2, 1), np.float32), 0) is None
+    assert pairs.silent_channel(np.zeros((2, 1), np.float32), 0) is None
+    assert pairs.silent_channel(np.ones((1, 1), np.float32), 0) is None
     assert [record.message.partition(":")[0] for record in caplog.records] == [
         "one channel is silent from 2.5 s on"
     ]

@@ -10,7 +10,8 @@ import yaml
 
 from bsmamba2.errors import ModelError
 from bsmamba2.formats.model_settings import ModelSettings
-from bsmamba2.formats.msst_yaml import read_yaml, settings_from_yaml
+from bsmamba2.formats.msst_yaml import settings_from_yaml
+from bsmamba2.formats.yaml_file import read_yaml
 
 ROFORMER = {
     "audio": {"chunk_size": 352800, "sample_rate": 44100},

@@ -98,7 +98,7 @@ def test_the_engine_is_loaded_at_its_first_use_and_once(
     loaded: list[Device] = []
 
     class CountingModel(StubModel):
-        def chunk_engine(self, device: Device, *, verify: bool = True) -> Engine:
+        def chunk_engine(self, device: Device, **_: object) -> Engine:
             loaded.append(device)
             return self.engine
 

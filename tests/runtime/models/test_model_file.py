@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from bsmamba2.models.model_file import (
 )
 from bsmamba2.models.registry import DEFAULT, PUBLISHED, shipped
 from support.models import random_weights, write_checkpoint
+from support.published import cached_file, make_published
 
 PUBLISHED_NAME = PUBLISHED[0].name
 
@@ -33,12 +33,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small checkpoint in the cache, as if it were the published one."""
     weights = write_checkpoint(tmp_path / f"{PUBLISHED_NAME}.safetensors")
-    url, size = f"https://example.org/{weights.name}", weights.stat().st_size
-    published = dataclasses.replace(PUBLISHED[0], url=url, size=size, sha256=file_sha256(weights))
+    published = make_published(
+        PUBLISHED_NAME,
+        f"https://example.org/{weights.name}",
+        size=weights.stat().st_size,
+        sha256=file_sha256(weights),
+    )
     monkeypatch.setattr(registry, "PUBLISHED", (published,))
-    published.path.parent.mkdir(parents=True)
-    shutil.copy(weights, published.path)
-    return published.path
+    path = cached_file(published).path
+    path.parent.mkdir(parents=True)
+    shutil.copy(weights, path)
+    return path
 
 
 @pytest.mark.parametrize("model", [None, "", DEFAULT])
