@@ -222,7 +222,7 @@ def test_engine_is_trusted_only_if_requested(
 ) -> None:
     requested = []
 
-    def open_model(model: str, *, trust_engine: bool) -> StubModel:
+    def open_model(model: str, *, trust_engine: bool, **_: Any) -> StubModel:
         requested.append(trust_engine)
         return StubModel(engine())
 
