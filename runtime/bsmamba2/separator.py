@@ -74,9 +74,9 @@ class Separator:
             return LoadedModel(one, device, trust_engine, config)
 
         self._model = combine(model, load, config)
-        models = list(leaves(self._model))
-        self._engines = [one.engine for one in models]
-        self.guesses = tuple(dict.fromkeys(name for one in models for name in one.guesses))
+        self.models = tuple(leaves(self._model))
+        """The single models that it consists of."""
+        self.guesses = tuple(dict.fromkeys(name for one in self.models for name in one.guesses))
         """The names of settings that are assumed, because nothing states them: see ``config``."""
 
     @property
@@ -87,7 +87,7 @@ class Separator:
     @property
     def device(self) -> str:
         """The device that the model runs on, e.g. ``cpu``, ``cuda:0``; those of an ensemble."""
-        return ", ".join(dict.fromkeys(str(engine.device) for engine in self._engines))
+        return ", ".join(dict.fromkeys(str(one.engine.device) for one in self.models))
 
     def prewarm(self) -> None:
         """Runs a chunk of noise, so that the first song does not pay for first-run allocations.
@@ -95,8 +95,8 @@ class Separator:
         Raises:
             ModelError: the model cannot run.
         """
-        for engine in self._engines:
-            engine.run(check_input(0, engine.manifest.channels, engine.manifest.chunk))
+        for one in self.models:
+            one.engine.run(check_input(0, one.manifest.channels, one.manifest.chunk))
 
     def __call__(
         self,

@@ -90,8 +90,9 @@ def separate(
     if model is None and about["model"] in registry.ABOUT:
         known, quality = registry.ABOUT[about["model"]], registry.PUBLISHED[0].name
         click.echo(f"{about['model']}: {known}; for quality, -m {quality}", err=True)
-    if assumed := describe_guesses(separator.guesses, separator.manifest):
-        click.echo(assumed, err=True)
+    for one in separator.models:
+        if assumed := describe_guesses(one.guesses, one.manifest):
+            click.echo(assumed, err=True)
     if device == "auto":
         click.echo("{model} on {device}".format(**about), err=True)
     with Display() as display:
