@@ -88,8 +88,9 @@ class Separator:
             type(self), device=device, trust_engine=trust_engine, speed=speed, config=config
         )
         self._model = combine(model, open_one, config)
-        self._models = list(leaves(self._model))
-        self.guesses = tuple(dict.fromkeys(name for one in self._models for name in one.guesses))
+        self.models = tuple(leaves(self._model))
+        """The single models that it consists of."""
+        self.guesses = tuple(dict.fromkeys(name for one in self.models for name in one.guesses))
         """The names of settings that are assumed, because nothing states them: see ``config``."""
         if load:
             self.load()
@@ -102,11 +103,11 @@ class Separator:
     @property
     def device(self) -> str:
         """The device that the model runs on, e.g. ``cpu``, ``cuda:0``; those of an ensemble."""
-        return ", ".join(dict.fromkeys(str(one.device) for one in self._models))
+        return ", ".join(dict.fromkeys(str(one.device) for one in self.models))
 
     def load(self) -> None:
         """Loads the model onto its device, unless it is there; raises the errors of the class."""
-        for one in self._models:
+        for one in self.models:
             _ = one.engine
 
     def __repr__(self) -> str:
@@ -120,7 +121,7 @@ class Separator:
     @property
     def products(self) -> str:
         """The products that run, e.g. ``bf16x3 (amx)`` or ``float32``; on a GPU the precision."""
-        return ", ".join(dict.fromkeys(one.products for one in self._models))
+        return ", ".join(dict.fromkeys(one.products for one in self.models))
 
     def prewarm(self) -> None:
         """Runs a chunk of noise, so that the first song does not pay for first-run allocations.
@@ -128,7 +129,7 @@ class Separator:
         Raises:
             ModelError: the model cannot run.
         """
-        for one in self._models:
+        for one in self.models:
             one.engine.run(check_input(0, one.manifest.channels, one.manifest.chunk))
 
     def __call__(

@@ -15,7 +15,7 @@ from bsmamba2.engines.ort_engine import OrtEngine
 from support.commands import run_command
 from support.engines import Stubs
 from support.fixtures import Noise, WriteSong
-from support.models import MANIFEST, gain_model
+from support.models import MANIFEST, gain_model, write_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +115,16 @@ def test_a_combination_is_used_like_any_model(stub: Stubs, noise: Noise) -> None
     stems = separator(noise(2, 500), 44100, stems=["drums", "vocals"])
     assert list(stems) == ["vocals", "drums"]
     assert (separator.device, separator.guesses) == ("cpu", ())
+
+
+def test_assumed_settings_are_stated_for_each_model(tmp_path: Path, song: WriteSong) -> None:
+    for name in ("one", "two"):
+        write_checkpoint(tmp_path / f"{name}.safetensors")
+    path = tmp_path / "both.json"
+    path.write_text('{"ensemble": ["one.safetensors", "two.safetensors"]}')
+    result = run_command("separate", song(samples=500), "-m", path, "--device", "cpu", "--plan")
+    assert result.stderr.count("assumed stems vocals") == 2
+    assert {"one: assumed", "two: assumed"} <= {line[:12] for line in result.stderr.splitlines()}
 
 
 def test_a_lookahead_is_refused_if_a_model_runs_whole_chunks(stub: Stubs) -> None:

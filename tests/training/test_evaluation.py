@@ -198,7 +198,8 @@ def test_activity_is_plotted_by_length_with_the_absent_voice_on_its_own_axis(
 ) -> None:
     table = evaluation.summarise(scored)
     wide, narrow = results.activity_plot(table).axes
-    assert [text.get_text() for text in wide.get_xticklabels()] == [*LENGTHS]
+    known = [length for length in LENGTHS if any(f"voice {length}" in r for r in table.values())]
+    assert [text.get_text() for text in wide.get_xticklabels()] == known
     assert [text.get_text() for text in narrow.get_xticklabels()] == ["absent"]
     heights = [bar.get_height() for bar in wide.patches if isinstance(bar, Rectangle)]
     assert heights == [

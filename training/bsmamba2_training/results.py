@@ -124,7 +124,11 @@ def plot(table: Table) -> Figure:
 
 def activity_plot(table: Table) -> Figure:
     """Plots how well vocals are separated by how long they sound, and their level where absent."""
-    return _figure(table, [f"voice {length}" for length in LENGTHS], LENGTHS, "absent")
+    lengths = [name for name in LENGTHS if any(f"voice {name}" in row for row in table.values())]
+    figure = _figure(table, [f"voice {length}" for length in lengths], lengths, "absent")
+    figure.axes[0].set_xlabel("how long the vocals sound without a pause")
+    figure.axes[0].set_ylabel("uSDR of the vocals, dB, median")
+    return figure
 
 
 def _figure(

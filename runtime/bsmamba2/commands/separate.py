@@ -111,8 +111,9 @@ def separate(
             if model is None and about["model"] in registry.ABOUT:
                 known, quality = registry.ABOUT[about["model"]], registry.PUBLISHED[0].name
                 display.note(f"{about['model']}: {known}; for quality, -m {quality}")
-            if assumed := describe_guesses(separator.guesses, separator.manifest):
-                display.note(assumed)
+            for one in separator.models:
+                if assumed := describe_guesses(one.guesses, one.manifest):
+                    display.note(assumed)
             if device == "auto":
                 display.note("{model} on {device}".format(**about))
             if speed == "fast" and about["products"] == "float32":
