@@ -31,6 +31,7 @@ from bsmamba2 import Separator
 from bsmamba2_training import evaluation, layout, results
 from bsmamba2_training.evaluation import LEAKAGE, Estimator, Summary
 from bsmamba2_training.metrics import usdr_db
+from bsmamba2_training.protocol import evaluation_protocol, model_protocol
 from bsmamba2_training.voices import SAMPLE_RATE
 
 matplotlib.use("Agg")
@@ -95,8 +96,8 @@ def measure(
     limit = [] if arguments.songs is None else ["--songs", str(arguments.songs)]
     command = shlex.join(["python", "-m", "benchmarks.training.quality", "SET", *model, *limit])
     about = f"{conditions(EVERY_CORE, 'onnxruntime')}; `{command}`"
-    details = evaluation.model_protocol(separator, arguments.model)
-    protocol = evaluation.protocol(
+    details = model_protocol(separator, arguments.model)
+    protocol = evaluation_protocol(
         [name], arguments.dataset, len(songs), {name: details}, split="test"
     )
     table = results.write(scores, protocol, RESULTS / "quality")

@@ -25,8 +25,9 @@ from benchmarks.machine import EVERY_CORE, conditions
 from benchmarks.pages import RESULTS
 from bsmamba2 import Separator
 from bsmamba2.audio.array import Audio
-from bsmamba2_training import evaluation, layout
+from bsmamba2_training import layout
 from bsmamba2_training.metrics import usdr_db
+from bsmamba2_training.protocol import model_protocol
 from bsmamba2_training.sources import Package, fetch, matching
 from bsmamba2_training.voices import SAMPLE_RATE, read_mono
 
@@ -79,7 +80,7 @@ def measure(dataset: Path, models: list[Path] | None) -> str:
     chosen: Sequence[Path | None] = models or [None]
     for model in chosen:
         separator = Separator(model)
-        sha256 = evaluation.model_protocol(separator, model)["model_sha256"]
+        sha256 = model_protocol(separator, model)["model_sha256"]
         names.append(f"{separator.manifest.name if model is None else model.name} ({sha256[:8]})")
         columns.append([score(separator, voice, music) for voice in voices.values()])
     options = [word for model in models or () for word in ("-m", str(model))]

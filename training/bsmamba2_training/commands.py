@@ -312,6 +312,7 @@ def evaluate(
     """
     from bsmamba2 import Separator
     from bsmamba2_training import evaluation, layout, results
+    from bsmamba2_training.protocol import evaluation_protocol, model_protocol
 
     if models and estimates is not None:
         raise click.UsageError("give a model (-m) or a folder (--estimates), not both")
@@ -343,7 +344,7 @@ def evaluate(
         for model in models or (None,):
             separator = Separator(model, "auto" if device is None else device)
             name = evaluation.system_name(separator.manifest.name, "model", systems)
-            details[name] = evaluation.model_protocol(
+            details[name] = model_protocol(
                 separator, model, overlap=overlap, block_ms=block_ms, lookahead_ms=lookahead_ms
             )
             systems[name] = (
@@ -351,7 +352,7 @@ def evaluate(
                 if lookahead_ms is None
                 else evaluation.stream_estimator(separator, block_ms, lookahead_ms)
             )
-    protocol = evaluation.protocol(list(systems), dataset, len(songs), details, split=split)
+    protocol = evaluation_protocol(list(systems), dataset, len(songs), details, split=split)
     if baselines:
         systems = evaluation.baseline_estimators() | systems
     with _progress_bar() as bar:

@@ -51,6 +51,7 @@ def network_class(monkeypatch: pytest.MonkeyPatch) -> type:
     kind = type("HTDemucs", (), {"__module__": "demucs.htdemucs"})
     module = ModuleType("demucs.htdemucs")
     vars(module)["HTDemucs"] = kind
+    monkeypatch.setitem(sys.modules, "demucs", ModuleType("demucs"))
     monkeypatch.setitem(sys.modules, "demucs.htdemucs", module)
     return kind
 

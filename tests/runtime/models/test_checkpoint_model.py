@@ -111,7 +111,9 @@ def test_on_a_card_a_checkpoint_takes_audio_and_on_the_cpu_spectra(
 ) -> None:
     loaded: list[tuple[Device, Manifest]] = []
 
-    def mock_engine(file: Any, device: Device, weights: Any, manifest: Manifest) -> None:
+    def mock_engine(
+        file: Any, device: Device, weights: Any, manifest: Manifest, **_: object
+    ) -> None:
         loaded.append((device, manifest))
 
     config = {"stems": ["vocals"], "sample_rate": 44100, "hop": hop, "chunk": 44100}
