@@ -80,3 +80,9 @@ def test_the_default_crossfade_is_a_second_or_half_a_chunk(chunk: int, sample_ra
 def test_the_residual_of_vocals_is_the_instrumental() -> None:
     assert residual_of(("vocals",)) == "instrumental"
     assert residual_of(("drums",)) == residual_of(("vocals", "drums")) == "residual"
+
+
+def test_a_manifest_is_shown_without_its_tables() -> None:
+    manifest = Manifest("voice", initialisers={f"weight{n}": (1,) for n in range(999)})
+    assert len(repr(manifest)) < 700
+    assert "weight1" not in repr(manifest)
