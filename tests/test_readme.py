@@ -59,6 +59,18 @@ def test_python_on_the_pages_runs(page: str, folder: Path, monkeypatch: pytest.M
         exec(compile(here, page, "exec"), names)
 
 
+def test_the_readme_takes_an_array_in_the_other_orientation_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    audio, sample_rate = soundfile.read("song.flac", dtype="float32")
+    names = {"audio": audio, "sample_rate": sample_rate}
+    (block,) = (block for block in blocks("README.md", "python") if ".stream(" in block)
+    exec(compile(block, "README.md", "exec"), names)
+    assert sum(len(part) for part in names["vocals"]) == len(audio)
+    assert names["stems"]["vocals"].shape == audio.shape
+
+
 def test_commands_in_the_readme_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     commands = [

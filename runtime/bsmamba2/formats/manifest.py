@@ -154,11 +154,11 @@ class Manifest:
     """SHA-256 of the checkpoint file; None if the weights do not come from a file."""
     licence: str = "not stated"
     """The licence of the weights."""
-    initialisers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    initialisers: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
     """The shape of every weight, by its name in the checkpoint."""
     verification: Mapping[str, float] = field(default_factory=dict)
     """Measurements of the export: the SNR in dB of each comparison, by name."""
-    check: Check | None = None
+    check: Check | None = field(default=None, repr=False)
     """The check of the model; None in a graph without weights."""
 
     def __post_init__(self) -> None:

@@ -150,3 +150,9 @@ def test_a_run_whose_spectrum_would_fill_the_memory_is_refused(sizes: dict[str, 
 def test_states_that_no_stream_has_are_refused(states: tuple[State, ...]) -> None:
     with pytest.raises(ModelError, match="states must be"):
         Manifest("voice", states=states)
+
+
+def test_a_manifest_is_shown_without_its_tables() -> None:
+    manifest = Manifest("voice", initialisers={f"weight{n}": (1,) for n in range(999)})
+    assert len(repr(manifest)) < 700
+    assert "weight1" not in repr(manifest)
