@@ -1,4 +1,4 @@
-"""Chunks of a WAV or AIFF song that describe it, and what stems of the same kind keep of them.
+"""Chunks of a WAV, AIFF or CAF song that describe it, and what stems of the same kind keep of them.
 
 A WAV stem gets the song's LIST (INFO tags, labels), bext (BWF: a DAW places the file by its time
 reference), iXML, cue and similar chunks as they are. What identifies or measures the song's samples
@@ -27,6 +27,7 @@ WAV = (b"RIFF", b"RF64", b"BW64")
 KEPT = {
     **dict.fromkeys(WAV, (b"LIST", b"bext", b"iXML", b"axml", b"cue ", b"cart", b"smpl", b"acid")),
     b"FORM": (b"NAME", b"AUTH", b"(c) ", b"ANNO", b"MARK", b"COMT"),
+    b"caff": (b"chan", b"info", b"mark", b"strg"),
 }
 """The chunks that stems keep, by the first four bytes of the song."""
 
@@ -60,12 +61,14 @@ class NativeChunks:
     """The letters and the content of each."""
     speaker_mask: int | None = None
     """The speakers of its channels, if it states them."""
+    has_id3: bool = False
+    """Whether one of its chunks is an ID3 tag."""
 
     def fits(self, container: str) -> bool:
         """Whether stems in a container of libsndfile keep the chunks as they are."""
         if self.kind in WAV:
             return container in ("WAV", "WAVEX", "RF64")
-        return self.kind == b"FORM" and container == "AIFF"
+        return (self.kind, container) in ((b"FORM", "AIFF"), (b"caff", "CAF"))
 
     @property
     def fields(self) -> dict[str, list[str]]:
@@ -106,7 +109,8 @@ def read_native_chunks(path: Path) -> NativeChunks:
         header = file.read(format, 24) if format else b""
         is_extensible = header[:2] == b"\xfe\xff" and len(header) == 24
         mask = int.from_bytes(header[20:24], "little") if is_extensible else None
-        return NativeChunks(file.kind, tuple(kept), mask)
+        has_id3 = any(chunk.id.upper() == b"ID3 " for chunk in file.chunks)
+        return NativeChunks(file.kind, tuple(kept), mask, has_id3)
 
 
 def complete_chunks(path: Path, native: NativeChunks, speaker_mask: int | None) -> None:
@@ -130,20 +134,24 @@ def complete_chunks(path: Path, native: NativeChunks, speaker_mask: int | None) 
         if speaker_mask is not None and format and file.read(format, 2) == b"\xfe\xff":
             stream.seek(format.start + 20)
             stream.write(speaker_mask.to_bytes(4, "little"))
-        order = file.layout.byteorder
-        added = bytes(size % 2) + b"".join(
-            id + len(content).to_bytes(4, order) + content + bytes(len(content) % 2)
+        layout, order = file.layout, file.layout.byteorder
+        added = bytes(-size % layout.align) + b"".join(
+            id
+            + len(content).to_bytes(layout.size_bytes, order)
+            + content
+            + bytes(-len(content) % layout.align)
             for id, content in native.chunks
         )
-        if not native.chunks or (file.kind != b"RF64" and size + len(added) > _MAX_RIFF_BYTES):
+        whole = size + len(added) - 8
+        is_short = file.kind in (b"RIFF", b"FORM")
+        if not native.chunks or (is_short and whole > _MAX_RIFF_BYTES):
             return
         stream.seek(size)
         stream.write(added)
-        whole = size + len(added) - 8
         if file.kind == b"RF64" and (sizes := file.find(b"ds64")):
             stream.seek(sizes.start)
             stream.write(whole.to_bytes(8, "little"))
-        else:
+        elif is_short:
             stream.seek(4)
             stream.write(whole.to_bytes(4, order))
 

@@ -275,7 +275,7 @@ class StemFiles:
         speaker_mask: int | None = None,
     ) -> None:
         self._overwrite = overwrite
-        self._tags = tags or Tags()
+        self._tags = Tags() if tags is None else tags
         self._files = {
             row: StemFile(
                 directory / name,

@@ -35,6 +35,9 @@ _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _EBML = bytes.fromhex("1a45dfa3")
 _SEGMENT = bytes.fromhex("18538067")
+_OTHERS = (b"fLaC", b"wvpk", b"MAC ", b"TTA1", b"DSD ")
+"""Files whose decoders compare the length with the one that the header states."""
+
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"styp", b"sidx")
 
@@ -64,6 +67,8 @@ def read_structure(path: Path) -> Structure:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(16)
+        if start[:4] in _OTHERS:
+            return Structure()
         if start[:4] == b"OggS":
             return _ogg(file, size)
         if start[:4] in (b".snd", b"dns."):
@@ -197,21 +202,27 @@ class _Link:
 
 def _ogg(file: BinaryIO, size: int) -> Structure:
     links: list[_Link] = []
+    numbers: dict[bytes, int] = {}
     end = 0
     for at, head in _pages(file, size):
         serial, flags = head[14:18], head[5]
         count = int.from_bytes(head[6:14], "little", signed=True)
+        number = int.from_bytes(head[18:22], "little")
         if flags & 2:
             if not links or links[-1].has_content:
                 links.append(_Link(set(), _ogg_rate(file, at + 27 + head[26])))
             links[-1].serials.add(serial)
         elif links:
             link = links[-1]
+            is_running = link.last < 0 and count > FIRST_PAGE_S * link.rate
+            if number != numbers.get(serial, number) and not is_running:
+                return Structure(missing=f"pages before byte {at} are lost")
             link.has_content = True
             if count > 0:
-                if link.last < 0 and count > FIRST_PAGE_S * link.rate:
+                if is_running:
                     link.first = count  # recorded from a running stream
                 link.last = count
+        numbers[serial] = number + 1
         if flags & 4 and links:
             links[-1].serials.discard(serial)
         file.seek(at)

@@ -102,7 +102,7 @@ def read_tags(path: Path) -> Tags:
         native = read_native_chunks(path)
     except OSError:
         native = NativeChunks()
-    tags = _read_tags(path)
+    tags = Tags() if native.kind and not native.has_id3 else _read_tags(path)
     return replace(tags, native=native, fields=native.fields | tags.fields)
 
 

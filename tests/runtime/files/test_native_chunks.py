@@ -152,3 +152,28 @@ def test_soundfile_reads_a_stem_with_chunks(stub: Stubs, song: WriteSong) -> Non
     out = Separator(stub.half()).separate_file(path)["vocals"]
     with soundfile.SoundFile(out) as file:
         assert (file.title, file.frames) == ("Title", 500)
+
+
+def test_a_caf_keeps_its_layout_of_channels(stub: Stubs, song: WriteSong) -> None:
+    path, layout = song("song.caf", "PCM_16", channels=6, samples=500), bytes(range(12))
+    with path.open("ab") as file:
+        file.write(b"chan" + (12).to_bytes(8) + layout)
+    paths = Separator(stub.lower_half_band()).separate_file(path)
+    assert chunks_of(paths["vocals"])[b"chan"] == layout
+    np.testing.assert_array_equal(sum(map(integers, paths.values())), integers(path))
+
+
+def test_a_wav_without_tags_whose_size_was_never_written_brings_no_warning(
+    song: WriteSong, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = song("song.wav", samples=500)
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + bytes(4) + content[8:])
+    assert not read_tags(path)
+    assert caplog.messages == []
+
+
+def test_chunks_without_text_are_kept_too(stub: Stubs, song: WriteSong) -> None:
+    path = song("song.wav", samples=500)
+    add_chunk(path, b"cue ", bytes(4))
+    assert chunks_of(Separator(stub.half()).separate_file(path)["vocals"])[b"cue "] == bytes(4)

@@ -90,3 +90,12 @@ def test_any_bytes_have_a_structure(tmp_path: Path, start: bytes, content: bytes
     path = tmp_path / "a"
     path.write_bytes(start + content)
     assert isinstance(read_structure(path), Structure)
+
+
+@pytest.mark.parametrize("lost", [3, 5, -2])
+def test_lost_pages_inside_an_ogg_file_are_found(song: WriteSong, lost: int) -> None:
+    path = song("a.ogg", samples=200_000)
+    first, *pages = path.read_bytes().split(b"OggS")
+    del pages[lost]
+    path.write_bytes(b"OggS".join([first, *pages]))
+    assert "are lost" in read_structure(path).missing
