@@ -1,9 +1,12 @@
 """A batch killed at random moments and resumed: python tests/campaigns/kills.py [--kills 50]
 
-A model of size tiny with random weights separates the songs. After every SIGKILL, each file with a
-stem's name must equal, byte for byte, the file of an uninterrupted run. The next run resumes. When
-a run finishes, all files must exist; then the folder is emptied and the batch starts again, until
-the number of kills is reached. Writes results/kills.md.
+A model of size tiny with random weights separates the songs, which have tags and pictures. One song
+is so loud that its stems are rewritten as 32-bit float midway, and one is replaced during some of
+the runs, by a rename or in place with the same length. After every SIGKILL, each file with a stem's
+name must equal, byte for byte, the file of an uninterrupted run with one of the versions of its
+song. The next run resumes. When a run finishes without a change, all files must exist and be those
+of the songs as they are now, with no hidden file but the records; then the folder is emptied and
+the batch starts again, until the number of kills is reached. Writes results/kills.md.
 """
 
 from __future__ import annotations
@@ -22,11 +25,20 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from mutagen.flac import FLAC, Picture
+from mutagen.id3 import APIC, TIT2
+from mutagen.wave import WAVE
 from safetensors.numpy import save_file
 
 from bsmamba2.models.graph import shipped_graphs
 
 RESULTS = Path(__file__).parent / "results"
+SECONDS = 10
+RECORD = ".bsmamba2.json"
+CHANGING = "1.wav"
+"""The song that is replaced, always by a file of the same length."""
+LOUD = "0.flac"
+"""The song whose stems exceed full scale in its second half."""
 
 
 def main() -> None:
@@ -37,11 +49,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         runs = list(campaign(Path(folder), arguments.kills, arguments.seed))
     kills = [run for run in runs if run.startswith("killed")]
+    changes = [run for run in runs if "replaced" in run]
     page = (
         "# SIGKILL at random moments\n\n"
-        f"{len(kills)} runs were killed and {len(runs) - len(kills)} finished. After each run, "
-        "every file with a stem's name equalled that of an uninterrupted run byte for byte; after "
-        "each finished run, all files existed.\n\n"
+        f"{len(kills)} runs were killed and {len(runs) - len(kills)} finished; during "
+        f"{len(changes)} of them a song was replaced. After each run, every file with a stem's "
+        "name equalled that of an uninterrupted run byte for byte; after each run that finished "
+        "without a change, all files existed and nothing hidden was left but the records.\n\n"
         f"{datetime.date.today()}; `python tests/campaigns/kills.py --kills {arguments.kills} "
         f"--seed {arguments.seed}`\n\n" + "\n".join(f"- {run}" for run in runs) + "\n"
     )
@@ -54,41 +68,60 @@ def campaign(folder: Path, kills: int, seed: int, songs: int = 4) -> Iterator[st
     """Yields one line about each run.
 
     Raises:
-        AssertionError: a file is missing, incomplete or different.
+        AssertionError: a file is missing, incomplete or different, or a hidden file is left.
     """
     random_numbers = random.Random(seed)
     prepare(folder, songs)
     start = time.perf_counter()
     assert separate(folder).wait() == 0
     seconds = time.perf_counter() - start
-    expected = stems(folder)
-    assert len(expected) == 2 * songs
+    versions = [stems(folder)]
+    replace_song(folder, 1, in_place=False)
+    assert separate(folder).wait() == 0
+    versions.append(stems(folder))
+    assert [len(version) for version in versions] == [2 * songs, 2 * songs]
+    assert soundfile.info(folder / "out" / "0_instrumental.wav").subtype == "FLOAT"
     shutil.rmtree(folder / "out")
-    killed = 0
-    while killed < kills:
+    current, killed = 1, 0
+    while True:
         process, moment = separate(folder), random_numbers.uniform(0.2, 1.0) * seconds
-        try:
-            status = process.wait(moment)
-        except subprocess.TimeoutExpired:
+        is_last = killed >= kills
+        is_changed = not is_last and random_numbers.random() < 0.5
+        if is_changed:
+            sleep(process, random_numbers.uniform(0, moment))
+            current = 1 - current
+            replace_song(folder, current, in_place=random_numbers.random() < 0.5)
+        status = process.wait() if is_last else sleep(process, moment)
+        files = stems(folder)
+        if status is None:
             process.kill()
             process.wait()
             killed += 1
-            files = stems(folder)
-            yield f"killed after {moment:.2f} s with {len(files)} of {len(expected)} files"
+            what = f"killed after up to {moment:.2f} s with {len(files)} of {2 * songs} files"
         else:
-            files = stems(folder)
-            yield f"finished with {len(files)} files"
-            assert (status, len(files)) == (0, len(expected))
+            what = f"finished with {len(files)} files"
+        yield what + ("; a song was replaced" if is_changed else "")
+        for name, content in files.items():
+            assert content in [version[name] for version in versions], f"{name} differs"
+        if status is not None and not is_changed:
+            assert (status, files == versions[current]) == (0, True), status
+            hidden = [path.name for path in (folder / "out").glob(".*")]
+            assert all(name.endswith(RECORD) for name in hidden), hidden
+            if is_last:
+                return
             shutil.rmtree(folder / "out")
-        assert files.items() <= expected.items(), "a file differs from the uninterrupted run's"
-    assert separate(folder).wait() == 0
-    assert stems(folder) == expected
-    assert not list((folder / "out").glob(".*.part")), "a .part file is left"
-    yield f"finished with {len(expected)} files"
+
+
+def sleep(process: subprocess.Popen[bytes], seconds: float) -> int | None:
+    """Waits this long, or until the process ends; returns its status, or None."""
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def prepare(folder: Path, songs: int) -> None:
-    """Writes a model with random weights and an album of noise."""
+    """Writes a model with random weights and an album of noise, with tags and pictures."""
     noise = np.random.default_rng(0)
     graph = next(graph for graph in shipped_graphs() if graph.path.stem == "tiny")
     shapes = graph.manifest.initialisers.items()
@@ -96,19 +129,54 @@ def prepare(folder: Path, songs: int) -> None:
     save_file(weights, folder / "voice.safetensors")
     (folder / "album").mkdir()
     for song in range(songs):
-        audio = noise.uniform(-0.1, 0.1, (10 * 44100, 2))
-        suffix = ("flac", "wav")[song % 2]
-        soundfile.write(folder / "album" / f"{song}.{suffix}", audio, 44100, "PCM_16")
+        audio = noise.uniform(-0.1, 0.1, (SECONDS * 44100, 2))
+        path = folder / "album" / f"{song}.{('flac', 'wav')[song % 2]}"
+        if path.name == LOUD:
+            audio[len(audio) // 2 :] *= 10
+        soundfile.write(path, audio, 44100, "PCM_16")
+        tag(path)
+    for version in range(2):
+        shutil.copy(folder / "album" / CHANGING, folder / f"version{version}.wav")
+    with (folder / "version1.wav").open("r+b") as file:
+        file.seek(1000)
+        file.write(noise.integers(-3000, 3000, SECONDS * 44100).astype("<i2").tobytes())
+
+
+def tag(path: Path) -> None:
+    data = bytes(range(256)) * 400
+    if path.suffix == ".flac":
+        flac, picture = FLAC(path), Picture()
+        picture.data, picture.mime = data, "image/png"
+        flac["title"] = path.stem
+        flac.add_picture(picture)
+        flac.save()
+        return
+    wave = WAVE(path)
+    wave.add_tags()
+    wave.tags.add(TIT2(encoding=3, text=[path.stem]))
+    wave.tags.add(APIC(encoding=3, mime="image/png", type=3, data=data))
+    wave.save()
+
+
+def replace_song(folder: Path, version: int, *, in_place: bool) -> None:
+    """Replaces a song by another version: its bytes one after the other, or by a rename."""
+    song, content = folder / "album" / CHANGING, (folder / f"version{version}.wav").read_bytes()
+    if in_place:
+        with song.open("r+b") as file:
+            file.write(content)
+        return
+    (folder / "new.wav").write_bytes(content)
+    (folder / "new.wav").replace(song)
 
 
 def separate(folder: Path) -> subprocess.Popen[bytes]:
-    """Starts the command on the album."""
-    command = [sys.executable, "-m", "bsmamba2", "separate", str(folder / "album"), "--resume"]
+    """Starts the command on the album. It replaces the stems of a song that has changed."""
+    command = [sys.executable, "-m", "bsmamba2", "separate", str(folder / "album")]
+    command += ["--resume", "--overwrite", "--device", "cpu"]
     command += ["-m", str(folder / "voice.safetensors"), "-o", str(folder / "out")]
     environment = os.environ | {"BSMAMBA2_CACHE": str(folder / "cache")}
-    return subprocess.Popen(
-        [*command, "--device", "cpu"], stdout=subprocess.DEVNULL, env=environment
-    )
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, stdout=quiet, stderr=quiet, env=environment)
 
 
 def stems(folder: Path) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from campaigns import fuzz, kills
+from campaigns import fuzz, hostile, kills
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="they read /proc and send signals")
 
@@ -22,3 +22,10 @@ def test_mutated_files_are_processed_or_refused_in_one_sentence() -> None:
     assert failures == []
     assert sum(counts.values()) == 120
     assert most < fuzz.BOUND_MIB
+
+
+def test_hostile_models_are_refused_in_one_sentence_without_much_memory_or_time() -> None:
+    counts, failures, most_mib = hostile.campaign(84, seed=1)
+    assert failures == []
+    assert sum(counts.values()) == 84
+    assert most_mib < hostile.BOUND_MIB

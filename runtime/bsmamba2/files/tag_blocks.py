@@ -9,6 +9,7 @@ left out.
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +19,11 @@ from mutagen.flac import FLAC, Picture, VCFLACDict
 from mutagen.id3 import ID3, ID3NoHeaderError
 from mutagen.mp4 import MP4
 
+from bsmamba2.errors import first_line
 from bsmamba2.files.id3_bounds import MAX_BYTES, Budget, bounded_id3, syncsafe
 from bsmamba2.files.regular_file import open_regular
+
+log = logging.getLogger("bsmamba2")
 
 MAX_BLOCKS = 1 << 14
 """The most chunks, pages or atoms that are looked at."""
@@ -54,7 +58,7 @@ def open_tags(path: Path, budget: Budget) -> Any:
         start = 10 + syncsafe(head[6:10]) if head[:3] == b"ID3" else 0
         file.seek(start)
         if file.read(4) == b"fLaC":
-            return _flac(file, budget)
+            return _flac(file, path.name, budget)
         return _id3(_read(file, 0, start), _tail(file), budget)
 
 
@@ -86,7 +90,7 @@ def _chunks(file: BinaryIO, order: Any) -> Iterator[tuple[bytes, int, int]]:
         at += 8 + size + size % 2
 
 
-def _flac(file: BinaryIO, budget: Budget) -> FLAC | None:
+def _flac(file: BinaryIO, name: str, budget: Budget) -> FLAC | None:
     """Copies the first block, the comments and the pictures; ``file`` is behind ``fLaC``."""
     blocks: list[tuple[int, bytes]] = []
     for _ in range(MAX_BLOCKS):
@@ -101,11 +105,9 @@ def _flac(file: BinaryIO, budget: Budget) -> FLAC | None:
         elif kind == _FLAC_PICTURE and size <= budget.bytes and budget.pictures:
             budget.bytes -= size
             budget.pictures -= 1
-            picture = file.read(size)
-            if _is_picture(picture):
-                blocks.append((kind, picture))
-            else:
-                budget.left_out += 1
+            block = file.read(size)
+            if _is_picture(block, name):
+                blocks.append((kind, block))
         else:
             budget.left_out += kind == _FLAC_PICTURE
             file.seek(size, io.SEEK_CUR)
@@ -118,16 +120,18 @@ def _flac(file: BinaryIO, budget: Budget) -> FLAC | None:
     return FLAC(io.BytesIO(b"fLaC" + b"".join(parts) + bytes(64)))
 
 
-def _is_picture(block: bytes) -> bool:
+def _is_picture(block: bytes, name: str) -> bool:
+    """Whether a block can be read; a damaged one must not take the other tags with it."""
     try:
         Picture(block)
-    except Exception:  # mutagen raises many classes for a malformed picture
+    except Exception as error:  # mutagen raises many classes
+        log.warning("a picture of %s is damaged (%s): it is dropped", name, first_line(error))
         return False
     return True
 
 
 def _vorbis_in_ogg(file: BinaryIO, budget: Budget) -> Any:
-    """Returns an object with the comments of the first Vorbis, Opus, FLAC or Speex stream."""
+    """Returns an object with the comments of the first stream of audio."""
     start: int | None = None
     serial, packet, has_started = b"", bytearray(), False
     for page_serial, parts, data in _pages(file):

@@ -15,7 +15,7 @@ import yaml
 from bsmamba2.errors import ModelError, first_line, printable
 from bsmamba2.files.regular_file import read_regular
 
-MAX_BYTES = 1 << 16
+MAX_BYTES = 1 << 15
 """The published files have 2 to 4 KB."""
 
 MAX_EXPANDED = 1 << 18

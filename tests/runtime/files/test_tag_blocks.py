@@ -80,6 +80,27 @@ def test_a_comment_of_a_stated_gigabyte_is_not_allocated(tmp_path: Path, kind: s
     assert not open_tags(path, Budget()).tags
 
 
+def test_a_damaged_picture_is_dropped_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "song.flac"
+    path.write_bytes(flac().replace(b"\x84", b"\x04") + b"\x86\0\0\x08\0\0\0\0\xff\xff\xff\xff")
+    assert (read_tags(path).fields, read_tags(path).pictures) == ({"title": ["x"]}, [])
+    assert "a picture of song.flac is damaged" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(b"OpusHead", b"OpusTags"), (b"Speex   ", b""), (b"\x7fFLAC", b"\x84\0\0\x13")],
+)
+def test_comments_in_every_kind_of_ogg_are_found(
+    tmp_path: Path, first: bytes, second: bytes
+) -> None:
+    path = tmp_path / "song.ogg"
+    path.write_bytes(ogg(first, second))
+    assert read_tags(path).fields == {"title": ["x"]}
+
+
 def mp4(*items: bytes) -> bytes:
     meta = atom(b"meta", bytes(4) + atom(b"ilst", *items))
     return atom(b"ftyp", b"M4A \0\0\0\0") + atom(b"moov", atom(b"udta", meta))
@@ -140,8 +161,8 @@ def comments() -> bytes:
     return bytes(4) + (1).to_bytes(4, "little") + len(line).to_bytes(4, "little") + line
 
 
-def ogg() -> bytes:
-    packets = [b"\x01vorbis" + bytes(23), b"\x03vorbis" + comments() + b"\1"]
+def ogg(first: bytes = b"\x01vorbis", second: bytes = b"\x03vorbis") -> bytes:
+    packets = [first + bytes(23), second + comments() + b"\1"]
     head = b"OggS\0\0" + bytes(8) + b"seri" + bytes(8) + b"\1"
     return b"".join(head + bytes([len(packet)]) + packet for packet in packets)
 

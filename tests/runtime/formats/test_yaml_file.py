@@ -42,7 +42,7 @@ def test_an_alias_repeats_a_value(tmp_path: Path) -> None:
         "a: &a {b: *a}",
         "a: &a !!python/tuple [*a]",
         "a: &a {" + ",".join(f"k{i}: 1" for i in range(500)) + "}\nb: {<<: [" + "*a," * 500 + "]}",
-        "a: &a " + "x" * 9000 + "\nb: [" + "*a," * 9000 + "]",
+        "a: &a " + "x" * 6000 + "\nb: [" + "*a," * 6000 + "]",
     ],
 )
 def test_aliases_that_multiply_are_refused_before_any_value_exists(
@@ -60,11 +60,11 @@ def test_aliases_that_multiply_are_refused_before_any_value_exists(
         "a: !!int ''",
         "a: !!bool x",
         "a: !!timestamp x",
-        "a: 1" + ":1" * 20_000 + ".5",
+        "a: 1" + ":1" * 9_000 + ".5",
         "a: " + "1" * 5000,
         "a: 1\n---\nb: 2",
         "a: \0",
-        "[" * 50_000,
+        "[" * 9_000,
         "a: " + "x" * MAX_BYTES,
     ],
 )
@@ -78,7 +78,7 @@ def test_values_that_yaml_cannot_create_are_one_sentence(tmp_path: Path, text: s
     "text",
     [
         bomb(5) + "model: {module_type: *a4}",
-        "model: {module_type: 0x" + "f" * 60_000 + "}",
+        "model: {module_type: 0x" + "f" * 30_000 + "}",
         f"model: {MODEL}\ntraining: {{target_instrument: [1]}}",
         f"model: {MODEL}\ntraining: {{instruments: {{a: 1}}, target_instrument: 2001-01-01}}",
         f"model: {MODEL[:-1]}, freqs_per_bands: [1024.5, 0.5]}}",
