@@ -83,14 +83,14 @@ def _remember(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 def _backward(ctx, gradient):  # type: ignore[no-untyped-def]
     """Runs the forward again under autograd: its intermediates are larger than its inputs."""
-    inputs = [
+    qkv, gates, freqs = (
         v.detach().requires_grad_(needed)
         for v, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
-    ]
+    )
     with torch.enable_grad():
-        output = _run(*inputs, ctx.heads)
+        output = _run(qkv, gates, freqs, ctx.heads)
     torch.autograd.backward(output, gradient)
-    return (*(v.grad for v in inputs), None)
+    return qkv.grad, gates.grad, freqs.grad, None
 
 
 rotary_attention.register_autograd(_backward, setup_context=_remember)

@@ -27,6 +27,12 @@ def inputs(batch: int, length: int) -> dict[str, Audio]:
     return {name: rng.normal(size=s).astype(np.float32) for name, s in shapes.items()}
 
 
+def reference(values: dict[str, Audio]) -> Audio:
+    qkv, gates, freqs = (torch.from_numpy(value) for value in values.values())
+    expected: Audio = attention(qkv, gates, freqs, HEADS).numpy()
+    return expected
+
+
 def node_alone(target: str, precision: str = "fp32", *, emulate: bool = False) -> Any:
     """A session of a graph that is one node with the body of a target."""
     kind = TYPES["fp32" if emulate else precision]
@@ -63,7 +69,7 @@ def test_a_session_agrees_with_pytorch_at_every_length(target: str) -> None:
     session = node_alone(target)
     for batch, length in ((1, 1), (3, 2), (2, 65), (1, 300), (5, 64)):  # one session: no cache
         values = inputs(batch, length)
-        expected = attention(*map(torch.from_numpy, values.values()), HEADS).numpy()
+        expected = reference(values)
         assert snr_db(expected, session.run(None, values)[0]) >= 110
 
 
@@ -79,7 +85,7 @@ def test_the_softmax_survives_large_scores(shift: float) -> None:
 def test_narrow_tokens_give_narrow_results_whose_error_the_emulation_predicts(target: str) -> None:
     values = inputs(2, 300)
     values["qkv"] = values["qkv"].astype(np.float16).astype(np.float32)
-    expected = attention(*map(torch.from_numpy, values.values()), HEADS).numpy()
+    expected = reference(values)
     half = values | {"qkv": values["qkv"].astype(np.float16)}
     actual = node_alone(target, "fp16").run(None, half)[0]
     assert actual.dtype == np.float16

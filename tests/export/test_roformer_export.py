@@ -29,7 +29,7 @@ CONFIGS = {config.family: config for config in (BS_SMALL, MEL_SMALL)}
 Exported = Callable[..., Path]
 
 
-@pytest.fixture(scope="module", params=CONFIGS.values(), ids=CONFIGS)
+@pytest.fixture(scope="module", params=list(CONFIGS.values()), ids=list(CONFIGS))
 def net(request: pytest.FixtureRequest) -> RoFormer:
     config: RoFormerConfig = request.param
     return small_roformer(config)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from bsmamba2_network import attention
 from bsmamba2_network.attention import rotary_attention
 
 HEADS, PAIRS = 3, 4
+Body = Callable[..., Tensor]
 
 
 def inputs(batch: int = 2, length: int = 7, dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -38,7 +41,8 @@ def slow_twin(qkv: Tensor, gates: Tensor, freqs: Tensor) -> Tensor:
 def test_the_body_and_the_fused_form_equal_a_slow_twin() -> None:
     arguments = inputs()
     expected = slow_twin(*arguments)
-    for body in (attention.attention, attention.fused, rotary_attention):
+    bodies: list[Body] = [attention.attention, attention.fused, rotary_attention]
+    for body in bodies:
         torch.testing.assert_close(body(*arguments, HEADS), expected)
 
 

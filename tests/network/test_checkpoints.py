@@ -11,12 +11,13 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
+from torch import nn
 
 from bsmamba2 import ModelError
 from bsmamba2_network import BSMamba2, Config, RoFormer, RoFormerConfig
 
 
-def have_same_weights(one: BSMamba2, other: BSMamba2) -> bool:
+def have_same_weights(one: nn.Module, other: nn.Module) -> bool:
     a, b = one.state_dict(), other.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 

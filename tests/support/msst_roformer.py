@@ -69,9 +69,9 @@ def reference(config: RoFormerConfig, **options: Any) -> nn.Module:
     if is_mel:
         sizes |= {"num_bands": len(config.bands), "sample_rate": config.sample_rate}
         sizes |= {"mask_estimator_depth": config.mask_layers, "match_input_audio_length": True}
-        return MelBandRoformer(**sizes | options).eval()  # type: ignore[no-any-return]
+        return MelBandRoformer(**sizes | options).eval()
     sizes |= {"freqs_per_bands": config.bands, "mask_estimator_depth": config.mask_layers + 1}
-    return BSRoformer(**sizes | options).eval()  # type: ignore[no-any-return]
+    return BSRoformer(**sizes | options).eval()
 
 
 def randomise(net: nn.Module, seed: int = 0) -> nn.Module:
@@ -80,7 +80,7 @@ def randomise(net: nn.Module, seed: int = 0) -> nn.Module:
     with torch.no_grad():
         for name, value in net.named_parameters():
             if name.endswith(("gamma", "temperature", "bias")):
-                value += 0.2 * torch.randn(value.shape, generator=generator)
+                value.add_(0.2 * torch.randn(value.shape, generator=generator))
             if name.endswith("freqs"):
-                value *= 1.05  # as if it had been trained
+                value.mul_(1.05)  # as if it had been trained
     return net
