@@ -12,6 +12,8 @@ from bsmamba2.errors import ModelError, printable
 from bsmamba2.formats.families import TITLES, stated_sizes
 from bsmamba2.formats.model_settings import ModelSettings
 
+MAX_BYTES = 1 << 16
+
 
 class _TupleLoader(yaml.SafeLoader):
     """Safe YAML with the tuples that MSST's files contain."""
@@ -28,10 +30,17 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     """Reads a yaml file as plain data.
 
     Raises:
-        ModelError: the file cannot be read, is not yaml, or contains objects other than tuples.
+        ModelError: the file cannot be read, is too large, is not yaml, has aliases, or contains
+            objects other than tuples.
     """
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_TupleLoader)
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
+            raise ValueError(f"it is larger than {MAX_BYTES >> 10} KiB")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise ValueError("it has aliases, with which a small file can stand for a huge one")
+        document = yaml.load(text, Loader=_TupleLoader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = printable(" ".join(str(error).split()))
         raise ModelError(f"config must be a readable yaml file; got {path}: {reason}") from None

@@ -10,7 +10,7 @@ import yaml
 
 from bsmamba2.errors import ModelError
 from bsmamba2.formats.model_settings import ModelSettings
-from bsmamba2.formats.msst_yaml import read_yaml, settings_from_yaml
+from bsmamba2.formats.msst_yaml import MAX_BYTES, read_yaml, settings_from_yaml
 
 ROFORMER = {
     "audio": {"chunk_size": 352800, "sample_rate": 44100},
@@ -68,6 +68,21 @@ def test_scnet_states_whether_a_song_is_normalised(tmp_path: Path, normalize: bo
     document = ROFORMER | {"model": {"hop_size": 1024}, "inference": {"normalize": normalize}}
     read = settings(tmp_path, document, "scnet")
     assert (read.normalize, read.hop) == (normalize, 1024)
+
+
+DOUBLED = "".join(f"a{n + 1}: &a{n + 1} [*a{n}, *a{n}]\n" for n in range(40))
+MERGED = "".join(f"b{n + 1}: &b{n + 1} {{<<: [*b{n}, *b{n}]}}\n" for n in range(40))
+
+
+@pytest.mark.parametrize("text", [f"a0: &a0 [x]\n{DOUBLED}", f"b0: &b0 {{x: 1}}\n{MERGED}"])
+def test_a_small_file_cannot_stand_for_a_huge_one(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ModelError, match="readable yaml file; got .* it has aliases"):
+        read_yaml(write(tmp_path, text))
+
+
+def test_the_size_of_a_yaml_is_limited(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="it is larger than 64 KiB"):
+        read_yaml(write(tmp_path, "x: " + "y" * MAX_BYTES))
 
 
 @pytest.mark.parametrize("name", ["dim", "depth", "num_stems"])
