@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import soundfile
 
 import bsmamba2
 from bsmamba2 import Chain, Ensemble, ModelError, Separator
 from bsmamba2.engines.ort_engine import OrtEngine
+from bsmamba2.models import registry
+from bsmamba2.models.cached_file import cached_files
+from bsmamba2.models.catalogue import PublishedFile, Source
 from support.commands import run_command
 from support.engines import Stubs
 from support.fixtures import Noise, WriteSong
-from support.models import MANIFEST, gain_model, write_checkpoint
+from support.models import MANIFEST, gain_model, random_weights, write_checkpoint
+from support.published import make_published
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +131,41 @@ def test_assumed_settings_are_stated_for_each_model(tmp_path: Path, song: WriteS
     result = run_command("separate", song(samples=500), "-m", path, "--device", "cpu", "--plan")
     assert result.stderr.count("assumed stems vocals") == 2
     assert {"one: assumed", "two: assumed"} <= {line[:12] for line in result.stderr.splitlines()}
+
+
+def publish_bag(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Publishes and downloads ``bag``: one file for the vocals, another for the instrumental."""
+    contents = [safetensors.numpy.save(random_weights(seed=seed)) for seed in (1, 2)]
+    files = tuple(
+        PublishedFile(
+            (Source(f"https://example.org/{stem}.safetensors", len(c), sha256(c).hexdigest()),),
+            (stem,),
+        )
+        for stem, c in zip(("vocals", "instrumental"), contents, strict=True)
+    )
+    bag = make_published("bag", files=files, stems=("vocals", "instrumental"))
+    monkeypatch.setattr(registry, "PUBLISHED", (bag,))
+    paths = [cached.path for cached in cached_files(bag)]
+    for path, content in zip(paths, contents, strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return paths
+
+
+def test_a_published_model_of_several_files_is_one_model(
+    monkeypatch: pytest.MonkeyPatch, noise: Noise
+) -> None:
+    paths, audio = publish_bag(monkeypatch), noise(2, 3000)
+    bag = Separator("bag", "cpu")(audio, 44100)
+    vocals, other = (Separator(path, "cpu")(audio, 44100) for path in paths)
+    np.testing.assert_array_equal(bag["vocals"], vocals["vocals"])
+    np.testing.assert_array_equal(bag["instrumental"], other["instrumental"])
+    assert list(bag) == ["vocals", "instrumental", "residual"]
+    np.testing.assert_allclose(sum(bag.values()), audio, atol=1e-6)
+    assert (
+        "average of bag_vocals (vocals), bag_instrumental (instrumental)"
+        in run_command("info", "bag").stdout
+    )
 
 
 def test_a_lookahead_is_refused_if_a_model_runs_whole_chunks(stub: Stubs) -> None:

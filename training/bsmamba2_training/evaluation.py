@@ -254,7 +254,8 @@ def _require_vocals(separator: Separator) -> None:
     outputs = separator.manifest.outputs
     if "vocals" not in outputs:
         raise ModelError(
-            f"model must output vocals; got {', '.join(outputs)}: choose a model with vocals"
+            f"model must output vocals; got {', '.join(outputs)} in {separator.manifest.name}: "
+            "choose a model with vocals"
         )
 
 

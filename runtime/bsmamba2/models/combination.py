@@ -120,8 +120,9 @@ def read_combination(path: Path) -> Ensemble | Chain:
     try:
         with path.open("rb") as file:
             text = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read ({first_line(error)}): check its name") from None
+    except (OSError, ValueError) as error:  # ValueError: a character that no path can have
+        shown = printable(str(path))
+        raise ModelError(f"{shown} cannot be read ({first_line(error)}): check its name") from None
     require(len(text) <= MAX_BYTES, f"the size of {path}", f"at most {MAX_BYTES >> 10} KiB", "more")
     try:
         fields = json.loads(text)
@@ -131,6 +132,8 @@ def read_combination(path: Path) -> Ensemble | Chain:
         return replace(_from_json(fields, path.parent, 1), name=path.stem)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
+    except RecursionError:
+        raise ModelError(f"{path}: lists must be nested less deeply") from None
 
 
 def is_named(source: object) -> bool:

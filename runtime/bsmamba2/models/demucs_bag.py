@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from bsmamba2.errors import ModelError, printable, require
+from bsmamba2.errors import ModelError, printable
 from bsmamba2.formats.demucs_package import Bag, bag_of, find_member
 from bsmamba2.formats.msst_yaml import read_yaml
 from bsmamba2.models.combination import Ensemble
-
-MAX_BYTES = 1 << 16
 
 
 def read_bag(path: Path) -> tuple[Bag, list[Path]]:
     """Reads a bag, and finds the files of its models next to it.
 
     Raises:
-        ModelError: the file is too large or is not a bag, a model is missing, or the chunk is not
+        ModelError: the file is missing or is not a bag, a model is missing, or the chunk is not
             that of the models.
     """
-    try:
-        size = path.stat().st_size
-    except (OSError, ValueError):
+    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises if the name is too long
         shown = printable(repr(str(path)))
-        raise ModelError(f"there is no model file {shown}: check its name and folder") from None
-    require(size <= MAX_BYTES, f"the size of {path}", f"up to {MAX_BYTES >> 10} KiB", size)
+        raise ModelError(f"there is no model file {shown}: check its name and folder")
     bag = bag_of(read_yaml(path), path)
     if bag.segment_s is not None:
         raise ModelError(

@@ -44,7 +44,8 @@ def find_model_path(model: str | os.PathLike[str] | None) -> Path:
     if path.suffix in (COMBINATION_SUFFIX, *BAG_SUFFIXES):
         raise ModelError(f"model must be one model; got {str(path)!r}, which combines several")
     if path.suffix not in SUFFIXES:
-        raise ModelError(f"model must be a file in {', '.join(SUFFIXES)}; got {str(path)!r}")
+        known = ", ".join((*SUFFIXES, COMBINATION_SUFFIX))
+        raise ModelError(f"model must be a file in {known}; got {str(path)!r}")
     return path
 
 

@@ -130,6 +130,23 @@ def test_nesting_is_limited(tmp_path: Path) -> None:
         read_combination(write(tmp_path, content))
 
 
+@pytest.mark.parametrize("depth", [100, 400, 900, 1500, 5000])
+@pytest.mark.parametrize("field", ["ensemble", "weights", "stems"])
+def test_deep_lists_are_refused_in_a_sentence(tmp_path: Path, field: str, depth: int) -> None:
+    deep = "[" * depth + "]" * depth
+    fields = {"ensemble": '["a"]'} | {field: deep}
+    text = ", ".join(f'"{name}": {value}' for name, value in fields.items())
+    (tmp_path / "deep.json").write_text("{" + text + "}")
+    with pytest.raises(ModelError, match=r"deep\.json"):
+        read_combination(tmp_path / "deep.json")
+
+
+@pytest.mark.parametrize("name", ["\0.json", "\ud800.json", "x" * 300 + ".json"])
+def test_a_path_that_cannot_exist_is_refused_in_a_sentence(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ModelError, match="cannot be read .*: check its name"):
+        read_combination(tmp_path / name)
+
+
 @given(JSON, st.sampled_from(["models", "weights", "stems", "method", "stem", "chain"]))
 def test_any_value_is_accepted_or_refused_in_a_sentence(
     tmp_path_factory: pytest.TempPathFactory, value: Any, field: str
