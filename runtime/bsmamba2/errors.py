@@ -70,8 +70,16 @@ def printable(text: str, limit: int = 200) -> str:
 
 
 def one_line(text: object) -> str:
-    """Formats a message or a path for printing: its names may hold any letters."""
-    return printable(str(text), limit=1 << 16)
+    """Formats a message or a path for printing, without what acts on a terminal.
+
+    Bytes of a name that are not text stay as they are (as surrogates), unless a terminal could
+    take them for a control character.
+    """
+    letters = str(text)[: 1 << 16]
+    return "".join(
+        letter if letter.isprintable() or "\udca0" <= letter <= "\udcff" else "�"
+        for letter in letters
+    )
 
 
 def shown(value: object) -> str:

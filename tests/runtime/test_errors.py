@@ -73,7 +73,11 @@ def test_a_refused_word_is_shown_with_the_allowed_ones() -> None:
 
 
 def test_a_line_has_no_letter_that_acts_on_the_terminal() -> None:
-    assert one_line(Path("a\x1b[31m\n\udcff\u202e.flac")) == "a�[31m���.flac"
+    assert one_line(Path("a\x1b[31m\n\udc9b\u202e.flac")) == "a�[31m���.flac"
+
+
+def test_bytes_of_a_name_that_are_not_text_stay_in_a_line() -> None:
+    assert one_line("caf\udce9") == "caf\udce9"
 
 
 @pytest.mark.parametrize(

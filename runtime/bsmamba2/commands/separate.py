@@ -106,14 +106,14 @@ def separate(
     with hint_if_stopped("to continue, repeat the command with --resume"), Display() as display:
         batch = Batch(separator, output_options, display, overwrite=overwrite, resume=resume)
         batch.plan(songs, output)
+        for one in separator.models:
+            if assumed := describe_guesses(one.guesses, one.manifest):
+                display.note(assumed)
         if batch.plans and not only_plan:  # otherwise the model is not needed
             separator.load()
             if model is None and about["model"] in registry.ABOUT:
                 known, quality = registry.ABOUT[about["model"]], registry.PUBLISHED[0].name
                 display.note(f"{about['model']}: {known}; for quality, -m {quality}")
-            for one in separator.models:
-                if assumed := describe_guesses(one.guesses, one.manifest):
-                    display.note(assumed)
             if device == "auto":
                 display.note("{model} on {device}".format(**about))
             if speed == "fast" and about["products"] == "float32":
