@@ -247,7 +247,7 @@ def describe(
         precision=precision,
         weights=weights or precision,
         states=tuple(State(name, shape) for name, shape in carried.items()),
-        parameters=sum(value.numel() for value in state.values()),
+        parameters=sum(value.numel() for value in net.parameters()),
         checkpoint_sha256=checkpoint_sha256,
         licence=licence or Manifest.licence,
         initialisers={key: tuple(value.shape) for key, value in state.items()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,6 +39,9 @@ class Network(Protocol):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the weights under the names that checkpoints have."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yields each weight once, also if it has several names."""
 
 
 FAMILIES: dict[str, tuple[type[nn.Module], type[Sizes]]] = {
