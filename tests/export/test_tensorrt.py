@@ -236,7 +236,7 @@ def test_a_truncated_engine_and_a_damaged_description_are_refused(
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({}, DeviceError, "no NVIDIA GPU to build an engine for: pass --gpu"),
+        ({}, DeviceError, "no NVIDIA GPU to build an engine for: name one, e.g. sm89"),
         ({"gpus": ["sm90"]}, DeviceError, "gpu must be one of sm120, sm121, sm80"),
         ({"gpus": ["sm89"], "batch": 0}, ModelError, r"batch must be in \[1, 64\]; got 0"),
         ({"gpus": ["sm89"], "seconds": 99}, ModelError, r"seconds must be in \[0.1, 60\]; got 99"),

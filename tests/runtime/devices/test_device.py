@@ -116,12 +116,12 @@ def test_auto_logs_why_a_card_stays_unused(
         (
             {"cards": None},
             Device("cuda"),
-            "there is no NVIDIA driver: install one, or use --device cpu",
+            "there is no NVIDIA driver: install one, or use device='cpu'",
         ),
         (
             {"cards": 0, "fault": "broken"},
             Device("cuda"),
-            "the NVIDIA driver shows no card (broken): see nvidia-smi, or use --device cpu",
+            "the NVIDIA driver shows no card (broken): see nvidia-smi, or use device='cpu'",
         ),
         (
             {"cards": 2},
@@ -132,7 +132,7 @@ def test_auto_logs_why_a_card_stays_unused(
             {"cuda": (12, 4)},
             Device("cuda"),
             "CUDA 13.0 is needed, and driver 580.65.06 runs up to CUDA 12.4: update the driver, or "
-            "use --device cpu",
+            "use device='cpu'",
         ),
     ],
 )

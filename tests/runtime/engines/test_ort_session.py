@@ -76,7 +76,7 @@ def test_auto_chooses_the_cpu_where_anything_for_the_card_is_missing(
         (
             {"cards": None},
             "cuda",
-            "there is no NVIDIA driver: install one, or use --device cpu",
+            "there is no NVIDIA driver: install one, or use device='cpu'",
         ),
         ({"cards": None}, "tensorrt:1", "there is no NVIDIA driver"),
         ({"cards": 1}, "cuda:1", "there is no card 1: choose from cuda:0 Fast Card"),
