@@ -10,7 +10,7 @@ import random
 import zlib
 from collections.abc import Callable, Mapping
 
-from bsmamba2.files.structure import _page_sum
+from bsmamba2.files.structure import page_checksum
 
 EXTREMES = (0, 1, 2, 3, 7, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 FRAMES = (b"APIC", b"TXXX", b"COMM", b"TIT2", b"GEOB", b"CHAP", b"USLT", b"RVA2")
@@ -99,7 +99,7 @@ def in_page(content: bytes, others: Mapping[str, bytes], draw: random.Random) ->
         else:
             where = draw.randrange(27, len(page))
             page[where] = draw.randrange(256)
-        page[22:26] = _page_sum(bytes(page))
+        page[22:26] = page_checksum(bytes(page))
         pages[at] = bytes(page)
     return content[: starts[0]] + b"".join(pages)
 

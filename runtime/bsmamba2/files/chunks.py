@@ -110,14 +110,6 @@ class ChunkFile:
             return not self._ends_with_chunks(samples)
         return any(abs(samples.size - top) <= _NEAR for top in (2**31, 2**32))
 
-    @property
-    def missing_bytes(self) -> int:
-        """Bytes of samples that the header states and that the file lacks."""
-        samples = self.samples
-        if samples is None or self.states_no_size:
-            return 0
-        return max(0, samples.start + samples.size - self.size)
-
     def _ends_with_chunks(self, samples: Chunk) -> bool:
         """Whether chunks, not samples, fill the file after an empty chunk of samples."""
         after = self.chunks[self.chunks.index(samples) :]

@@ -229,7 +229,7 @@ def _ogg(file: BinaryIO, size: int) -> Structure:
         start = file.read(27 + head[26])
         content = sum(start[27:])
         end = at + len(start) + content
-        if end <= size and _page_sum(start + file.read(content)) != start[22:26]:
+        if end <= size and page_checksum(start + file.read(content)) != start[22:26]:
             return Structure(missing=f"its page at byte {at} is damaged")
     if end > size:
         return Structure(missing="it ends in the middle of a page")
@@ -245,7 +245,7 @@ def _ogg(file: BinaryIO, size: int) -> Structure:
     return Structure(doubt=doubt, beyond_libsndfile=beyond, seconds=seconds)
 
 
-def _page_sum(page: bytes) -> bytes:
+def page_checksum(page: bytes) -> bytes:
     """Returns the checksum of a page: CRC-32 with the bits of every byte the other way round."""
     content = page[:22] + bytes(4) + page[26:]
     # zlib inverts its register before and after.

@@ -398,6 +398,16 @@ def test_overwriting_removes_the_stems_of_the_earlier_run_under_another_suffix(
     assert left == ["a_instrumental.flac", "a_vocals.caf", "a_vocals.flac"]
 
 
+def test_a_changed_stem_of_the_earlier_run_is_the_user_s_and_is_kept(
+    run: StubCommand, album: Path
+) -> None:
+    run("separate", album / "a.flac", "--format", "aiff")
+    (album / "a_vocals.aiff").write_text("mine")
+    run("separate", album / "a.flac", "--overwrite")
+    left = [name for name in visible(album) if name.startswith("a_")]
+    assert left == ["a_instrumental.flac", "a_vocals.aiff", "a_vocals.flac"]
+
+
 def test_without_overwriting_stems_in_another_format_are_kept(
     run: StubCommand, album: Path
 ) -> None:

@@ -226,3 +226,20 @@ def test_a_missing_song_and_a_wrong_option_with_such_a_name_are_one_line(
         stderr = run("separate", *arguments).stderr
         assert stderr.removesuffix("\n").splitlines()[-1].isprintable()
         assert "\x1b" not in stderr
+
+
+@pytest.mark.parametrize("known", [0, 1])
+def test_a_plan_says_where_a_length_is_unknown(
+    run: StubCommand, song: WriteSong, known: int
+) -> None:
+    pytest.importorskip("av")
+    path = song("song.flac", samples=44100)
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    others = [song("other.wav")] * known
+    result = run("separate", path, *others, "--plan", "--json")
+    said = "2 songs, 0:01 of audio; 1 song of unknown length" if known else "1 song, length unknown"
+    assert f"{said}; " in result.stderr
+    assert json.loads(result.stdout.splitlines()[0])["seconds"] is None
