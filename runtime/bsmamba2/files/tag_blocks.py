@@ -191,17 +191,17 @@ def _number(block: bytes, at: int) -> int:
 def _mp4(file: BinaryIO, budget: Budget) -> MP4 | None:
     """Copies the items of ``moov.udta.meta.ilst``."""
     end = file.seek(0, io.SEEK_END)
-    place: tuple[int, int] | None = (0, end)
+    start, stop = 0, end
     for name, skipped in ((b"moov", 0), (b"udta", 0), (b"meta", 4), (b"ilst", 0)):
-        found = next((p for n, *p in _atoms(file, *place) if n == name), None)
+        found = next((atom for atom in _atoms(file, start, stop) if atom[0] == name), None)
         if found is None:
             return None
-        place = found[0] + skipped, found[1]
+        start, stop = found[1] + skipped, found[2]
     items = []
-    for name, start, stop in _atoms(file, *place):
-        size, pictures = stop - start, name == b"covr"
+    for name, first, last in _atoms(file, start, stop):
+        size, pictures = last - first, name == b"covr"
         if size <= budget.bytes and budget.frames and budget.pictures >= pictures:
-            item = _read(file, start, size)
+            item = _read(file, first, size)
             values = item.count(b"data")
             if values <= budget.values:
                 budget.bytes -= size

@@ -29,7 +29,7 @@ METADATA_KEY = "bsmamba2.manifest"
 MAX_JSON_BYTES = 8 << 20
 MAX_CHUNK = 1 << 24
 
-MAX_SPECTRUM = 1 << 22
+MAX_SPECTRUM = 1 << 23
 """The most frames times bins of one run; the published network has 0.8 million."""
 
 MAX_STATES = 1 << 27
