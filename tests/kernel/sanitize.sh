@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds and runs the kernels' test driver with each sanitizer, and for aarch64 if the cross compiler
+# Builds and runs the kernels' test drivers with each sanitizer, and for aarch64 if the cross compiler
 # and qemu are installed:   tests/kernel/sanitize.sh [rounds]
 set -eu
 rounds=${1:-100}
@@ -11,9 +11,10 @@ drive() { # NAME RUNNER CMAKE_DEFINITIONS...
   name=$1 runner=$2
   shift 2
   cmake -S "$root" -B "$folder/$name" -DBSMAMBA2_DRIVER=ON "$@" >/dev/null
-  cmake --build "$folder/$name" --parallel --target kernel_driver >/dev/null
+  cmake --build "$folder/$name" --parallel --target kernel_driver product_driver >/dev/null
   printf '%s: ' "$name"
   $runner "$folder/$name/runtime/native/kernel_driver" "$rounds"
+  $runner "$folder/$name/runtime/native/product_driver" "$rounds"
 }
 
 drive address,undefined "" -DBSMAMBA2_SANITIZE=address,undefined

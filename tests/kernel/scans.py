@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 INPUTS = (
     "zxbcdt", "conv_weight", "conv_bias", "dt_bias", "A_log", "D", "norm_weight", "conv_state",
@@ -152,8 +152,13 @@ def model(
     kind: int = TensorProto.FLOAT,
     name: str = "mamba2_scan",
     inputs: Sequence[str] = INPUTS,
+    constants: Mapping[str, Array] | None = None,
 ) -> bytes:
-    """Returns a graph of one node. It has no shapes, so that the kernel checks them at run time."""
+    """Returns a graph of one node. It has no shapes, so that the kernel checks them at run time.
+
+    ``constants`` are the inputs whose values are in the model.
+    """
+    constants = constants or {}
     node = helper.make_node(name, inputs, outputs, domain="bsmamba2")
     node.attribute.extend(helper.make_attribute(*item) for item in attributes.items())
     graph_inputs, graph_outputs = (
@@ -162,11 +167,12 @@ def model(
                 n, kind if n in (inputs[0], "y") else TensorProto.FLOAT, None
             )
             for n in names
-            if n
+            if n and n not in constants
         ]
         for names in (inputs, outputs)
     )
-    graph = helper.make_graph([node], "scan", graph_inputs, graph_outputs)
+    values = [numpy_helper.from_array(value, n) for n, value in constants.items()]
+    graph = helper.make_graph([node], "scan", graph_inputs, graph_outputs, values)
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("bsmamba2", 1)]
     proto = helper.make_model(graph, opset_imports=opsets, ir_version=10)
     return bytes(proto.SerializeToString())
@@ -182,9 +188,18 @@ def session(library: Path, proto: bytes, threads: int = 2) -> onnxruntime.Infere
 
 
 def run(
-    library: Path, scan: Scan, threads: int = 2, outputs: Sequence[str] = OUTPUTS
+    library: Path,
+    scan: Scan,
+    threads: int = 2,
+    outputs: Sequence[str] = OUTPUTS,
+    constants: Sequence[str] = (),
 ) -> list[Array]:
-    """Runs a scan or mixer with the kernel, through ONNX Runtime."""
+    """Runs a scan or mixer with the kernel, through ONNX Runtime.
+
+    ``constants`` are the inputs of a mixer whose values are in the model.
+    """
+    fixed = {name: scan[name] for name in constants}
+    fed = {name: tensor for name, tensor in scan.tensors.items() if name not in fixed}
     attributes = {
         "head_dim": scan.head_dim,
         "state_size": scan.state_size,
@@ -192,11 +207,11 @@ def run(
         "epsilon": scan.epsilon,
     }
     if "u" in scan.tensors:
-        proto = model(attributes, ("y",), name="mamba2_mixer", inputs=MIXER_INPUTS)
+        proto = model(attributes, ("y",), name="mamba2_mixer", inputs=MIXER_INPUTS, constants=fixed)
     else:
         kind = helper.np_dtype_to_tensor_dtype(scan["zxbcdt"].dtype)
         proto = model(attributes, outputs, kind)
-    results: list[Array] = session(library, proto, threads).run(None, scan.tensors)
+    results: list[Array] = session(library, proto, threads).run(None, fed)
     return results
 
 

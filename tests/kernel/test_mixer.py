@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +35,40 @@ def test_a_sequence_does_not_depend_on_its_tile(run: Run) -> None:
     mixer = random_mixer(batch=9, length=700, states=1)
     alone = run(mixer.with_tensors(u=mixer["u"][7:8]))[0]
     np.testing.assert_array_equal(alone[0], run(mixer)[0][7])
+
+
+PRODUCTS = """
+from pathlib import Path
+import numpy as np
+from tests.kernel import scans
+constants = "in_weight", "out_weight"
+for sizes in ({{"batch": 7, "length": 700}}, {{"batch": 70, "length": 62, "reverse": 1}}):
+    mixer = scans.random_mixer(**sizes)
+    one, many = (scans.run(Path("{}"), mixer, n, constants=constants)[0] for n in (1, 3))
+    np.testing.assert_array_equal(one, many)
+    alone = mixer.with_tensors(u=mixer["u"][5:6], **{{
+        name: mixer[name][5:6] for name in ("conv_state", "ssm_state")}})
+    np.testing.assert_array_equal(scans.run(Path("{}"), alone, constants=constants)[0][0], one[5])
+    print(scans.snr_db(scans.mixer_reference(mixer), one))
+"""
+
+
+@pytest.mark.parametrize(
+    ("products", "least_db", "most_db"),
+    [("float32", 115, 200), ("bf16x3", 95, 115), ("bf16", 40, 65), ("int8", 28, 55)],
+)
+def test_constant_weights_are_multiplied_with_the_products_of_the_session(
+    python: Callable[..., subprocess.CompletedProcess[str]],
+    library: Path,
+    products: str,
+    least_db: float,
+    most_db: float,
+) -> None:
+    """The bits depend neither on the threads nor on the other sequences."""
+    done = python("-c", PRODUCTS.format(library, library), BSMAMBA2_PRODUCTS=products)
+    assert done.returncode == 0, done.stderr
+    agreements = [float(line) for line in done.stdout.split()]
+    assert all(least_db <= agreement <= most_db for agreement in agreements), agreements
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,8 @@ def open_session(
     if kernel:
         options.add_session_config_entry(products.SETTING, speed)
         _register_kernel(options, device, file.manifest)
-        if device.kind == "cpu" and products.products(speed) != "float32" and _has_pool():
+        if device.kind == "cpu" and products.products(speed) != "float32":
+            _create_pool()
             options.add_session_config_entry("session.use_env_allocators", "1")
     poured = _pour(ort, options, file, weights)
     graphs = graphs and device.kind == "cuda" and os.environ.get("BSMAMBA2_CUDA_GRAPH") != "off"
@@ -163,21 +164,16 @@ def _register_kernel(options: Any, device: Device, manifest: Manifest) -> None:
 
 
 @functools.cache
-def _has_pool() -> bool:
+def _create_pool() -> None:
     """Creates a pool of memory for all sessions of this process, which grows by what is needed.
 
     The kernels pack a second copy of the weights. By default ONNX Runtime doubles a session's
     memory each time that it grows, and what this wastes is more than the packed weights take.
-    Returns False if this program has already created a pool itself.
     """
     ort = import_onnxruntime()
     kinds = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
     as_needed = ort.OrtArenaCfg({"arena_extend_strategy": 1})
-    try:
-        ort.create_and_register_allocator(ort.OrtMemoryInfo("Cpu", *kinds), as_needed)
-    except Exception:  # the binding raises bare exceptions of many classes
-        return False
-    return True
+    ort.create_and_register_allocator(ort.OrtMemoryInfo("Cpu", *kinds), as_needed)
 
 
 def _has_kernels(device: Device, manifest: Manifest) -> bool:

@@ -195,3 +195,16 @@ def test_a_session_computes_with_the_arrays_that_it_is_given(name: str) -> None:
         array *= 0
     assert before.any()
     assert not np.array_equal(session.run(None, feeds)[0], before)
+
+
+def test_sessions_with_packed_weights_share_one_pool_of_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At `fast` the results may differ: see the products of this machine."""
+    file, weights = graph("tiny"), random_weights("tiny")
+    spectrum = {"spectrum": np.ones((1, 2, 3, 1025, 2), np.float32)}
+    expected = open_session(file, CPU, weights).run(None, spectrum)[0]
+    monkeypatch.setattr(ort_session.products, "products", lambda speed: "bf16 (amx)")
+    for _ in range(2):
+        session = open_session(file, CPU, weights, speed="fast")
+        np.testing.assert_allclose(session.run(None, spectrum)[0], expected, rtol=0.5, atol=1e-2)
