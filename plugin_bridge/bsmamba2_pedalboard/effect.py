@@ -89,8 +89,8 @@ class SeparationEffect(HasSettings, Effect):
 
     @property
     def _outputs(self) -> tuple[str, ...]:
-        """The model's stems, its residual last."""
-        return self._separator.manifest.outputs
+        """The stems that the effect can play."""
+        return self._separator.manifest.available
 
     @property
     def settings(self) -> EffectSettings:

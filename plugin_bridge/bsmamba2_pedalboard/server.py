@@ -217,7 +217,7 @@ class Server:
             raise ConnectionError(
                 f"refused {sample_rate:g} Hz, whose latency is more than {self.latency_ms} ms"
             )
-        names = self._separator.manifest.outputs
+        names = self._separator.manifest.available
         connection.sendall(WELCOME.pack(MAGIC, 0, latency, len(names)))
         while True:
             connection.settimeout(None)  # a DAW may pause for any time

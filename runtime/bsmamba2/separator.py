@@ -229,7 +229,7 @@ class Separator:
                 blocks, length = song.blocks(), song.samples
                 for outputs in pipeline.run(blocks, length, progress, cancel):
                     files.write(outputs)
-                known = self.manifest.outputs
+                known = self.manifest.available
                 sizes = {known[row]: file for row, file in files.finish().items()}
                 if record or resume:
                     plan.record.write(sizes)
@@ -326,8 +326,8 @@ class Separator:
         cancel: Event | None = None,
     ) -> Stems:
         channels, samples = mixture.shape
-        known = self.manifest.outputs
-        names = wanted_stems(stems, known)
+        known = self.manifest.available
+        names = wanted_stems(stems, known, self.manifest.outputs)
         rows = [known.index(name) for name in names]
         outputs = np.empty((len(names), channels, samples), np.float32)
         blocks = (mixture[:, at : at + BLOCK] for at in range(0, samples, BLOCK))
@@ -340,7 +340,7 @@ class Separator:
             for block in pipeline.run(blocks, samples, progress, cancel):
                 outputs[..., done : done + block.shape[-1]] = block[rows]
                 done += block.shape[-1]
-        residual = self.manifest.residual if names == known else None
+        residual = self.manifest.residual if names == self.manifest.outputs else None
         return Stems(outputs, names, sample_rate, layout=layout, residual=residual, song=song)
 
 

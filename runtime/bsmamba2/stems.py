@@ -24,7 +24,8 @@ class Stems(Mapping[str, Audio]):
     """The stems of one song by name; their sum is the song.
 
     ``stems["vocals"]`` is float32 in the layout of the input. ``instrumental`` is also available as
-    ``other``, ``accompaniment`` and ``no_vocals``.
+    ``other``, ``accompaniment`` and ``no_vocals``. If a model separates several stems, it is the
+    sum of all but the vocals, and not listed among them.
 
     Args:
         outputs: (outputs, channels, samples).
@@ -53,8 +54,17 @@ class Stems(Mapping[str, Audio]):
         self.sample_rate = sample_rate
 
     def __getitem__(self, name: str) -> Audio:
-        row = self._names.index(find_stem(name, self._names))
-        return self._layout.restore(self._outputs[row])
+        found = find_stem(name, (*self._names, *self._derived))
+        if found in self._names:
+            return self._layout.restore(self._outputs[self._names.index(found)])
+        others = [row for row, stem in enumerate(self._names) if stem != "vocals"]
+        return self._layout.restore(self._outputs[others].sum(axis=0))
+
+    @property
+    def _derived(self) -> tuple[str, ...]:
+        """``instrumental``, if everything that it consists of is here."""
+        complete = self._residual is not None and "vocals" in self._names
+        return ("instrumental",) if complete and "instrumental" not in self._names else ()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

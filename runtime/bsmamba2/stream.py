@@ -128,9 +128,10 @@ class Stream:
         started = time.perf_counter()
         outputs = work()
         self._measure(time.perf_counter() - started, seconds, outputs.shape[-1] / self.sample_rate)
+        names = self._manifest.outputs
         return Stems(
-            to_float32(outputs),
-            self._manifest.outputs,
+            to_float32(outputs[: len(names)]),
+            names,
             self.sample_rate,
             layout=self._layout,
             residual=self._manifest.residual,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bsmamba2 import AudioError, Cancelled, ModelError, Separator
 from bsmamba2.audio.array import Audio
-from support.engines import StubEngine, Stubs
+from support.engines import SIX, StubEngine, Stubs
 from support.files import floats, integers, names
 from support.fixtures import WriteSong
 
@@ -46,6 +46,25 @@ def test_integer_stems_keep_their_format_and_sum_exactly_to_the_song(
     for stem, out in paths.items():
         assert out == path.with_name(f"song_{stem}{path.suffix}")
         assert (soundfile.info(out).subtype, soundfile.info(out).samplerate) == (subtype, rate)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
+def test_six_stems_and_their_residual_sum_exactly_to_the_song(
+    stub: Stubs, song: WriteSong, subtype: str
+) -> None:
+    path = song("song.wav", subtype)
+    paths = Separator(stub.six_shares()).separate_file(path)
+    assert list(paths) == [*SIX, "residual"]
+    np.testing.assert_array_equal(sum(map(integers, paths.values())), integers(path))
+
+
+def test_the_instrumental_of_six_stems_completes_the_vocals_to_the_bit(
+    stub: Stubs, song: WriteSong
+) -> None:
+    path = song("song.wav", "PCM_16")
+    paths = Separator(stub.six_shares()).separate_file(path, stems=["vocals", "instrumental"])
+    assert list(paths) == ["vocals", "instrumental"]
+    np.testing.assert_array_equal(sum(map(integers, paths.values())), integers(path))
 
 
 @pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])

@@ -10,7 +10,7 @@ import soundfile
 
 import bsmamba2
 from bsmamba2 import AudioError, ModelError, Separator
-from support.engines import Stubs
+from support.engines import SIX, Stubs
 from support.files import integers
 from support.fixtures import Noise, WriteSong
 
@@ -39,6 +39,28 @@ def test_a_stem_called_other_is_not_replaced_by_the_instrumental(stub: Stubs, no
     engine = stub.left_and_right(stems=("other", "instrumental"))
     stems = Separator(engine)(noise(2, 99), 44100)
     assert not np.array_equal(stems["other"], stems["instrumental"])
+
+
+def test_several_stems_have_an_instrumental_that_is_everything_but_the_vocals(
+    stub: Stubs, noise: Noise
+) -> None:
+    audio = noise(2, 99)
+    stems = Separator(stub.six_shares())(audio, 44100)
+    assert list(stems) == [*SIX, "residual"]
+    np.testing.assert_allclose(stems["instrumental"], audio - stems["vocals"], atol=1e-6)
+
+
+def test_a_part_of_the_stems_has_no_instrumental(stub: Stubs, noise: Noise) -> None:
+    stems = Separator(stub.six_shares())(noise(2, 99), 44100, stems=["drums", "vocals"])
+    assert "instrumental" not in stems
+
+
+def test_the_instrumental_of_several_stems_can_be_requested_alone(
+    stub: Stubs, noise: Noise
+) -> None:
+    audio, separator = noise(2, 99), Separator(stub.six_shares())
+    (alone,) = separator(audio, 44100, stems="instrumental").values()
+    np.testing.assert_allclose(alone, separator(audio, 44100)["instrumental"], atol=1e-6)
 
 
 def test_the_representation_shows_names_length_channels_and_rate(stub: Stubs, noise: Noise) -> None:

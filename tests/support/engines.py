@@ -98,6 +98,21 @@ def left_and_right(chunk: Audio) -> Audio:
     return stems
 
 
+def centre(chunk: Audio) -> Audio:
+    """One stem: what is equal in both channels; a voice on one side alone is lost."""
+    return np.where(chunk == chunk[::-1], chunk, 0)[np.newaxis].astype(np.float32)
+
+
+SIX = ("drums", "bass", "other", "vocals", "guitar", "piano")
+
+
+def six_shares(chunk: Audio) -> Audio:
+    """Six stems: shares of the mixture that do not add up to it."""
+    shares = np.float32([0.11, 0.07, 0.13, 0.29, 0.17, 0.19])
+    stems: Audio = shares[:, np.newaxis, np.newaxis] * chunk
+    return stems
+
+
 class Stubs:
     """Makes the engines above: ``stub.identity(channels=1, chunk=64)``."""
 
@@ -118,6 +133,13 @@ class Stubs:
     def left_and_right(self, **changes: Any) -> StubEngine:
         stems = {"stems": ("left", "right"), "residual": None}
         return StubEngine(left_and_right, **(stems | changes))
+
+    def centre(self, **changes: Any) -> StubEngine:
+        return StubEngine(centre, **changes)
+
+    def six_shares(self, **changes: Any) -> StubEngine:
+        stems = {"stems": SIX, "residual": "residual"}
+        return StubEngine(six_shares, **(stems | changes))
 
     def passing(self, **changes: Any) -> StubStepper:
         return StubStepper(passing, **changes)

@@ -10,10 +10,14 @@ FFmpeg:
 
 Any other number of channels is paired in order; an odd last channel has no partner. A mono engine
 takes one channel at a time.
+
+If one channel of a pair is digitally silent, as in a transfer of one side of a record, the other is
+treated as if it had no partner: a network trained on stereo songs rarely knows voices on one side.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +26,8 @@ from bsmamba2.errors import AudioError
 
 if TYPE_CHECKING:
     from bsmamba2.audio.array import Audio
+
+log = logging.getLogger("bsmamba2")
 
 MAX_CHANNELS = 64
 
@@ -83,3 +89,45 @@ class ChannelGroups:
             else:
                 joined[:, group[0]] = part.mean(axis=1, dtype=np.float32)
         return joined
+
+
+class OneSided:
+    """Runs pairs of channels of which one is silent as mono; says so once.
+
+    Args:
+        sample_rate: Hz, of the positions in the message.
+    """
+
+    def __init__(self, sample_rate: float) -> None:
+        self._sample_rate = sample_rate
+        self._has_said_so = False
+
+    def silent_channel(self, pair: Audio, position: int) -> int | None:
+        """Returns the index of the only silent channel of a pair; None if there is none.
+
+        Args:
+            pair: (2, …); other numbers of channels have no silent partner.
+            position: where it starts, samples, for the message.
+        """
+        silent = [not channel.any() for channel in pair]
+        if len(silent) != 2 or sum(silent) != 1:
+            return None
+        if not self._has_said_so:
+            log.warning(
+                "one channel is silent from %.1f s on: the other is separated as mono there",
+                position / self._sample_rate,
+            )
+            self._has_said_so = True
+        return silent.index(True)
+
+    @staticmethod
+    def doubled(pair: Audio, silent: int) -> Audio:
+        """Replaces the silent channel of (2, …) by the other."""
+        return np.stack([pair[1 - silent]] * 2)
+
+    @staticmethod
+    def undoubled(stems: Audio, silent: int) -> Audio:
+        """Returns the stems (stems, 2, …) of a doubled pair with the silent channel silent again."""
+        restored = np.zeros_like(stems)
+        restored[:, 1 - silent] = stems.mean(axis=1, dtype=np.float32)
+        return restored

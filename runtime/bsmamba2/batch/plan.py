@@ -78,7 +78,7 @@ class OutputOptions:
             ModelError: the model has no such stem.
             AudioError: the template gives several of them the same name.
         """
-        selected = wanted_stems(self.stems, model.outputs)
+        selected = wanted_stems(self.stems, model.available, model.outputs)
         Template(self.template).require_stems(len(selected))
         return selected
 
@@ -111,7 +111,7 @@ class OutputOptions:
             overlap,
             self.clip,
             encoding,
-            tuple(names.get(stem) for stem in model.outputs),
+            tuple(names.get(stem) for stem in model.available),
             {stem: folder / (name + encoding.suffix) for stem, name in names.items()},
             Record(song, folder, model, options),
         )

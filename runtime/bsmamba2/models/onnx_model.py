@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from bsmamba2.engines.float32_twin import ReducedPrecisionOrtEngine
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.engines.step_engine import StepEngine, StepsAsEngine
+from bsmamba2.errors import ModelError
 from bsmamba2.formats.checkpoint import Checkpoint
+from bsmamba2.formats.families import offline_only
 from bsmamba2.formats.onnx_file import read_onnx
 from bsmamba2.models.graph import Graph, find_graph, widened_manifest
 from bsmamba2.models.model import Model, verify_chunks, verify_steps
@@ -49,6 +51,8 @@ class OnnxModel(Model):
         return engine
 
     def step_engine(self, device: Device, *, verify: bool = True) -> StepEngine:
+        if not self.manifest.streaming and self.manifest.family != "bs_mamba2":
+            raise ModelError(offline_only(self.manifest.family))
         engine = StepEngine(self._file, device)
         if verify:
             verify_steps(engine, self.graph())

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from bsmamba2.audio.channels import ChannelGroups
+from bsmamba2.audio.channels import ChannelGroups, OneSided
 from bsmamba2.audio.fifo import Fifo
 from bsmamba2.audio.latency import Jumps
 from bsmamba2.engines.protocols import ReducedPrecisionEngine
@@ -118,6 +118,7 @@ class OverlapAdd:
         self.manifest = manifest
         self._engine = engine
         self._groups = ChannelGroups(channels, manifest.channels)
+        self._one_sided = OneSided(manifest.sample_rate)
         self._shape = (len(manifest.stems), channels)
         self._chunk = manifest.chunk
         self._hop = hop_samples(self._chunk, overlap)
@@ -180,11 +181,11 @@ class OverlapAdd:
     def _begin(self, start: int, count: int, last: bool) -> _Run:
         """Starts a run on the input from ``start``; only its last ``count`` outputs are used."""
         stop = min(start + self._chunk, len(self._input))
-        parts, seconds = self._groups.split(self._input.peek(start, stop)), self._seconds()
+        parts, at = self._groups.split(self._input.peek(start, stop)), self._start
         weights = self._weights(last)[:count]
 
         def stems() -> Audio:
-            return self._groups.join(np.stack([self._run_engine(part, seconds) for part in parts]))
+            return self._groups.join(np.stack([self._separate(part, at) for part in parts]))
 
         return _Run(self._pool.submit(stems).result if self._pool else stems, weights)
 
@@ -199,9 +200,6 @@ class OverlapAdd:
             sums[..., self._chunk - done :] = 0
         return out
 
-    def _seconds(self) -> float:
-        return self._start / self.manifest.sample_rate
-
     def _weights(self, last: bool) -> Exact:
         half = self._chunk // 2
         window = self._window.copy()
@@ -211,23 +209,30 @@ class OverlapAdd:
             window[half:] = 1
         return window
 
-    def _run_engine(self, chunk: Audio, seconds: float) -> Audio:
-        """Runs the engine once."""
+    def _separate(self, chunk: Audio, at: int) -> Audio:
+        """Separates a group of channels; runs the engine at most once."""
         require_not_cancelled(self._cancel)
-        expected = (len(self.manifest.stems), *chunk.shape)
         if not chunk.any():
-            return np.zeros(expected, np.float32)
+            return np.zeros((len(self.manifest.stems), *chunk.shape), np.float32)
+        silent = self._one_sided.silent_channel(chunk, at)
+        if silent is None:
+            return self._run_engine(chunk, at)
+        stems = self._run_engine(OneSided.doubled(chunk, silent), at)
+        return OneSided.undoubled(stems, silent)
+
+    def _run_engine(self, chunk: Audio, at: int) -> Audio:
+        expected = (len(self.manifest.stems), *chunk.shape)
         stems = self._engine.run(chunk)
         if stems.shape != expected:
             raise ModelError(
                 f"the engine must return (stems, channels, samples) {expected}; got "
                 f"{stems.shape}: export the model again"
             )
-        return stems if np.isfinite(stems).all() else self._in_float32(chunk, seconds)
+        return stems if np.isfinite(stems).all() else self._in_float32(chunk, at)
 
-    def _in_float32(self, chunk: Audio, seconds: float) -> Audio:
+    def _in_float32(self, chunk: Audio, at: int) -> Audio:
         """Runs a chunk again in float32, because its output was not finite."""
-        engine = self._engine
+        engine, seconds = self._engine, at / self.manifest.sample_rate
         stems = (
             engine.in_float32().run(chunk) if isinstance(engine, ReducedPrecisionEngine) else None
         )

@@ -3,8 +3,9 @@
     mixture ─┬─ resample ─ chunks or steps ─ resample back ─ stems
              └─ delay ───────────────────────────────────── − ── residual
 
-The residual is the mixture minus the stems, at the song's own rate. So all outputs sum to the
-mixture, and whatever resampling loses is in the residual.
+The residual is the mixture minus the stems, at the song's own rate. So stems and residual sum to
+the mixture, and whatever resampling loses is in the residual. In a model of several stems the
+instrumental is the mixture minus the vocals.
 """
 
 from __future__ import annotations
@@ -73,6 +74,9 @@ class SongPipeline:
         manifest = core.manifest
         stems = len(manifest.stems)
         self._has_residual = manifest.residual is not None
+        self._vocals: int | None = None
+        if manifest.available != manifest.outputs:
+            self._vocals = manifest.outputs.index("vocals")
         self._sample_rate = sample_rate
         self._step = step
         self._stems_shape = (stems, channels)
@@ -116,7 +120,7 @@ class SongPipeline:
             mixture: (channels, n), float32 or float64.
 
         Returns:
-            (outputs, channels, m) in float64, in the order of the manifest's ``outputs``.
+            (outputs, channels, m) in float64, in the order of the manifest's ``available``.
 
         Raises:
             AudioError: a sample is not finite.
@@ -184,6 +188,12 @@ class SongPipeline:
         stems = flat.reshape(*self._stems_shape, flat.shape[-1]).astype(np.float64)
         stems = on_grid(stems, self._step)
         mixture = self._delayed.take(stems.shape[-1])
-        if not self._has_residual:
-            return stems
-        return np.concatenate([stems, compute_residual(mixture, stems, self._step)[np.newaxis]])
+        outputs = stems
+        if self._has_residual:
+            residual = compute_residual(mixture, stems, self._step)
+            outputs = np.concatenate([outputs, residual[np.newaxis]])
+        if self._vocals is not None:
+            vocals = outputs[self._vocals : self._vocals + 1]
+            instrumental = compute_residual(mixture, vocals, self._step)
+            outputs = np.concatenate([outputs, instrumental[np.newaxis]])
+        return outputs

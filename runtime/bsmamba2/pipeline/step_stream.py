@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bsmamba2.audio.channels import ChannelGroups
+from bsmamba2.audio.channels import ChannelGroups, OneSided
 from bsmamba2.audio.latency import Jumps
 from bsmamba2.audio.stft_stream import IstftStream, StftStream
 from bsmamba2.errors import ModelError
 from bsmamba2.pipeline.progress import require_not_cancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from threading import Event
 
     from bsmamba2.audio.array import Audio
@@ -63,6 +63,7 @@ class StepStream:
         self._groups = ChannelGroups(
             model_channels if channels is None else channels, model_channels
         )
+        self._one_sided = OneSided(manifest.sample_rate)
         self._input_shape = (len(self._groups), model_channels)
         self._output_shape = (len(self._groups), len(manifest.stems), model_channels)
         self._stft = StftStream(math.prod(self._input_shape), manifest.n_fft, manifest.hop)
@@ -123,8 +124,13 @@ class StepStream:
     def _step(self, step: Step) -> Audio:
         require_not_cancelled(self._cancel)
         held = self._frames
-        stems = self._stepper.step(held[:, :, step.block], held[:, :, step.lookahead])
+        seen = held[:, :, step.block.start : step.lookahead.stop]
+        silent = [self._one_sided.silent_channel(pair, self._emitted) for pair in seen]
+        seen = _each(OneSided.doubled, seen, silent)
+        cut = step.block.stop - step.block.start
+        stems = self._stepper.step(seen[:, :, :cut], seen[:, :, cut:])
         done = np.concatenate(stems, axis=3) if step.last else stems[0]
+        done = _each(OneSided.undoubled, done, silent)
         if not np.isfinite(done).all():
             seconds = self._emitted / self.manifest.sample_rate
             raise ModelError(
@@ -137,3 +143,13 @@ class StepStream:
     def _emit(self, rows: Audio) -> Audio:
         self._emitted += rows.shape[-1]
         return self._groups.join(rows.reshape(*self._output_shape, rows.shape[-1]))
+
+
+def _each(
+    change: Callable[[Audio, int], Audio], groups: Audio, silent: Sequence[int | None]
+) -> Audio:
+    """Returns the groups, changed where they have a silent channel."""
+    if all(channel is None for channel in silent):
+        return groups
+    pairs = zip(groups, silent, strict=True)
+    return np.stack([group if at is None else change(group, at) for group, at in pairs])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bsmamba2 import AudioError
-from bsmamba2.audio.channels import ChannelGroups
+from bsmamba2.audio.channels import ChannelGroups, OneSided
 from bsmamba2.pipeline.song_pipeline import SongPipeline
 from support.engines import Stubs
 from support.fixtures import Noise
@@ -61,3 +61,25 @@ def test_the_engine_does_not_run_on_silent_pairs(stub: Stubs, noise: Noise) -> N
     separation.push(audio)
     separation.flush()
     assert len(engine.lengths) == 1
+
+
+def test_a_pair_with_one_silent_channel_is_known_and_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pairs, sides = OneSided(10), np.eye(2, dtype=np.float32)[:, :, np.newaxis]
+    assert [pairs.silent_channel(pair, 25) for pair in sides] == [1, 0]
+    assert pairs.silent_channel(np.ones((2, 1)), 0) is None
+    assert pairs.silent_channel(np.zeros((2, 1)), 0) is None
+    assert pairs.silent_channel(np.ones((1, 1)), 0) is None
+    assert [record.message.partition(":")[0] for record in caplog.records] == [
+        "one channel is silent from 2.5 s on"
+    ]
+
+
+@pytest.mark.parametrize("silent", [0, 1])
+def test_a_doubled_pair_comes_back_on_one_side(silent: int) -> None:
+    pair = np.zeros((2, 5), np.float32)
+    pair[1 - silent] = np.arange(5)
+    doubled = OneSided.doubled(pair, silent)
+    np.testing.assert_array_equal(doubled, np.stack([np.arange(5)] * 2))
+    np.testing.assert_array_equal(OneSided.undoubled(doubled[np.newaxis], silent)[0], pair)

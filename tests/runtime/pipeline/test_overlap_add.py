@@ -154,6 +154,16 @@ def test_digital_silence_gives_silence_without_a_run(stub: Stubs) -> None:
     assert engine.lengths == []
 
 
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_channel_whose_partner_is_silent_is_separated_as_mono(
+    stub: Stubs, noise: Noise, side: int
+) -> None:
+    audio = np.zeros((2, 300), np.float32)
+    audio[side] = noise(1, 300)
+    stems = separate(OverlapAdd(stub.centre(), 0.5), audio)
+    np.testing.assert_allclose(stems[0], audio, rtol=0, atol=1e-6)
+
+
 def test_samples_are_returned_as_soon_as_no_later_chunk_can_change_them(
     stub: Stubs, noise: Noise
 ) -> None:

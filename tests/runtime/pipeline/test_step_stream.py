@@ -94,6 +94,17 @@ def test_silence_stays_silence(stub: Stubs) -> None:
     assert not separate(stream, np.zeros((2, 5000), np.float32)).any()
 
 
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_channel_whose_partner_is_silent_is_separated_as_mono(noise: Noise, side: int) -> None:
+    def centre(memory: int, frames: Audio) -> tuple[int, Audio]:
+        return memory, np.where(frames == frames[:, ::-1], frames, 0)[:, np.newaxis]
+
+    audio = np.zeros((2, 500), np.float32)
+    audio[side] = noise(1, 500)
+    stems = separate(StepStream(StubStepper(centre), Schedule(3, 2)), audio)
+    np.testing.assert_allclose(stems[0], audio, rtol=0, atol=1e-5)
+
+
 def test_cancelling_stops_before_the_next_step(stub: Stubs, noise: Noise) -> None:
     cancel, stepper = Event(), stub.wandering()
     stream = StepStream(stepper, Schedule(3, 2), cancel=cancel)
