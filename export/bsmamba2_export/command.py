@@ -84,6 +84,7 @@ def export(
             weights=weights,
             overwrite=overwrite,
             report=status.update,
+            notice=lambda message: click.echo(f"{message} (--config)", err=True),
         )
     for name, value in manifest.verification.items():
         click.echo(f"{name}: SNR {value:.1f} dB against the network")
