@@ -89,6 +89,7 @@ def export(
             weights=weights,
             overwrite=overwrite,
             report=status.update,
+            notice=lambda message: click.echo(f"{message} (--config)", err=True),
         )
     for name, value in manifest.verification.items():
         click.echo(f"{name}: SNR against the network: {describe_snr(value)}")

@@ -25,7 +25,7 @@ from bsmamba2_export.precision import MINIMUM_SNR_DB, with_half_weights
 from bsmamba2_export.trace import finish, state_shapes, trace_nodes
 from bsmamba2_export.verify import compare, verify, verify_steps
 from bsmamba2_network import BSMamba2
-from bsmamba2_network.families import Network, network_of
+from bsmamba2_network.families import Network, guesses, network_of
 from bsmamba2_network.sizes import Sizes
 
 TARGETS = ("portable", "ort", "inlined", *tensorrt_target.TARGETS)
@@ -50,6 +50,7 @@ def export(
     weights: str | None = None,
     overwrite: bool = False,
     report: Report = lambda _: None,
+    notice: Report = lambda _: None,
 ) -> Manifest:
     """Exports a checkpoint to one verified ONNX file.
 
@@ -71,6 +72,7 @@ def export(
         weights: precision of the stored matrices if ``precision`` is fp32: ``fp32`` or ``fp16``.
         overwrite: whether an existing file may be replaced.
         report: called with a message for the user before each step.
+        notice: called with a message for the user to keep: which sizes are guesses.
 
     Returns:
         The manifest, which contains the measured SNRs.
@@ -94,6 +96,9 @@ def export(
     report(f"reading {Path(checkpoint).name}")
     read = open_checkpoint(checkpoint)
     net = network_of(read, config)
+    if config is None and read.family != "bs_mamba2" and (names := guesses(read)):
+        stated = ", ".join(f"{name} {getattr(net.config, name)}" for name in names)
+        notice(f"{read.name} does not state these, so they are guesses: {stated}; pass its yaml")
     for key, value in net.state_dict().items():
         if not value.isfinite().all():
             raise ModelError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from bsmamba2.errors import ModelError, not_one_of
 from bsmamba2.formats.checkpoint import Checkpoint, read_checkpoint
+from bsmamba2.models.graph import stored_settings
+from bsmamba2.models.registry import settings_of
 from bsmamba2_network.checkpoints import build_network, resolve_config
 from bsmamba2_network.config import PRESETS, Config
 from bsmamba2_network.htdemucs import HTDemucs
@@ -69,12 +72,26 @@ def network_of(
 ) -> Network:
     """Builds the network of a checkpoint that has been read, in evaluation mode.
 
+    Without a config, what the catalogue knows of a published checkpoint replaces the defaults of
+    sizes that its tensors do not tell.
+
     Raises:
         ModelError: the checkpoint or the config cannot be used, or they contradict.
     """
     network, sizes = FAMILIES[checkpoint.family]
-    found = resolve_config(checkpoint, config, sizes)
+    found: Any = resolve_config(checkpoint, config, sizes)
+    if config is None:
+        known = dataclasses.asdict(settings_of(checkpoint.sha256))
+        names = {field.name for field in dataclasses.fields(found)}
+        changes = {k: v for k, v in known.items() if k in names and v is not None}
+        found = dataclasses.replace(found, **changes)
     return build_network(network, found, checkpoint)  # type: ignore[return-value]
+
+
+def guesses(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Returns the names of the sizes that neither the checkpoint nor the catalogue states."""
+    known = settings_of(checkpoint.sha256).over(stored_settings(checkpoint))
+    return known.unknown(checkpoint.family)
 
 
 def untrained(size: str, seed: int = 0) -> Network:

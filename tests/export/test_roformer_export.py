@@ -17,12 +17,15 @@ from bsmamba2.audio.snr import snr_db
 from bsmamba2.cli import main
 from bsmamba2.devices.device import CPU
 from bsmamba2.engines.ort_engine import OrtEngine
+from bsmamba2.formats.checkpoint import read_checkpoint
+from bsmamba2.formats.model_settings import ModelSettings
 from bsmamba2.formats.onnx_file import read_onnx
 from bsmamba2.models.check import check_input
+from bsmamba2_export import exporter
 from bsmamba2_export.engine_builder import build_engine
 from bsmamba2_export.exporter import describe, export_network
 from bsmamba2_export.trace import trace
-from bsmamba2_network import RoFormer, RoFormerConfig
+from bsmamba2_network import RoFormer, RoFormerConfig, families
 from support.small_roformers import BS_SMALL, MEL_SMALL, small_roformer
 
 CONFIGS = {config.family: config for config in (BS_SMALL, MEL_SMALL)}
@@ -152,6 +155,30 @@ def test_the_command_exports_a_checkpoint_and_info_names_the_family(tmp_path: Pa
     refused = CliRunner().invoke(main, arguments)
     assert refused.exit_code == 2
     assert "streaming must be left out for a BS-RoFormer" in refused.stderr
+
+
+def test_sizes_that_a_checkpoint_does_not_state_are_named_as_guesses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter, "export_network", lambda net, manifest, *rest: manifest)
+    net = RoFormer(RoFormerConfig(bands=(1025,), dim=8, depth=1, heads=2, head_dim=4))
+    torch.save(net.state_dict(), tmp_path / "m.ckpt")
+    notices: list[str] = []
+    exporter.export(tmp_path / "m.ckpt", tmp_path / "m.onnx", notice=notices.append)
+    assert "guesses: stems ('vocals',), hop 441, chunk 352800, zero_dc False" in notices[0]
+
+
+def test_what_the_catalogue_knows_of_a_checkpoint_replaces_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ModelSettings(stems=("other",), hop=512, chunk=131584, zero_dc=True)
+    monkeypatch.setattr(families, "settings_of", lambda sha256: settings)
+    net = RoFormer(RoFormerConfig(bands=(1025,), dim=8, depth=1, heads=2, head_dim=4))
+    torch.save(net.state_dict(), tmp_path / "m.ckpt")
+    config = families.load_network(tmp_path / "m.ckpt").config
+    assert (config.stems, config.hop, config.chunk) == (("other",), 512, 131584)
+    assert config.zero_dc
+    assert not families.guesses(read_checkpoint(tmp_path / "m.ckpt"))
 
 
 def test_the_plugin_for_tensorrt_is_only_for_scans(net: RoFormer, tmp_path: Path) -> None:
