@@ -32,7 +32,7 @@ TARGETS = ("portable", "ort", "inlined", *tensorrt_target.TARGETS)
 ALIASES = {"openvino": "inlined"}
 """Other names of targets: the engine that most people export the target for."""
 
-IO_KINDS = {"htdemucs": ("both",), "scnet": ("spectrum",)}
+IO_BY_FAMILY = {"htdemucs": ("both",), "scnet": ("spectrum",)}
 """The inputs that a graph can have, by family; the first is the default."""
 
 Report = Callable[[str], None]
@@ -211,7 +211,7 @@ def describe(
         raise ModelError(
             f"streaming must be left out for a {TITLES[net.config.family]}, which sees whole chunks"
         )
-    forms = IO_KINDS.get(net.config.family, ("spectrum", "waveform"))
+    forms = IO_BY_FAMILY.get(net.config.family, ("spectrum", "waveform"))
     io = forms[0] if io is None else io
     if io not in forms:
         name = TITLES[net.config.family]
