@@ -127,7 +127,7 @@ class OneSided:
 
     @staticmethod
     def undoubled(stems: Audio, silent: int) -> Audio:
-        """Returns the stems (stems, 2, …) of a doubled pair with the silent channel silent again."""
+        """Returns the stems (stems, 2, …) of a doubled pair with the silent channel as it was."""
         restored = np.zeros_like(stems)
         restored[:, 1 - silent] = stems.mean(axis=1, dtype=np.float32)
         return restored
