@@ -19,7 +19,7 @@ from bsmamba2.audio import fourier
 from bsmamba2_export import artifact
 from bsmamba2_export.exporter import describe
 from bsmamba2_export.precision import KINDS
-from bsmamba2_export.trace import finish, trace_scans
+from bsmamba2_export.trace import finish, trace_nodes
 from bsmamba2_network import BSMamba2
 
 FORMS = (("portable", "bf16"), ("ort", "fp32"), ("ort", "bf16"))
@@ -33,7 +33,7 @@ def write_graphs(
     net = BSMamba2.untrained(preset)
     written = []
     for io in ("spectrum", "waveform"):
-        traced = trace_scans(net, io)
+        traced = trace_nodes(net, io)
         for target, precision in forms:
             model = ModelProto()
             model.CopyFrom(traced)

@@ -29,7 +29,7 @@ NOTEWORTHY_COST_DB = 0.1
     type=click.Choice(TARGETS),
     default="portable",
     show_default=True,
-    help="portable: runs in any ONNX Runtime. ort: uses ONNX Runtime's LinearAttention, for CUDA. "
+    help="portable: runs in any ONNX Runtime. ort: uses ONNX Runtime's own attention, for CUDA. "
     "tensorrt, tensorrt-plugin: for trtexec and other TensorRT builders.",
 )
 @click.option(

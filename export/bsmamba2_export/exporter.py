@@ -16,15 +16,17 @@ from bsmamba2.engines.step_engine import StepEngine, SteppedEngine
 from bsmamba2.errors import ModelError
 from bsmamba2.files.part_file import replacing
 from bsmamba2.formats.checkpoint import read_checkpoint
+from bsmamba2.formats.families import TITLES
 from bsmamba2.formats.manifest import Manifest, State, default_overlap, residual_of
 from bsmamba2.formats.onnx_file import read_onnx
 from bsmamba2.models.check import CHECK_STEPS, SNR_DB, make_check
 from bsmamba2_export import artifact, tensorrt_target
 from bsmamba2_export.precision import MINIMUM_SNR_DB, with_half_weights
-from bsmamba2_export.trace import finish, state_shapes, trace_scans
+from bsmamba2_export.trace import finish, state_shapes, trace_nodes
 from bsmamba2_export.verify import compare, verify, verify_steps
-from bsmamba2_network import BSMamba2, Config
-from bsmamba2_network.checkpoints import build_network, resolve_config
+from bsmamba2_network import BSMamba2
+from bsmamba2_network.families import Network, network_of
+from bsmamba2_network.sizes import Sizes
 
 TARGETS = ("portable", "ort", *tensorrt_target.TARGETS)
 
@@ -35,7 +37,7 @@ def export(
     checkpoint: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
-    config: str | os.PathLike[str] | Config | None = None,
+    config: str | os.PathLike[str] | Sizes | None = None,
     target: str = "portable",
     io: str = "spectrum",
     streaming: bool = False,
@@ -47,14 +49,16 @@ def export(
     """Exports a checkpoint to one verified ONNX file.
 
     Args:
-        checkpoint: ``.safetensors``, MSST's ``.ckpt`` or the authors' Lightning file.
+        checkpoint: ``.safetensors``, MSST's ``.ckpt`` or the authors' Lightning file, of any
+            network in :data:`bsmamba2_network.families.FAMILIES`.
         output: the ``.onnx`` to write; it appears under this name only when it has been verified.
         config: MSST's yaml or the sizes. Default: derived from the checkpoint.
-        target: ``portable`` (any ONNX Runtime), ``ort`` (uses ONNX Runtime's LinearAttention, which
-            has a CUDA kernel), or ``tensorrt`` or ``tensorrt-plugin``, which are derived from a
+        target: ``portable`` (any ONNX Runtime), ``ort`` (uses ONNX Runtime's own attention, which
+            has CUDA kernels), or ``tensorrt`` or ``tensorrt-plugin``, which are derived from a
             verified portable model.
         io: ``spectrum``, or ``waveform``, which includes the Fourier transforms.
-        streaming: whether to export one step of a stream, with its states, instead of whole chunks.
+        streaming: whether to export one step of a stream, with its states, instead of whole chunks;
+            only for a BSMamba2.
         precision: precision of the products with weights, ``fp32``, ``fp16`` or ``bf16``; the rest
             is float32.
         weights: precision of the stored matrices if ``precision`` is fp32: ``fp32`` or ``fp16``.
@@ -82,7 +86,7 @@ def export(
         )
     report(f"reading {Path(checkpoint).name}")
     read = read_checkpoint(Path(checkpoint))
-    net = build_network(BSMamba2, resolve_config(read, config), read)
+    net = network_of(read, config)
     for key, value in net.state_dict().items():
         if not value.isfinite().all():
             raise ModelError(
@@ -103,11 +107,11 @@ def export(
 
 
 def export_network(
-    net: BSMamba2, manifest: Manifest, path: Path, report: Report = lambda _: None
+    net: Network, manifest: Manifest, path: Path, report: Report = lambda _: None
 ) -> Manifest:
     """Exports a network in memory in the form that the manifest states; see :func:`export`."""
     report(f"tracing {manifest.parameters:,} parameters")
-    traced = trace_scans(net, manifest.io, streaming=manifest.streaming)
+    traced = trace_nodes(net, manifest.io, streaming=manifest.streaming)
     precision, minimum_db = manifest.precision, MINIMUM_SNR_DB[manifest.precision]
     for_tensorrt = manifest.target in tensorrt_target.TARGETS
     target = "portable" if for_tensorrt else manifest.target
@@ -136,7 +140,7 @@ def export_network(
     return manifest
 
 
-def measure(path: Path, net: BSMamba2, minimum_db: float = MINIMUM_SNR_DB["fp32"]) -> Manifest:
+def measure(path: Path, net: Network, minimum_db: float = MINIMUM_SNR_DB["fp32"]) -> Manifest:
     """Compares a written model with the network and returns its manifest with the measured SNRs.
 
     Runs the scan's body from the file, and the native kernel if it is installed.
@@ -152,6 +156,7 @@ def measure(path: Path, net: BSMamba2, minimum_db: float = MINIMUM_SNR_DB["fp32"
         net = stored
     for kernel in [False, True] if library() else [False]:
         if file.manifest.streaming:
+            assert isinstance(net, BSMamba2)
             snr_db = verify_steps(StepEngine(file, CPU, kernel=kernel), net, minimum_db)
         else:
             snr_db = verify(OrtEngine(file, CPU, kernel=kernel), net, minimum_db)
@@ -167,7 +172,7 @@ def measure(path: Path, net: BSMamba2, minimum_db: float = MINIMUM_SNR_DB["fp32"
 
 
 def describe(
-    net: BSMamba2,
+    net: Network,
     name: str,
     *,
     target: str = "portable",
@@ -184,6 +189,10 @@ def describe(
     """
     if target not in TARGETS:
         raise ModelError(f"target must be one of {', '.join(TARGETS)}; got {target!r}")
+    if streaming and net.config.family != "bs_mamba2":
+        raise ModelError(
+            f"streaming must be left out for a {TITLES[net.config.family]}, which sees whole chunks"
+        )
     if streaming and target in tensorrt_target.TARGETS:
         raise ModelError(f"target must be portable or ort in a streaming graph; got {target!r}")
     if streaming and io != "spectrum":
@@ -209,6 +218,11 @@ def describe(
         chunk=config.chunk,
         overlap=default_overlap(config.chunk, config.sample_rate),
         io=io,
+        family=config.family,
+        transform=config.transform,
+        fixed_length=config.fixed_length,
+        normalize=config.normalize,
+        zero_dc=config.zero_dc,
         target=target,
         precision=precision,
         weights=weights or precision,

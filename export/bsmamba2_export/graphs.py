@@ -1,6 +1,7 @@
 """Writes the graphs without weights that the runtime ships.
 
-Each preset has three: whole chunks from spectra, whole chunks from audio, and steps of a stream.
+Each size of BSMamba2 has three: whole chunks from spectra, whole chunks from audio, and steps of a
+stream. Each size of another network has one, for whole chunks from spectra.
 ``python -m bsmamba2_export.graphs`` writes them into the runtime of this checkout, with the SHA-256
 of the code that they depend on. Tests compare both with the current code.
 """
@@ -20,7 +21,8 @@ from bsmamba2.files.part_file import write_atomically
 from bsmamba2_export import artifact
 from bsmamba2_export.exporter import describe
 from bsmamba2_export.trace import trace
-from bsmamba2_network import PRESETS, BSMamba2
+from bsmamba2_network import PRESETS, ROFORMERS
+from bsmamba2_network.families import untrained
 
 FILES = {
     f"{preset}{suffix}.onnx": (preset, *form)
@@ -30,8 +32,8 @@ FILES = {
         ("-waveform", ("waveform", False)),
         ("-streaming", ("spectrum", True)),
     )
-}
-
+} | {f"{size}.onnx": (size, "spectrum", False) for size in ROFORMERS}
+"""The size, io and streaming of each file."""
 
 SOURCE = "source.json"
 """The file next to the graphs with the hash of the code that they were written from."""
@@ -53,10 +55,15 @@ def source_sha256() -> str:
 
 
 def weightless_graph(preset: str, io: str, streaming: bool) -> ModelProto:
-    """Returns a preset's portable graph without its weights."""
-    net = BSMamba2.untrained(preset)
-    manifest = describe(net, preset, io=io, streaming=streaming)
-    model = trace(net, io, streaming=streaming)
+    """Returns a size's graph without its weights.
+
+    BSMamba2's are portable, because the runtime brings kernels for its nodes. Attention runs on
+    ONNX Runtime's own operators.
+    """
+    net = untrained(preset)
+    target = "portable" if preset in PRESETS else "ort"
+    manifest = describe(net, preset, target=target, io=io, streaming=streaming)
+    model = trace(net, io, target, streaming=streaming)
     artifact.set_manifest(model, manifest)
     outside = {*manifest.initialisers, fourier.ANALYSIS, fourier.SYNTHESIS}
     return artifact.without_weights(model, outside)

@@ -12,6 +12,7 @@ between them.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Collection
 
@@ -21,8 +22,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from bsmamba2.audio import fourier
 from bsmamba2.errors import ModelError
-from bsmamba2_export import body
-from bsmamba2_network import BSMamba2
+from bsmamba2_export.operators import TAKE_TOKENS
+from bsmamba2_network.families import Network
 
 KINDS = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 MINIMUM_SNR_DB = {"fp32": 90.0, "fp16": 20.0, "bf16": 20.0}
@@ -31,6 +32,9 @@ MINIMUM_SNR_DB = {"fp32": 90.0, "fp16": 20.0, "bf16": 20.0}
 Float32 itself agrees to about 115 dB. Untrained networks reach 60 dB in fp16 and 42 dB in bf16. For
 a trained network the export reports the cost but does not fail because of it.
 """
+
+RESHAPES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Gather", "Identity")
+"""Nodes that may stand between a weight and its product."""
 
 LARGEST = {"fp16": 65504.0, "bf16": 3.3895314e38}
 
@@ -54,8 +58,12 @@ def lower(model: ModelProto, precision: str, *, emulate: bool = False) -> None:
     for node in graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
+    products = _products(model)
     nodes: list[NodeProto] = []
     narrow: dict[str, str] = {}
+
+    def takes_tokens(node: NodeProto) -> bool:
+        return node.op_type in TAKE_TOKENS or node.output[0] in products
 
     def cast(source: str, to: int, result: str) -> str:
         nodes.append(helper.make_node("Cast", [source], [result], f"cast_{result}", to=to))
@@ -70,7 +78,7 @@ def lower(model: ModelProto, precision: str, *, emulate: bool = False) -> None:
         return narrow[source]
 
     for node in graph.node:
-        if not _takes_tokens(node):
+        if not takes_tokens(node):
             nodes.append(node)
             continue
         result = node.output[0]
@@ -82,9 +90,9 @@ def lower(model: ModelProto, precision: str, *, emulate: bool = False) -> None:
             narrow[result] = result
             continue
         narrow[result] = node.output[0]
-        if not all(_takes_tokens(reader) for reader in readers[result]):
+        if not all(takes_tokens(reader) for reader in readers[result]):
             cast(node.output[0], TensorProto.FLOAT, result)
-    for value in _factors(model):
+    for value in {weight.name: weight for weight in products.values()}.values():
         _store(value, precision, widen=emulate)
     del graph.node[:]
     graph.node.extend(nodes)
@@ -113,11 +121,12 @@ def store_half(model: ModelProto, names: Collection[str]) -> None:
     model.graph.node.extend(nodes)
 
 
-def with_half_weights(net: BSMamba2) -> BSMamba2:
+def with_half_weights(net: Network) -> Network:
     """Returns the float32 network with the matrices rounded as :func:`store_half` stores them."""
-    other = BSMamba2(net.config).eval()
-    state = net.state_dict()
-    other.load_state_dict({k: v.half().float() if v.dim() > 1 else v for k, v in state.items()})
+    other = copy.deepcopy(net)
+    for value in other.state_dict().values():
+        if value.dim() > 1:
+            value.copy_(value.half())
     return other
 
 
@@ -130,27 +139,25 @@ def sdr_cost_db(snr_db: float, sdr_db: float = 11.0) -> float:
     return 10 * math.log10(1 + 10 ** ((sdr_db - snr_db) / 10))
 
 
-def _takes_tokens(node: NodeProto) -> bool:
-    """Returns whether a node multiplies tokens with weights, so that its first input may be narrow.
+def _products(model: ModelProto) -> dict[str, TensorProto]:
+    """Returns the weight of each product of tokens with weights, by the product's output.
 
-    The matrices of a Fourier transform are not weights.
+    A product uses its weight directly or through a node that reshapes it. The matrices of a Fourier
+    transform are not weights, and products of tokens with tokens have none.
     """
-    is_transform = not {fourier.ANALYSIS, fourier.SYNTHESIS}.isdisjoint(node.input)
-    return node.op_type in ("MatMul", body.NAME) and not is_transform
-
-
-def _factors(model: ModelProto) -> list[TensorProto]:
-    """Returns the initialisers that products use, directly or through nodes that reshape them."""
     weights = {value.name: value for value in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
-    factors = {}
+    products = {}
     for node in model.graph.node:
-        if node.op_type == "MatMul" and _takes_tokens(node):
-            name = node.input[1]
-            while name not in weights:
-                name = makers[name].input[0]
-            factors[name] = weights[name]
-    return list(factors.values())
+        is_transform = not {fourier.ANALYSIS, fourier.SYNTHESIS}.isdisjoint(node.input)
+        if node.op_type != "MatMul" or is_transform:
+            continue
+        name = node.input[1]
+        while name in makers and makers[name].op_type in RESHAPES:
+            name = makers[name].input[0]
+        if name in weights:
+            products[node.output[0]] = weights[name]
+    return products
 
 
 def _store(value: TensorProto, precision: str, *, widen: bool = False) -> None:

@@ -1,12 +1,14 @@
-"""Traces the network to an ONNX graph: one node per scan, initialisers named as in checkpoints.
+"""Traces a network to an ONNX graph: a node per operator, initialisers named as in checkpoints.
 
-torch.export turns the network into a graph of operators, in which each scan is the registered
-operator ``bsmamba2::mamba2_scan``. A table maps it to the ONNX node of the same name. The node's
-body is attached afterwards, because the exporter would inline it.
+torch.export turns the network into a graph of operators, in which the scans and attentions are our
+registered ones, e.g. ``bsmamba2::mamba2_scan``. A table maps each to the ONNX node of the same
+name (:mod:`bsmamba2_export.operators`). The node's body is attached afterwards, because the
+exporter would inline it.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from typing import Any
@@ -15,32 +17,25 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 import torch
-from onnx import ModelProto, defs, helper
+from onnx import ModelProto, helper
 from onnxscript.optimizer import fold_constants
-from onnxscript.values import Opset
 from torch import Tensor, nn
 from torch.export import Dim
 
 from bsmamba2.errors import ModelError
-from bsmamba2.formats.checkpoint import MARK
-from bsmamba2_export import body
+from bsmamba2_export import body, operators
 from bsmamba2_export.mixer import join_mixers
 from bsmamba2_export.precision import lower, store_half
 from bsmamba2_export.waveform import WaveformGraph
 from bsmamba2_network import BSMamba2, Config
 from bsmamba2_network.config import CONV_WIDTH
-
-_ours = Opset(body.DOMAIN, 1)
-_INPUTS = (
-    "zxbcdt", "conv_weight", "conv_bias", "dt_bias", "A_log", "D", "norm_weight", "conv_state",
-    "ssm_state",
-)  # fmt: skip
+from bsmamba2_network.families import Network
 
 
 class SpectrumGraph(nn.Module):
     """The module that is traced for ``io="spectrum"``."""
 
-    def __init__(self, net: BSMamba2) -> None:
+    def __init__(self, net: Network) -> None:
         super().__init__()
         self.net = net
 
@@ -71,23 +66,23 @@ def state_shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 
 def trace(
-    net: BSMamba2, io: str = "spectrum", target: str = "portable", *, streaming: bool = False
+    net: Network, io: str = "spectrum", target: str = "portable", *, streaming: bool = False
 ) -> ModelProto:
-    """Returns the complete graph of a network: :func:`trace_scans`, then :func:`finish`."""
-    return finish(trace_scans(net, io, streaming=streaming), net, target)
+    """Returns the complete graph of a network: :func:`trace_nodes`, then :func:`finish`."""
+    return finish(trace_nodes(net, io, streaming=streaming), net, target)
 
 
-def trace_scans(net: BSMamba2, io: str = "spectrum", *, streaming: bool = False) -> ModelProto:
+def trace_nodes(net: Network, io: str = "spectrum", *, streaming: bool = False) -> ModelProto:
     """Traces the network; a process traces each form and size once and then only fills in weights.
 
     Args:
         net: the network, in evaluation mode.
         io: ``spectrum`` or ``waveform``, see :class:`bsmamba2.Manifest`.
-        streaming: whether to trace one step of a stream; see ``docs/manifest.md``.
+        streaming: whether to trace one step of a stream of a BSMamba2; see ``docs/manifest.md``.
 
     Returns:
-        The graph with its weights, with dynamic batch and lengths. Each scan is one node without a
-        body.
+        The graph with its weights, with dynamic batch and lengths. Each of our operators is one
+        node without a body.
 
     Raises:
         ModelError: the traced initialisers are not the network's state dict.
@@ -104,13 +99,14 @@ def trace_scans(net: BSMamba2, io: str = "spectrum", *, streaming: bool = False)
     return model
 
 
-_traced: dict[tuple[Config, str, bool], ModelProto] = {}
+_traced: dict[tuple[Any, str, bool], ModelProto] = {}
 """Traced graphs without weights. A trace takes up to a minute and does not depend on weights."""
 
 
-def _trace(net: BSMamba2, io: str, streaming: bool) -> ModelProto:
+def _trace(net: Network, io: str, streaming: bool) -> ModelProto:
     """Traces the network's graph and clears the weights."""
     config = net.config
+    weights = net.state_dict().keys()
     inputs, outputs = [io], ["stems"]
     batch = Dim("batch")
     examples: tuple[Tensor, ...]
@@ -123,6 +119,7 @@ def _trace(net: BSMamba2, io: str, streaming: bool) -> ModelProto:
         states = state_shapes(config)
         inputs = ["block", "lookahead", *states]
         outputs = ["block_stems", "lookahead_stems", *(f"next_{name}" for name in states)]
+        assert isinstance(net, BSMamba2)
         graph: nn.Module = StreamingGraph(net)
         # A state has one row or one per sequence, so its first axis is independent of the batch.
         rows = [torch.zeros(2 * shape[0], *shape[1:]) for shape in states.values()]
@@ -136,7 +133,7 @@ def _trace(net: BSMamba2, io: str, streaming: bool) -> ModelProto:
         graph = WaveformGraph(net)
         examples = (torch.randn(2, config.channels, 3 * config.n_fft),)
         axes = ({0: batch, 2: Dim("samples", min=config.bins)},)
-    _register_schema()
+    operators.register_schemas()
     with warnings.catch_warnings():
         # torch's exporter triggers deprecation warnings itself.
         warnings.simplefilter("ignore", FutureWarning)
@@ -145,7 +142,7 @@ def _trace(net: BSMamba2, io: str, streaming: bool) -> ModelProto:
         warnings.filterwarnings("ignore", ".*The axis name", UserWarning)
         logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            graph.eval(),
+            _unshared(graph.eval()),
             examples,
             dynamo=True,
             optimize=False,  # it would fold weights; _simplify does not
@@ -153,7 +150,7 @@ def _trace(net: BSMamba2, io: str, streaming: bool) -> ModelProto:
             input_names=inputs,
             output_names=outputs,
             dynamic_shapes=axes,
-            custom_translation_table={torch.ops.bsmamba2.mamba2_scan.default: _scan_node},
+            custom_translation_table=operators.TRANSLATIONS,
             verbose=False,
         )
     assert program is not None
@@ -161,7 +158,6 @@ def _trace(net: BSMamba2, io: str, streaming: bool) -> ModelProto:
     model: ModelProto = program.model_proto
     _name_weights(model, net)
     _tidy(model)
-    weights = net.state_dict().keys()
     for value in model.graph.initializer:
         if value.name in weights:
             value.ClearField("raw_data")
@@ -170,7 +166,7 @@ def _trace(net: BSMamba2, io: str, streaming: bool) -> ModelProto:
 
 def finish(
     model: ModelProto,
-    net: BSMamba2,
+    net: Network,
     target: str = "portable",
     *,
     precision: str = "fp32",
@@ -180,7 +176,7 @@ def finish(
     """Completes a traced graph, in place: sets its precision, joins mixers, attaches bodies.
 
     Args:
-        target: the target whose scan body is attached, ``portable`` or ``ort``.
+        target: the target whose bodies are attached, ``portable`` or ``ort``.
         precision, emulate: precision of the products; see :func:`bsmamba2_export.precision.lower`.
         weights: precision of the stored matrices; see :func:`bsmamba2_export.precision.store_half`.
 
@@ -201,59 +197,36 @@ def finish(
 
 
 def set_target(model: ModelProto, target: str) -> None:
-    """Replaces the scan's body by that of a target, in place, and changes nothing else."""
-    heads = next(value.dims[0] for value in model.graph.initializer if value.name == MARK)
-    streams = any(node.overload == body.STATES for node in model.graph.node)
+    """Replaces the bodies of our nodes by those of a target, in place, and changes nothing else."""
     del model.functions[:]
-    model.functions.extend(body.functions(target, heads, states=streams))
+    model.functions.extend(operators.functions(model, target))
     imports = {entry.domain: entry for entry in model.opset_import}
     del model.opset_import[:]
     model.opset_import.append(imports[""])
-    model.opset_import.append(helper.make_opsetid(body.DOMAIN, 1))
-    if target == "ort":
+    if model.functions:
+        model.opset_import.append(helper.make_opsetid(body.DOMAIN, 1))
+    if any(node.domain == body.CONTRIB for f in model.functions for node in f.node):
         model.opset_import.append(helper.make_opsetid(body.CONTRIB, 1))
 
 
-def _scan_node(*arguments: Any) -> Any:
-    """Translates PyTorch's operator to the ONNX node: tensors as inputs, numbers as attributes."""
-    tensors, (head_dim, state_size, reverse, epsilon) = arguments[:9], arguments[9:]
-    return _ours.mamba2_scan(
-        *tensors,
-        head_dim=head_dim,
-        state_size=state_size,
-        reverse=int(reverse),
-        epsilon=epsilon,
-    )
+def _unshared(graph: nn.Module) -> nn.Module:
+    """Returns the module with a copy of its own wherever a submodule is used twice.
 
-
-def _register_schema() -> None:
-    """Registers the node's signature with the onnx package, once per process."""
-    if defs.has(body.NAME, domain=body.DOMAIN):
-        return
-    schema = defs.OpSchema
-    tokens, exact = "T", "tensor(float)"
-    optional = schema.FormalParameterOption.Optional
-    inputs = [
-        schema.FormalParameter(name, tokens if name == "zxbcdt" else exact) for name in _INPUTS
-    ]
-    outputs = [
-        schema.FormalParameter("y", tokens),
-        schema.FormalParameter("next_conv_state", exact, param_option=optional),
-        schema.FormalParameter("next_ssm_state", exact, param_option=optional),
-    ]
-    types = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"]
-    kinds = {"head_dim": "INT", "state_size": "INT", "reverse": "INT", "epsilon": "FLOAT"}
-    defs.register_schema(
-        schema(
-            body.NAME,
-            body.DOMAIN,
-            1,
-            inputs=inputs,
-            outputs=outputs,
-            type_constraints=[(tokens, types, "zxbcdt and y")],
-            attributes=[schema.Attribute(k, getattr(schema.AttrType, v)) for k, v in kinds.items()],
-        )
-    )
+    The exporter would keep one name of a shared weight. With copies, each name of the checkpoint
+    becomes an initialiser.
+    """
+    names = [name for name, _ in graph.named_modules(remove_duplicate=False)]
+    if len(names) == len(list(graph.modules())):
+        return graph
+    # A copy of the modules with the same weights, which may be gigabytes.
+    graph = copy.deepcopy(graph, {id(value): value for value in graph.parameters()})
+    known: set[int] = set()
+    for name in names:
+        module = graph.get_submodule(name)
+        if id(module) in known:
+            graph.set_submodule(name, copy.deepcopy(module))
+        known.add(id(module))
+    return graph
 
 
 def _simplify(model: ir.Model) -> None:
@@ -268,7 +241,7 @@ def _simplify(model: ir.Model) -> None:
     passes.CommonSubexpressionEliminationPass()(model)
 
 
-def _name_weights(model: ModelProto, net: BSMamba2) -> None:
+def _name_weights(model: ModelProto, net: Network) -> None:
     """Strips the traced module's prefix from names, and checks that every weight is present."""
     prefix = "net."
     for value in model.graph.initializer:

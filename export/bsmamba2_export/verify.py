@@ -17,6 +17,7 @@ from bsmamba2.errors import ModelError
 from bsmamba2.models.check import check_input
 from bsmamba2_export.precision import MINIMUM_SNR_DB
 from bsmamba2_network import BSMamba2
+from bsmamba2_network.families import Network
 from bsmamba2_network.spectrum import stft
 
 IDENTICAL_DB = 999.0
@@ -24,7 +25,7 @@ IDENTICAL_DB = 999.0
 
 
 def verify(
-    engine: OrtEngine, net: BSMamba2, minimum_db: float = MINIMUM_SNR_DB["fp32"]
+    engine: OrtEngine, net: Network, minimum_db: float = MINIMUM_SNR_DB["fp32"]
 ) -> dict[str, float]:
     """Compares an exported model with its network.
 
@@ -55,7 +56,7 @@ def verify(
     return {name: min(value, IDENTICAL_DB) for name, value in values_db.items()}
 
 
-def compare(net: BSMamba2, other: BSMamba2) -> float:
+def compare(net: Network, other: Network) -> float:
     """Returns the SNR in dB between two networks' stems for a second of noise."""
     second = check_input(1, net.config.channels, net.config.sample_rate)
     return agreement_db(second, _audio(net, second), _audio(other, second))
@@ -129,7 +130,7 @@ def require(values_db: Mapping[str, float], minimum_db: float) -> None:
         )
 
 
-def _audio(net: BSMamba2, waveform: Audio) -> Audio:
+def _audio(net: Network, waveform: Audio) -> Audio:
     """Runs the network on one waveform."""
     with torch.inference_mode():
         stems: Audio = net(torch.from_numpy(waveform)[None])[0].numpy()

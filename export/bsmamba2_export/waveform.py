@@ -18,19 +18,22 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from bsmamba2.audio import fourier
-from bsmamba2_network import BSMamba2
+from bsmamba2_network.families import Network
+from bsmamba2_network.spectrum import without_dc
 
 
 class WaveformGraph(nn.Module):
     """The traced module: (b, channels, samples) to (b, stems, channels, samples)."""
 
-    def __init__(self, net: BSMamba2) -> None:
+    def __init__(self, net: Network) -> None:
         super().__init__()
         self.net = net
         self.fourier = Fourier(net.config.n_fft, net.config.hop)
 
     def forward(self, waveform: Tensor) -> Tensor:
         stems = self.net.separate_spectrum(self.fourier(waveform))
+        if self.net.config.zero_dc:
+            stems = without_dc(stems)
         return self.fourier.inverse(stems, waveform.shape[-1])
 
 

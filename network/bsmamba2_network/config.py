@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bsmamba2.errors import ModelError, printable, require
+from bsmamba2.formats.checkpoint import FIRST_MIXER
+from bsmamba2_network.sizes import Shapes, numbered, require_agreement
 
 # Far above any real network: these limits reject absurd sizes from untrusted files.
 _LARGEST = {
@@ -69,6 +71,17 @@ class Config:
     chunk: int = 352800
     """Length of audio that the network is trained on and run on, samples."""
 
+    family = "bs_mamba2"
+    """The kind of network, see :class:`bsmamba2.Manifest`."""
+    transform = "hann"
+    """The Fourier transform's rule, see :class:`bsmamba2.Manifest`."""
+    fixed_length = False
+    """Whether the network takes only whole chunks."""
+    normalize = False
+    """Whether each chunk is normalised before the network."""
+    zero_dc = False
+    """Whether the lowest bin of the stems is set to 0."""
+
     def __post_init__(self) -> None:
         for name, largest in _LARGEST.items():
             value = getattr(self, name)
@@ -97,6 +110,16 @@ class Config:
     def bins(self) -> int:
         """Frequency bins per frame (F)."""
         return self.n_fft // 2 + 1
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Numbers per frame of each band: its bins, times the channels, times two."""
+        return tuple(2 * self.channels * bins for bins in self.bands)
+
+    @property
+    def stem_count(self) -> int:
+        """Number of stems."""
+        return len(self.stems)
 
     @property
     def d_inner(self) -> int:
@@ -171,6 +194,26 @@ class Config:
             chunk=audio.get("chunk_size", 352800),
         )
 
+    @classmethod
+    def from_shapes(cls, shapes: Shapes) -> Config:
+        """Derives the sizes from the names and shapes of a network's weights.
+
+        Hop, sample rate and chunk do not affect any shape and keep their defaults. Assumes stereo:
+        a mono network with bands twice as wide has the same shapes.
+
+        Raises:
+            ModelError: these are not the weights of a BSMamba2.
+        """
+        found = _sizes_in(shapes)
+        bands = tuple(width // 4 for width in found.pop("widths"))
+        count = found.pop("stem_count")
+        stems = ("vocals",) if count == 1 else tuple(f"stem{s}" for s in range(count))
+        return cls(stems=stems, n_fft=2 * (sum(bands) - 1), bands=bands, **found)
+
+    def require_agreement(self, shapes: Shapes) -> None:
+        """Raises a ModelError that names a size, here and in the weights, if they contradict."""
+        require_agreement(self, _sizes_in(shapes))
+
     def to_json(self) -> str:
         """Returns the sizes as JSON text."""
         return json.dumps(dataclasses.asdict(self))
@@ -191,6 +234,35 @@ class Config:
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             reason = printable(str(error))
             raise ModelError(f"the sizes stored with the weights are damaged: {reason}") from None
+
+
+def _sizes_in(shapes: Shapes) -> dict[str, Any]:
+    """Returns the attributes of :class:`Config` that shapes of weights determine, by name."""
+    try:
+        dim = shapes["final_norm.gamma"][0]
+        heads = shapes[FIRST_MIXER + "A_log"][0]
+        d_inner = shapes[FIRST_MIXER + "norm.weight"][0]
+        channels = shapes[FIRST_MIXER + "conv1d.weight"][0]
+        gammas = numbered(shapes, r"band_split\.to_features\.(\d+)\.0\.gamma")
+        widths = tuple(shapes[f"band_split.to_features.{k}.0.gamma"][0] for k in gammas)
+        hidden = shapes["mask_estimators.0.to_freqs.0.0.0.weight"][0]
+    except (KeyError, IndexError, ValueError):
+        first = printable(", ".join(list(shapes)[:3]))
+        raise ModelError(
+            f"checkpoint must hold the weights of a BSMamba2; got the keys {first}, …"
+        ) from None
+    if min(dim, heads, d_inner, hidden) < 1:
+        raise ModelError("the checkpoint is damaged: some of its weights have size 0")
+    return {
+        "dim": dim,
+        "depth": len(numbered(shapes, r"layers\.(\d+)\.")),
+        "expand": d_inner // dim,
+        "head_dim": d_inner // heads,
+        "state_size": (channels - d_inner) // 2,
+        "mask_expand": hidden // dim,
+        "widths": widths,
+        "stem_count": len(numbered(shapes, r"mask_estimators\.(\d+)\.")),
+    }
 
 
 PRESETS = {

@@ -15,9 +15,9 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import glu
 
 from bsmamba2_network import checkpoints, spectrum
+from bsmamba2_network.bands import BandNorm, BandSplit, MaskEstimator, apply_masks
 from bsmamba2_network.config import CONV_WIDTH, Config
 from bsmamba2_network.scan import mamba2_scan
 
@@ -28,19 +28,6 @@ State = tuple[Tensor, Tensor]
 
 With n = 1 all sequences share it.
 """
-
-
-class BandNorm(nn.Module):
-    """x / max(‖x‖₂, 1e-12) · √d · gamma over the last axis: the band split's norm."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.gamma = nn.Parameter(torch.ones(size))
-
-    def forward(self, x: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-12)
-        out: Tensor = x / length * math.sqrt(x.shape[-1]) * self.gamma
-        return out
 
 
 class MixerNorm(nn.Module):
@@ -140,45 +127,6 @@ class Block(nn.Module):
         return x + both @ self.linear.weight[:, :, 0] + self.linear.bias, carried
 
 
-class BandSplit(nn.Module):
-    """Maps each band's bins, channels and parts to D features: (b, t, F·c·2) to (b, t, K, D)."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.widths = [2 * config.channels * bins for bins in config.bands]
-        self.to_features = nn.ModuleList(
-            nn.Sequential(BandNorm(width), nn.Linear(width, config.dim)) for width in self.widths
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        bands = x.split(self.widths, dim=-1)
-        features = [net(band) for net, band in zip(self.to_features, bands, strict=True)]
-        return torch.stack(features, dim=-2)
-
-
-class MaskEstimator(nn.Module):
-    """Maps the bands' features to one stem's complex mask: (b, t, K, D) to (b, t, F·c·2)."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        hidden = config.mask_expand * config.dim
-        self.to_freqs = nn.ModuleList(
-            nn.Sequential(
-                nn.Sequential(
-                    nn.Linear(config.dim, hidden),
-                    nn.Tanh(),
-                    nn.Linear(hidden, 4 * config.channels * bins),
-                )
-            )
-            for bins in config.bands
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        bands = x.split(1, dim=2)
-        masks = [glu(net(band.squeeze(2))) for net, band in zip(self.to_freqs, bands, strict=True)]
-        return torch.cat(masks, dim=-1)
-
-
 class BSMamba2(nn.Module):
     """The network: from a waveform to stems, internally from a spectrum to spectra.
 
@@ -189,12 +137,15 @@ class BSMamba2(nn.Module):
     def __init__(self, config: Config | None = None) -> None:
         super().__init__()
         self.config = config = config or Config()
-        self.band_split = BandSplit(config)
+        self.band_split = BandSplit(config.widths, config.dim)
         self.layers = nn.ModuleList(
             nn.ModuleList([Block(config), Block(config)]) for _ in range(config.depth)
         )
         self.final_norm = BandNorm(config.dim)
-        self.mask_estimators = nn.ModuleList(MaskEstimator(config) for _ in config.stems)
+        self.mask_estimators = nn.ModuleList(
+            MaskEstimator(config.widths, config.dim, config.mask_expand * config.dim)
+            for _ in config.stems
+        )
 
     @classmethod
     def untrained(cls, preset: str = "paper", seed: int = 0) -> BSMamba2:
@@ -218,7 +169,7 @@ class BSMamba2(nn.Module):
             ModelError: the file is not a BSMamba2 checkpoint, or has other sizes; the message
                 names every key that is missing, unexpected or of the wrong shape.
         """
-        return checkpoints.load(cls, Path(path), config)
+        return checkpoints.load(cls, Config, Path(path), config)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the weights as safetensors, with the sizes in the file's metadata."""
@@ -244,7 +195,7 @@ class BSMamba2(nn.Module):
         Returns:
             (b, stems, channels, frames, F, 2).
         """
-        return _masked(self.masks(mixture), mixture)
+        return apply_masks(self.masks(mixture), mixture)
 
     def start(self) -> list[State]:
         """Returns the states before a stream's first step: zeros of batch 1, one pair per layer."""
@@ -276,7 +227,7 @@ class BSMamba2(nn.Module):
         cut = block.shape[2]
         mixture = torch.cat([block, lookahead], dim=2)
         masks, states = self._masks(mixture, states, cut)
-        stems = _masked(masks, mixture)
+        stems = apply_masks(masks, mixture)
         return stems[:, :, :, :cut], stems[:, :, :, cut:], states
 
     def _masks(
@@ -326,11 +277,3 @@ class BSMamba2(nn.Module):
         mixture = spectrum.stft(waveform, config.n_fft, config.hop)
         stems = self.separate_spectrum(mixture)
         return spectrum.istft(stems, config.n_fft, config.hop, waveform.shape[-1])
-
-
-def _masked(mask: Tensor, mixture: Tensor) -> Tensor:
-    """Returns the complex product of masks (b, stems, …) and a spectrum (b, …), in real tensors."""
-    mixture = mixture.unsqueeze(1)
-    mask_re, mask_im = mask[..., 0], mask[..., 1]
-    re, im = mixture[..., 0], mixture[..., 1]
-    return torch.stack([mask_re * re - mask_im * im, mask_re * im + mask_im * re], dim=-1)

@@ -33,3 +33,8 @@ def istft(spectrum: Tensor, n_fft: int, hop: int, samples: int) -> Tensor:
 
 def _window(n_fft: int, like: Tensor) -> Tensor:
     return torch.hann_window(n_fft, dtype=like.dtype, device=like.device)
+
+
+def without_dc(spectrum: Tensor) -> Tensor:
+    """Returns a spectrum (…, F, 2) whose lowest bin is 0."""
+    return torch.cat([torch.zeros_like(spectrum[..., :1, :]), spectrum[..., 1:, :]], dim=-2)

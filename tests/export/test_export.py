@@ -63,7 +63,7 @@ def test_a_graph_has_one_node_per_mixer_and_the_checkpoints_names(
 
 def test_networks_of_one_size_share_a_trace_but_not_weights(tiny: BSMamba2) -> None:
     for net in (tiny, BSMamba2.untrained("tiny", seed=1), tiny):
-        values = {v.name: v for v in trace.trace_scans(net).graph.initializer}
+        values = {v.name: v for v in trace.trace_nodes(net).graph.initializer}
         for name, weight in net.state_dict().items():
             np.testing.assert_array_equal(onnx.numpy_helper.to_array(values[name]), weight)
 
@@ -98,7 +98,7 @@ def test_a_graph_that_computes_something_else_is_deleted(
     tiny: BSMamba2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def wrong_trace(net: BSMamba2, io: str, streaming: bool) -> onnx.ModelProto:
-        model = trace.trace_scans(net, io, streaming=streaming)
+        model = trace.trace_nodes(net, io, streaming=streaming)
         values = {value.name: value for value in model.graph.initializer}
         gamma = onnx.numpy_helper.to_array(values["final_norm.gamma"])
         values["final_norm.gamma"].CopyFrom(
@@ -106,7 +106,7 @@ def test_a_graph_that_computes_something_else_is_deleted(
         )
         return model
 
-    monkeypatch.setattr("bsmamba2_export.exporter.trace_scans", wrong_trace)
+    monkeypatch.setattr("bsmamba2_export.exporter.trace_nodes", wrong_trace)
     with pytest.raises(ModelError, match="must agree with the network to 90 dB"):
         export_network(tiny, describe(tiny, "wrong"), tmp_path / "wrong.onnx")
     assert not list(tmp_path.iterdir())

@@ -22,7 +22,7 @@ from bsmamba2.formats.onnx_file import read_onnx
 from bsmamba2.models.check import check_input
 from bsmamba2_export import export
 from bsmamba2_export.precision import sdr_cost_db, with_half_weights
-from bsmamba2_export.trace import finish, trace_scans
+from bsmamba2_export.trace import finish, trace_nodes
 from bsmamba2_export.verify import agreement_db
 from bsmamba2_network import BSMamba2
 from support.models import open_engine
@@ -98,7 +98,7 @@ def test_the_error_for_a_weight_beyond_float16_names_it(tiny: BSMamba2) -> None:
         net.state_dict()["layers.0.0.forward_blocks.0.mixer.in_proj.weight"][0, 0] = 1e5
     message = "weights must be within ±65504 in fp16; got 1e[+]05 in .*mixer.in_proj.weight"
     with pytest.raises(ModelError, match=message):
-        finish(trace_scans(net), net, precision="fp16")
+        finish(trace_nodes(net), net, precision="fp16")
 
 
 def test_weights_cannot_be_combined_with_a_lower_precision(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import yaml
 from safetensors.torch import save_file
 
 from bsmamba2 import ModelError
-from bsmamba2_network import BSMamba2, Config
+from bsmamba2_network import BSMamba2, Config, RoFormer, RoFormerConfig
 
 
 def have_same_weights(one: BSMamba2, other: BSMamba2) -> bool:
@@ -72,7 +73,7 @@ def test_every_key_that_is_missing_unexpected_or_of_wrong_shape_is_named(
 @pytest.mark.parametrize("key", ["encoder.0.conv.weight", "x\n\x1b[31mok"])
 def test_another_network_is_refused_in_one_line(tmp_path: Path, key: str) -> None:
     torch.save({key: torch.ones(2)}, tmp_path / "m.ckpt")
-    with pytest.raises(ModelError, match="must hold the weights of a BSMamba2") as error:
+    with pytest.raises(ModelError, match="is (not )?a checkpoint of") as error:
         BSMamba2.load(tmp_path / "m.ckpt")
     assert str(error.value).isprintable()
 
@@ -124,3 +125,62 @@ def test_an_unusable_yaml_gives_a_model_error(micro: BSMamba2, tmp_path: Path, t
     (tmp_path / "m.yaml").write_text(text)
     with pytest.raises(ModelError, match="config"):
         BSMamba2.load(tmp_path / "m.safetensors", tmp_path / "m.yaml")
+
+
+def roformer(**changes: Any) -> RoFormer:
+    sizes: dict[str, Any] = {"n_fft": 64, "hop": 16, "bands": (16, 17), "dim": 8, "depth": 2}
+    torch.manual_seed(0)
+    return RoFormer(RoFormerConfig(**sizes | {"heads": 2, "head_dim": 4, "chunk": 400} | changes))
+
+
+def test_a_roformers_safetensors_keep_weights_and_sizes(tmp_path: Path) -> None:
+    net = roformer(skip_connection=True, zero_dc=True)
+    net.save(tmp_path / "m.safetensors")
+    loaded = RoFormer.load(tmp_path / "m.safetensors")
+    assert loaded.config == net.config
+    assert have_same_weights(loaded, net)
+
+
+def test_a_roformers_shared_rotation_comes_from_the_file_and_stays_shared(tmp_path: Path) -> None:
+    net = roformer()
+    for value in net.parameters():
+        value.data += 1
+    torch.save({"state_dict": net.state_dict()}, tmp_path / "m.ckpt")
+    loaded = RoFormer.load(tmp_path / "m.ckpt", net.config)
+    assert have_same_weights(loaded, net)
+    assert len(list(loaded.parameters())) == len(list(net.parameters()))
+
+
+def test_copies_of_a_shared_tensor_that_differ_are_refused(tmp_path: Path) -> None:
+    state = {key: value.clone() for key, value in roformer().state_dict().items()}
+    state["layers.1.0.layers.0.0.rotary_embed.freqs"] *= 2
+    torch.save(state, tmp_path / "m.ckpt")
+    with pytest.raises(ModelError, match=r"same values in layers\.0\.0\..* and layers\.1\.0\."):
+        RoFormer.load(tmp_path / "m.ckpt", roformer().config)
+
+
+@pytest.mark.parametrize("network", [BSMamba2, RoFormer])
+def test_a_yaml_that_contradicts_the_weights_is_refused_with_both_values(
+    micro: BSMamba2, tmp_path: Path, network: type[BSMamba2] | type[RoFormer]
+) -> None:
+    net = micro if network is BSMamba2 else roformer()
+    net.save(tmp_path / "m.safetensors")
+    model = {"module_type": "mamba2", "dim": 32, "depth": 2, "stereo": True, "stft_n_fft": 64}
+    model |= {"stft_hop_length": 16, "freqs_per_bands": [16, 17]}
+    (tmp_path / "m.yaml").write_text(yaml.dump({"model": model}))
+    with pytest.raises(ModelError, match=rf"dim is 32 in the config and {net.config.dim} in the"):
+        network.load(tmp_path / "m.safetensors", tmp_path / "m.yaml")
+
+
+@pytest.mark.parametrize("change", ["missing", "unexpected", "wrong shape"])
+def test_a_changed_roformer_is_refused(tmp_path: Path, change: str) -> None:
+    net = roformer()
+    state = {key: value.clone() for key, value in net.state_dict().items()}
+    key = "layers.0.1.layers.0.1.net.4.bias"
+    if change == "missing":
+        del state[key]
+    else:
+        state[key + "2" * (change == "unexpected")] = torch.zeros(3)
+    torch.save(state, tmp_path / "m.ckpt")
+    with pytest.raises(ModelError, match=change):
+        RoFormer.load(tmp_path / "m.ckpt", net.config)
