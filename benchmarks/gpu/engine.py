@@ -109,7 +109,7 @@ def load(task: Task) -> Subject:
 def _load_onnxruntime(task: Task) -> BatchEngine:
     from bsmamba2.audio import fourier
     from bsmamba2.devices.device import choose
-    from bsmamba2.engines import ort_session
+    from bsmamba2.engines import ort_providers, ort_session
     from bsmamba2.engines.ort_engine import OrtEngine
     from bsmamba2.formats.checkpoint import read_checkpoint
     from bsmamba2.formats.onnx_file import read_onnx
@@ -122,7 +122,7 @@ def _load_onnxruntime(task: Task) -> BatchEngine:
     if manifest.io == "waveform":
         weights = {**weights, **fourier.matrices(manifest.n_fft, manifest.hop)}
     return OrtEngine(
-        file, choose(task["device"], ort_session.BACKENDS), weights, kernel=task["kernel"]
+        file, choose(task["device"], ort_providers.BACKENDS), weights, kernel=task["kernel"]
     )
 
 

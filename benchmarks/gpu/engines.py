@@ -160,7 +160,7 @@ def onnxruntime_missing() -> str:
     """Returns why ONNX Runtime for CUDA is unavailable; empty if it is available."""
     try:
         from bsmamba2.engines.ort_import import import_onnxruntime
-        from bsmamba2.engines.ort_session import PROVIDERS
+        from bsmamba2.engines.ort_providers import PROVIDERS
 
         has_cuda = PROVIDERS["cuda"] in import_onnxruntime().get_available_providers()
     except (ImportError, Error) as error:

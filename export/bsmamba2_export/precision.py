@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
@@ -33,8 +33,8 @@ Float32 itself agrees to about 115 dB. Untrained networks reach 60 dB in fp16 an
 a trained network the export reports the cost but does not fail because of it.
 """
 
-RESHAPES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Gather", "Identity")
-"""Nodes that may stand between a weight and its product."""
+RESHAPES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Gather", "Identity", "Concat")
+"""Nodes that may stand between weights and their product."""
 
 LARGEST = {"fp16": 65504.0, "bf16": 3.3895314e38}
 
@@ -92,7 +92,7 @@ def lower(model: ModelProto, precision: str, *, emulate: bool = False) -> None:
         narrow[result] = node.output[0]
         if not all(takes_tokens(reader) for reader in readers[result]):
             cast(node.output[0], TensorProto.FLOAT, result)
-    for value in {weight.name: weight for weight in products.values()}.values():
+    for value in {weight.name: weight for found in products.values() for weight in found}.values():
         _store(value, precision, widen=emulate)
     del graph.node[:]
     graph.node.extend(nodes)
@@ -139,11 +139,11 @@ def sdr_cost_db(snr_db: float, sdr_db: float = 11.0) -> float:
     return 10 * math.log10(1 + 10 ** ((sdr_db - snr_db) / 10))
 
 
-def _products(model: ModelProto) -> dict[str, TensorProto]:
-    """Returns the weight of each product of tokens with weights, by the product's output.
+def _products(model: ModelProto) -> dict[str, list[TensorProto]]:
+    """Returns the weights of each product of tokens with weights, by the product's output.
 
-    A product uses its weight directly or through a node that reshapes it. The matrices of a Fourier
-    transform are not weights, and products of tokens with tokens have none.
+    A product uses its weights directly or through nodes that reshape and stack them. The matrices
+    of a Fourier transform are not weights, and products of tokens with tokens have none.
     """
     weights = {value.name: value for value in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
@@ -152,12 +152,24 @@ def _products(model: ModelProto) -> dict[str, TensorProto]:
         is_transform = not {fourier.ANALYSIS, fourier.SYNTHESIS}.isdisjoint(node.input)
         if node.op_type != "MatMul" or is_transform:
             continue
-        name = node.input[1]
-        while name in makers and makers[name].op_type in RESHAPES:
-            name = makers[name].input[0]
-        if name in weights:
-            products[node.output[0]] = weights[name]
+        found = _weights_of(node.input[1], weights, makers)
+        if found:
+            products[node.output[0]] = found
     return products
+
+
+def _weights_of(
+    name: str, weights: Mapping[str, TensorProto], makers: Mapping[str, NodeProto]
+) -> list[TensorProto]:
+    """Returns the weights that a value consists of; none if it is anything else."""
+    if name in weights:
+        return [weights[name]]
+    if name not in makers or makers[name].op_type not in RESHAPES:
+        return []
+    node = makers[name]
+    parts = node.input if node.op_type == "Concat" else node.input[:1]
+    found = [_weights_of(part, weights, makers) for part in parts]
+    return [weight for part in found for weight in part] if all(found) else []
 
 
 def _store(value: TensorProto, precision: str, *, widen: bool = False) -> None:

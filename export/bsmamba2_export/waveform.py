@@ -31,7 +31,7 @@ class WaveformGraph(nn.Module):
         self.fourier = Fourier(net.config.n_fft, net.config.hop)
 
     def forward(self, waveform: Tensor) -> Tensor:
-        stems = self.net.separate_spectrum(self.fourier(waveform))
+        stems = self.net.separate_spectrum(self.fourier(waveform), grouped=True)
         if self.net.config.zero_dc:
             stems = without_dc(stems)
         return self.fourier.inverse(stems, waveform.shape[-1])

@@ -37,7 +37,7 @@ class Network(Protocol):
     def __call__(self, waveform: Tensor) -> Tensor:
         """Separates (b, channels, samples) to (b, stems, channels, samples)."""
 
-    def separate_spectrum(self, mixture: Tensor) -> Tensor:
+    def separate_spectrum(self, mixture: Tensor, grouped: bool = False) -> Tensor:
         """Separates (b, channels, frames, F, 2) to (b, stems, channels, frames, F, 2)."""
 
     def state_dict(self) -> dict[str, Any]:

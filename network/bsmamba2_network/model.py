@@ -17,7 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from bsmamba2_network import checkpoints, spectrum
-from bsmamba2_network.bands import BandNorm, BandSplit, MaskEstimator, apply_masks
+from bsmamba2_network.bands import (
+    BandNorm,
+    BandSplit,
+    MaskEstimator,
+    apply_masks,
+    root_mean_square_norm,
+)
 from bsmamba2_network.config import CONV_WIDTH, Config
 from bsmamba2_network.scan import mamba2_scan
 
@@ -38,7 +44,7 @@ class MixerNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(size))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + NORM_EPSILON) * self.weight
+        return root_mean_square_norm(x, NORM_EPSILON) * self.weight
 
 
 class Mamba2(nn.Module):
@@ -186,16 +192,19 @@ class BSMamba2(nn.Module):
         """
         return self._masks(mixture)[0]
 
-    def separate_spectrum(self, mixture: Tensor) -> Tensor:
+    def separate_spectrum(self, mixture: Tensor, grouped: bool = False) -> Tensor:
         """Separates a spectrum: the masks times the mixture, in real tensors. This is exported.
 
         Args:
             mixture: (b, channels, frames, F, 2).
+            grouped: whether bands of equal width run as one product; see
+                :mod:`bsmamba2_network.bands`.
 
         Returns:
             (b, stems, channels, frames, F, 2).
         """
-        return apply_masks(self.masks(mixture), mixture)
+        masks, _ = self._masks(mixture, grouped=grouped)
+        return apply_masks(masks, mixture)
 
     def start(self) -> list[State]:
         """Returns the states before a stream's first step: zeros of batch 1, one pair per layer."""
@@ -231,13 +240,17 @@ class BSMamba2(nn.Module):
         return stems[:, :, :, :cut], stems[:, :, :, cut:], states
 
     def _masks(
-        self, mixture: Tensor, carried: Sequence[State] | None = None, cut: int | None = None
+        self,
+        mixture: Tensor,
+        carried: Sequence[State] | None = None,
+        cut: int | None = None,
+        grouped: bool = False,
     ) -> tuple[Tensor, list[State]]:
         """Computes the masks, and each layer's state along time at the cut."""
         config = self.config
         batch, channels, frames = mixture.shape[:3]
         x = mixture.permute(0, 2, 3, 1, 4).flatten(2)  # (b, t, F·c·2)
-        x = self.band_split(x)  # (b, t, K, D)
+        x = self.band_split(x, grouped)  # (b, t, K, D)
 
         zero = self._zero(x)
         bands, states = x.shape[2], []
@@ -252,7 +265,7 @@ class BSMamba2(nn.Module):
             x = x.reshape(batch, frames, bands, config.dim)
 
         x = self.final_norm(x)
-        mask = torch.stack([estimator(x) for estimator in self.mask_estimators], dim=1)
+        mask = torch.stack([estimator(x, grouped) for estimator in self.mask_estimators], dim=1)
         mask = mask.reshape(batch, len(config.stems), frames, config.bins, channels, 2)
         return mask.permute(0, 1, 4, 2, 3, 5), states
 

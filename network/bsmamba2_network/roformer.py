@@ -195,11 +195,12 @@ class RoFormer(nn.Module):
         """Writes the weights as safetensors, with the sizes in the file's metadata."""
         checkpoints.save(self, self.config, Path(path))
 
-    def masks(self, mixture: Tensor) -> Tensor:
+    def masks(self, mixture: Tensor, grouped: bool = False) -> Tensor:
         """Computes complex masks for a spectrum.
 
         Args:
             mixture: (b, channels, frames, F, 2), real and imaginary parts last.
+            grouped: as for :meth:`separate_spectrum`.
 
         Returns:
             (b, stems, channels, frames, F, 2), unbounded.
@@ -209,7 +210,7 @@ class RoFormer(nn.Module):
         x = mixture.permute(0, 2, 3, 1, 4)  # (b, t, F, c, 2)
         if config.family == MEL:
             x = self.overlap.gather(x, dim=2)
-        x = self.band_split(x.flatten(2))  # (b, t, K, D)
+        x = self.band_split(x.flatten(2), grouped)  # (b, t, K, D)
 
         bands = x.shape[2]
         total: Tensor | None = None  # of the outputs of all earlier layers
@@ -228,23 +229,25 @@ class RoFormer(nn.Module):
                 total = x if total is None else total + x
 
         x = self.final_norm(x)
-        mask = torch.stack([estimator(x) for estimator in self.mask_estimators], dim=1)
+        mask = torch.stack([estimator(x, grouped) for estimator in self.mask_estimators], dim=1)
         mask = mask.reshape(batch, len(config.stems), frames, -1, channels, 2)
         if config.family == MEL:
             mask = self.overlap.average(mask, dim=3)
         return mask.permute(0, 1, 4, 2, 3, 5)
 
-    def separate_spectrum(self, mixture: Tensor) -> Tensor:
+    def separate_spectrum(self, mixture: Tensor, grouped: bool = False) -> Tensor:
         """Separates a spectrum: the masks times the mixture, in real tensors. This is exported.
 
         Args:
             mixture: (b, channels, frames, F, 2).
+            grouped: whether bands of equal width run as one product; see
+                :mod:`bsmamba2_network.bands`.
 
         Returns:
             (b, stems, channels, frames, F, 2), also where ``zero_dc`` is set: the caller applies
             that.
         """
-        return apply_masks(self.masks(mixture), mixture)
+        return apply_masks(self.masks(mixture, grouped), mixture)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Separates a waveform into stems.

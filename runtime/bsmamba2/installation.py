@@ -16,7 +16,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-__all__ = ["install_command", "installed_version", "report", "upgrade_command", "version"]
+__all__ = [
+    "install_command", "installed_folder", "installed_version", "report", "upgrade_command",
+    "version",
+]  # fmt: skip
 
 DISTRIBUTION = "bsmamba2"
 
@@ -36,6 +39,14 @@ def installed_version(distribution: str) -> str | None:
     """Returns the version of a distribution, or None if it is not installed."""
     try:
         return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def installed_folder(distribution: str) -> Path | None:
+    """Returns the folder that a distribution is installed in, or None if it is not installed."""
+    try:
+        return Path(str(metadata.distribution(distribution).locate_file("")))
     except metadata.PackageNotFoundError:
         return None
 

@@ -15,7 +15,7 @@ from bsmamba2.installation import install_command
 @pytest.mark.parametrize(
     ("backend", "modules", "command"),
     [
-        ("tensorrt", ["tensorrt"], "pip install tensorrt-cu13"),
+        ("tensorrt", ["tensorrt"], install_command("tensorrt")),
         (
             "tensorrt-rtx",
             ["tensorrt_rtx", "tensorrt_rtx_bindings"],

@@ -23,7 +23,7 @@ from bsmamba2.devices.device import CPU, Backend, Device
 from bsmamba2.devices.products import SPEEDS, products
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.engines.ort_import import DISTRIBUTIONS, import_onnxruntime
-from bsmamba2.engines.ort_session import BACKENDS
+from bsmamba2.engines.ort_providers import BACKENDS
 from bsmamba2.errors import Error
 from bsmamba2.files.cache import cache_folder
 from bsmamba2.installation import install_command, installed_version

@@ -10,7 +10,7 @@ from typing import Any
 
 from bsmamba2.devices import nvidia
 from bsmamba2.errors import MissingExtra
-from bsmamba2.installation import install_command, installed_version
+from bsmamba2.installation import install_command, installed_folder
 
 DISTRIBUTIONS = {"onnxruntime": "cpu", "onnxruntime-gpu": "gpu"}
 """The packages of ONNX Runtime, and the extras that install them."""
@@ -23,8 +23,9 @@ def import_onnxruntime() -> Any:
         MissingExtra: there is none, it is too old or damaged, or both packages are installed, so
             their files are mixed.
     """
-    installed = [name for name in DISTRIBUTIONS if installed_version(name)]
-    if len(installed) == 2:
+    folders = [folder for name in DISTRIBUTIONS if (folder := installed_folder(name))]
+    # In two folders each has its own files, and the first on Python's path is imported.
+    if len(folders) != len(set(folders)):
         raise MissingExtra(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; run: "
             f"{_reinstall_command()}"
@@ -35,7 +36,7 @@ def import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        reason = f" ({error})" if installed else ""
+        reason = f" ({error})" if folders else ""
         command = _install_command()
         raise MissingExtra(f"no ONNX Runtime can be loaded{reason}; run: {command}") from None
     if not hasattr(onnxruntime, "InferenceSession"):
@@ -44,7 +45,7 @@ def import_onnxruntime() -> Any:
             f"ONNX Runtime is damaged: its files are missing; run: {_reinstall_command()}"
         )
     if not hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"):
-        package = installed[0] if installed else "onnxruntime"
+        package = next((name for name in DISTRIBUTIONS if installed_folder(name)), "onnxruntime")
         raise MissingExtra(
             f"ONNX Runtime {onnxruntime.__version__} is too old; run: pip install -U "
             f'"{package}>=1.30"'

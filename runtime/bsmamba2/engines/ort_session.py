@@ -1,25 +1,23 @@
-"""Loads models into ONNX Runtime; all knowledge of its providers, options and errors is here."""
+"""Loads models into ONNX Runtime; what is known of its sessions, options and errors is here."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import io
 import logging
 import os
 import re
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from bsmamba2 import errors
 from bsmamba2.audio.array import Audio
 from bsmamba2.devices import cuda, nvidia, products
-from bsmamba2.devices.device import CPU, Device, missing_card
+from bsmamba2.devices.device import CPU, Device
 from bsmamba2.devices.kernel import instruction_set, library
-from bsmamba2.devices.libraries import missing_library, open_library
-from bsmamba2.engines.ort_import import gpu_install_command, import_onnxruntime
+from bsmamba2.engines.ort_import import import_onnxruntime
+from bsmamba2.engines.ort_providers import PROVIDERS, preload, providers
 from bsmamba2.engines.placement import RECORD, require_placement
 from bsmamba2.errors import DeviceError, ModelError
 from bsmamba2.files.hashing import file_sha256
@@ -28,13 +26,6 @@ from bsmamba2.formats.onnx_file import OnnxFile
 from bsmamba2.installation import install_command, version
 
 log = logging.getLogger("bsmamba2")
-
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
-"""ONNX Runtime's provider for each kind of device."""
 
 
 def open_session(
@@ -71,10 +62,11 @@ def open_session(
             "or export the model with precision='fp32'"
         )
     if device.kind != "cpu":
-        _preload(ort)
+        preload(ort)
     options = ort.SessionOptions()
     options.log_severity_level = 4  # errors are raised; the log would repeat them
-    options.use_deterministic_compute = True
+    # On CUDA this would send large means to slower reductions of cuDNN.
+    options.use_deterministic_compute = device.kind == "cpu"
     options.enable_mem_pattern = False
     options.intra_op_num_threads = threads or 0
     options.add_session_config_entry(RECORD, "1")
@@ -221,7 +213,7 @@ def _create(
             return ort.InferenceSession(
                 str(file.path),
                 options,
-                providers=_providers(device, graphs),
+                providers=providers(device, file.manifest, graphs),
                 disabled_optimizers=["ConstantFolding"] if in_place else [],
                 enable_fallback=0,
             )
@@ -232,57 +224,6 @@ def _create(
     session = _create(ort, file, options, device, False, in_place)
     log.warning("CUDA graphs are not used, ONNX Runtime refuses them: %s", reason)
     return session
-
-
-def _missing_for_cpu(device: Device) -> str | None:
-    return None
-
-
-def _missing_for_cuda(device: Device) -> str | None:
-    """See :data:`bsmamba2.devices.device.Backend`."""
-    ort = import_onnxruntime()
-    missing = missing_card(device, getattr(ort, "cuda_version", None) or "")
-    if missing is not None:
-        return missing
-    if PROVIDERS["cuda"] not in ort.get_available_providers():
-        return f"ONNX Runtime for NVIDIA cards is not installed; run: {gpu_install_command()}"
-    _preload(ort)
-    name = missing_library(Path(*ort.__path__, "capi", "libonnxruntime_providers_cuda.so"))
-    if name:
-        return f"{name} of CUDA or cuDNN is not found; run: {install_command('gpu')}"
-    return None
-
-
-def _missing_for_tensorrt(device: Device) -> str | None:
-    """See :data:`bsmamba2.devices.device.Backend`."""
-    missing = _missing_for_cuda(device)
-    if missing is None and not open_library("libnvinfer.so.10", "nvinfer_10.dll"):
-        return (
-            "ONNX Runtime's TensorRT provider needs TensorRT 10, which is not installed; run: "
-            'pip install "tensorrt-cu13>=10,<11"'
-        )
-    return missing
-
-
-# Best first. TensorRT takes minutes to build an engine, so it is last: auto never reaches it.
-BACKENDS = (
-    ("cuda", _missing_for_cuda),
-    ("cpu", _missing_for_cpu),
-    ("tensorrt", _missing_for_tensorrt),
-)
-
-
-def _providers(device: Device, graphs: bool) -> list[Any]:
-    """Returns the device's provider, then those that shape arithmetic may fall back to."""
-    kinds = {"cpu": (), "cuda": ("cuda",), "tensorrt": ("tensorrt", "cuda")}[device.kind]
-    options = {"device_id": str(device.index)} | ({"enable_cuda_graph": "1"} if graphs else {})
-    # Float32 means float32: TF32 has only three digits. For speed there are bf16 and fp16 exports.
-    # The TensorRT provider lacks this option; docs/deploy.md explains how to switch TF32 off there.
-    exact = {"cuda": {"use_tf32": "0"}}
-    return [
-        *((PROVIDERS[kind], options | exact.get(kind, {})) for kind in kinds),
-        PROVIDERS["cpu"],
-    ]
 
 
 @contextlib.contextmanager
@@ -296,9 +237,3 @@ def _quiet(ort: Any, device: Device) -> Iterator[None]:
         yield
     finally:
         ort.set_default_logger_severity(2)  # the default; there is no way to read the old value
-
-
-def _preload(ort: Any) -> None:
-    """Loads CUDA and cuDNN from the packages of [gpu]; discards what ONNX Runtime prints."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        ort.preload_dlls()

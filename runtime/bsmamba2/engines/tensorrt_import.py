@@ -27,6 +27,4 @@ def import_tensorrt(backend: str) -> Any:
             return importlib.import_module(name)
         except ImportError as error:
             reason = str(error)
-    rtx = backend == "tensorrt-rtx"
-    command = install_command("tensorrt-rtx") if rtx else "pip install tensorrt-cu13"
-    raise MissingExtra(f"{backend} cannot be loaded ({reason}); run: {command}")
+    raise MissingExtra(f"{backend} cannot be loaded ({reason}); run: {install_command(backend)}")

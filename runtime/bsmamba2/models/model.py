@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from bsmamba2.devices.device import Backend, choose
 from bsmamba2.devices.products import DEFAULT_SPEED, products
-from bsmamba2.engines.ort_session import BACKENDS, software
+from bsmamba2.engines.ort_providers import BACKENDS
+from bsmamba2.engines.ort_session import software
 from bsmamba2.engines.step_engine import StepEngine, SteppedEngine
 from bsmamba2.models.check import CHECK_STEPS, FAST_SNR_DB
 from bsmamba2.models.verdict import require_verdict

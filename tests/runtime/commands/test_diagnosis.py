@@ -20,7 +20,7 @@ from bsmamba2.devices.nvidia import Card, Driver
 from bsmamba2.devices.products import products
 from bsmamba2.engines import ort_session
 from bsmamba2.engines.ort_import import import_onnxruntime
-from bsmamba2.engines.ort_session import PROVIDERS
+from bsmamba2.engines.ort_providers import PROVIDERS
 from bsmamba2.installation import install_command
 from bsmamba2.models import registry
 

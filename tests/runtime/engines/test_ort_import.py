@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,8 +25,8 @@ def no_card(monkeypatch: pytest.MonkeyPatch) -> None:
 def install(monkeypatch: pytest.MonkeyPatch, *distributions: str) -> None:
     """Mocks the list of installed packages, and an ONNX Runtime that cannot be imported."""
     monkeypatch.setattr(
-        "bsmamba2.engines.ort_import.installed_version",
-        lambda name: "1.30" if name in distributions else None,
+        "bsmamba2.engines.ort_import.installed_folder",
+        lambda name: Path("site") if name in distributions else None,
     )
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
 
@@ -56,6 +57,14 @@ def test_two_onnxruntimes_are_an_error_with_the_command_to_reinstall_one(
         import_onnxruntime()
     command = f"pip uninstall -y onnxruntime onnxruntime-gpu && {install_command('cpu')}"
     assert str(caught.value).endswith(f"; run: {command}")
+
+
+def test_two_onnxruntimes_in_two_folders_do_not_disturb_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """For example a machine's own, and another that PYTHONPATH puts in front of it."""
+    monkeypatch.setattr("bsmamba2.engines.ort_import.installed_folder", Path)
+    assert hasattr(import_onnxruntime(), "InferenceSession")
 
 
 @pytest.mark.parametrize(

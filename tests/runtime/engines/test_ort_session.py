@@ -1,9 +1,6 @@
-"""Sessions of ONNX Runtime: refused models, and errors that say what a device is missing."""
+"""Sessions of ONNX Runtime: shared weights, and models that are refused."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import onnx
@@ -11,103 +8,18 @@ import pytest
 from onnx import TensorProto, helper
 
 from bsmamba2 import DeviceError, ModelError
-from bsmamba2.devices import nvidia
-from bsmamba2.devices.device import CPU, Device, choose
-from bsmamba2.devices.nvidia import Card, Driver
-from bsmamba2.engines import ort_session
-from bsmamba2.engines.ort_import import gpu_install_command, import_onnxruntime
-from bsmamba2.engines.ort_session import BACKENDS, PROVIDERS, first_line, open_session, software
+from bsmamba2.devices.device import CPU, Device
+from bsmamba2.engines.ort_import import import_onnxruntime
+from bsmamba2.engines.ort_session import first_line, open_session, software
 from bsmamba2.formats.onnx_file import OnnxFile, read_onnx
-from bsmamba2.installation import install_command, version
+from bsmamba2.installation import version
 from bsmamba2.models.graph import shipped_graphs
 from support.fixtures import WriteOnnx
 from support.models import MANIFEST, gain_model, random_weights
 
-CARD = Card("Fast Card", (9, 0), 80 << 30)
-SetMachine = Callable[..., None]
-
-
-@pytest.fixture
-def set_machine(monkeypatch: pytest.MonkeyPatch) -> SetMachine:
-    """``set_machine(cards=1, cuda=(13, 0), providers=("cuda",))`` mocks driver and ONNX Runtime.
-
-    The ONNX Runtime is built for CUDA 13.0.
-    """
-
-    def mock(
-        cards: int | None = 1,
-        cuda: tuple[int, int] = (13, 0),
-        providers: Sequence[str] = ("cuda",),
-    ) -> None:
-        driver = None if cards is None else Driver((CARD,) * cards, cuda, "580.65.06")
-        ort = import_onnxruntime()
-        available = [PROVIDERS[kind] for kind in (*providers, "cpu")]
-        monkeypatch.setattr(nvidia, "driver", lambda: driver)
-        monkeypatch.setattr(ort, "cuda_version", "13.0")
-        monkeypatch.setattr(ort, "get_available_providers", lambda: available)
-
-    return mock
-
 
 def graph(name: str) -> OnnxFile:
     return next(graph for graph in shipped_graphs() if graph.path.stem == name)
-
-
-def test_auto_chooses_the_card_where_everything_for_it_is_installed(
-    set_machine: SetMachine,
-) -> None:
-    set_machine()
-    assert choose("auto", BACKENDS) == Device("cuda", 0)
-
-
-@pytest.mark.parametrize(
-    "machine", [{"cards": None}, {"cards": 0}, {"providers": ()}, {"cuda": (12, 4)}]
-)
-def test_auto_chooses_the_cpu_where_anything_for_the_card_is_missing(
-    set_machine: SetMachine, machine: dict[str, Any]
-) -> None:
-    set_machine(**machine)
-    assert choose("auto", BACKENDS) == CPU
-
-
-@pytest.mark.parametrize(
-    ("machine", "requested", "message"),
-    [
-        (
-            {"cards": None},
-            "cuda",
-            "there is no NVIDIA driver: install one, or use device='cpu'",
-        ),
-        ({"cards": None}, "tensorrt:1", "there is no NVIDIA driver"),
-        ({"cards": 1}, "cuda:1", "there is no card 1: choose from cuda:0 Fast Card"),
-        ({"cuda": (12, 4)}, "cuda", "CUDA 13.0 is needed, and driver 580.65.06 runs up to"),
-        (
-            {"providers": ()},
-            "cuda",
-            "ONNX Runtime for NVIDIA cards is not installed; run: " + gpu_install_command(),
-        ),
-        ({}, "tensorrt", 'which is not installed; run: pip install "tensorrt-cu13>=10,<11"'),
-    ],
-)
-def test_a_requested_device_that_is_missing_is_an_error_with_a_fix(
-    set_machine: SetMachine, machine: dict[str, Any], requested: str, message: str
-) -> None:
-    set_machine(**machine)
-    with pytest.raises(DeviceError) as caught:
-        choose(requested, BACKENDS)
-    assert str(caught.value).startswith(f"device '{requested}' cannot be used: ")
-    assert message in str(caught.value)
-
-
-def test_a_missing_library_of_cuda_is_named_with_a_fix(
-    set_machine: SetMachine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    set_machine()
-    monkeypatch.setattr(ort_session, "missing_library", lambda path: "libcudnn.so.9")
-    with pytest.raises(DeviceError) as caught:
-        choose("cuda", BACKENDS)
-    assert "libcudnn.so.9 of CUDA or cuDNN is not found" in str(caught.value)
-    assert str(caught.value).endswith(f"; run: {install_command('gpu')}")
 
 
 def test_a_session_that_fell_back_to_the_cpu_is_an_error(write_onnx: WriteOnnx) -> None:
