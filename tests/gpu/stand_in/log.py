@@ -52,7 +52,7 @@ class Run:
         return sum(launch.is_large and launch.is_elementwise for launch in self.launches)
 
     def count(self, kind: str) -> int:
-        """Returns the number of other lines of a kind, e.g. ``replay``, ``illegal``, ``capture``."""
+        """Returns the number of other lines of a kind, e.g. ``replay``, ``illegal``."""
         return sum(line.partition("\t")[0] == kind for line in self.others)
 
 

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper
 
 from bsmamba2 import DeviceError, ModelError
 from bsmamba2.devices.device import CPU, Device
+from bsmamba2.engines import ort_session
 from bsmamba2.engines.ort_import import import_onnxruntime
 from bsmamba2.engines.ort_session import first_line, open_session, software
 from bsmamba2.formats.onnx_file import OnnxFile, read_onnx
