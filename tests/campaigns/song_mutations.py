@@ -10,7 +10,7 @@ import random
 import zlib
 from collections.abc import Callable, Mapping
 
-from bsmamba2.files.structure import page_checksum
+from bsmamba2.files.ogg_pages import page_checksum
 
 EXTREMES = (0, 1, 2, 3, 7, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 FRAMES = (b"APIC", b"TXXX", b"COMM", b"TIT2", b"GEOB", b"CHAP", b"USLT", b"RVA2")

@@ -62,7 +62,7 @@ class AvFile:
     Args:
         path: the song.
         structure: what its bytes state.
-        why: why libsndfile does not read it.
+        why: what is said about the file if PyAV is missing, after its path.
         sample_rate: Hz of the samples that are returned. Default: the song's own.
 
     Raises:
@@ -215,8 +215,7 @@ def import_av(path: Path, why: str) -> Any:
         import av
     except ImportError:
         raise MissingExtra(
-            f"{path} can only be read with FFmpeg ({why}): {install_command('av')}, or convert it "
-            "to WAV or FLAC first"
+            f"{path} {why}: {install_command('av')}, or convert it to WAV or FLAC first"
         ) from None
     return av
 

@@ -191,17 +191,17 @@ class SongFile:
         self._file.close()
 
     def _open(self) -> soundfile.SoundFile | AvFile:
-        why = self._structure.beyond_libsndfile
-        if not why:
+        why = f"can only be read with FFmpeg ({self._structure.beyond_libsndfile})"
+        if not self._structure.beyond_libsndfile:
             try:
                 file = open_with_libsndfile(self.path)
                 if file.frames < UNKNOWN_SAMPLES:
                     return file
                 file.close()
-                why = "its header states no length"
+                why = "can only be read with FFmpeg (its header states no length)"
             # TypeError: libsndfile expects raw samples for a name in .raw, and needs their format.
             except (soundfile.LibsndfileError, OSError, TypeError):
-                why = "libsndfile does not read it"
+                why = "is not audio that libsndfile reads, but FFmpeg may read it"
         return AvFile(self.path, self._structure, why)
 
     @contextmanager

@@ -16,6 +16,7 @@ from bsmamba2.errors import AudioError
 from bsmamba2.files.encoding import FLOATS, Clip, Encoding
 from bsmamba2.files.naming import require_lengths
 from bsmamba2.files.native_chunks import NativeChunks, complete_chunks
+from bsmamba2.files.ogg_pages import set_serial
 from bsmamba2.files.part_file import PartFile, WriteInProgress
 from bsmamba2.files.song_file import BLOCK, audio_errors, open_with_libsndfile
 from bsmamba2.files.speakers import to_ogg_order
@@ -131,6 +132,8 @@ class StemFile:
         """
         with self._write_errors():
             self._file.close()
+            if self._encoding.format == "OGG":
+                set_serial(self._part.temporary)
             write_tags(
                 self._part.temporary,
                 self._encoding.format,

@@ -11,13 +11,12 @@ Songs are untrusted: headers are read one by one, and every loop moves forward i
 from __future__ import annotations
 
 import os
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from bsmamba2.files.chunks import ChunkFile
 from bsmamba2.files.mpeg_frames import Frames, count_frames, find_first_frame
+from bsmamba2.files.ogg_pages import find_pages, page_checksum
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +37,6 @@ _SEGMENT = bytes.fromhex("18538067")
 _OTHERS = (b"fLaC", b"wvpk", b"MAC ", b"TTA1", b"DSD ")
 """Files whose decoders compare the length with the one that the header states."""
 
-_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"styp", b"sidx")
 
 
@@ -204,7 +202,7 @@ def _ogg(file: BinaryIO, size: int) -> Structure:
     links: list[_Link] = []
     numbers: dict[bytes, int] = {}
     end = 0
-    for at, head in _pages(file, size):
+    for at, head in find_pages(file):
         serial, flags = head[14:18], head[5]
         count = int.from_bytes(head[6:14], "little", signed=True)
         number = int.from_bytes(head[18:22], "little")
@@ -245,14 +243,6 @@ def _ogg(file: BinaryIO, size: int) -> Structure:
     return Structure(doubt=doubt, beyond_libsndfile=beyond, seconds=seconds)
 
 
-def page_checksum(page: bytes) -> bytes:
-    """Returns the checksum of a page: CRC-32 with the bits of every byte the other way round."""
-    content = page[:22] + bytes(4) + page[26:]
-    # zlib inverts its register before and after.
-    crc = zlib.crc32(content.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return bytes(_REVERSED[byte] for byte in crc.to_bytes(4, "little"))[::-1]
-
-
 def _ogg_rate(file: BinaryIO, at: int) -> int:
     """Returns the rate of the samples that the pages of a stream count, from its first packet."""
     file.seek(at)
@@ -260,22 +250,3 @@ def _ogg_rate(file: BinaryIO, at: int) -> int:
     if packet[:8] == b"OpusHead":
         return 48000
     return int.from_bytes(packet[12:16], "little") if packet[:7] == b"\x01vorbis" else 0
-
-
-def _pages(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
-    """Yields where each page of an Ogg file starts, and its header; passes over other bytes."""
-    at = 0
-    for _ in range(MAX_HEADERS):
-        file.seek(at)
-        head = file.read(27)
-        if len(head) < 27:
-            return
-        if head[:4] != b"OggS":
-            found = file.read(1 << 16).find(b"OggS")
-            if found < 0:
-                return
-            at += 27 + found
-            continue
-        yield at, head
-        file.seek(at + 27)
-        at += 27 + head[26] + sum(file.read(head[26]))

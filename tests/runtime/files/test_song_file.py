@@ -193,6 +193,8 @@ def test_without_pyav_a_file_that_libsndfile_refuses_brings_the_line_that_instal
 ) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     (tmp_path / "song.wav").write_text("no audio")
-    with pytest.raises(MissingExtra, match=r"libsndfile does not read it") as error:
+    with pytest.raises(
+        MissingExtra, match=r"is not audio that libsndfile reads, but FFmpeg may read it: pip"
+    ) as error:
         Separator(stub.half()).separate_file(tmp_path / "song.wav")
     assert install_command("av") in str(error.value)
