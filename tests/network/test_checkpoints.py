@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from bsmamba2 import ModelError
+from bsmamba2.models.registry import DEFAULT, shipped
 from bsmamba2_network import BSMamba2, Config, RoFormer, RoFormerConfig
 
 
@@ -27,6 +28,10 @@ def test_safetensors_keep_weights_and_sizes(micro: BSMamba2, tmp_path: Path) -> 
     loaded = BSMamba2.load(tmp_path / "m.safetensors")
     assert loaded.config == micro.config
     assert have_same_weights(loaded, micro)
+
+
+def test_a_name_is_loaded_like_its_file() -> None:
+    assert have_same_weights(BSMamba2.load(DEFAULT), BSMamba2.load(shipped()[DEFAULT]))
 
 
 def test_lightnings_prefix_windows_and_bookkeeping_are_ignored(
