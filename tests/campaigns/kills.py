@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -151,7 +152,7 @@ def tag(path: Path) -> None:
         flac.add_picture(picture)
         flac.save()
         return
-    wave = WAVE(path)
+    wave: Any = WAVE(path)
     wave.add_tags()
     wave.tags.add(TIT2(encoding=3, text=[path.stem]))
     wave.tags.add(APIC(encoding=3, mime="image/png", type=3, data=data))

@@ -23,7 +23,7 @@ from bsmamba2.models.check import check_input
 from bsmamba2_export import export
 from bsmamba2_export.precision import sdr_cost_db, with_half_weights
 from bsmamba2_export.trace import finish, trace_nodes
-from bsmamba2_export.verify import agreement_db
+from bsmamba2_export.verify import agreement_db, require
 from bsmamba2_network import BSMamba2
 from support.models import open_engine
 
@@ -136,6 +136,17 @@ def test_near_silent_stems_are_compared_relative_to_the_mixture() -> None:
     below_minimum_db = 10 * math.log10(1e-3 * 2**26)
     assert agreement_db(mixture, stem, stem * factor) == pytest.approx(error_db + below_minimum_db)
     assert agreement_db(mixture, mixture, mixture * factor) == pytest.approx(error_db)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_network_whose_output_is_not_finite_is_verified_by_no_export(value: float) -> None:
+    mixture = np.ones((2, 9), np.float32)
+    expected = np.full((1, 2, 9), value, np.float32)
+    for actual in (expected, np.zeros_like(expected)):
+        with np.errstate(all="ignore"):
+            found_db = agreement_db(mixture, expected, actual)
+        with pytest.raises(ModelError, match="must agree with the network"):
+            require({"audio": found_db}, 20.0)
 
 
 def test_an_error_as_large_as_the_models_own_costs_3_db() -> None:
