@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from bsmamba2 import DeviceError, ModelError
-from bsmamba2.devices import nvidia
+from bsmamba2.devices import nvidia, products
 from bsmamba2.devices.device import CPU, Device, choose
 from bsmamba2.devices.nvidia import Card, Driver
 from bsmamba2.engines import ort_session
@@ -204,7 +204,7 @@ def test_sessions_with_packed_weights_share_one_pool_of_memory(
     file, weights = graph("tiny"), random_weights("tiny")
     spectrum = {"spectrum": np.ones((1, 2, 3, 1025, 2), np.float32)}
     expected = open_session(file, CPU, weights).run(None, spectrum)[0]
-    monkeypatch.setattr(ort_session.products, "products", lambda speed: "bf16 (amx)")
+    monkeypatch.setattr(products, "products", lambda speed: "bf16 (amx)")
     for _ in range(2):
         session = open_session(file, CPU, weights, speed="fast")
         np.testing.assert_allclose(session.run(None, spectrum)[0], expected, rtol=0.5, atol=1e-2)
