@@ -28,13 +28,13 @@ fi
 if [ ! -d system ]; then
   mkdir -p packages
   kernel=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-6.*\)/\1/p')
-  (cd packages && apt-get -qq download $packages "$kernel")
+  (cd packages && apt-get -qq download $packages "$kernel" 2>/dev/null)
   for package in packages/*.deb; do dpkg -x "$package" system; done
 fi
 
 # The driver and a shell, in a file system in memory.
-cmake -S "$root" -B build -DBSMAMBA2_DRIVER=ON -DCMAKE_EXE_LINKER_FLAGS=-static >/dev/null
-cmake --build build --target product_driver >/dev/null
+cmake -S "$root" -B build -DBSMAMBA2_DRIVER=ON -DCMAKE_EXE_LINKER_FLAGS=-static >build.log
+cmake --build build --target product_driver >build.log 2>&1
 rm -rf files cd
 mkdir -p files/bin files/proc files/dev cd/isolinux
 cp build/runtime/native/product_driver system/bin/busybox files/bin/

@@ -16,7 +16,7 @@ from bsmamba2.audio.array import Audio
 from bsmamba2.devices import kernel
 
 from .products import KINDS, describe, product, product_sets
-from .scans import snr_db
+from .scans import Array, snr_db
 
 # The SNR of one product of random values must reach this.
 LEAST_DB = {"bf16x3": 100, "bf16": 50, "int8": 36}
@@ -59,13 +59,12 @@ def multiply(request: pytest.FixtureRequest, library: Path, kind: str) -> Multip
 
 def random(rows: int, columns: int, width: int, seed: int = 0) -> tuple[Audio, Audio]:
     rng = np.random.default_rng(seed)
-    shapes = (rows, width), (columns, width)
-    a, weights = (rng.standard_normal(shape, np.float32) for shape in shapes)
-    return a, weights
+    a = rng.standard_normal((rows, width)).astype(np.float32)
+    return a, rng.standard_normal((columns, width)).astype(np.float32)
 
 
-def in_float64(a: Audio, weights: Audio) -> Audio:
-    out: Audio = a.astype(np.float64) @ weights.astype(np.float64).T
+def in_float64(a: Audio, weights: Audio) -> Array:
+    out: Array = a.astype(np.float64) @ weights.astype(np.float64).T
     return out
 
 

@@ -8,8 +8,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from bsmamba2 import DeviceError, ModelError
+from bsmamba2.devices import products
 from bsmamba2.devices.device import CPU, Device
-from bsmamba2.engines import ort_session
 from bsmamba2.engines.ort_import import import_onnxruntime
 from bsmamba2.engines.ort_session import first_line, open_session, software
 from bsmamba2.formats.onnx_file import OnnxFile, read_onnx
@@ -117,7 +117,7 @@ def test_sessions_with_packed_weights_share_one_pool_of_memory(
     file, weights = graph("tiny"), random_weights("tiny")
     spectrum = {"spectrum": np.ones((1, 2, 3, 1025, 2), np.float32)}
     expected = open_session(file, CPU, weights).run(None, spectrum)[0]
-    monkeypatch.setattr(ort_session.products, "products", lambda speed: "bf16 (amx)")
+    monkeypatch.setattr(products, "products", lambda speed: "bf16 (amx)")
     for _ in range(2):
         session = open_session(file, CPU, weights, speed="fast")
         np.testing.assert_allclose(session.run(None, spectrum)[0], expected, rtol=0.5, atol=1e-2)
