@@ -12,7 +12,6 @@ from typing import Any
 import onnx
 import torch
 from onnx import ModelProto, defs
-from onnxscript.onnx_opset import opset20 as op
 from onnxscript.values import Opset
 
 import bsmamba2_network  # noqa: F401 - registers PyTorch's operators
@@ -46,17 +45,15 @@ def _dot_product_attention(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> Any:
     return _ours.dot_product_attention(q, k, v, heads=int(q.shape[1]))
 
 
-def _lstm(x: Any, state: Any, weights: Any, *_: Any) -> Any:
-    """Translates an LSTM as SCNet has it: the states before and after it are not used."""
-    hidden = int(weights[1].shape[1])
-    return _ours.bidirectional_lstm(x, *weights, hidden=hidden), *map(op.Identity, state)
+def _lstm(x: Any, weights: Any) -> Any:
+    return _ours.bidirectional_lstm(x, *weights, hidden=int(weights[1].shape[1]))
 
 
 TRANSLATIONS: dict[Any, Callable[..., Any]] = {
     torch.ops.bsmamba2.mamba2_scan.default: _scan,
     torch.ops.bsmamba2.rotary_attention.default: _attention,
     torch.ops.aten.scaled_dot_product_attention.default: _dot_product_attention,
-    torch.ops.aten.lstm.input: _lstm,
+    torch.ops.bsmamba2.bidirectional_lstm.default: _lstm,
 }
 """The ONNX node of each of our PyTorch operators."""
 

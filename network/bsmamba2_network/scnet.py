@@ -129,14 +129,46 @@ class Upsampling(nn.Module):
         return torch.cat(bands, dim=2)
 
 
+@torch.library.custom_op("bsmamba2::bidirectional_lstm", mutates_args=())
+def bidirectional_lstm(x: Tensor, weights: list[Tensor]) -> Tensor:
+    """An LSTM in both directions as one operator, which the export maps to one ONNX node.
+
+    Args:
+        x: (n, L, D).
+        weights: those of ``nn.LSTM`` in their order, of the forward and the backward direction.
+
+    Returns:
+        (n, L, 2·H).
+    """
+    start = x.new_zeros(2, x.shape[0], weights[1].shape[1])
+    result: Tensor = torch.lstm(x, (start, start), weights, True, 1, 0.0, False, True, True)[0]
+    return result.contiguous()
+
+
+@bidirectional_lstm.register_fake
+def _shape(x: Tensor, weights: list[Tensor]) -> Tensor:
+    return x.new_empty(x.shape[0], x.shape[1], 2 * weights[1].shape[1])
+
+
+class BidirectionalLSTM(nn.LSTM):
+    """(n, L, D) to (n, L, 2·D)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        if torch.compiler.is_exporting():  # torch.export would unroll it
+            return bidirectional_lstm(x, [getattr(self, n) for n in self._flat_weights_names])
+        result: Tensor = super().forward(x)[0]
+        return result
+
+
 class DualPath(nn.Module):
     """A bidirectional LSTM along the rows, then one along the frames; (b, D, F, T) to the same."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.lstm_layers = nn.ModuleList(
-            nn.LSTM(width, width, batch_first=True, bidirectional=True) for _ in range(2)
-        )
+        self.lstm_layers = nn.ModuleList(BidirectionalLSTM(width) for _ in range(2))
         self.linear_layers = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(2))
         self.norm_layers = nn.ModuleList(GlobalNorm(width) for _ in range(2))
 
@@ -147,7 +179,7 @@ class DualPath(nn.Module):
         ):
             batch, width, rows, frames = x.shape
             tokens = norm(x).permute(0, 3, 2, 1).reshape(batch * frames, rows, width)
-            tokens = linear(lstm(tokens)[0]).reshape(batch, frames, rows, width)
+            tokens = linear(lstm(tokens)).reshape(batch, frames, rows, width)
             x = x.transpose(2, 3) + tokens.permute(0, 3, 1, 2)
         return x
 
