@@ -34,28 +34,16 @@ def normalised(x: Tensor) -> Tensor:
     """Returns x / ‖x‖₂ · √d over the last axis, as x / √(mean(x²) + ε).
 
     The published networks compute x / max(‖x‖₂, 1e-12); ε makes the same of 0, and differs where
-    a norm is below 1e-9. ONNX Runtime runs this form as one operation.
+    a norm is below 1e-9. ONNX Runtime runs this form as one operation. Narrow input is computed in
+    float32.
     """
-    return root_mean_square_norm(x, 1e-24 / x.shape[-1])
+    exact = x.to(torch.promote_types(x.dtype, torch.float32))
+    return root_mean_square_norm(exact, 1e-24 / x.shape[-1])
 
 
 def root_mean_square_norm(x: Tensor, epsilon: float) -> Tensor:
     """Returns x / √(mean(x²) + ε) over the last axis."""
     return x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + epsilon)
-
-
-class RootMeanSquareNorm(BandNorm):
-    """The same norm as x / √(mean(x²) + 1e-24 / d) · gamma.
-
-    It differs only for lengths near 1e-12. In this form ONNX Runtime fuses it into one operator.
-    Narrow input is computed in float32.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
-        epsilon = 1e-24 / x.shape[-1]
-        out: Tensor = x / (x.pow(2).mean(-1, keepdim=True) + epsilon).sqrt() * self.gamma
-        return out
 
 
 class BandSplit(nn.Module):
@@ -64,14 +52,13 @@ class BandSplit(nn.Module):
     Args:
         widths: numbers of each of the K bands.
         dim: D.
-        norm: the norm's class.
     """
 
-    def __init__(self, widths: Sequence[int], dim: int, norm: type[BandNorm] = BandNorm) -> None:
+    def __init__(self, widths: Sequence[int], dim: int) -> None:
         super().__init__()
         self.widths = list(widths)
         self.to_features = nn.ModuleList(
-            nn.Sequential(norm(width), nn.Linear(width, dim)) for width in widths
+            nn.Sequential(BandNorm(width), nn.Linear(width, dim)) for width in widths
         )
 
     def forward(self, x: Tensor, grouped: bool = False) -> Tensor:

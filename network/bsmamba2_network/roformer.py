@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 
 from bsmamba2_network import checkpoints, spectrum
 from bsmamba2_network.attention import rotary_attention
-from bsmamba2_network.bands import BandSplit, MaskEstimator, RootMeanSquareNorm, apply_masks
+from bsmamba2_network.bands import BandNorm, BandSplit, MaskEstimator, apply_masks
 from bsmamba2_network.roformer_config import BS, MEL, RoFormerConfig, mel_bands
 
 FEED_FORWARD = 4
@@ -45,7 +45,7 @@ class Attention(nn.Module):
         inner = config.heads * config.head_dim
         self.heads = config.heads
         self.rotary_embed = rotary_embed
-        self.norm = RootMeanSquareNorm(config.dim)
+        self.norm = BandNorm(config.dim)
         self.to_qkv = nn.Linear(config.dim, 3 * inner, bias=False)
         self.to_gates = nn.Linear(config.dim, config.heads)
         self.to_out = nn.Sequential(nn.Linear(inner, config.dim, bias=False))
@@ -67,7 +67,7 @@ class LinearAttention(nn.Module):
         super().__init__()
         inner = config.heads * config.head_dim
         self.heads = config.heads
-        self.norm = RootMeanSquareNorm(config.dim)
+        self.norm = BandNorm(config.dim)
         self.to_qkv = nn.Sequential(nn.Linear(config.dim, 3 * inner, bias=False))
         self.temperature = nn.Parameter(torch.ones(config.heads, 1, 1))
         self.to_out = nn.Sequential(nn.Identity(), nn.Linear(inner, config.dim, bias=False))
@@ -88,7 +88,7 @@ class FeedForward(nn.Module):
         super().__init__()
         hidden = FEED_FORWARD * dim
         self.net = nn.Sequential(
-            RootMeanSquareNorm(dim),
+            BandNorm(dim),
             nn.Linear(dim, hidden),
             nn.GELU(),
             nn.Identity(),  # the place of a dropout
@@ -120,7 +120,7 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(
             nn.ModuleList([attention(), FeedForward(config.dim)]) for _ in range(depth)
         )
-        self.norm = RootMeanSquareNorm(config.dim) if config.family == MEL else nn.Identity()
+        self.norm = BandNorm(config.dim) if config.family == MEL else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.layers:
@@ -143,8 +143,8 @@ class RoFormer(nn.Module):
         self.config = config
         time, bands = RotaryEmbedding(config.head_dim), RotaryEmbedding(config.head_dim)
         self.layers = nn.ModuleList(self._layer(time, bands) for _ in range(config.depth))
-        self.final_norm = RootMeanSquareNorm(config.dim) if config.family == BS else nn.Identity()
-        self.band_split = BandSplit(config.widths, config.dim, RootMeanSquareNorm)
+        self.final_norm = BandNorm(config.dim) if config.family == BS else nn.Identity()
+        self.band_split = BandSplit(config.widths, config.dim)
         self.mask_estimators = nn.ModuleList(
             MaskEstimator(
                 config.widths, config.dim, config.mask_expand * config.dim, config.mask_layers
