@@ -147,7 +147,14 @@ def poured_manifest(
             f"stems of {checkpoint.name} must be {len(graph.stems)}, one for each that its weights "
             f"separate; got {len(stems)}: {printable(', '.join(stems))}"
         )
-    return settings.apply(graph.replace(**changes))
+    manifest = settings.apply(graph.replace(**changes))
+    if graph.fixed_length and manifest.chunk != graph.chunk:
+        raise ModelError(
+            f"chunk of {checkpoint.name} must be {graph.chunk} samples, for which its graph was "
+            f"made; got {manifest.chunk}: export it with bsmamba2 export, which makes a graph for "
+            "another chunk and needs the extra [export]"
+        )
+    return manifest
 
 
 def stored_settings(checkpoint: Checkpoint) -> ModelSettings:
