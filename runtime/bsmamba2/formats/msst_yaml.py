@@ -66,7 +66,10 @@ def _settings(
         chunk = round(float(training["segment"]) * sample_rate)
     hop = model.get("stft_hop_length", model.get("hop_size"))
     overlaps = inference.get("num_overlap")
-    zero_dc, normalize = model.get("zero_dc"), inference.get("normalize")
+    is_roformer = family in ("bs_roformer", "mel_band_roformer")
+    # A yaml that does not state it means MSST's default.
+    zero_dc = model.get("zero_dc", True) if is_roformer else None
+    normalize = inference.get("normalize")
     return ModelSettings(
         stems=tuple(stems) or None,
         residual=others[0] if len(others) == 1 and stems != ["vocals"] else None,

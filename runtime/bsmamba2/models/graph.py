@@ -14,6 +14,8 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bsmamba2.audio import fourier
 from bsmamba2.audio.array import Audio
 from bsmamba2.errors import ModelError, printable
@@ -98,7 +100,23 @@ def find_graph(
             "which needs the extra [export]"
         )
     match(checkpoint.tensors, nearest.manifest.initialisers, checkpoint.name)
+    _require_shared_angles(checkpoint)
     return nearest
+
+
+def _require_shared_angles(checkpoint: Checkpoint) -> None:
+    """Requires the copies of a RoFormer's rotary embedding to be equal: it has one for each axis."""
+    first: dict[str, tuple[str, Audio]] = {}
+    for name, values in checkpoint.tensors.items():
+        if not name.endswith(".rotary_embed.freqs"):
+            continue
+        axis = name.split(".")[2]
+        known, angles = first.setdefault(axis, (name, values))
+        if not np.array_equal(angles, values):
+            raise ModelError(
+                f"{checkpoint.name} must have equal copies of its rotary embedding; "
+                f"{printable(known)} and {printable(name)} differ: it is damaged, or another network"
+            )
 
 
 def pour(

@@ -43,6 +43,14 @@ def test_a_roformer_s_yaml_states_stems_hop_chunk_and_overlap(tmp_path: Path) ->
     assert settings(tmp_path, ROFORMER) == expected
 
 
+@pytest.mark.parametrize("family", ["bs_roformer", "mel_band_roformer"])
+def test_a_roformer_s_yaml_that_does_not_state_zero_dc_means_msst_s_default(
+    tmp_path: Path, family: str
+) -> None:
+    model = {name: value for name, value in ROFORMER["model"].items() if name != "zero_dc"}
+    assert settings(tmp_path, ROFORMER | {"model": model}, family).zero_dc is True
+
+
 def test_the_other_of_two_instruments_names_the_residual(tmp_path: Path) -> None:
     training = {"instruments": ["No Reverb", "reverb"], "target_instrument": "No Reverb"}
     read = settings(tmp_path, ROFORMER | {"training": training})
