@@ -106,7 +106,7 @@ def test_a_check_that_demands_nothing_is_refused(snr_db: float) -> None:
         {"n_fft": 65536, "hop": 16384, "chunk": 1 << 24},
     ],
 )
-def test_a_run_whose_spectrum_would_fill_the_memory_is_refused(sizes: dict[str, int]) -> None:
+def test_a_run_whose_spectrum_would_fill_the_memory_is_refused(sizes: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match="hop must be longer"):
         Manifest("voice", **sizes)
 
