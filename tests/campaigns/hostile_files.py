@@ -14,6 +14,7 @@ import random
 import struct
 import zipfile
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -239,7 +240,7 @@ def add_functions(model: onnx.ModelProto, draw: Draw) -> None:
 def change_output(model: onnx.ModelProto, draw: Draw) -> None:
     kind = draw.choice((2, 3, 6, 7, 8, 9, 10, 11, 16))
     operator = draw.choice(("Cast", "Shape", "Size", "SequenceConstruct", "Flatten", "Identity"))
-    extra = {"to": kind} if operator == "Cast" else {}
+    extra: dict[str, Any] = {"to": kind} if operator == "Cast" else {}
     model.graph.node.append(helper.make_node(operator, ["stems"], ["y"], **extra))
     if draw.random() < 0.7:
         del model.graph.output[:]

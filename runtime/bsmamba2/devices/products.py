@@ -4,9 +4,9 @@
     exact     bf16x3    float32        float32    float32
     fast      bf16      bf16           int8       float32
 
-``exact`` gives float32's result to more than 100 dB. ``fast`` costs quality, which
-benchmarks/results/products.md states. The projections of the mixers use these products; everything
-else is float32 at both speeds.
+``exact`` gives float32's result to about 100 dB; ``fast`` costs quality. The measurements are in
+benchmarks/results/products.md. The projections of the mixers use these products; everything else is
+float32 at both speeds.
 """
 
 from __future__ import annotations

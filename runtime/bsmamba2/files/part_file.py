@@ -175,7 +175,10 @@ class PartFile:
             if self.temporary.is_symlink():
                 self.temporary.unlink()
                 return False
-            self._held = _open_existing(self.temporary)
+            try:
+                self._held = _open_existing(self.temporary)
+            except FileNotFoundError:  # its writer has just published or removed it
+                return False
         try:
             locks = _hold(self._held)
         except WriteInProgress:

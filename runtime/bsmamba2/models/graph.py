@@ -105,7 +105,7 @@ def find_graph(
 
 
 def _require_shared_angles(checkpoint: Checkpoint) -> None:
-    """Requires the copies of a RoFormer's rotary embedding to be equal: it has one for each axis."""
+    """Requires the copies of a RoFormer's rotary embedding to be equal: each axis has one."""
     first: dict[str, tuple[str, Audio]] = {}
     for name, values in checkpoint.tensors.items():
         if not name.endswith(".rotary_embed.freqs"):
@@ -115,7 +115,7 @@ def _require_shared_angles(checkpoint: Checkpoint) -> None:
         if not np.array_equal(angles, values):
             raise ModelError(
                 f"{checkpoint.name} must have equal copies of its rotary embedding; "
-                f"{printable(known)} and {printable(name)} differ: it is damaged, or another network"
+                f"{printable(known)} and {printable(name)} differ: choose another file"
             )
 
 
