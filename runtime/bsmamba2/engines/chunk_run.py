@@ -40,7 +40,9 @@ def run_chunk(manifest: Manifest, chunk: Audio, call: Call) -> Audio:
     if manifest.normalize:
         chunk = (chunk - mean) / deviation
     stems = _run_graph(manifest, chunk, call)[..., :samples]
-    return stems * deviation + mean if manifest.normalize else stems
+    if manifest.normalize:
+        stems = (stems * deviation + mean).astype(np.float32, copy=False)
+    return stems
 
 
 def _run_graph(manifest: Manifest, chunk: Audio, call: Call) -> Audio:
