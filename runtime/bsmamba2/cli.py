@@ -66,6 +66,17 @@ class Commands(click.Group):
             return _unavailable(cmd_name, extra, error)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:  # a command may import what it needs when it runs
+            name = ctx.invoked_subcommand or ""
+            point = entry_points().get(name)
+            extra = EXTRAS.get(point.module.partition(".")[0]) if point else None
+            if extra is None or (error.name or "").startswith("bsmamba2"):
+                raise
+            raise _missing(name, extra, error) from None
+
     def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
         interruption.during_work()
         logging.getLogger("bsmamba2").addFilter(_make_printable)
@@ -125,19 +136,22 @@ def _make_printable(record: logging.LogRecord) -> bool:
 
 def _unavailable(name: str, extra: str, error: ImportError | MissingExtra) -> click.Command:
     """Returns a stand-in for a subcommand whose extra is missing; it prints the install command."""
-    command = install_command(extra)
-    missing = getattr(error, "name", None) or f"the extra [{extra}]"
 
     def refuse() -> None:
-        raise MissingExtra(f"{name} needs {missing}, which is not installed: {command}")
+        raise _missing(name, extra, error)
 
     return click.Command(
         name,
         callback=refuse,
-        short_help=f"Not installed: {command}",
+        short_help=f"Not installed: {install_command(extra)}",
         add_help_option=False,
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
     )
+
+
+def _missing(name: str, extra: str, error: ImportError | MissingExtra) -> MissingExtra:
+    missing = getattr(error, "name", None) or f"the extra [{extra}]"
+    return MissingExtra(f"{name} needs {missing}, which is not installed: {install_command(extra)}")
 
 
 def _print_report(context: click.Context, option: click.Parameter, value: bool) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from importlib import metadata
+from types import SimpleNamespace
 
+import click
 import pytest
 
 import bsmamba2
@@ -75,6 +77,26 @@ def test_a_missing_extra_is_reported_with_the_command_that_installs_it(
     assert re.fullmatch(message, result.stderr)
     listed = "".join(run_command("--help").stdout.split())  # lines break in long paths too
     assert "".join(f"Not installed: {command}".split()) in listed
+
+
+@pytest.mark.parametrize(
+    ("package", "absent", "status"),
+    [("bsmamba2_training", "pyworld", 2), ("bsmamba2_training", "bsmamba2.none", 1)],
+)
+def test_what_a_command_imports_only_when_it_runs_is_reported_in_the_same_way(
+    monkeypatch: pytest.MonkeyPatch, package: str, absent: str, status: int
+) -> None:
+    def run() -> None:
+        raise ModuleNotFoundError(f"No module named {absent!r}", name=absent)
+
+    command = click.Command("train", callback=run)
+    point = SimpleNamespace(module=f"{package}.commands", load=lambda: command)
+    monkeypatch.setattr(cli, "entry_points", lambda: {"train": point})
+    result = run_command("train")
+    assert result.exit_code == status
+    if status == 2:
+        message = f"train needs {absent}, which is not installed: {install_command('training')}"
+        assert result.stderr == f"bsmamba2: {message}\n"
 
 
 def test_a_checkout_that_is_not_installed_has_the_commands_of_the_runtime(
