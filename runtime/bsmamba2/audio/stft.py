@@ -45,7 +45,8 @@ def istft(
     """Transforms (…, frames, n_fft/2 + 1, 2) back to (…, samples)."""
     window = hann(n_fft) if window is None else window
     packed = np.ascontiguousarray(spectrum).view(np.complex64)[..., 0]
-    frames = np.fft.irfft(packed, n_fft).astype(np.float32, copy=False) * window
+    with np.errstate(over="ignore", invalid="ignore"):  # of a model's output, which is checked
+        frames = np.fft.irfft(packed, n_fft).astype(np.float32, copy=False) * window
     count = frames.shape[-2]
     audio = np.zeros((*frames.shape[:-2], (count - 1) * hop + n_fft), np.float32)
     weight = np.zeros(audio.shape[-1], np.float32)

@@ -80,7 +80,8 @@ class IstftStream:
         """Takes (rows, frames, n_fft/2 + 1, 2); returns (rows, n)."""
         window = hann(self._n_fft)
         packed = np.ascontiguousarray(spectrum).view(np.complex64)[..., 0]
-        frames = np.fft.irfft(packed, self._n_fft).astype(np.float32, copy=False) * window
+        with np.errstate(over="ignore", invalid="ignore"):  # of a model's output, which is checked
+            frames = np.fft.irfft(packed, self._n_fft).astype(np.float32, copy=False) * window
         done = frames.shape[1] * self._hop
         audio = np.pad(self._audio, [(0, 0), (0, done)])
         weight = np.pad(self._weight, (0, done))
