@@ -69,8 +69,11 @@ def _verify_chunks(engine: OrtEngine, net: Network, minimum_db: float) -> dict[s
         inputs.append(pair)
     tensors = [torch.from_numpy(value) for value in inputs]
     with torch.inference_mode():
-        both = isinstance(net, HTDemucs)
-        expected = net.separate_both(*tensors) if both else [net.separate_spectrum(*tensors)]
+        expected: tuple[Tensor, ...]
+        if isinstance(net, HTDemucs):
+            expected = net.separate_both(tensors[0], tensors[1])
+        else:
+            expected = (net.separate_spectrum(tensors[0]),)
     values_db = {"short_audio": agreement_db(short, _audio(net, short), engine.run(short))}
     for name, mixture, stems, actual in zip(
         INPUTS, inputs, expected, engine.run_graph(inputs), strict=False

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -105,7 +105,7 @@ class MaskEstimator(nn.Module):
         return torch.cat(masks, dim=-1)
 
     def _by_groups(self, x: Tensor) -> Tensor:
-        nets = [net[0] for net in self.to_freqs]
+        nets = [cast("nn.Sequential", net)[0] for net in self.to_freqs]
         hidden = torch.tanh(_batched(x, [net[0] for net in nets]))  # (K, b, t, hidden)
         for layer in range(2, len(nets[0]) - 1, 2):
             linear = [net[layer] for net in nets]
@@ -129,7 +129,8 @@ def _batched(x: Tensor, linear: Sequence[nn.Linear]) -> Tensor:
     weight = torch.stack([part.weight for part in linear])
     bias = torch.stack([part.bias for part in linear])
     out = x.permute(2, 0, 1, 3).flatten(1, 2) @ weight.mT + bias[:, None]
-    return out.unflatten(1, x.shape[:2])
+    unflattened: Tensor = out.unflatten(1, x.shape[:2])
+    return unflattened
 
 
 def _perceptron(dim: int, hidden: int, layers: int, out: int) -> list[nn.Module]:

@@ -41,7 +41,8 @@ class Attention(nn.Module):
             )
         )
         mixed = scaled_dot_product_attention(queries, keys, values)
-        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+        out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        return out
 
 
 class Layer(nn.Module):
@@ -71,7 +72,8 @@ class Layer(nn.Module):
         x = x + self.gamma_1.scale * mixed
         normed = (self.norm3 if self.cross else self.norm2)(x)
         x = x + self.gamma_2.scale * self.linear2(gelu(self.linear1(normed)))
-        return self.norm_out(x.mT).mT
+        out: Tensor = self.norm_out(x.mT)
+        return out.mT
 
 
 class CrossTransformer(nn.Module):

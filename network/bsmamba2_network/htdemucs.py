@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,9 +59,11 @@ class DilatedBlocks(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim == 3:
-            return self.layers(x)
+            out: Tensor = self.layers(x)
+            return out
         rows = x.transpose(1, 2)
-        return self.layers(rows.flatten(0, 1)).unflatten(0, rows.shape[:2]).transpose(1, 2)
+        out = self.layers(rows.flatten(0, 1))
+        return out.unflatten(0, rows.shape[:2]).transpose(1, 2)
 
 
 class Encoder(nn.Module):
@@ -211,10 +213,14 @@ class HTDemucs(nn.Module):
         if not self.config.bottom:
             return cast("tuple[Tensor, Tensor]", self.crosstransformer(x, t))
         rows_frames = x.shape[2:]
-        x = self.channel_upsampler(x.flatten(2)).unflatten(2, rows_frames)
-        x, t = self.crosstransformer(x, self.channel_upsampler_t(t))
-        x = self.channel_downsampler(x.flatten(2)).unflatten(2, rows_frames)
-        return x, self.channel_downsampler_t(t)
+        up, up_t = cast("Any", self.channel_upsampler), cast("Any", self.channel_upsampler_t)
+        down, down_t = (
+            cast("Any", self.channel_downsampler),
+            cast("Any", self.channel_downsampler_t),
+        )
+        x = up(x.flatten(2)).unflatten(2, rows_frames)
+        x, t = self.crosstransformer(x, up_t(t))
+        return down(x.flatten(2)).unflatten(2, rows_frames), down_t(t)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Separates a waveform into stems.

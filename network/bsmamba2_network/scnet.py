@@ -158,7 +158,9 @@ class BidirectionalLSTM(nn.LSTM):
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         if torch.compiler.is_exporting():  # torch.export would unroll it
-            return bidirectional_lstm(x, [getattr(self, n) for n in self._flat_weights_names])
+            weights = [getattr(self, name) for name in self._flat_weights_names]
+            exported: Tensor = bidirectional_lstm(x, weights)
+            return exported
         result: Tensor = super().forward(x)[0]
         return result
 
@@ -295,7 +297,7 @@ class SCNet(nn.Module):
         for modules in self.decoder:
             fusion, upsampling = cast("nn.ModuleList", modules)
             x = upsampling(fusion(x, skips.pop()))
-        stems = x.reshape(batch, len(self.config.stems), channels, 2, bins, frames)
+        stems: Tensor = x.reshape(batch, len(self.config.stems), channels, 2, bins, frames)
         return stems.permute(0, 1, 2, 5, 4, 3)
 
     def forward(self, waveform: Tensor) -> Tensor:

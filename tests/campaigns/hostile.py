@@ -27,10 +27,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from bsmamba2_network.yaml_file import read_yaml
 
 from bsmamba2 import Error
 from bsmamba2.devices.device import CPU
+from bsmamba2.formats.yaml_file import read_yaml
 from bsmamba2.models.check import check_input
 from bsmamba2.models.open_model import open_model
 from bsmamba2_network import BSMamba2

@@ -110,7 +110,9 @@ def test_an_export_of_weights_that_were_stored_in_half_precision_agrees_exactly(
     tiny: BSMamba2, tmp_path: Path, weights: str
 ) -> None:
     path, output = tmp_path / "voice.safetensors", tmp_path / "voice.onnx"
-    with_half_weights(tiny).save(path)
+    net = with_half_weights(tiny)
+    assert isinstance(net, BSMamba2)
+    net.save(path)
     result = run_command("export", path, "-o", output, "--weights", weights)
     assert (result.exit_code, result.stderr) == (0, "")
     assert ("stored_weights: SNR against the network: exact agreement" in result.stdout) == (

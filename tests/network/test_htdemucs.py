@@ -105,7 +105,8 @@ def test_chunks_separated_by_demucs_agree_with_the_original_to_80_db() -> None:
 def test_chunks_separated_by_msst_agree_with_the_original_to_80_db() -> None:
     ours, theirs = pair(MICRO)
     demix = importlib.import_module("msst.utils.model_utils").demix
-    training = {"samplerate": 44100, "segment": MICRO.chunk / 44100, "use_amp": False}
+    training: dict[str, Any] = {"samplerate": 44100, "use_amp": False}
+    training |= {"segment": MICRO.chunk / 44100}
     training |= {"instruments": list(MICRO.stems)}
     settings = ConfigDict(
         {"training": training, "inference": {"num_overlap": 4, "batch_size": 1, "normalize": False}}

@@ -132,7 +132,7 @@ def test_other_yaml_files_are_refused(document: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("size", "value"), [("width", 16), ("bottom", 0), ("stems", ("vocals",))])
 def test_a_yaml_that_contradicts_the_weights_is_an_error_with_both_values(
-    size: str, value: object
+    size: str, value: Any
 ) -> None:
     stated = dataclasses.replace(HTDemucsConfig(), **{size: value})
     with pytest.raises(ModelError, match="in the config and .* in the weights"):

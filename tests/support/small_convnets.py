@@ -8,7 +8,7 @@ from bsmamba2_network import HTDemucs, HTDemucsConfig, SCNet, SCNetConfig
 from bsmamba2_network.families import Network
 from support.reference_networks import randomised
 
-SIZES = {
+SIZES: dict[str, SCNetConfig | HTDemucsConfig] = {
     "scnet": SCNetConfig(
         n_fft=64,
         hop=16,

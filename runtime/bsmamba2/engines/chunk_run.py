@@ -39,7 +39,7 @@ def run_chunk(manifest: Manifest, chunk: Audio, call: Call) -> Audio:
     mean, deviation = _level(chunk) if manifest.normalize else (np.float32(0), np.float32(1))
     if manifest.normalize:
         chunk = (chunk - mean) / deviation
-    stems = _run_graph(manifest, chunk, call)[..., :samples]
+    stems: Audio = _run_graph(manifest, chunk, call)[..., :samples]
     if manifest.normalize:
         stems = (stems * deviation + mean).astype(np.float32, copy=False)
     return stems
@@ -47,8 +47,8 @@ def run_chunk(manifest: Manifest, chunk: Audio, call: Call) -> Audio:
 
 def _run_graph(manifest: Manifest, chunk: Audio, call: Call) -> Audio:
     if manifest.io == "waveform":
-        (stems,) = call([chunk[np.newaxis]])
-        return stems[0]
+        waveforms: Audio = call([chunk[np.newaxis]])[0]
+        return waveforms[0]
     transform = KINDS[manifest.transform](manifest.n_fft, manifest.hop)
     inputs = [transform.analyse(chunk)[np.newaxis]]
     if manifest.io == "both":

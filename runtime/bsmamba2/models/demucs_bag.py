@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bsmamba2.errors import ModelError, printable
 from bsmamba2.formats.demucs_package import Bag, bag_of, find_member
-from bsmamba2.formats.msst_yaml import read_yaml
+from bsmamba2.formats.yaml_file import read_yaml
 from bsmamba2.models.combination import Ensemble
 
 

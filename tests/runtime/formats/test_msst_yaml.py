@@ -13,7 +13,7 @@ from bsmamba2.formats.model_settings import ModelSettings
 from bsmamba2.formats.msst_yaml import settings_from_yaml
 from bsmamba2.formats.yaml_file import read_yaml
 
-ROFORMER = {
+ROFORMER: dict[str, Any] = {
     "audio": {"chunk_size": 352800, "sample_rate": 44100},
     "model": {"dim": 8, "depth": 1, "num_stems": 1, "stft_hop_length": 441, "zero_dc": False},
     "training": {"instruments": ["Vocals", "Other"], "target_instrument": "Vocals"},
