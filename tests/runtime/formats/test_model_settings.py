@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from bsmamba2 import Manifest
+from bsmamba2 import Manifest, ModelError
 from bsmamba2.formats.model_settings import ModelSettings, origins
 
 GRAPH = Manifest("graph", family="bs_roformer")
@@ -23,6 +23,13 @@ def test_known_settings_replace_those_of_the_graph() -> None:
     assert (manifest.stems, manifest.residual) == (("drums",), "residual")
     assert (manifest.hop, manifest.chunk, manifest.zero_dc) == (512, 131584, True)
     assert manifest.overlap == pytest.approx(44100 / 131584)
+
+
+@pytest.mark.parametrize("name", ["sample_rate", "hop", "chunk"])
+@pytest.mark.parametrize("value", [0, -1, 10**30])
+def test_settings_out_of_range_are_refused(name: str, value: int) -> None:
+    with pytest.raises(ModelError, match=name):
+        ModelSettings(**{name: value}).apply(GRAPH)
 
 
 def test_without_settings_a_graph_keeps_its_own() -> None:
