@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -28,8 +29,9 @@ def test_known_settings_replace_those_of_the_graph() -> None:
 @pytest.mark.parametrize("name", ["sample_rate", "hop", "chunk"])
 @pytest.mark.parametrize("value", [0, -1, 10**30])
 def test_settings_out_of_range_are_refused(name: str, value: int) -> None:
+    settings: dict[str, Any] = {name: value}
     with pytest.raises(ModelError, match=name):
-        ModelSettings(**{name: value}).apply(GRAPH)
+        ModelSettings(**settings).apply(GRAPH)
 
 
 def test_without_settings_a_graph_keeps_its_own() -> None:
