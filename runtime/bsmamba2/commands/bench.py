@@ -115,7 +115,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         start = [Text(one_line(row["model"])), Text(row.get("device", "")), Text(row["speed"])]
         if "error" in row:
-            found.add_row(*start, Text("failed, see below", "red"))
+            found.add_row(*start, Text("failed", "red"))
             continue
         memory, check = row["memory_bytes"], row["check_db"]
         found.add_row(

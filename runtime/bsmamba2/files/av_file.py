@@ -136,7 +136,7 @@ class AvFile:
             self._arrived.append(samples)
         return self._arrived.take(min(frames, len(self._arrived))).T
 
-    def seekable(self) -> bool:
+    def can_seek(self) -> bool:
         """Whether :meth:`seek` can find a sample: the container's clock counts samples."""
         is_one_part = self._structure.seconds is None and not self._structure.packets_may_fail
         counts = self._stream.time_base == Fraction(1, self.samplerate)

@@ -38,6 +38,21 @@ UNKNOWN_SAMPLES = 1 << 62
 """libsndfile's length of a FLAC file without one is about this."""
 
 
+class SequentialFile(soundfile.SoundFile):  # type: ignore[misc] - it has no types
+    """A file whose reads continue where the last one ended.
+
+    After every read, soundfile seeks to where the file already is, unless it cannot seek. A decoder
+    of MP3 then starts again, and returns zeros for up to a frame if it lacks the ones before.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+    def can_seek(self) -> bool:
+        """Whether :meth:`seek` works."""
+        return bool(super().seekable())
+
+
 PREROLL_S = 1
 """A lossy decoder needs some frames before its output is that of a song decoded from the start."""
 
@@ -170,7 +185,7 @@ class SongFile:
         """Moves to the first sample or before it, without decoding; returns the position."""
         is_lossless = self.encoding.lossless
         at = self._first if is_lossless else max(0, self._first - PREROLL_S * self.sample_rate)
-        if at == 0 or at > self._stated or not self._file.seekable():
+        if at == 0 or at > self._stated or not self._file.can_seek():
             return 0
         try:
             return int(self._file.seek(at))
@@ -252,11 +267,11 @@ class SongFile:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def _open(self) -> soundfile.SoundFile | AvFile:
+    def _open(self) -> SequentialFile | AvFile:
         why = f"can only be read with FFmpeg ({self._structure.beyond_libsndfile})"
         if not self._structure.beyond_libsndfile:
             try:
-                file = open_with_libsndfile(self.path)
+                file = SequentialFile(_name_for_libsndfile(self.path))
                 if file.frames < UNKNOWN_SAMPLES:
                     return file
                 file.close()
@@ -276,8 +291,13 @@ class SongFile:
 
 
 def open_with_libsndfile(path: Path) -> soundfile.SoundFile:
-    """Opens a file to read. Its name need not be UTF-8, which soundfile requires of text."""
-    return soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
+    """Opens a file to read."""
+    return soundfile.SoundFile(_name_for_libsndfile(path))
+
+
+def _name_for_libsndfile(path: Path) -> Path | bytes:
+    """Returns a name that need not be UTF-8, which soundfile requires of text."""
+    return path if os.name == "nt" else os.fsencode(path)
 
 
 @contextmanager
