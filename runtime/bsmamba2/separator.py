@@ -238,11 +238,10 @@ class Separator:
             ModelError: the model's output is not finite, or it has no such stem.
         """
         selected = (stems,) if isinstance(stems, str) else None if stems is None else tuple(stems)
-        excerpt = Excerpt(start_s, duration_s)
-        gains = None if mix is None else Mix(mix)
         options = OutputOptions(
-            selected, overlap, format, subtype, clip, template, bitrate, self._speed, excerpt, gains
-        )
+            selected, overlap, format, subtype, clip, template, bitrate, self._speed,
+            excerpt=Excerpt(start_s, duration_s), mix=None if mix is None else Mix(mix),
+        )  # fmt: skip
         folder = None if directory is None else Path(directory)
         plan = options.plan(Path(path), folder, self.manifest)
         return self.separate_planned(

@@ -174,10 +174,10 @@ class OutputOptions:
             tuple(names.get(stem) for stem in stems),
             {} if self.to_stdout else {s: folder / (n + encoding.suffix) for s, n in names.items()},
             self._record(song, folder, model, encoding, names),
-            self.excerpt,
-            self.mix.weights(model.available) if self.mix else None,
-            piped,
-            self.to_stdout,
+            excerpt=self.excerpt,
+            weights=self.mix.weights(model.available) if self.mix else None,
+            piped=piped,
+            to_stdout=self.to_stdout,
         )
 
     def _record(
