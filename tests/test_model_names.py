@@ -8,7 +8,7 @@ import pytest
 from bsmamba2.cli import entry_points
 from bsmamba2.commands.parameters import ModelName
 
-MODELS = {"model", "weights"}
+MODELS = {"model", "models", "weights"}
 """What commands call a model."""
 NOT_MODELS = {("export", "weights")}
 """A precision."""
@@ -34,6 +34,7 @@ def test_a_model_is_a_name_or_a_path(name: str, command: click.Command) -> None:
 def test_these_commands_take_a_model() -> None:
     taking = {name for name, command in commands() if any(p.name in MODELS for p in command.params)}
     assert taking == {
+        "bench",
         "build-engine",
         "evaluate",
         "export",

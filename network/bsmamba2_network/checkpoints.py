@@ -70,7 +70,7 @@ def _require_one_value(net: nn.Module, tensors: Mapping[str, Tensor], name: str)
     first: dict[int, str] = {}
     for key, parameter in net.named_parameters(remove_duplicate=False):
         known = first.setdefault(id(parameter), key)
-        if not torch.equal(tensors[known], tensors[key]):
+        if key != known and not torch.equal(tensors[known], tensors[key]):
             raise ModelError(
                 f"{name} must have the same values in {known} and {key}, which the network shares; "
                 "got different ones: it is damaged or of another network"

@@ -19,7 +19,7 @@ def test_a_speed_is_exact_or_fast() -> None:
 @pytest.mark.parametrize("device", [Device("cuda"), Device("tensorrt", 1)])
 def test_on_a_gpu_the_precision_of_the_model_determines_the_products(device: Device) -> None:
     products.require_speed("exact", device)
-    with pytest.raises(DeviceError, match=rf"exact on {device}.*export .* --precision bf16"):
+    with pytest.raises(DeviceError, match=rf"exact on {device}.*export .* precision='bf16'"):
         products.require_speed("fast", device)
 
 
