@@ -187,6 +187,7 @@ class Separator:
         clip: Clip = "float",
         template: str = DEFAULT_TEMPLATE,
         bitrate: float | None = None,
+        report: bool = False,
         overwrite: bool = False,
         record: bool = False,
         resume: bool = False,
@@ -209,6 +210,8 @@ class Separator:
                 that file as 32-bit float, ``clip`` clips it, ``error`` raises.
             template: names of the files, see :class:`bsmamba2.files.naming.Template`.
             bitrate: kbit/s of MP3, Vorbis or Opus. Default: libsndfile's.
+            report: whether to write a page to see and hear the result too, with the name of a stem
+                called ``report``: ``song_report.html``.
             overwrite: whether existing files may be replaced. The song itself is never replaced.
             record: whether to write a small JSON file next to the stems, for a later call with
                 ``resume``.
@@ -230,7 +233,7 @@ class Separator:
         """
         selected = (stems,) if isinstance(stems, str) else None if stems is None else tuple(stems)
         options = OutputOptions(
-            selected, overlap, format, subtype, clip, template, bitrate, self._speed
+            selected, overlap, format, subtype, clip, template, bitrate, self._speed, report
         )
         folder = None if directory is None else Path(directory)
         plan = options.plan(Path(path), folder, self.manifest)

@@ -23,6 +23,7 @@ from bsmamba2.files.song_file import SongFile, audio_errors
 from bsmamba2.files.tags import read_tags
 from bsmamba2.formats.stem_names import wanted_stems
 from bsmamba2.pipeline.overlap_add import require_overlap
+from bsmamba2.report.song_report import SIZE_MB, require_size
 
 if TYPE_CHECKING:
     from bsmamba2.files.encoding import Encoding
@@ -58,6 +59,15 @@ class FilePlan:
     outputs: dict[str, Path]
     """The path of each stem that is written."""
     record: Record
+    report: Path | None = None
+    """The page about the separation, if one is wanted."""
+    report_mb: float = SIZE_MB
+    """What the page may have, in millions of bytes."""
+
+    @property
+    def lacks_report(self) -> bool:
+        """Whether a page is wanted and does not exist."""
+        return self.report is not None and not self.report.exists()
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,10 @@ class OutputOptions:
     bitrate: float | None = None
     speed: str = DEFAULT_SPEED
     """The Separator's, because it changes the stems' bytes."""
+    report: bool = False
+    """Whether to write a page about each song, named like a stem called ``report``."""
+    report_mb: float = SIZE_MB
+    """What a page may have, in millions of bytes."""
 
     def __post_init__(self) -> None:
         if self.overlap is not None:
@@ -84,6 +98,7 @@ class OutputOptions:
         require_format(self.format)
         require_clip(self.clip)
         Template(self.template)
+        require_size(self.report_mb)
 
     def selected_stems(self, model: Manifest) -> tuple[str, ...]:
         """Returns the stems to write.
@@ -110,6 +125,7 @@ class OutputOptions:
         folder = song.parent if directory is None else directory
         tags = read_tags(song).fields if template.has_tags else {}
         names = {stem: template.base(song.name, stem, model.name, tags) for stem in selected}
+        page = template.base(song.name, "report", model.name, tags) + ".html"
         longest = max(encoding.suffix, encoding.as_float().suffix, ".wav", key=len)
         for name in names.values():
             require_lengths(folder / (name + longest))
@@ -133,6 +149,8 @@ class OutputOptions:
             tuple(names.get(stem) for stem in model.available),
             {stem: folder / (name + encoding.suffix) for stem, name in names.items()},
             Record(song, folder, model, options),
+            folder / page if self.report else None,
+            self.report_mb,
         )
 
     def _encoding(self, song: SongFile) -> Encoding:
