@@ -1,13 +1,20 @@
--- @description Separate the selected items into vocals and instrumental with bsmamba2
+-- @description Separate the selected items into stems with bsmamba2
+-- @version 1.0
+-- @author bsmamba2
 -- @about
---   Separates each selected item. The stems go onto new tracks below it, at its position, with its
---   trim, speed, fades and volume; the item itself is muted. All of this is one undo step.
---   `bsmamba2 separate` separates each source once, into the project's folder "stems".
---   Linux and macOS.
+--   Separates each selected item. Every stem of the model goes onto a new track below it, at its
+--   position, with its trim, speed, fades and volume; the item itself is muted. All of this is one
+--   undo step. `bsmamba2 separate` runs in the background and separates each source once, into the
+--   project's folder "stems". Esc, the button or closing the window cancels it, and then nothing
+--   changes. If bsmamba2 is not on the PATH, enter its path in the dialog:
+--   `which bsmamba2` in a terminal prints it. Linux and macOS.
 
 local TITLE = "Separate selected items"
 local SECTION = "bsmamba2"
-local COLOURS = { vocals = { 233, 120, 90 }, instrumental = { 90, 140, 200 } }
+local COLOURS = {
+  vocals = { 233, 120, 90 }, instrumental = { 90, 140, 200 }, drums = { 200, 170, 80 },
+  bass = { 130, 110, 190 }, guitar = { 110, 170, 110 }, piano = { 190, 110, 150 },
+}
 local OTHER_COLOUR = { 150, 150, 150 }
 
 -- The selection
@@ -38,16 +45,22 @@ local function selected()
   return jobs, problems
 end
 
---- Asks the user for model and device; returns nil if the dialog was closed.
+local SETTINGS = { "model", "device", "command" }
+local QUESTIONS = "Model (empty: the shipped model),Device (empty: auto)," ..
+  "Path of bsmamba2 (empty: on the PATH),extrawidth=300,separator=\n"
+
+--- Asks the user for the settings, and keeps them; returns nil if the dialog was closed.
 local function ask()
-  local before = reaper.GetExtState(SECTION, "model") .. "," .. reaper.GetExtState(SECTION, "device")
-  local ok, answer = reaper.GetUserInputs(
-    TITLE, 2, "Model (empty: the shipped model),Device (empty: auto),extrawidth=200", before)
+  local settings, before = {}, {}
+  for i, name in ipairs(SETTINGS) do before[i] = reaper.GetExtState(SECTION, name) end
+  local ok, answer = reaper.GetUserInputs(TITLE, #SETTINGS, QUESTIONS, table.concat(before, "\n"))
   if not ok then return nil end
-  local model, device = answer:match("^(.-),([^,]*)$")
-  reaper.SetExtState(SECTION, "model", model, true)
-  reaper.SetExtState(SECTION, "device", device, true)
-  return model, device
+  local values = (answer .. "\n"):gmatch("(.-)\n")
+  for _, name in ipairs(SETTINGS) do
+    settings[name] = (values() or ""):match("^%s*(.-)%s*$")
+    reaper.SetExtState(SECTION, name, settings[name], true)
+  end
+  return settings
 end
 
 -- Separating, in the background
@@ -68,27 +81,60 @@ local function write(path, text)
   file:close()
 end
 
---- Starts bsmamba2 on a file and returns a function to poll. That function returns nil while
---- bsmamba2 runs, then { stems = { { name = …, path = … }, … } } or { error = message }.
-local function separate(file, folder, model, device)
-  local prefix = os.tmpname()
-  local words = { reaper.GetExtState(SECTION, "command"), "separate", file, "-o", folder }
-  if words[1] == "" then words[1] = "bsmamba2" end
-  if model ~= "" then words[#words + 1], words[#words + 2] = "--model", model end
-  if device ~= "" then words[#words + 1], words[#words + 2] = "--device", device end
-  for i, word in ipairs(words) do words[i] = quoted(word) end
-  local command = table.concat(words, " ")
-  local out, err, done = quoted(prefix .. ".out"), quoted(prefix .. ".err"), quoted(prefix .. ".done")
-  write(prefix, ("PATH=$PATH:$HOME/.local/bin\n%s >%s 2>%s\necho $? >%s.part\nmv %s.part %s\n"):format(
-    command, out, err, done, done, done))
-  reaper.ExecProcess('/bin/sh "' .. prefix .. '"', -2)
+local ENDINGS = { "", ".out", ".err", ".done", ".pid", ".cancel", ".kill" }
 
-  return function()
-    local status = read(prefix .. ".done")
+--- Runs a script of the shell without waiting for it.
+local function run_in_background(path) reaper.ExecProcess('/bin/sh "' .. path .. '"', -2) end
+
+--- The command as a list of quoted words.
+local function command_line(file, folder, settings)
+  local command = settings.command:gsub("^~/", (os.getenv("HOME") or "~") .. "/")
+  local words = { command ~= "" and command or "bsmamba2", "separate", file, "-o", folder }
+  for _, name in ipairs({ "model", "device" }) do
+    if settings[name] ~= "" then
+      words[#words + 1], words[#words + 2] = "--" .. name, settings[name]
+    end
+  end
+  for i, word in ipairs(words) do words[i] = quoted(word) end
+  return table.concat(words, " ")
+end
+
+-- The inner shell states its number, which is that of bsmamba2 after exec, and looks whether the
+-- work was cancelled before it did.
+local SCRIPT = [[
+PATH=$PATH:$HOME/.local/bin
+PREFIX=%s
+export PREFIX
+sh -c 'echo $$ >"$PREFIX.pid"; [ -e "$PREFIX.cancel" ] || exec "$@"' sh %s >"$PREFIX.out" 2>"$PREFIX.err"
+status=$?
+if [ -e "$PREFIX.cancel" ]; then
+  rm -rf %s
+  rm -f "$PREFIX" "$PREFIX".out "$PREFIX".err "$PREFIX".pid "$PREFIX".kill "$PREFIX".cancel
+else
+  echo $status >"$PREFIX.done.part" && mv "$PREFIX.done.part" "$PREFIX.done"
+fi
+]]
+
+--- Starts bsmamba2 on a file. Returns a function to poll, which returns nil while bsmamba2 runs,
+--- then { stems = { { name = …, path = … }, … } } or { error = message }; and a function that
+--- cancels the work and removes what the whole run has written.
+local function separate(file, run_folder, number, settings)
+  local prefix, folder = os.tmpname(), ("%s/%d"):format(run_folder, number)
+  write(prefix, SCRIPT:format(
+    quoted(prefix), command_line(file, folder, settings), quoted(run_folder)))
+  run_in_background(prefix)
+
+  local function poll()
+    local status = tonumber(read(prefix .. ".done"))
     if not status then return nil end
     local paths, message = read(prefix .. ".out") or "", read(prefix .. ".err") or ""
-    for _, ending in ipairs({ "", ".out", ".err", ".done" }) do os.remove(prefix .. ending) end
-    if tonumber(status) ~= 0 then return { error = message } end
+    for _, ending in ipairs(ENDINGS) do os.remove(prefix .. ending) end
+    if status == 127 then
+      return { error = "bsmamba2 was not found. Run this again and enter its path: " ..
+        "`which bsmamba2` in a terminal prints it." }
+    elseif status ~= 0 then
+      return { error = message ~= "" and message or "bsmamba2 ended with status " .. status }
+    end
     local stems, song = {}, file:match("([^/\\]+)%.[^.]*$") or file:match("[^/\\]+$")
     for path in paths:gmatch("[^\n]+") do
       local name = path:match("([^/\\]+)%.[^.]*$")
@@ -98,6 +144,14 @@ local function separate(file, folder, model, device)
     end
     return { stems = stems }
   end
+
+  local function cancel()
+    write(prefix .. ".cancel", "")
+    write(prefix .. ".kill", ('kill "$(cat %s)" 2>/dev/null\ntrue\n'):format(quoted(prefix .. ".pid")))
+    run_in_background(prefix .. ".kill")
+  end
+
+  return poll, cancel
 end
 
 -- Placing the stems
@@ -150,13 +204,26 @@ end
 
 -- The run
 
+local BUTTON = { x = 308, y = 34, width = 80, height = 22 }
+
 local function show(done, all, file, seconds)
-  gfx.x, gfx.y = 12, 12
   gfx.set(1, 1, 1)
+  gfx.rect(BUTTON.x, BUTTON.y, BUTTON.width, BUTTON.height, false)
+  gfx.x, gfx.y = BUTTON.x + 18, BUTTON.y + 4
+  gfx.drawstr("Cancel")
+  gfx.x, gfx.y = 12, 12
   gfx.drawstr(("%d of %d: %s, %.0f s"):format(done + 1, all, file:match("[^/\\]+$"), seconds))
-  gfx.rect(12, 40, 376, 10, false)
-  gfx.rect(12, 40, 376 * done / all, 10, true)
+  gfx.rect(12, 40, 280, 10, false)
+  gfx.rect(12, 40, 280 * done / all, 10, true)
   gfx.update()
+end
+
+--- Whether the user closed the window, pressed Esc or clicked the button.
+local function is_cancelled()
+  local key = gfx.getchar()
+  local x, y = (gfx.mouse_x or 0) - BUTTON.x, (gfx.mouse_y or 0) - BUTTON.y
+  local is_on_button = x >= 0 and y >= 0 and x < BUTTON.width and y < BUTTON.height
+  return key < 0 or key == 27 or ((gfx.mouse_cap or 0) & 1 == 1 and is_on_button)
 end
 
 local function main()
@@ -164,9 +231,10 @@ local function main()
   if #jobs == 0 then
     return reaper.MB(problems[1] or "Select one or more items with audio first.", TITLE, 0)
   end
-  local model, device = ask()
-  if not model then return end
-  local folder, run = reaper.GetProjectPath("") .. "/stems", os.date("%Y%m%d-%H%M%S")
+  local settings = ask()
+  if not settings then return end
+  -- One folder per run and song, so that no stems are overwritten.
+  local folder = reaper.GetProjectPath("") .. "/stems/" .. os.date("%Y%m%d-%H%M%S")
   reaper.RecursiveCreateDirectory(folder, 0)
 
   local files, results = {}, {}
@@ -187,20 +255,21 @@ local function main()
   end
 
   gfx.init(TITLE, 400, 64)
-  local current, poll, started = 0, nil, 0
+  local current, started, poll, cancel = 0, 0, nil, nil
   local function step()
-    if gfx.getchar() < 0 then return end  -- the window was closed; bsmamba2 finishes by itself
     if not poll then
       current, started = current + 1, reaper.time_precise()
-      -- One folder per run and song, so that no stems are overwritten.
-      poll = separate(files[current], ("%s/%s_%d"):format(folder, run, current), model, device)
+      poll, cancel = separate(files[current], folder, current, settings)
     end
+    if is_cancelled() then return gfx.quit() end  -- the script ends, and so cancels the work
     show(current - 1, #files, files[current], reaper.time_precise() - started)
     local result = poll()
-    if result then results[files[current]], poll = result, nil end
+    if result then results[files[current]], poll, cancel = result, nil, nil end
     if result and current == #files then return finish() end
     reaper.defer(step)
   end
+  -- Also when Reaper is closed or the script is ended.
+  reaper.atexit(function() if cancel then cancel() end end)
   step()
 end
 

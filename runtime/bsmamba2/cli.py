@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 GROUP = "bsmamba2.commands"
 
-OWN = ("completion", "doctor", "info", "man", "models", "report", "separate")
+OWN = ("bench", "completion", "doctor", "info", "man", "models", "report", "separate")
 """The runtime's own subcommands, which also work in a checkout that is not installed."""
 
 EXTRAS = {

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 
 _ARGUMENT = re.compile(
     r"\b(clip|device|io|overwrite|precision|resume|streaming|subtype|target)=(True|'[^']*')"
-    r"|\b(block_ms|headroom_ms|lookahead_ms)(?= must )"
+    r"|\b(block_ms|headroom_ms|lookahead_ms|start_s|duration_s)(?= must )"
 )
 """An argument that a message tells the caller to give, or that it is about."""
 
@@ -57,7 +57,7 @@ def for_command_line(message: str) -> str:
 
     def option(found: re.Match[str]) -> str:
         name, value = found[1] or found[3], found[2]
-        flag = f"--{name.replace('_', '-')}"
+        flag = f"--{name.removesuffix('_s').replace('_', '-')}"
         return flag if value in (None, "True") else f"{flag} {value[1:-1]}"
 
     return _ARGUMENT.sub(option, message)

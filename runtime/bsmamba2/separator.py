@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -17,6 +17,7 @@ from bsmamba2.batch.separate_song import separate_song
 from bsmamba2.devices.products import DEFAULT_SPEED
 from bsmamba2.errors import AudioError
 from bsmamba2.files.encoding import Clip
+from bsmamba2.files.excerpt import Excerpt
 from bsmamba2.files.naming import DEFAULT_TEMPLATE
 from bsmamba2.files.song_file import BLOCK, SongFile
 from bsmamba2.formats.stem_names import wanted_stems
@@ -24,6 +25,7 @@ from bsmamba2.models.check import check_input
 from bsmamba2.models.combination import ModelSource, is_named, portable_source
 from bsmamba2.models.combined_model import combine, leaves
 from bsmamba2.models.loaded_model import LoadedModel
+from bsmamba2.pipeline.mix import Mix
 from bsmamba2.pipeline.open_pipeline import chunk_pipelines, step_pipelines
 from bsmamba2.pipeline.overlap_add import engine_threads
 from bsmamba2.pipeline.progress import Progress
@@ -187,6 +189,9 @@ class Separator:
         clip: Clip = "float",
         template: str = DEFAULT_TEMPLATE,
         bitrate: float | None = None,
+        start_s: float = 0.0,
+        duration_s: float | None = None,
+        mix: Mapping[str, float] | None = None,
         report: bool = False,
         overwrite: bool = False,
         record: bool = False,
@@ -210,6 +215,10 @@ class Separator:
                 that file as 32-bit float, ``clip`` clips it, ``error`` raises.
             template: names of the files, see :class:`bsmamba2.files.naming.Template`.
             bitrate: kbit/s of MP3, Vorbis or Opus. Default: libsndfile's.
+            start_s, duration_s: the part of the song to separate; its files have names such as
+                ``song_vocals_30s-45s.flac``. See :class:`bsmamba2.files.excerpt.Excerpt`.
+            mix: gains in dB by stem, e.g. ``{"vocals": -14, "instrumental": 0}``: writes one file,
+                ``song_mix``, instead of the stems. Stems that are not listed are silent.
             report: whether to write a page to see and hear the result too, with the name of a stem
                 called ``report``: ``song_report.html``.
             overwrite: whether existing files may be replaced. The song itself is never replaced.
@@ -233,8 +242,9 @@ class Separator:
         """
         selected = (stems,) if isinstance(stems, str) else None if stems is None else tuple(stems)
         options = OutputOptions(
-            selected, overlap, format, subtype, clip, template, bitrate, self._speed, report
-        )
+            selected, overlap, format, subtype, clip, template, bitrate, self._speed,
+            report, excerpt=Excerpt(start_s, duration_s), mix=None if mix is None else Mix(mix),
+        )  # fmt: skip
         folder = None if directory is None else Path(directory)
         plan = options.plan(Path(path), folder, self.manifest)
         return self.separate_planned(
@@ -355,6 +365,9 @@ def separate(
     overlap: float | None = None,
     stems: Iterable[str] | None = None,
     speed: str = DEFAULT_SPEED,
+    *,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
 ) -> Stems:
     """Separates a file into arrays, (channels, samples) float32 at the song's rate.
 
@@ -366,11 +379,12 @@ def separate(
         model, device, speed: as for :class:`Separator`.
         overlap: of neighbouring chunks, a fraction in [0, 1). Default: the model's.
         stems: the stems to return. Default: all.
+        start_s, duration_s: the part of the song to separate. Default: all of it.
 
     Raises:
         AudioError, ModelError, DeviceError, MissingExtra: see :class:`Separator`.
     """
-    with SongFile(path) as song:
+    with SongFile(path, Excerpt(start_s, duration_s)) as song:
         separator = Separator(model, device, speed=speed)
         mixture = np.concatenate([to_float32(block) for block in song.blocks()], axis=1)
         return separator._separate(

@@ -15,6 +15,7 @@ from bsmamba2.files.encoding import Clip, choose, require_clip, require_support
 from bsmamba2.files.song_file import BLOCK
 from bsmamba2.files.stem_files import StemFiles
 from bsmamba2.formats.stem_names import find_stem
+from bsmamba2.pipeline.mix import Mix
 from bsmamba2.pipeline.residual import compute_residual, on_grid
 from bsmamba2.report.notebook import frame
 
@@ -81,6 +82,31 @@ class Stems(Mapping[str, Audio]):
             f"Stems({', '.join(self._names)}: {seconds:.3f} s, {channels} channel"
             f"{'s' * (channels > 1)}, {self.sample_rate:g} Hz)"
         )
+
+    def mix(self, gains_db: Mapping[str, float] | None = None, /, **more_db: float) -> Audio:
+        """Returns one signal from the stems at gains, in the layout of the input.
+
+        ``stems.mix(vocals=-14, instrumental=0)`` lowers the vocals by 14 dB.
+
+        Args:
+            gains_db: the gain of each stem in dB, by name or alias; −inf is silence, and so are
+                stems that are not listed.
+            **more_db: the same, for names that are identifiers.
+
+        Returns:
+            Float32; it may exceed ±1.
+
+        Raises:
+            ModelError: there is no such stem.
+            AudioError: a stem has two gains, a gain is out of range, or all stems are silent.
+        """
+        both = set(gains_db or ()) & set(more_db)
+        if both:
+            raise AudioError(f"a mix must give each stem one gain; got {', '.join(both)} twice")
+        mixed = Mix({**(gains_db or {}), **more_db}).resolve((*self._names, *self._derived))
+        parts = (self[stem] * np.float32(10 ** (gain / 20)) for stem, gain in mixed.items())
+        total: Audio = sum(parts, start=np.zeros((), np.float32))
+        return total
 
     def _repr_html_(self) -> str:
         """Returns players and spectrograms for a notebook."""

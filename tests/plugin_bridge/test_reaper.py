@@ -4,24 +4,30 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
+import re
 import subprocess
+import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 lupa = pytest.importorskip("lupa.lua54", reason="no Lua interpreter: pip install lupa")
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "reaper" / "separate_selected_items.lua"
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "examples" / "reaper" / "separate_selected_items.lua"
 
 BSMAMBA2 = """#!/bin/sh
 printf '%s\\n' "$@" > "{log}.$(ls {folder} | grep -c log)"
 [ "$2" = {broken} ] && echo "bsmamba2: {broken} cannot be read" >&2 && exit 2
 name=$(basename "$2"); name=${{name%.*}}
 mkdir -p "$4"
-echo "$4/${{name}}_vocals.wav"; echo "$4/${{name}}_instrumental.wav"
+[ "$2" = /slow.wav ] && touch "$4/.slow.part" && exec sleep 60
+for stem in $(cat {folder}/stems); do echo "$4/${{name}}_$stem.wav"; done
 """
 
 
@@ -45,6 +51,8 @@ class Reaper:
         self.states: dict[tuple[str, str], str] = {}
         self.refresh, self.now = 0, 0.0
         self.commands: Callable[[], list[list[str]]] = list
+        self.at_exit: list[Callable[[], None]] = []
+        self.processes: list[subprocess.Popen[bytes]] = []
 
     # Setting up a project
 
@@ -167,7 +175,11 @@ class Reaper:
         self.states[section, key] = value
 
     def GetUserInputs(self, title: str, count: int, captions: str, values: str) -> tuple[bool, str]:
+        assert count == len(captions.split("separator")[0].split(",")) - 2
         return (True, self.answers) if isinstance(self.answers, str) else (self.answers, values)
+
+    def atexit(self, work: Callable[[], None]) -> None:
+        self.at_exit.append(work)
 
     def GetProjectPath(self, buffer: str) -> str:
         return str(self.project)
@@ -177,7 +189,14 @@ class Reaper:
 
     def ExecProcess(self, command: str, timeout: int) -> None:
         assert timeout == -2  # in the background, without waiting
-        subprocess.run(command, shell=True, check=True)
+        self.processes.append(subprocess.Popen(command, shell=True))
+        if "slow" not in command and not self.has_slow():
+            assert self.processes[-1].wait() == 0
+
+    def has_slow(self) -> bool:
+        """Whether the item that takes long is selected."""
+        takes = (item.values["take"] for item in self.selection)
+        return any(take and take.values["source"].values["file"] == "/slow.wav" for take in takes)
 
     def MB(self, text: str, title: str, kind: int) -> None:
         self.messages.append(text)
@@ -202,21 +221,42 @@ class Reaper:
         self.deferred.append(work)
 
 
-def run(reaper: Reaper, closes_after: int | None = None) -> list[str]:
+def run(
+    reaper: Reaper, closes: Callable[[list[str]], bool] = lambda _: False, how: str = "window"
+) -> list[str]:
+    """Runs the script to its end; returns what its window showed.
+
+    Args:
+        closes: whether the user cancels after these lines.
+        how: by closing the ``window``, by ``esc`` or by the ``button``.
+    """
     lua = lupa.LuaRuntime(unpack_returned_tuples=True)
     shown: list[str] = []
     calls = [name for name in dir(reaper) if callable(getattr(reaper, name)) and name[0] != "_"]
     lua.globals().reaper = lua.table_from({name: getattr(reaper, name) for name in calls})
     lua.globals().gfx = lua.table_from(
         {name: lambda *_: None for name in ("init", "quit", "set", "rect", "update")}
-        | {
-            "drawstr": shown.append,
-            "getchar": lambda: -1 if closes_after == len(shown) else 0,
-        }
+        | {"drawstr": lambda text: text == "Cancel" or shown.append(text)}
     )
+    gfx = lua.globals().gfx
+
+    def getchar() -> int:
+        time.sleep(0.01)
+        if not closes(shown):
+            return 0
+        gfx.mouse_x, gfx.mouse_y, gfx.mouse_cap = 350, 40, int(how == "button")
+        return {"window": -1, "esc": 27, "button": 0}[how]
+
+    gfx.getchar = getchar
     lua.execute(SCRIPT.read_text())
+    deadline = time.monotonic() + 60
     while reaper.deferred:
+        assert time.monotonic() < deadline
         reaper.deferred.pop(0)()
+    for work in reaper.at_exit:
+        work()
+    for process in reaper.processes:
+        assert process.wait(30) == 0
     return shown
 
 
@@ -230,6 +270,7 @@ def project(tmp_path: Path) -> Reaper:
     command.write_text(BSMAMBA2.format(log=log, folder=tmp_path, broken="/broken.wav"))
     command.chmod(0o755)
     reaper = Reaper(folder)
+    (tmp_path / "stems").write_text("vocals instrumental")
     reaper.states["bsmamba2", "command"] = str(command)
     reaper.commands = lambda: [
         path.read_text().splitlines() for path in sorted(tmp_path.glob("log.*"))
@@ -291,7 +332,7 @@ def test_items_of_one_file_are_separated_once_and_share_tracks(project: Reaper) 
 
 
 def test_command_line_is_valid_for_bsmamba2(project: Reaper) -> None:
-    project.answers = "my model.ckpt,cuda:1"
+    project.answers = f"my model.ckpt\ncuda:1\n{project.states['bsmamba2', 'command']}"
     project.item(project.track(), '/it\'s $HOME/a "b".wav')
     run(project)
     (words,) = project.commands()
@@ -306,7 +347,7 @@ def test_command_line_is_valid_for_bsmamba2(project: Reaper) -> None:
 
 
 def test_dialog_remembers_the_answers(project: Reaper) -> None:
-    project.answers = "m.onnx,cpu"
+    project.answers = f"m.onnx\ncpu\n{project.states['bsmamba2', 'command']}"
     project.item(project.track(), "/a.wav")
     run(project)
     project.answers = True
@@ -383,6 +424,81 @@ def test_closed_dialog_or_window_changes_nothing(project: Reaper) -> None:
     run(project)
     assert not project.commands()
     project.answers = True
-    run(project, closes_after=0)
+    run(project, lambda _: True)
     assert (len(project.tracks), project.undo) == (1, [])
-    assert "PATH" in os.environ
+
+
+@pytest.mark.parametrize("how", ["window", "esc", "button"])
+def test_cancelling_ends_bsmamba2_and_removes_what_the_run_wrote(project: Reaper, how: str) -> None:
+    for file in ("/a.wav", "/slow.wav"):
+        project.item(project.track(), file)
+    started = time.monotonic()
+    before = set(Path(tempfile.gettempdir()).glob("lua_*"))
+    run(project, lambda _: bool(list(project.project.rglob(".slow.part"))), how)
+    assert time.monotonic() - started < 30
+    assert (len(project.tracks), project.undo, project.messages) == (2, [], [])
+    assert list((project.project / "stems").iterdir()) == []
+    assert set(Path(tempfile.gettempdir()).glob("lua_*")) <= before
+
+
+def test_the_window_is_drawn_while_bsmamba2_runs(project: Reaper) -> None:
+    project.item(project.track(), "/slow.wav")
+    shown = run(project, lambda lines: len(lines) > 2 and any(project.project.rglob(".slow.part")))
+    assert {line.partition(",")[0] for line in shown} == {"1 of 1: slow.wav"}
+
+
+def test_every_stem_of_the_model_gets_its_track(project: Reaper) -> None:
+    stems = ["vocals", "drums", "bass", "other", "guitar", "piano"]
+    (project.project.parent / "stems").write_text(" ".join(stems))
+    project.item(project.track("Song"), "/a.wav")
+    run(project)
+    names = [track.values["P_NAME"] for track in project.tracks]
+    assert names == ["Song", *(f"Song – {stem}" for stem in stems)]
+    colours = [track.values["colour"] for track in project.tracks[1:]]
+    assert len(set(colours)) == len(stems)
+
+
+def test_a_bsmamba2_that_is_not_found_is_reported_with_how_to_find_it(project: Reaper) -> None:
+    project.answers = "\n\n/nowhere/bsmamba2"
+    project.item(project.track(), "/a.wav")
+    run(project)
+    assert project.messages[0].startswith("bsmamba2 was not found. Run this again and enter its")
+    assert len(project.tracks) == 1
+
+
+def test_a_path_of_bsmamba2_may_start_at_home(
+    project: Reaper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = Path(project.states["bsmamba2", "command"])
+    monkeypatch.setenv("HOME", str(command.parent))
+    project.answers = f"\n\n~/{command.name} "
+    project.item(project.track(), "/a.wav")
+    run(project)
+    assert (len(project.commands()), project.messages) == (1, [])
+
+
+INDEX = ROOT / "index.xml"
+
+
+def test_the_index_for_reapack_offers_this_version_of_the_script() -> None:
+    package = ElementTree.parse(INDEX).find("category/reapack")
+    assert package is not None
+    assert package.attrib["type"] == "script"
+    header = dict(re.findall(r"^-- @(\w+) (.+)$", SCRIPT.read_text(), re.MULTILINE))
+    assert package.attrib["desc"] == header["description"]
+    newest = package.findall("version")[-1]
+    assert (newest.attrib["name"], newest.attrib["author"]) == (header["version"], header["author"])
+    source = newest.find("source")
+    assert source is not None
+    assert source.attrib["hash"] == "1220" + hashlib.sha256(SCRIPT.read_bytes()).hexdigest()
+    assert (source.text or "").strip().endswith(f"/raw/main/{SCRIPT.relative_to(ROOT).as_posix()}")
+    assert source.attrib["main"] == "main"
+
+
+def test_the_index_has_the_attributes_that_reapack_requires() -> None:
+    root = ElementTree.parse(INDEX).getroot()
+    assert (root.tag, root.attrib["version"], root.attrib["name"]) == ("index", "1", "bsmamba2")
+    version = root.find("category/reapack/version")
+    assert version is not None
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", version.attrib["time"])
+    assert re.match(r"\d", version.attrib["name"])

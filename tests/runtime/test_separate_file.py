@@ -12,6 +12,7 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import bsmamba2
 from bsmamba2 import AudioError, Cancelled, ModelError, Separator
 from bsmamba2.audio.array import Audio
 from support.engines import SIX, StubEngine, Stubs
@@ -158,3 +159,87 @@ def test_two_songs_can_be_separated_concurrently(stub: Stubs, song: WriteSong) -
     for thread in threads:
         thread.join()
     assert len(names(paths[0].parent)) == 6
+
+
+@pytest.mark.parametrize("name", ["song.wav", "song.flac"])
+def test_the_stems_of_an_excerpt_sum_to_that_part_of_the_song(
+    stub: Stubs, song: WriteSong, name: str
+) -> None:
+    path = song(name, "PCM_16", samples=100_000)
+    separator = Separator(stub.lower_half_band())
+    paths = separator.separate_file(path, start_s=0.5, duration_s=1.25)
+    assert paths["vocals"].name == f"song_vocals_0.5s-1.75s{path.suffix}"
+    expected = integers(path)[22050 : 22050 + 55125]
+    np.testing.assert_array_equal(sum(map(integers, paths.values())), expected)
+
+
+def test_arrays_of_an_excerpt_are_that_part_of_the_song(song: WriteSong) -> None:
+    path = song(samples=44100)
+    stems = bsmamba2.separate(path, device="cpu", start_s=0.25, duration_s=0.125)
+    expected = floats(path).T[:, 11025 : round(0.375 * 44100)]
+    np.testing.assert_allclose(stems["vocals"] + stems["instrumental"], expected, atol=1e-6)
+
+
+def test_a_preview_neither_replaces_the_song_nor_counts_as_done(
+    stub: Stubs, song: WriteSong
+) -> None:
+    path, engine = song(), stub.lower_half_band()
+    separator = Separator(engine)
+    whole = separator.separate_file(path, record=True)
+    part = separator.separate_file(path, duration_s=0.5, resume=True)
+    assert not set(whole.values()) & set(part.values())
+    runs = len(engine.lengths)
+    assert separator.separate_file(path, resume=True) == whole
+    assert separator.separate_file(path, duration_s=0.5, resume=True) == part
+    assert len(engine.lengths) == runs
+    with pytest.raises(AudioError, match="exists already"):
+        separator.separate_file(path, duration_s=0.5)
+
+
+def test_every_template_tells_an_excerpt_from_the_song(stub: Stubs, song: WriteSong) -> None:
+    separator, path = Separator(stub.half()), song()
+    options: dict[str, Any] = {"stems": ["vocals"], "template": "all/take.{ext}"}
+    whole = separator.separate_file(path, **options)
+    part = separator.separate_file(path, **options, start_s=0.5, overwrite=True)
+    assert [p.name for p in (*whole.values(), *part.values())] == ["take.wav", "take_0.5s-end.wav"]
+
+
+def test_a_mix_of_all_stems_is_the_song_bit_for_bit(stub: Stubs, song: WriteSong) -> None:
+    path = song("song.wav", "PCM_16")
+    separator = Separator(stub.lower_half_band())
+    paths = separator.separate_file(path, mix={"vocals": 0, "other": 0})
+    assert list(paths) == ["mix"]
+    assert paths["mix"].name == "song_mix.wav"
+    np.testing.assert_array_equal(integers(paths["mix"]), integers(path))
+
+
+def test_a_mix_has_the_stems_at_their_gains(stub: Stubs, song: WriteSong) -> None:
+    path, separator = song("song.wav", "FLOAT"), Separator(stub.six_shares())
+    stems = {name: floats(path) for name, path in separator.separate_file(path).items()}
+    mixed = separator.separate_file(path, mix={"drums": -6, "vocals": 3})["mix"]
+    expected = 10 ** (-6 / 20) * stems["drums"] + 10 ** (3 / 20) * stems["vocals"]
+    np.testing.assert_allclose(floats(mixed), expected, atol=1e-6)
+    # The instrumental is derived, and may be mixed too.
+    other = separator.separate_file(path, mix={"instrumental": 0, "vocals": 0}, template="b.{ext}")[
+        "mix"
+    ]
+    np.testing.assert_allclose(floats(other), floats(path), atol=1e-6)
+
+
+@pytest.mark.parametrize("clip", ["float", "clip", "error"])
+def test_a_mix_beyond_full_scale_is_treated_as_a_stem_is(
+    stub: Stubs, song: WriteSong, clip: Any
+) -> None:
+    path, separator = song(gain=0.9, subtype="PCM_16"), Separator(stub.half())
+    options: dict[str, Any] = {"mix": {"vocals": 20}, "clip": clip}
+    if clip == "error":
+        with pytest.raises(AudioError, match="song_mix.wav exceeds full scale"):
+            separator.separate_file(path, **options)
+        return
+    peak = np.abs(floats(separator.separate_file(path, **options)["mix"])).max()
+    assert (peak > 4) == (clip == "float")
+
+
+def test_a_mix_and_stems_exclude_each_other(stub: Stubs, song: WriteSong) -> None:
+    with pytest.raises(AudioError, match="stems must be None with a mix"):
+        Separator(stub.half()).separate_file(song(), stems=["vocals"], mix={"vocals": 0})

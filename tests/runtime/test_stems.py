@@ -100,3 +100,25 @@ def test_stems_without_samples_cannot_be_saved(stub: Stubs, tmp_path: Path) -> N
     with pytest.raises(AudioError, match="stems without samples cannot be saved"):
         Separator(stub.half())(np.zeros(0), 44100).save(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_mix_is_the_stems_at_their_gains(stub: Stubs, noise: Noise) -> None:
+    stems = Separator(stub.half())(noise(2, 99).T, 44100)
+    expected = 10 ** (-14 / 20) * stems["vocals"] + stems["instrumental"]
+    mixed = stems.mix(vocals=-14, instrumental=0)
+    assert mixed.dtype == np.float32
+    np.testing.assert_allclose(mixed, expected, atol=1e-6)
+    np.testing.assert_array_equal(mixed, stems.mix({"voice": -14}, other=0))
+
+
+def test_a_mix_of_all_stems_at_0_db_is_the_song(stub: Stubs, noise: Noise) -> None:
+    song = noise(2, 99)
+    stems = Separator(stub.six_shares())(song, 44100)
+    np.testing.assert_allclose(stems.mix(dict.fromkeys(stems, 0.0)), song, atol=1e-6)
+    np.testing.assert_allclose(stems.mix(vocals=0, instrumental=0), song, atol=1e-6)
+
+
+def test_a_mix_with_two_gains_for_a_stem_is_refused(stub: Stubs, noise: Noise) -> None:
+    stems = Separator(stub.half())(noise(2, 99), 44100)
+    with pytest.raises(AudioError, match="one gain; got vocals twice"):
+        stems.mix({"vocals": 0}, vocals=1)

@@ -13,6 +13,7 @@ from bsmamba2.batch.plan import FilePlan, OutputOptions, find_songs, resolved, w
 from bsmamba2.batch.record import RecordedStems
 from bsmamba2.errors import AudioError, Cancelled, Error
 from bsmamba2.files.part_file import remove_leftovers
+from bsmamba2.files.wav_reader import STDIN
 
 if TYPE_CHECKING:
     from bsmamba2.formats.manifest import Manifest
@@ -206,13 +207,14 @@ class Batch:
             return None
 
     def _record_failure(self, song: Path, error: Exception) -> Outcome:
-        if isinstance(error, Error) and str(song) in str(error):
+        name = "standard input" if song == STDIN else song
+        if isinstance(error, Error) and str(name) in str(error):
             text = str(error)
         elif isinstance(error, Error):
-            text = f"{song}: {error}"
+            text = f"{name}: {error}"
         else:
             text = (
-                f"{song}: {type(error).__name__}: {error}: this is a bug in bsmamba2, please "
+                f"{name}: {type(error).__name__}: {error}: this is a bug in bsmamba2, please "
                 "report it; set BSMAMBA2_DEBUG=1 for the traceback"
             )
         outcome = Outcome(song, error=text, is_bug=not isinstance(error, Error))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -13,20 +13,24 @@ from bsmamba2.devices.products import DEFAULT_SPEED
 from bsmamba2.errors import AudioError
 from bsmamba2.files.encoding import (
     Clip,
+    Encoding,
     choose,
     require_clip,
     require_format,
     require_support,
 )
+from bsmamba2.files.excerpt import WHOLE, Excerpt
 from bsmamba2.files.naming import DEFAULT_TEMPLATE, Template, require_lengths
 from bsmamba2.files.song_file import SongFile, audio_errors
 from bsmamba2.files.tags import read_tags
+from bsmamba2.files.wav_reader import STDIN, WavReader, standard_input
+from bsmamba2.files.wav_writer import require_subtype
 from bsmamba2.formats.stem_names import wanted_stems
+from bsmamba2.pipeline.mix import MIX, Mix
 from bsmamba2.pipeline.overlap_add import require_overlap
 from bsmamba2.report.song_report import SIZE_MB, require_size
 
 if TYPE_CHECKING:
-    from bsmamba2.files.encoding import Encoding
     from bsmamba2.formats.manifest import Manifest
 
 _SUFFIXES = """
@@ -53,12 +57,21 @@ class FilePlan:
     clip: Clip
     encoding: Encoding
     """Encoding of the files; a stem that exceeds full scale may become 32-bit float instead."""
+    stems: tuple[str, ...]
+    """The outputs of the model; of a mix, ``mix`` alone."""
     names: tuple[str | None, ...]
-    """The file of each output of the model, relative to the directory and without a suffix; None if
-    the output is not written."""
+    """The file of each of them, relative to the directory and without a suffix; None if it is not
+    written."""
     outputs: dict[str, Path]
     """The path of each stem that is written."""
     record: Record
+    excerpt: Excerpt = WHOLE
+    weights: tuple[float, ...] | None = None
+    """The factor of each output of the model in a mix; None for stems."""
+    piped: WavReader | None = None
+    """The song, if it is on standard input."""
+    to_stdout: bool = False
+    """Whether the only stem is written to standard output."""
     report: Path | None = None
     """The page about the separation, if one is wanted."""
     report_mb: float = SIZE_MB
@@ -69,13 +82,21 @@ class FilePlan:
         """Whether a page is wanted and does not exist."""
         return self.report is not None and not self.report.exists()
 
+    def open(self) -> SongFile | WavReader:
+        """Opens the song.
+
+        Raises:
+            AudioError, MissingExtra: see :class:`~bsmamba2.files.song_file.SongFile`.
+        """
+        return self.piped or SongFile(self.song, self.excerpt)
+
 
 @dataclass(frozen=True)
 class OutputOptions:
     """The options that all songs share: those of ``Separator.separate_file``, and the speed.
 
     Raises:
-        AudioError: overlap, format, clip or template is out of range.
+        AudioError: overlap, format, clip or template is out of range, or a mix has stems.
     """
 
     stems: tuple[str, ...] | None = None
@@ -91,6 +112,13 @@ class OutputOptions:
     """Whether to write a page about each song, named like a stem called ``report``."""
     report_mb: float = SIZE_MB
     """What a page may have, in millions of bytes."""
+    excerpt: Excerpt = WHOLE
+    mix: Mix | None = None
+    """The gains of the one file that is written instead of the stems."""
+    suffix: str | None = None
+    """The suffix of the only file, which the template names exactly."""
+    to_stdout: bool = False
+    """Whether the only stem is written to standard output, as 32-bit float unless asked."""
 
     def __post_init__(self) -> None:
         if self.overlap is not None:
@@ -99,15 +127,31 @@ class OutputOptions:
         require_clip(self.clip)
         Template(self.template)
         require_size(self.report_mb)
+        if self.mix and self.stems is not None:
+            raise AudioError("stems must be None with a mix, which lists the stems that it has")
+        if self.to_stdout and self.format and self.format.lower() != "wav":
+            raise AudioError(f"format must be wav on standard output; got {self.format}")
+        if self.to_stdout and self.subtype:
+            require_subtype(self.subtype)
+        if self.to_stdout and self.report:
+            raise AudioError("report must be off on standard output, which takes one file")
 
     def selected_stems(self, model: Manifest) -> tuple[str, ...]:
-        """Returns the stems to write.
+        """Returns the stems to write; for a mix, ``mix`` alone.
 
         Raises:
             ModelError: the model has no such stem.
-            AudioError: the template gives several of them the same name.
+            AudioError: the template gives several of them the same name, or there are several for
+                standard output.
         """
+        if self.mix:
+            self.mix.resolve(model.available)
+            return (MIX,)
         selected = wanted_stems(self.stems, model.available, model.outputs)
+        if self.to_stdout and len(selected) > 1:
+            raise AudioError(
+                f"standard output takes one stem or a mix; got {', '.join(selected)}: choose one"
+            )
         Template(self.template).require_stems(len(selected))
         return selected
 
@@ -119,16 +163,53 @@ class OutputOptions:
             ModelError: the model has no such stem.
         """
         selected, template = self.selected_stems(model), Template(self.template)
-        with SongFile(song) as opened:
+        piped = standard_input(self.excerpt) if song == STDIN else None
+        with piped or SongFile(song, self.excerpt) as opened:
             encoding = self._encoding(opened)
             seconds = opened.samples / opened.sample_rate
         folder = song.parent if directory is None else directory
-        tags = read_tags(song).fields if template.has_tags else {}
-        names = {stem: template.base(song.name, stem, model.name, tags) for stem in selected}
-        page = template.base(song.name, "report", model.name, tags) + ".html"
+        if piped and directory is None:
+            folder = Path()
+        tags = read_tags(song).fields if template.has_tags and not piped else {}
+        # An excerpt never has the name of the whole song; only a name that was given is kept.
+        label = "" if self.suffix else self.excerpt.label
+        names = {
+            stem: template.base(song.name, stem, model.name, tags) + label for stem in selected
+        }
+        page = template.base(song.name, "report", model.name, tags) + label + ".html"
         longest = max(encoding.suffix, encoding.as_float().suffix, ".wav", key=len)
         for name in names.values():
             require_lengths(folder / (name + longest))
+        if self.report:
+            require_lengths(folder / page)
+        stems = model.available if self.mix is None else (MIX,)
+        return FilePlan(
+            song,
+            folder,
+            seconds,
+            self.overlap,
+            self.clip,
+            encoding,
+            stems,
+            tuple(names.get(stem) for stem in stems),
+            {} if self.to_stdout else {s: folder / (n + encoding.suffix) for s, n in names.items()},
+            self._record(song, folder, model, encoding, names),
+            excerpt=self.excerpt,
+            weights=self.mix.weights(model.available) if self.mix else None,
+            piped=piped,
+            to_stdout=self.to_stdout,
+            report=folder / page if self.report else None,
+            report_mb=self.report_mb,
+        )
+
+    def _record(
+        self,
+        song: Path,
+        folder: Path,
+        model: Manifest,
+        encoding: Encoding,
+        names: Mapping[str, str],
+    ) -> Record:
         options = {
             "overlap": model.overlap if self.overlap is None else self.overlap,
             "format": encoding.format,
@@ -139,23 +220,20 @@ class OutputOptions:
             **({} if self.bitrate is None else {"bitrate": self.bitrate}),
             **({"speed": self.speed} if self.speed != DEFAULT_SPEED else {}),
         }
-        return FilePlan(
-            song,
-            folder,
-            seconds,
-            self.overlap,
-            self.clip,
-            encoding,
-            tuple(names.get(stem) for stem in model.available),
-            {stem: folder / (name + encoding.suffix) for stem, name in names.items()},
-            Record(song, folder, model, options),
-            folder / page if self.report else None,
-            self.report_mb,
-        )
+        if not self.excerpt.is_whole:
+            options["excerpt"] = [self.excerpt.start_s, self.excerpt.duration_s]
+        if self.mix:
+            options["mix"] = self.mix.resolve(model.available)
+        label = self.excerpt.label + (f"_{MIX}" if self.mix else "")
+        return Record(song, folder, model, options, label)
 
-    def _encoding(self, song: SongFile) -> Encoding:
+    def _encoding(self, song: SongFile | WavReader) -> Encoding:
         """Chooses the encoding of a song's stems, WAV where nothing was asked and FLAC cannot."""
+        if self.to_stdout:
+            return Encoding("WAV", (self.subtype or "FLOAT").upper(), ".wav")
         chosen = choose(song.encoding, self.format, self.subtype, self.bitrate)
+        if self.suffix:
+            chosen = replace(chosen, suffix=self.suffix)
         try:
             require_support(chosen, song.sample_rate, song.channels)
         except AudioError as error:

@@ -59,16 +59,19 @@ class Record:
         directory: folder of the stems and of the record.
         model: the model's manifest.
         options: everything that changes the stems' bytes or names.
+        label: what the names of a record have that is not of the song's stems, such as ``_mix``:
+            it neither replaces theirs nor is taken for it.
     """
 
     song: Path
     directory: Path
     model: Manifest
     options: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
 
     @property
     def path(self) -> Path:
-        return self.directory / hidden_name(self.song.name, ENDING)
+        return self.directory / hidden_name(self.song.name + self.label, ENDING)
 
     def read(self) -> RecordedStems | None:
         """Reads the stems from the record on the disk, if it is for this song, model and options.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,12 @@ from click.shell_completion import CompletionItem
 
 from bsmamba2.devices import nvidia
 from bsmamba2.devices.device import NAMES
+from bsmamba2.errors import shown
+from bsmamba2.files.wav_reader import STDIN
+from bsmamba2.files.wav_writer import STDOUT
 from bsmamba2.models import registry
 from bsmamba2.models.catalogue import Published
+from bsmamba2.pipeline.mix import Mix
 
 if TYPE_CHECKING:
     _Text = click.ParamType[str]
@@ -30,6 +35,12 @@ SPEED_HELP = (
 )
 
 
+_TIME = re.compile(
+    r"(?:(?:([0-9]{1,9}):(?=[0-5]?[0-9]:))?([0-9]{1,9}):(?=[0-5]?[0-9](?:\.|$)))?"
+    r"([0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})"
+)
+
+
 class SongPath(click.Path):
     """A path. An empty one is refused: it would mean all songs in the current folder."""
 
@@ -40,6 +51,47 @@ class SongPath(click.Path):
         if value == "":
             self.fail("must be a path; got an empty one", *context)
         return super().convert(value, *context)
+
+
+class SongOrStdin(SongPath):
+    """The path of a song, or ``-`` for standard input."""
+
+    def convert(self, value: Any, *context: Any) -> Any:
+        return STDIN if value == "-" else super().convert(value, *context)
+
+
+class OutputPath(SongPath):
+    """The path of an output, or ``-`` for standard output."""
+
+    def convert(self, value: Any, *context: Any) -> Any:
+        return STDOUT if value == "-" else super().convert(value, *context)
+
+
+class Seconds(click.ParamType):
+    """A time: seconds, m:ss or h:mm:ss, with decimals."""
+
+    name = "time"
+
+    def convert(self, value: Any, *context: Any) -> float:
+        if isinstance(value, (int, float)):
+            return float(value)
+        parts = _TIME.fullmatch(value.strip())
+        if parts is None:
+            self.fail(
+                f"must be seconds or m:ss, such as 90, 1:30 or 1:02:03.5; got {shown(value)}",
+                *context,
+            )
+        hours, minutes, seconds = (float(part or 0) for part in parts.groups())
+        return 3600 * hours + 60 * minutes + seconds
+
+
+class Gains(click.ParamType):
+    """A mix: stems with gains in dB."""
+
+    name = "mix"
+
+    def convert(self, value: Any, *context: Any) -> Mix:
+        return value if isinstance(value, Mix) else Mix.parse(value)
 
 
 class ModelName(_Text):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sized
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,36 +12,68 @@ import click
 
 from bsmamba2.batch.batch import Batch, Outcome
 from bsmamba2.batch.plan import OutputOptions
+from bsmamba2.commands.destination import destination
 from bsmamba2.commands.display import Display, describe_guesses, hint_if_stopped, length
 from bsmamba2.commands.parameters import (
     DEVICE_HELP,
     MODEL_HELP,
     SPEED_HELP,
     DeviceName,
+    Gains,
     ModelName,
-    SongPath,
+    OutputPath,
+    Seconds,
+    SongOrStdin,
     catalogue_option,
     config_option,
 )
 from bsmamba2.devices.products import DEFAULT_SPEED, SPEEDS
 from bsmamba2.errors import for_command_line, one_line
 from bsmamba2.files.encoding import Clip
+from bsmamba2.files.excerpt import Excerpt
 from bsmamba2.files.naming import DEFAULT_TEMPLATE
+from bsmamba2.files.wav_reader import STDIN
+from bsmamba2.files.wav_writer import STDOUT, ReaderGone
 from bsmamba2.models import registry
 from bsmamba2.separator import Separator
 
-PATH = SongPath()
-
 
 @click.command(short_help="Write the vocals and instrumental of songs.")
-@click.argument("songs", metavar="SONG...", nargs=-1, required=True, type=PATH)
+@click.argument("songs", metavar="SONG...", nargs=-1, required=True, type=SongOrStdin())
 @click.option(
-    "-o", "--output", metavar="DIR", type=PATH, help="Folder for the stems. Default: the song's."
+    "-o",
+    "--output",
+    metavar="DIR",
+    type=OutputPath(),
+    help="Folder for the stems. Default: the song's. A mix or one --stem of one song may also go "
+    "to a file such as karaoke.mp3, or to standard output: -.",
 )
 @click.option("-m", "--model", type=ModelName(), help=f"{MODEL_HELP} Default: the shipped model.")
 @config_option
 @catalogue_option
 @click.option("--stem", "stems", multiple=True, help="Write only this stem; can be repeated.")
+@click.option(
+    "--mix",
+    type=Gains(),
+    metavar="STEM=DB,...",
+    help='Write one file from the stems at gains in dB, such as "vocals=-14,instrumental=0". '
+    "Stems that are not listed are silent.",
+)
+@click.option(
+    "--start",
+    "start_s",
+    type=Seconds(),
+    default=0.0,
+    metavar="TIME",
+    help="Skip what is before this time: seconds or m:ss.",
+)
+@click.option(
+    "--duration",
+    "duration_s",
+    type=Seconds(),
+    metavar="TIME",
+    help="Separate only so much of the song, for a preview: seconds or m:ss.",
+)
 @click.option("--device", type=DeviceName(), default="auto", show_default=True, help=DEVICE_HELP)
 @click.option(
     "--speed",
@@ -82,6 +115,8 @@ def separate(
     model: str | None,
     config: Path | None,
     stems: tuple[str, ...],
+    start_s: float,
+    duration_s: float | None,
     device: str,
     speed: str,
     overwrite: bool,
@@ -96,17 +131,29 @@ def separate(
     the same subfolders. A song that fails does not stop the others; failures are listed at the
     end, and the exit status is 2. A small hidden file next to the stems lets --resume skip songs
     that are done and whose file, model and options have not changed.
+
+    A SONG of - is a WAV on standard input, and -o - writes a WAV of 32-bit floats to standard
+    output, as the song arrives.
     """
-    output_options = OutputOptions(stems=stems or None, speed=speed, **options)
+    for flag, is_given in (("--resume", resume), ("--plan", only_plan), ("--json", as_json)):
+        if is_given and (output == STDOUT or (STDIN in songs and flag != "--json")):
+            raise click.UsageError(f"{flag} needs songs and stems that are files; got -")
+    is_one_file = options["mix"] is not None or len(stems) == 1
+    folder, options = destination(output, songs, is_one_file, options)
+    excerpt = Excerpt(start_s, duration_s)
+    output_options = OutputOptions(stems=stems or None, speed=speed, excerpt=excerpt, **options)
     separator = Separator(model, device, speed=speed, config=config, load=False)
     about = {
         "model": separator.manifest.name,
         "device": separator.device,
         "products": separator.products,
     }
-    with hint_if_stopped("to continue, repeat the command with --resume"), Display() as display:
+    hint = "to continue, repeat the command with --resume"
+    is_piped = STDIN in songs or output == STDOUT
+    stopped = nullcontext() if is_piped else hint_if_stopped(hint)
+    with stopped, Display() as display, suppress(ReaderGone):
         batch = Batch(separator, output_options, display, overwrite=overwrite, resume=resume)
-        batch.plan(songs, output)
+        batch.plan(songs, folder)
         for one in separator.models:
             if assumed := describe_guesses(one.guesses, one.manifest):
                 display.note(assumed)

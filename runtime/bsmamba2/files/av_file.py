@@ -8,6 +8,8 @@ file or address.
 from __future__ import annotations
 
 import logging
+from fractions import Fraction
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,6 +103,8 @@ class AvFile:
         self._layout = context.layout
         self._arrived: Fifo[np.float64] = Fifo(self.channels, np.float64)
         self._frames = self._decoded()
+        self._found: Iterator[Any] | None = None
+        """The decoded frames after a seek."""
         self._end_s = 0.0
         """Where the decoded samples end, in the container's time."""
         self._count = 0
@@ -132,6 +136,35 @@ class AvFile:
             self._arrived.append(samples)
         return self._arrived.take(min(frames, len(self._arrived))).T
 
+    def can_seek(self) -> bool:
+        """Whether :meth:`seek` can find a sample: the container's clock counts samples."""
+        is_one_part = self._structure.seconds is None and not self._structure.packets_may_fail
+        counts = self._stream.time_base == Fraction(1, self.samplerate)
+        return is_one_part and counts and self._container.format.name not in ESTIMATED
+
+    def seek(self, frames: int) -> int:
+        """Moves to a sample or to one before it, if nothing was read yet.
+
+        Returns:
+            The position in samples.
+
+        Raises:
+            OSError: the time stamps do not lead there; the file must be opened again.
+        """
+        try:
+            start = next(self._undamaged_frames())
+            self._container.seek(start.pts + frames, stream=self._stream)
+            found = self._undamaged_frames()
+            frame = next(found)
+            at = int(frame.pts - start.pts)
+        except (self._av.error.FFmpegError, StopIteration, TypeError) as error:
+            raise OSError(first_line(error)) from None
+        if not 0 <= at <= frames:
+            raise OSError(f"it leads to sample {at}")
+        self._found = chain([frame], found)
+        self._count = at
+        return at
+
     def close(self) -> None:
         self._container.close()
 
@@ -140,7 +173,7 @@ class AvFile:
         convert: Any = None
         kind = None
         try:
-            for frame in self._undamaged_frames():
+            for frame in self._found or self._undamaged_frames():
                 if frame.time is not None:
                     self._end_s = frame.time + frame.samples / frame.sample_rate
                 found = frame.layout.name, frame.sample_rate, frame.format.name

@@ -56,6 +56,25 @@ SUFFIXES = {
 }
 """Suffixes that belong to each container; stems keep them from their song."""
 
+FORMATS = {
+    ".wav": ("wav", None),
+    ".wave": ("wav", None),
+    ".rf64": ("rf64", None),
+    ".w64": ("w64", None),
+    ".flac": ("flac", None),
+    ".aiff": ("aiff", None),
+    ".aif": ("aiff", None),
+    ".aifc": ("aiff", None),
+    ".caf": ("caf", None),
+    ".au": ("au", None),
+    ".snd": ("au", None),
+    ".ogg": ("ogg", None),
+    ".oga": ("ogg", None),
+    ".opus": ("ogg", "opus"),
+    ".mp3": ("mp3", None),
+}
+"""The container that the suffix of a file stands for, and the sample format if it implies one."""
+
 SIZED_IN_32_BITS = ("WAV", "WAVEX", "AIFF", "AU")
 """Containers whose header stores the length in 32 bits."""
 

@@ -21,19 +21,24 @@ class Identity:
     bytes: int
     modified_ns: int
     sha256: str
+    """Empty if it was not computed."""
     place: tuple[int, int, int]
     """Device, inode, and the time of the last change, which programs cannot set back."""
 
     @classmethod
-    def of(cls, path: Path) -> Identity:
+    def of(cls, path: Path, hashed: bool = True) -> Identity:
         """Reads a song.
+
+        Args:
+            path: the file.
+            hashed: whether to compute its SHA-256, which reads all of it.
 
         Raises:
             AudioError: it cannot be read.
         """
         try:
             found = path.stat()
-            if not path.is_file():  # a FIFO would wait for a writer
+            if not (hashed and path.is_file()):  # a FIFO would wait for a writer
                 return cls(path, found.st_size, found.st_mtime_ns, "", _place(found))
             return cls(path, found.st_size, found.st_mtime_ns, file_sha256(path), _place(found))
         except (OSError, ValueError) as error:
@@ -44,7 +49,8 @@ class Identity:
     def require_unchanged(self) -> None:
         """Requires the song to be the same or to have the same content, unless it was removed.
 
-        The content is read only if the file was touched, moved or written.
+        The content is read only if the file was touched, moved or written. Without a SHA-256, a
+        file that was touched counts as changed.
 
         Raises:
             AudioError: it changed, or cannot be read.
@@ -53,7 +59,7 @@ class Identity:
             found = self.path.stat()
             same = found.st_size == self.bytes and (
                 (found.st_mtime_ns, _place(found)) == (self.modified_ns, self.place)
-                or file_sha256(self.path) == self.sha256
+                or (self.sha256 and file_sha256(self.path) == self.sha256)
             )
         except FileNotFoundError:
             return

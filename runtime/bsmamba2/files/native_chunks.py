@@ -12,7 +12,7 @@ Sources: the RIFF MCI extensions, EBU Tech 3285, the AIFF 1.3 specification.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bsmamba2.files.chunks import ChunkFile
@@ -31,6 +31,9 @@ KEPT = {
     b"caff": (b"chan", b"info", b"mark", b"strg"),
 }
 """The chunks that stems keep, by the first four bytes of the song."""
+
+OF_ANY_PART = (b"bext", b"LIST", b"NAME", b"AUTH", b"(c) ", b"ANNO", b"chan", b"info")
+"""The chunks that stems of an excerpt keep; the others count samples of the whole song."""
 
 INFO = {
     b"INAM": "title",
@@ -70,6 +73,19 @@ class NativeChunks:
         if self.kind in WAV:
             return container in ("WAV", "WAVEX", "RF64")
         return (self.kind, container) in ((b"FORM", "AIFF"), (b"caff", "CAF"))
+
+    def for_excerpt(self, first: int) -> NativeChunks:
+        """Returns what stems of an excerpt keep: its time reference is that of its first sample.
+
+        Args:
+            first: the sample of the song at which the excerpt starts.
+        """
+        kept = [
+            (id, _moved(content, first) if id == b"bext" else content)
+            for id, content in self.chunks
+            if id in OF_ANY_PART and (id != b"LIST" or content[:4] == b"INFO")
+        ]
+        return replace(self, chunks=tuple(kept))
 
     @property
     def fields(self) -> dict[str, list[str]]:
@@ -165,6 +181,15 @@ def _of_stem(id: bytes, content: bytes) -> bytes:
     loudness = 5 * _UNSET if has_loudness else content[_LOUDNESS:_LOUDNESS_END]
     umid = bytes(_LOUDNESS - _UMID)
     return content[:_UMID] + umid + loudness + content[_LOUDNESS_END:]
+
+
+def _moved(content: bytes, samples: int) -> bytes:
+    """Adds samples to the time reference of a bext chunk."""
+    if len(content) < _VERSION:
+        return content
+    reference = int.from_bytes(content[_TIME_REFERENCE:_VERSION], "little") + samples
+    moved = (reference % (1 << 64)).to_bytes(8, "little")
+    return content[:_TIME_REFERENCE] + moved + content[_VERSION:]
 
 
 def _parts(content: bytes) -> list[tuple[bytes, bytes]]:

@@ -18,6 +18,7 @@ from bsmamba2.audio.resample import require_rate
 from bsmamba2.errors import AudioError, MissingExtra, first_line, printable
 from bsmamba2.files.av_file import AvFile
 from bsmamba2.files.encoding import Encoding
+from bsmamba2.files.excerpt import WHOLE, Excerpt
 from bsmamba2.files.native_chunks import read_native_chunks
 from bsmamba2.files.speakers import mask_of, to_wav_order
 from bsmamba2.files.structure import read_structure
@@ -37,19 +38,44 @@ UNKNOWN_SAMPLES = 1 << 62
 """libsndfile's length of a FLAC file without one is about this."""
 
 
+class SequentialFile(soundfile.SoundFile):  # type: ignore[misc] - it has no types
+    """A file whose reads continue where the last one ended.
+
+    After every read, soundfile seeks to where the file already is, unless it cannot seek. A decoder
+    of MP3 then starts again, and returns zeros for up to a frame if it lacks the ones before.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+    def can_seek(self) -> bool:
+        """Whether :meth:`seek` works."""
+        return bool(super().seekable())
+
+
+PREROLL_S = 1
+"""A lossy decoder needs some frames before its output is that of a song decoded from the start."""
+
+
 class SongFile:
-    """A song on disk that can be read once, in blocks; a context manager.
+    """A song on disk, or an excerpt of it, that can be read once, in blocks; a context manager.
 
     libsndfile reads it, or FFmpeg if libsndfile refuses it, would stop early, or fails midway.
+    Where the decoder can seek to a sample, what precedes an excerpt is not decoded.
+
+    Args:
+        path: the file.
+        excerpt: the part to read.
 
     Raises:
-        AudioError: the file is missing, unreadable, empty or incomplete, or has an unsupported rate
-            or number of channels.
+        AudioError: the file is missing, unreadable, empty or incomplete, has an unsupported rate
+            or number of channels, or ends before the excerpt starts.
         MissingExtra: only FFmpeg can read it, and PyAV is not installed.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], excerpt: Excerpt = WHOLE) -> None:
         self.path = Path(path)
+        self._excerpt = excerpt
         with audio_errors(f"{self.path} cannot be opened", "check its name"):
             mode = self.path.stat().st_mode
         if stat.S_ISDIR(mode):
@@ -66,11 +92,14 @@ class SongFile:
                 "copy, or convert it to WAV or FLAC to separate what is there"
             )
         self._file = self._open()
-        self._samples = int(self._file.frames)
+        self._stated = int(self._file.frames)
         try:
             with self._naming_the_song():
                 require_channels(self.channels)
                 require_rate(self.sample_rate)
+                self._first, self._stop = excerpt.bounds(self.sample_rate)
+                if 0 < self._stated <= self._first and self._file.format != "MP3":
+                    raise self._starts_after(self._stated)
         except AudioError:
             self._file.close()
             raise
@@ -87,7 +116,13 @@ class SongFile:
     @property
     def samples(self) -> int:
         """The length according to the header; 0 if it states none. It may be wrong."""
-        return self._samples
+        stop = self._stated if self._stop is None else min(self._stop, self._stated or self._stop)
+        return max(0, stop - self._first)
+
+    @property
+    def first(self) -> int:
+        """The sample of the file that the first one is."""
+        return self._first
 
     @property
     def speaker_mask(self) -> int | None:
@@ -108,41 +143,83 @@ class SongFile:
             AudioError: the file cannot be read to its end, is shorter than it states, was truncated
                 while it was read, has no samples, or has a sample that is not finite.
         """
-        start, size = 0, self.path.stat().st_size
-        while len(frames := self._read(start)):
+        size = self.path.stat().st_size
+        at = self._go_to_start()
+        is_empty = True
+        while at != self._stop and len(frames := self._read(at)):
             with self._naming_the_song():
-                require_finite(frames.T, self.sample_rate, start)
-            start += len(frames)
+                require_finite(frames.T, self.sample_rate, at)
+            at += len(frames)
+            is_empty = False
             yield frames.T
+        if at == self._stop:  # what follows an excerpt may be anything
+            return
         # If a file is truncated while it is read, libsndfile only reports the end of the song.
         if self._is_shorter_than(size):
             raise AudioError(
                 f"{self.path} was truncated while it was read, at "
-                f"{start / self.sample_rate:.1f} s: get a new copy"
+                f"{at / self.sample_rate:.1f} s: get a new copy"
             )
-        if start == 0:
+        if at == 0:
             raise AudioError(f"{self.path} has no samples: choose a song that is not empty")
-        self._require_all(start)
+        self._require_all(at)
+        if is_empty:
+            with self._naming_the_song():
+                raise self._starts_after(at)
         if self._structure.doubt:
             log.warning(
                 "%s may be incomplete (%s): what is there, %.1f s, is separated",
                 self.path.name,
                 self._structure.doubt,
-                start / self.sample_rate,
+                at / self.sample_rate,
             )
 
-    def _read(self, start: int) -> Exact:
-        """Reads the block at ``start``; where libsndfile fails, FFmpeg continues."""
+    def _go_to_start(self) -> int:
+        """Moves to the first sample; returns where the song ended if it ends before."""
+        at = self._seek() if self._first else 0
+        while at < self._first and len(frames := self._read(at, self._first)):
+            at += len(frames)
+        return at
+
+    def _seek(self) -> int:
+        """Moves to the first sample or before it, without decoding; returns the position."""
+        is_lossless = self.encoding.lossless
+        at = self._first if is_lossless else max(0, self._first - PREROLL_S * self.sample_rate)
+        if at == 0 or at > self._stated or not self._file.can_seek():
+            return 0
         try:
-            frames: Exact = self._file.read(BLOCK, dtype="float64", always_2d=True)
+            return int(self._file.seek(at))
+        except (soundfile.LibsndfileError, OSError):
+            self._file.close()
+            self._file = self._open()
+            return 0
+
+    def _starts_after(self, samples: int) -> AudioError:
+        length_s = samples / self.sample_rate
+        return AudioError(
+            f"start_s must be before the end of the song, {length_s:g} s; got "
+            f"{self._excerpt.start_s:g}"
+        )
+
+    def _read(self, start: int, stop: int | None = None) -> Exact:
+        """Reads the block at ``start``; where libsndfile fails, FFmpeg continues.
+
+        Args:
+            start: the position in the file.
+            stop: where to stop, at the latest. Default: where the excerpt does.
+        """
+        stop = self._stop if stop is None else stop
+        count = BLOCK if stop is None else min(BLOCK, stop - start)
+        try:
+            frames: Exact = self._file.read(count, dtype="float64", always_2d=True)
             if self._file.format == "OGG":
                 frames = frames[:, to_wav_order(self.channels)]
         except (soundfile.LibsndfileError, OSError) as error:
-            if 0 < self.samples <= start:  # the error is in what follows the song
+            if 0 < self._stated <= start:  # the error is in what follows the song
                 return np.empty((0, self.channels))
             seconds = start / self.sample_rate
             self._continue_with_ffmpeg(start, f"libsndfile fails after {seconds:.1f} s", error)
-            return self._read(start)
+            return self._read(start, stop)
         return frames
 
     def _continue_with_ffmpeg(self, start: int, what: str, error: Exception) -> None:
@@ -170,7 +247,7 @@ class SongFile:
         if self._file.format == "MP3" and self._structure.seconds is not None:
             stated_s = self._structure.seconds
         else:
-            stated_s = self.samples / self.sample_rate
+            stated_s = self._stated / self.sample_rate
         if not isinstance(self._file, AvFile) and samples / self.sample_rate < stated_s:
             raise AudioError(
                 f"{self.path} has only {samples / self.sample_rate:.1f} of {stated_s:.1f} s that "
@@ -190,11 +267,11 @@ class SongFile:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def _open(self) -> soundfile.SoundFile | AvFile:
+    def _open(self) -> SequentialFile | AvFile:
         why = f"can only be read with FFmpeg ({self._structure.beyond_libsndfile})"
         if not self._structure.beyond_libsndfile:
             try:
-                file = open_with_libsndfile(self.path)
+                file = SequentialFile(_name_for_libsndfile(self.path))
                 if file.frames < UNKNOWN_SAMPLES:
                     return file
                 file.close()
@@ -214,8 +291,13 @@ class SongFile:
 
 
 def open_with_libsndfile(path: Path) -> soundfile.SoundFile:
-    """Opens a file to read. Its name need not be UTF-8, which soundfile requires of text."""
-    return soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
+    """Opens a file to read."""
+    return soundfile.SoundFile(_name_for_libsndfile(path))
+
+
+def _name_for_libsndfile(path: Path) -> Path | bytes:
+    """Returns a name that need not be UTF-8, which soundfile requires of text."""
+    return path if os.name == "nt" else os.fsencode(path)
 
 
 @contextmanager

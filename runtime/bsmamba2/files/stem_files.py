@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 from contextlib import contextmanager, suppress
@@ -73,6 +74,8 @@ class StemFile:
         self._song = song
         self._speaker_mask = speaker_mask
         self._samples = 0
+        self._peak = 0.0
+        """The largest sample beyond full scale of a lossy format."""
         self._file: Any = None
         """A ``soundfile.SoundFile`` after :meth:`open`."""
         self._parts: list[PartFile] = []
@@ -116,6 +119,8 @@ class StemFile:
         """
         if self._encoding.bits:
             samples = self._fit(samples)
+        elif not self._encoding.lossless:
+            samples = self._fit_lossy(samples)
         total_samples = self._samples + samples.shape[-1]
         fitting = self._encoding.for_length(total_samples, self._channels)
         if fitting != self._encoding:
@@ -143,7 +148,13 @@ class StemFile:
             native = tags.native if tags.native.fits(self._encoding.format) else NativeChunks()
             complete_chunks(self._part.temporary, native, self._speaker_mask)
             self._part.sync()
-            return self._part.temporary.stat().st_size
+            size = self._part.temporary.stat().st_size
+        if self._peak:
+            excess_db = 20 * math.log10(self._peak)
+            log.warning(
+                "%s exceeds full scale by %.1f dB: players may clip it", self.path.name, excess_db
+            )
+        return size
 
     def publish(self) -> Path:
         """Renames the finished file to its final name.
@@ -190,6 +201,21 @@ class StemFile:
             f"exceeds full scale, which {self._encoding.subtype} cannot hold: it is written as "
             "32-bit float",
         )
+        return samples
+
+    def _fit_lossy(self, samples: Exact) -> Exact:
+        """Applies ``clip`` to samples beyond full scale of a lossy format, which may hold them."""
+        peak = float(np.abs(samples).max(initial=0))
+        if peak <= 1:
+            return samples
+        if self._clip == "clip":
+            return np.clip(samples, -1, 1)
+        if self._clip == "error":
+            raise AudioError(
+                f"{self.path.name} exceeds full scale: use clip='float', clip='clip' or "
+                "subtype='float'"
+            )
+        self._peak = max(self._peak, peak)
         return samples
 
     def _switch_to(self, encoding: Encoding, why: str) -> None:

@@ -59,6 +59,9 @@ NAMES = {
 }
 ABOUT_SAMPLES = ("replaygain", "r128_", "itunnorm", "itunsmpb", "tlen", "tsse", "rva2", "encoder")
 
+OF_TIMES = ("cuesheet", "chap", "ctoc", "etco", "mllt", "sylt", "sytc")
+"""Vorbis comments and ID3 frames that state times within the song."""
+
 _ID3_FILES = (MP3, WAVE, AIFF)
 _WRITERS: dict[str, Callable[..., Any]] = {
     "FLAC": FLAC,
@@ -88,6 +91,18 @@ class Tags:
         if mask is not None and mask != IMPLIED_MASKS.get(channels):
             fields[FLAC_COMMENT] = [f"0x{mask:04X}"]
         return replace(self, fields=fields)
+
+    def for_excerpt(self, first: int) -> Tags:
+        """Returns the tags for an excerpt that starts at a sample of the song.
+
+        What states times within the song is left out, and the time reference is that of the sample.
+        """
+        fields = {name: lines for name, lines in self.fields.items() if name not in OF_TIMES}
+        if (reference := fields.get("time_reference", [""])[0]).isdecimal():
+            fields["time_reference"] = [str(int(reference[:20]) + first)]
+        frames = [frame for frame in self.frames if frame.FrameID.lower() not in OF_TIMES]
+        native = self.native.for_excerpt(first)
+        return replace(self, fields=native.fields | fields, frames=frames, native=native)
 
     def __bool__(self) -> bool:
         return bool(self.fields or self.frames or self.pictures)

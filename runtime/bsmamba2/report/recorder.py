@@ -123,9 +123,9 @@ class Recorder:
         self._song: Fifo[np.float64] = Fifo(channels, np.float64)
         self._frames: Fifo[np.float32] = Fifo(count * channels, np.float32)
         self._power, self._level, self._peak = (
-            Timeline(np.mean),
-            Timeline(np.mean),
-            Timeline(np.max),
+            Timeline(np.mean, capacity),
+            Timeline(np.mean, capacity),
+            Timeline(np.max, capacity),
         )
         self._frames.append(np.zeros((count * channels, self._lead), np.float32))
         self._needed = max(frame, self._hop)

@@ -19,6 +19,7 @@ from bsmamba2.report.recorder import Recorder
 
 if TYPE_CHECKING:
     from bsmamba2.files.song_file import SongFile
+    from bsmamba2.files.wav_reader import WavReader
     from bsmamba2.formats.manifest import Manifest
     from bsmamba2.report.facts import Facts
 
@@ -46,7 +47,7 @@ class SongReport:
     def __init__(
         self,
         path: Path,
-        song: SongFile,
+        song: SongFile | WavReader,
         model: Manifest,
         overwrite: bool,
         size_mb: float = SIZE_MB,

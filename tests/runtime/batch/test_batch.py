@@ -472,3 +472,33 @@ def test_a_song_that_is_only_touched_while_it_is_separated_is_done(
     separator = Separator(stub.half())
     separator.separate_file(path, record=True, progress=lambda done, total: path.touch())
     assert separator.separate_file(path, resume=True)
+
+
+def test_mixes_of_a_batch_are_resumed_and_leave_the_stems_records_alone(
+    run: StubCommand, engine: StubEngine, album: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    stems = [album, "-o", out, "--resume"]
+    mixes = [*stems, "--mix", "vocals=-14,instrumental=0", "--format", "mp3", "--bitrate", "128"]
+    assert (run("separate", *stems).exit_code, run("separate", *mixes).exit_code) == (0, 0)
+    assert sorted(path.name for path in out.rglob("*_mix.mp3")) == [
+        "a_mix.mp3",
+        "b_mix.mp3",
+        "c_mix.mp3",
+    ]
+    runs = len(engine.lengths)
+    assert "3 already done" in run("separate", *mixes).stderr
+    assert "3 already done" in run("separate", *stems).stderr
+    assert len(engine.lengths) == runs
+    again = run("separate", *mixes[:-6], "--mix", "vocals=-20,instrumental=0", "--resume")
+    assert "already done" not in again.stderr
+    assert len(engine.lengths) > runs
+
+
+def test_mixes_and_previews_next_to_their_songs_are_not_taken_for_songs(
+    run: StubCommand, album: Path
+) -> None:
+    run("separate", album, "--mix", "vocals=0")
+    run("separate", album, "--duration", "0.1")
+    plan = run("separate", album, "--plan", "-o", album / "out", "--overwrite")
+    assert len(plan.stdout.splitlines()) == 2 * 3

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -11,8 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.numpy
+import soundfile
 
 from bsmamba2 import Cancelled, DeviceError
 from bsmamba2.audio.array import Audio
@@ -21,6 +25,7 @@ from bsmamba2.devices.products import products
 from bsmamba2.engines.protocols import Engine
 from support.commands import ENVIRONMENT, STUB_PROGRAM, StubCommand, run_command, run_python
 from support.engines import StubModel, Stubs
+from support.files import floats, integers, names
 from support.fixtures import WriteSong
 from support.models import random_weights
 
@@ -243,3 +248,107 @@ def test_a_plan_says_where_a_length_is_unknown(
     said = "2 songs, 0:01 of audio; 1 song of unknown length" if known else "1 song, length unknown"
     assert f"{said}; " in result.stderr
     assert json.loads(result.stdout.splitlines()[0])["seconds"] is None
+
+
+def piped(content: bytes, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Runs ``bsmamba2 separate`` in a process whose standard streams are pipes."""
+    return subprocess.run(
+        [sys.executable, "-c", STUB_PROGRAM, "separate", *arguments],
+        input=content,
+        capture_output=True,
+        env=ENVIRONMENT | {"BSMAMBA2_CACHE": os.environ["BSMAMBA2_CACHE"]},
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("size", [None, 0, 0xFFFFFFFF])
+def test_a_wav_goes_through_the_standard_streams(song: WriteSong, size: int | None) -> None:
+    path = song("song.wav", "PCM_16")
+    content = bytearray(path.read_bytes())
+    if size is not None:
+        content[40:44] = size.to_bytes(4, "little")
+    result = piped(bytes(content), "-", "-o", "-", "--stem", "vocals")
+    assert (result.returncode, b"stub on cpu" in result.stderr) == (0, True)
+    output, rate = soundfile.read(io.BytesIO(result.stdout), always_2d=True)
+    assert rate == 44100
+    np.testing.assert_allclose(output, floats(path), atol=1e-6)  # the stub passes everything
+
+
+def test_standard_output_can_be_a_mix_of_a_part_in_another_format(song: WriteSong) -> None:
+    path = song("song.flac", "PCM_16")
+    options = ("-o", "-", "--mix", "vocals=-6", "--start", "0.5", "--subtype", "pcm_16")
+    output, _ = soundfile.read(io.BytesIO(piped(b"", str(path), *options).stdout))
+    np.testing.assert_allclose(output, 10 ** (-6 / 20) * floats(path)[22050:], atol=2**-15)
+
+
+def test_standard_input_can_become_files(song: WriteSong, tmp_path: Path) -> None:
+    path = song("song.wav", "PCM_24")
+    result = piped(path.read_bytes(), "-", "-o", str(tmp_path / "out"))
+    written = [Path(line) for line in result.stdout.decode().splitlines()]
+    assert names(tmp_path / "out") == ["stdin_instrumental.wav", "stdin_vocals.wav"]
+    np.testing.assert_array_equal(sum(map(integers, written)), integers(path))
+
+
+def test_a_reader_that_has_ended_is_no_error(song: WriteSong) -> None:
+    path = song("song.wav", samples=44100 * 20)
+    command = [sys.executable, "-c", STUB_PROGRAM, "separate", str(path), "--stem", "vocals"]
+    with subprocess.Popen(
+        [*command, "-o", "-"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
+    ) as run:
+        assert run.stdout
+        assert run.stderr
+        assert run.stdout.read(4) == b"RIFF"
+        run.stdout.close()
+        assert run.stderr.read() == b"stub on cpu\n"
+    assert run.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        (b"", ["-", "-o", "-", "--stem", "vocals"], b"standard input: it is empty: pipe a WAV"),
+        (b"fLaC", ["-", "-o", "x"], b"standard input: it must be a WAV; got FLAC"),
+        (b"", ["-", "-o", "-"], b"standard output takes one stem or a mix; got vocals"),
+        (b"", ["-", "--resume"], b"--resume needs songs and stems that are files; got -"),
+        (b"", ["-", "-o", "-", "--json"], b"--json needs songs and stems that are files"),
+        (b"", ["-", "-o", "-", "--stem", "vocals", "--format", "flac"], b"format must be wav"),
+    ],
+)
+def test_what_a_standard_stream_cannot_do_is_one_sentence(
+    content: bytes, arguments: list[str], message: bytes
+) -> None:
+    result = piped(content, *arguments)
+    assert (result.returncode, result.stdout) == (2, b"")
+    assert message in result.stderr.splitlines()[-1]
+
+
+def test_one_command_makes_a_karaoke_mp3(run: StubCommand, song: WriteSong, tmp_path: Path) -> None:
+    output = tmp_path / "new" / "karaoke.mp3"
+    options = ("--mix", "vocals=-14,instrumental=0", "--bitrate", "192")
+    result = run("separate", song("song.flac"), *options, "-o", output)
+    assert (result.exit_code, result.stdout) == (0, f"{output}\n")
+    assert soundfile.info(output).subtype == "MPEG_LAYER_III"
+    assert names(output.parent) == [".song.flac_mix.bsmamba2.json", "karaoke.mp3"]
+
+
+def test_one_stem_can_go_to_a_file_of_any_name(
+    run: StubCommand, song: WriteSong, tmp_path: Path
+) -> None:
+    output = tmp_path / "{my} take.AIF"
+    assert run("separate", song(), "--stem", "vocals", "-o", output).stdout == f"{output}\n"
+    assert soundfile.info(output).format == "AIFF"
+
+
+def test_a_preview_states_its_length_and_a_time_after_the_end_is_refused(
+    run: StubCommand, song: WriteSong
+) -> None:
+    path = song()
+    plan = run("separate", path, "--start", "0:00.25", "--duration", "0.5", "--plan", "--json")
+    record = json.loads(plan.stdout)
+    assert record["seconds"] == 0.5
+    assert record["planned"]["vocals"].endswith("song_vocals_0.25s-0.75s.wav")
+    refused = run("separate", path, "--start", "2:00")
+    assert (
+        refused.exit_code,
+        "--start must be before the end of the song, 1 s; got 120" in (refused.stderr),
+    ) == (2, True)

@@ -13,6 +13,8 @@ import soundfile
 
 from bsmamba2 import AudioError, MissingExtra, Separator
 from bsmamba2.audio.array import Audio
+from bsmamba2.files.av_file import AvFile
+from bsmamba2.files.excerpt import Excerpt
 from bsmamba2.files.song_file import SongFile
 from bsmamba2.installation import install_command
 from support.engines import Stubs
@@ -269,3 +271,32 @@ def test_any_number_of_channels_is_read(tmp_path: Path, channels: int) -> None:
     content[at : at + 4] = bytes(4)
     path.write_bytes(content)
     np.testing.assert_array_equal(read_song(path), whole)
+
+
+@pytest.mark.parametrize("name", ["alac.m4a", "song.m4a", "song.webm"])
+@pytest.mark.parametrize("start_s", [0.01, 1.2345, 2.9])
+def test_an_excerpt_is_that_part_of_the_decoded_song(
+    encode: Encode, name: str, start_s: float
+) -> None:
+    path, _ = encode(name, samples=4 * 48000)
+    first = round(start_s * 48000)
+    expected = read_song(path)[:, first : first + 24000]
+    with SongFile(path, Excerpt(start_s, 0.5)) as song:
+        found = np.concatenate(list(song.blocks()), axis=1)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_an_excerpt_is_found_by_the_clock_of_its_container(encode: Encode) -> None:
+    path, _ = encode("alac.m4a", samples=8 * 48000)
+    file = SongFile(path)._file
+    assert isinstance(file, AvFile)
+    assert file.can_seek()
+    at = file.seek(6 * 48000)
+    assert 6 * 48000 - 4096 <= at <= 6 * 48000
+    file.close()
+
+
+def test_an_excerpt_after_the_end_is_refused(encode: Encode) -> None:
+    path, _ = encode("song.m4a")
+    with pytest.raises(AudioError, match="before the end of the song, 2.* s; got 3"):
+        SongFile(path, Excerpt(3))

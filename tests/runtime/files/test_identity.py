@@ -60,3 +60,14 @@ def test_a_removed_song_has_not_changed(path: Path) -> None:
 def test_a_song_that_cannot_be_read_is_refused_in_one_sentence(tmp_path: Path, name: str) -> None:
     with pytest.raises(AudioError, match="cannot be opened"):
         Identity.of(tmp_path / name)
+
+
+def test_without_a_sum_a_touched_file_counts_as_changed(tmp_path: Path) -> None:
+    path = tmp_path / "song.wav"
+    path.write_bytes(b"song")
+    identity = Identity.of(path, hashed=False)
+    identity.require_unchanged()
+    assert identity.sha256 == ""
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(AudioError, match="changed while it was separated"):
+        identity.require_unchanged()

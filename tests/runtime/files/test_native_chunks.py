@@ -177,3 +177,14 @@ def test_chunks_without_text_are_kept_too(stub: Stubs, song: WriteSong) -> None:
     path = song("song.wav", samples=500)
     add_chunk(path, b"cue ", bytes(4))
     assert chunks_of(Separator(stub.half()).separate_file(path)["vocals"])[b"cue "] == bytes(4)
+
+
+def test_an_excerpt_is_placed_by_its_own_start_and_loses_positions_in_the_song() -> None:
+    info_list = info(INAM=b"Song")
+    native = NativeChunks(
+        b"RIFF", ((b"bext", bext()), (b"cue ", b"x" * 28), (b"LIST", info_list), (b"LIST", b"adtl"))
+    )
+    kept = native.for_excerpt(44100)
+    assert [id for id, _ in kept.chunks] == [b"bext", b"LIST"]
+    assert kept.fields["time_reference"] == [str(TIME_REFERENCE + 44100)]
+    assert kept.fields["title"] == ["Song"]

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from bsmamba2 import AudioError, MissingExtra, Separator
+from bsmamba2.files.excerpt import Excerpt
 from bsmamba2.files.song_file import BLOCK, SongFile
 from bsmamba2.installation import install_command
 from support.engines import Stubs
@@ -198,3 +199,90 @@ def test_without_pyav_a_file_that_libsndfile_refuses_brings_the_line_that_instal
     ) as error:
         Separator(stub.half()).separate_file(tmp_path / "song.wav")
     assert install_command("av") in str(error.value)
+
+
+def tone(rate: int, seconds: float) -> Any:
+    """A rising tone, whose samples differ everywhere, (n, 2)."""
+    t = np.arange(round(rate * seconds)) / rate
+    return np.stack([0.4 * np.sin(300 * t * (1 + t)), 0.4 * np.cos(200 * t * (1 + t))], axis=1)
+
+
+def test_the_blocks_of_an_mp3_are_those_of_one_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, tone(44100, 4), 44100)
+    np.testing.assert_array_equal(read_song(path), floats(path).T)
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "subtype", "rate"),
+    [
+        ("a.wav", "WAV", "PCM_16", 44100),
+        ("a.wav", "WAV", "IMA_ADPCM", 44100),
+        ("a.flac", "FLAC", "PCM_24", 44100),
+        ("a.caf", "CAF", "ALAC_16", 44100),
+        ("a.mp3", "MP3", "MPEG_LAYER_III", 44100),
+        ("a.ogg", "OGG", "VORBIS", 44100),
+        ("a.opus", "OGG", "OPUS", 48000),
+    ],
+)
+@pytest.mark.parametrize("start_s", [0.0001, 1.0, 2.7183])
+def test_an_excerpt_is_that_part_of_the_decoded_song(
+    tmp_path: Path, name: str, format: str, subtype: str, rate: int, start_s: float
+) -> None:
+    path = tmp_path / name
+    soundfile.write(path, tone(rate, 4), rate, subtype, format=format)
+    first = round(start_s * rate)
+    expected = read_song(path)[:, first : round((start_s + 0.7) * rate)]
+    with SongFile(path, Excerpt(start_s, 0.7)) as song:
+        assert (song.samples, song.first) == (expected.shape[1], first)
+        found = np.concatenate(list(song.blocks()), axis=1)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_song_that_cannot_seek_is_decoded_up_to_its_excerpt(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(8000, 4)[:, 0], 8000, "GSM610")
+    with SongFile(path, Excerpt(2.5)) as song:
+        assert not song._file.can_seek()
+        found = np.concatenate(list(song.blocks()), axis=1)
+    np.testing.assert_array_equal(found, read_song(path)[:, 20000:])
+
+
+def test_what_precedes_an_excerpt_is_not_decoded(
+    song: WriteSong, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, counts, read = song(samples=100_000), [], soundfile.SoundFile.read
+
+    def counting(file: Any, frames: int, **options: Any) -> Any:
+        counts.append(frames)
+        return read(file, frames, **options)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", counting)
+    with SongFile(path, Excerpt(2, 0.1)) as file:
+        list(file.blocks())
+    assert counts == [4410]
+
+
+def test_an_excerpt_ends_with_its_song(song: WriteSong) -> None:
+    with SongFile(song(), Excerpt(0.9, 60)) as file:
+        assert file.samples == 4410
+        assert sum(block.shape[1] for block in file.blocks()) == 4410
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3"])
+def test_an_excerpt_that_starts_after_the_end_is_refused(song: WriteSong, name: str) -> None:
+    path = song(name)
+    with (
+        pytest.raises(AudioError, match=r"before the end of the song, 1.* s; got 9"),
+        SongFile(path, Excerpt(9)) as file,
+    ):
+        list(file.blocks())
+
+
+def test_damage_after_an_excerpt_does_not_matter(song: WriteSong) -> None:
+    path = song("a.flac", samples=400_000)
+    content = bytearray(path.read_bytes())
+    content[-len(content) // 4 :] = bytes(len(content) // 4 + 1)
+    path.write_bytes(content)
+    with SongFile(path, Excerpt(1, 0.5)) as file:
+        assert sum(block.shape[1] for block in file.blocks()) == 22050

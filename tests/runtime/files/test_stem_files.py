@@ -11,9 +11,11 @@ import soundfile
 
 from bsmamba2 import AudioError, Separator
 from bsmamba2.audio.array import Audio
+from bsmamba2.files.encoding import Clip, Encoding
+from bsmamba2.files.stem_files import StemFiles
 from support.engines import StubEngine, Stubs
 from support.files import floats, names
-from support.fixtures import WriteSong
+from support.fixtures import Noise, WriteSong
 
 
 def test_long_chunks_are_written_in_pieces_that_libvorbis_can_handle(
@@ -134,3 +136,23 @@ def test_a_folder_that_cannot_be_written_is_reported_in_one_sentence(
 ) -> None:
     with pytest.raises(AudioError, match=r"cannot be written|cannot be created"):
         Separator(stub.half()).separate_file(song(), "/proc/1")
+
+
+@pytest.mark.parametrize("clip", ["float", "clip"])
+def test_a_lossy_stem_beyond_full_scale_is_reported_or_clipped(
+    tmp_path: Path, noise: Noise, clip: Clip, caplog: pytest.LogCaptureFixture
+) -> None:
+    mp3 = Encoding("MP3", "MPEG_LAYER_III", ".mp3")
+    with StemFiles(tmp_path, ["a"], mp3, 44100, 2, clip=clip, overwrite=False) as files:
+        files.write(2 * np.ones_like(noise(2, 9))[np.newaxis])
+        files.finish()
+    assert ("a.mp3 exceeds full scale by 6.0 dB" in caplog.text) == (clip == "float")
+
+
+def test_a_lossy_stem_beyond_full_scale_is_refused_on_request(tmp_path: Path) -> None:
+    mp3 = Encoding("MP3", "MPEG_LAYER_III", ".mp3")
+    with (
+        StemFiles(tmp_path, ["a"], mp3, 44100, 2, clip="error", overwrite=False) as files,
+        pytest.raises(AudioError, match="a.mp3 exceeds full scale: use clip='float'"),
+    ):
+        files.write(2 * np.ones((1, 2, 9)))

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 from mutagen.flac import FLAC, Picture
-from mutagen.id3 import APIC, COMM, TIT2, TPE1, TRCK, TXXX, USLT
+from mutagen.id3 import APIC, CHAP, COMM, TIT2, TPE1, TRCK, TXXX, USLT
 
 from bsmamba2 import AudioError, Separator
-from bsmamba2.files.tags import _from_mp4, read_tags
+from bsmamba2.files.tags import Tags, _from_mp4, read_tags
 from support.engines import Stubs
 from support.fixtures import WriteSong
 
@@ -181,3 +181,10 @@ def test_a_damaged_picture_in_an_ogg_comment_is_dropped_alone(stub: Stubs, song:
     file.save()
     tags = read_tags(Separator(stub.half()).separate_file(path)["vocals"])
     assert (tags.fields, len(tags.pictures)) == (FIELDS, 1)
+
+
+def test_an_excerpt_keeps_what_states_no_time_in_the_song() -> None:
+    fields = {"title": ["x"], "time_reference": ["1000"], "cuesheet": ["00:01"]}
+    kept = Tags(fields, frames=[TIT2(text="x"), CHAP(element_id="a")]).for_excerpt(44100)
+    assert kept.fields == {"title": ["x"], "time_reference": ["45100"]}
+    assert [frame.FrameID for frame in kept.frames] == ["TIT2"]
