@@ -38,8 +38,12 @@ def frame(
 
 def framed(html: str, tracks: int) -> str:
     """Returns a page in a frame that keeps its style and script apart from those around it."""
-    height = _REST_PX + _ROW_PX * tracks
     return (
         f'<iframe srcdoc="{escape(html)}" sandbox="allow-scripts" title="Stems" '
-        f'style="width: 100%; height: {height}px; border: 0"></iframe>'
+        f'style="width: 100%; height: {frame_height(tracks)}px; border: 0"></iframe>'
     )
+
+
+def frame_height(tracks: int) -> int:
+    """Returns the height in pixels of a frame that shows the player and the tracks of a page."""
+    return _REST_PX + _ROW_PX * tracks
