@@ -136,7 +136,8 @@ def _settings(plan: FilePlan) -> dict[str, str]:
     """Returns the rows about the settings in a report."""
     encoding = plan.encoding
     return {
-        "Stems written": ", ".join(plan.outputs) or "none",
+        "Files written": ", ".join(plan.outputs) or "none",
         "Format": f"{encoding.format} {encoding.subtype}",
         "Beyond full scale": plan.clip,
+        "Part": "the whole song" if plan.excerpt.is_whole else plan.excerpt.label.strip("_"),
     }

@@ -16,12 +16,14 @@ from bsmamba2.commands.parameters import (
     SPEED_HELP,
     DeviceName,
     ModelName,
+    Seconds,
     SongPath,
     catalogue_option,
     config_option,
 )
 from bsmamba2.devices.products import DEFAULT_SPEED, SPEEDS
 from bsmamba2.errors import one_line
+from bsmamba2.files.excerpt import Excerpt
 from bsmamba2.report.song_report import SIZE_MB, require_free
 from bsmamba2.separator import Separator
 
@@ -32,6 +34,21 @@ from bsmamba2.separator import Separator
 @click.option("-m", "--model", type=ModelName(), help=f"{MODEL_HELP} Default: the shipped model.")
 @config_option
 @catalogue_option
+@click.option(
+    "--start",
+    "start_s",
+    type=Seconds(),
+    default=0.0,
+    metavar="TIME",
+    help="Skip what is before this time: seconds or m:ss.",
+)
+@click.option(
+    "--duration",
+    "duration_s",
+    type=Seconds(),
+    metavar="TIME",
+    help="Only so much of the song: seconds or m:ss.",
+)
 @click.option("--device", type=DeviceName(), default="auto", show_default=True, help=DEVICE_HELP)
 @click.option(
     "--speed",
@@ -58,6 +75,8 @@ def report(
     output: Path | None,
     model: str | None,
     config: Path | None,
+    start_s: float,
+    duration_s: float | None,
     device: str,
     speed: str,
     overlap: float | None,
@@ -69,7 +88,10 @@ def report(
     The page has spectrograms, levels, players with solo and mute, and figures. It needs no network
     and no other file. 'bsmamba2 separate --report' writes it next to the stems.
     """
-    options = OutputOptions((), overlap, speed=speed, report=True, report_mb=size_mb)
+    excerpt = Excerpt(start_s, duration_s)
+    options = OutputOptions(
+        (), overlap, speed=speed, report=True, report_mb=size_mb, excerpt=excerpt
+    )
     separator = Separator(model, device, speed=speed, config=config, load=False)
     plan = options.plan(song, None, separator.manifest)
     path = output or plan.report

@@ -124,7 +124,24 @@
     });
   }
   play.disabled = position.disabled = files.length === 0;
-  play.addEventListener("click", () => { if (isPlaying()) { stop(); show(); } else start(); });
+  function toggle() {
+    if (isPlaying()) { stop(); show(); } else start();
+  }
+
+  play.addEventListener("click", toggle);
   position.addEventListener("input", () => seek(Number(position.value)));
+  // Keys work wherever the focus is, except in a control that uses them itself.
+  document.addEventListener("keydown", (event) => {
+    if (play.disabled || event.ctrlKey || event.altKey || event.metaKey) return;
+    const steps = { ArrowLeft: -5, ArrowRight: 5, PageUp: 30, PageDown: -30 };
+    if (event.key in steps && (event.target === position || event.key.startsWith("Arrow"))) {
+      seek(now() + steps[event.key]);
+    } else if (event.key === " " && !event.target.closest("button, a")) {
+      toggle();
+    } else {
+      return;
+    }
+    event.preventDefault();
+  });
   show();
 })();
