@@ -14,7 +14,7 @@ SIZE_MB = 4.0
 """What a page has at most, in millions of bytes: notebooks keep it in their files."""
 
 _BLOCK = 1 << 16
-_ROW_PX, _REST_PX = 185, 260
+_ROW_PX, _REST_PX = 215, 330
 
 
 def frame(
@@ -45,5 +45,5 @@ def framed(html: str, tracks: int) -> str:
 
 
 def frame_height(tracks: int) -> int:
-    """Returns the height in pixels of a frame that shows the player and the tracks of a page."""
+    """Returns the height in pixels of a frame that shows the players and the figures of a page."""
     return _REST_PX + _ROW_PX * tracks

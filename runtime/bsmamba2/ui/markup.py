@@ -10,7 +10,13 @@ from bsmamba2.report.notebook import frame_height
 from bsmamba2.ui.job import Job, Phase, Result, Status
 
 CSS = """
-.progress progress { width: 100%; height: 1rem; }
+.progress progress {
+  width: 100%; height: .75rem; appearance: none; border: 0; border-radius: .4rem; overflow: hidden;
+  background: var(--border-color-primary); accent-color: var(--primary-500);
+}
+.progress progress::-webkit-progress-bar { background: var(--border-color-primary); }
+.progress progress::-webkit-progress-value { background: var(--primary-500); }
+.progress progress::-moz-progress-bar { background: var(--primary-500); }
 .results h3 { margin: 1rem 0 .25rem; overflow-wrap: anywhere; }
 .results ul { margin: 0; padding-left: 1.25rem; }
 .error { color: #b3261e; overflow-wrap: anywhere; }

@@ -1,4 +1,4 @@
-"""Serves the page to browsers of this machine only, and the files of each job to its visitor."""
+"""Runs the page for the browsers of this machine."""
 
 from __future__ import annotations
 
@@ -10,100 +10,17 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import gradio as gr
-import uvicorn
-from fastapi import FastAPI, HTTPException
-from fastapi.responses import FileResponse
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-
 from bsmamba2.errors import Error
-from bsmamba2.ui import choices, markup
-from bsmamba2.ui.app import THEME, build
-from bsmamba2.ui.job import SharedModel, SongSeparator
+from bsmamba2.ui import choices
+from bsmamba2.ui.job import SharedModel
 from bsmamba2.ui.sessions import Sessions
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from bsmamba2.ui.job import SongSeparator
 
 HOST = "127.0.0.1"
+"""Other machines cannot reach it."""
 PORT = 7860
-
-_POLICY = (
-    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'; "
-    "form-action 'self'; base-uri 'self'"
-)
-"""What the page may load: only from this server, whatever the library would fetch elsewhere."""
-_REPORT_POLICY = "sandbox allow-scripts; frame-ancestors 'self'"
-"""A report brings its own, stricter policy; here it loses the origin of the page too."""
-
-
-class PageHeaders:
-    """Adds the policy of the page to every response that has none."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def add(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = list(message["headers"])
-                if all(name != b"content-security-policy" for name, _ in headers):
-                    headers.append((b"content-security-policy", _POLICY.encode()))
-                headers += [(b"referrer-policy", b"no-referrer")]
-                headers += [(b"x-content-type-options", b"nosniff")]
-                message = {**message, "headers": headers}
-            await send(message)
-
-        await self._app(scope, receive, add)
-
-
-def application(sessions: Sessions, names: Sequence[str], device: str = "auto") -> FastAPI:
-    """Returns the server of the page.
-
-    Args:
-        sessions, names, device: see :func:`bsmamba2.ui.app.build`.
-    """
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-
-    @app.get("/results/{token}/{row}/report")
-    def report(token: str, row: int, download: bool = False) -> FileResponse:
-        job = sessions.of_token(token)
-        results = job.status.results if job else ()
-        path = results[row].report if 0 <= row < len(results) else None
-        if path is None or not path.exists():
-            raise HTTPException(404)
-        kind = "attachment" if download else "inline"
-        return FileResponse(
-            path,
-            filename=path.name,
-            content_disposition_type=kind,
-            headers={"content-security-policy": _REPORT_POLICY},
-        )
-
-    @app.get("/results/{token}/{row}/{file}")
-    def stem(token: str, row: int, file: int) -> FileResponse:
-        path = markup.found(sessions.of_token(token), row, file)
-        if path is None or not path.exists():
-            raise HTTPException(404)
-        return FileResponse(path, filename=path.name)
-
-    app.add_middleware(PageHeaders)
-    # A page elsewhere cannot reach this one under a name of its own that resolves to this machine.
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
-    return gr.mount_gradio_app(
-        app,
-        build(sessions, names, device),
-        path="/",
-        server_name=HOST,
-        footer_links=[],
-        run_history=False,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-        enable_monitoring=False,
-        theme=THEME,
-        css=markup.CSS,
-    )
 
 
 def listen(port: int | None) -> socket.socket:
@@ -152,12 +69,23 @@ def serve(
         closing(listen(port)) as listener,
         tempfile.TemporaryDirectory(prefix="bsmamba2-ui-", ignore_cleanup_errors=True) as folder,
     ):
-        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")
+        _prepare(Path(folder) / "uploads")
+        import uvicorn
+
+        from bsmamba2.ui.application import application
+
         sessions = Sessions(Path(folder) / "results", SharedModel(load))
-        app = application(sessions, choices.models(models), device)
+        app = application(sessions, choices.models(models), device, HOST)
         # A tab that is open keeps a connection, which must not keep the server.
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
         started(f"http://{HOST}:{listener.getsockname()[1]}/")
         with suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
         sessions.close_all()
+
+
+def _prepare(uploads: Path) -> None:
+    """Sets what gradio reads when it is imported: it reports nothing, and keeps uploads here."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads)

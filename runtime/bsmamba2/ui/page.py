@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # it is read at import
-os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 import gradio as gr
 
@@ -58,15 +54,18 @@ def build(sessions: Sessions, names: Sequence[str], device: str = "auto") -> gr.
         report = gr.HTML(elem_id="report")
 
         def run(
-            paths: list[str] | None, *chosen: Any, request: gr.Request
+            paths: list[str] | None,
+            model: str,
+            device: str,
+            stems: list[str],
+            format: str,
+            request: gr.Request,
         ) -> Iterator[dict[Any, Any]]:
-            if not paths:
-                yield {progress: markup.message("Drop a song first.")}
+            if not paths or not stems:
+                missing = "Choose at least one stem." if paths else "Drop a song first."
+                yield {progress: markup.message(missing)}
                 return
-            settings = Settings(chosen[0], chosen[1], tuple(chosen[2]), choices.FORMATS[chosen[3]])
-            if not settings.stems:
-                yield {progress: markup.message("Choose at least one stem.")}
-                return
+            settings = Settings(model, device, tuple(stems), choices.FORMATS[format])
             session = _session(request)
             token, job = sessions.start(session, [Path(path) for path in paths], settings)
             yield {
