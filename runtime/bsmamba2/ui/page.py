@@ -65,9 +65,13 @@ def build(sessions: Sessions, names: Sequence[str], device: str = "auto") -> gr.
                 missing = "Choose at least one stem." if paths else "Drop a song first."
                 yield {progress: markup.message(missing)}
                 return
+            uploaded = [Path(path) for path in paths]
+            if not all(map(sessions.is_upload, uploaded)) or model not in names:
+                yield {progress: markup.message("Reload this page, and drop the songs again.")}
+                return
             settings = Settings(model, device, tuple(stems), choices.FORMATS[format])
             session = _session(request)
-            token, job = sessions.start(session, [Path(path) for path in paths], settings)
+            token, job = sessions.start(session, uploaded, settings)
             yield {
                 separate: gr.Button(interactive=False),
                 cancel: gr.Button(interactive=True),

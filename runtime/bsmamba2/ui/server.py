@@ -69,17 +69,17 @@ def serve(
         closing(listen(port)) as listener,
         tempfile.TemporaryDirectory(prefix="bsmamba2-ui-", ignore_cleanup_errors=True) as folder,
     ):
-        _prepare(Path(folder) / "uploads")
+        sessions = Sessions(Path(folder), SharedModel(load))
+        _prepare(sessions.uploads)
         import uvicorn
 
         from bsmamba2.ui.application import application
 
-        sessions = Sessions(Path(folder) / "results", SharedModel(load))
         app = application(sessions, choices.models(models), device, HOST)
         # A tab that is open keeps a connection, which must not keep the server.
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
-        started(f"http://{HOST}:{listener.getsockname()[1]}/")
         with suppress(KeyboardInterrupt):
+            started(f"http://{HOST}:{listener.getsockname()[1]}/")
             uvicorn.Server(config).run(sockets=[listener])
         sessions.close_all()
 

@@ -14,15 +14,20 @@ class Sessions:
     """Starts, finds and ends jobs. A visitor has one job: a new one replaces the last.
 
     Args:
-        folder: where each job gets a folder.
+        folder: where each job gets a folder, and visitors upload their songs.
         shared: separates.
     """
 
     def __init__(self, folder: Path, shared: SharedModel) -> None:
-        self._folder = folder
+        self._folder = folder / "results"
         self._shared = shared
+        self.uploads = folder / "uploads"
         self._jobs: dict[str, tuple[str, Job]] = {}
         self._lock = threading.Lock()
+
+    def is_upload(self, song: Path) -> bool:
+        """Whether a file was uploaded: a request may name any file of this machine."""
+        return song.is_file() and song.resolve().is_relative_to(self.uploads.resolve())
 
     def start(self, session: str, songs: Sequence[Path], settings: Settings) -> tuple[str, Job]:
         """Starts a job; returns the token under which its files are found, and the job.

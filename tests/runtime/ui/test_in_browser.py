@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +51,8 @@ def open_page(chromium: Browser, ui: UiServer) -> str:
 
 def separate(page: Browser, *songs: Path) -> None:
     page.find("#songs input[type=file]").send_keys("\n".join(map(str, songs)))
-    page.until(lambda: page.find("#songs").text.count("B ↓") == len(songs))
+    sizes = re.compile(r"[0-9] ?[KMG]?B\b")
+    page.until(lambda: len(sizes.findall(page.find("#songs").text)) == len(songs))
     page.find("#separate").click()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -31,7 +32,8 @@ def test_the_fonts_are_those_of_the_system(ui: UiServer, config: dict[str, Any])
     assert not config.get("stylesheets")
     css = requests.get(f"{ui.url}theme.css", timeout=30).text
     assert "system-ui" in css
-    assert "http" not in css
+    assert "@import" not in css
+    assert re.findall(r"url\(.(?!data:)", css) == []
 
 
 def test_a_song_is_all_that_has_to_be_chosen(config: dict[str, Any]) -> None:

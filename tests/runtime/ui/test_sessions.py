@@ -17,7 +17,7 @@ from support.fixtures import WriteSong
 @pytest.fixture
 def sessions(tmp_path: Path, stub: Stubs) -> Iterator[Sessions]:
     load = lambda model, device: Separator(stub.half(), load=False)  # noqa: E731
-    made = Sessions(tmp_path / "results", SharedModel(load))
+    made = Sessions(tmp_path, SharedModel(load))
     yield made
     made.close_all()
 
@@ -69,3 +69,15 @@ def test_a_token_cannot_be_guessed(sessions: Sessions, song: WriteSong) -> None:
     token = start(sessions, "a", song(samples=500))
     assert len(token) >= 32
     assert sessions.of_token(token[:-1]) is None
+
+
+def test_only_files_that_were_uploaded_are_songs(sessions: Sessions, tmp_path: Path) -> None:
+    folder = sessions.uploads / "0123"
+    folder.mkdir(parents=True)
+    for path in (folder / "a.wav", tmp_path / "own.wav"):
+        path.write_bytes(b"")
+    (folder / "link.wav").symlink_to(tmp_path / "own.wav")
+    assert sessions.is_upload(folder / "a.wav")
+    for path in (tmp_path / "own.wav", folder / "../../own.wav", folder / "link.wav", folder):
+        assert not sessions.is_upload(path)
+    assert not sessions.is_upload(folder / "gone.wav")
