@@ -79,7 +79,7 @@ class Browser:
         """Presses keys one after the other, wherever the focus is."""
         webdriver.ActionChains(self.driver).send_keys(*keys).perform()
 
-    def until(self, condition: Callable[[], Value], seconds: float = 60) -> Value:
+    def until(self, condition: Callable[[], Value], seconds: float = 300) -> Value:
         """Waits until a condition holds and returns its value; fails if it never does."""
         deadline = time.monotonic() + seconds
         while not (value := condition()):

@@ -80,7 +80,7 @@ def application(sessions: Sessions, names: Sequence[str], device: str, host: str
     app.add_middleware(PageHeaders)
     # A page elsewhere cannot reach this one under a name of its own that resolves to this machine.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[host, "localhost"])
-    return gr.mount_gradio_app(
+    gr.mount_gradio_app(
         app,
         build(sessions, names, device),
         path="/",
@@ -94,3 +94,4 @@ def application(sessions: Sessions, names: Sequence[str], device: str, host: str
         theme=THEME,
         css=markup.CSS,
     )
+    return app

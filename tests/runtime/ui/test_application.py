@@ -17,7 +17,7 @@ def get(ui: UiServer, path: str, **headers: str) -> requests.Response:
         session.trust_env = False  # no proxy
         request = requests.Request("GET", ui.url, headers=headers).prepare()
         request.url = ui.url + path  # as it is: requests would shorten ../
-        return session.send(request, timeout=30)
+        return session.send(request, timeout=300)
 
 
 def test_the_page_may_load_nothing_from_elsewhere(ui: UiServer) -> None:
@@ -69,7 +69,7 @@ def test_a_path_of_the_machine_is_no_song(ui: UiServer) -> None:
     run = next(each["id"] for each in functions if each["api_name"] == "run")
     data = [[song], "small", "auto", ["vocals"], "FLAC"]
     body = {"data": data, "fn_index": run, "session_hash": "stranger"}
-    joined = requests.post(f"{ui.url}gradio_api/queue/join", json=body, timeout=30)
+    joined = requests.post(f"{ui.url}gradio_api/queue/join", json=body, timeout=300)
     stream = get(ui, "gradio_api/queue/data?session_hash=stranger").text
     assert joined.status_code == 200
     assert "Reload this page" in stream or '"success":false' in stream

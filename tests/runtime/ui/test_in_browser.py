@@ -74,7 +74,7 @@ def test_a_stranger_drops_songs_hears_the_stems_and_downloads_them(
     assert "hostile.mp3 is not audio" in page.find("#files .error").text
     assert str(ui.temporary) not in page.find("body").text
     links = [link.get_attribute("href") for link in page.all("#files a")]
-    stem = requests.get(links[0], timeout=30)
+    stem = requests.get(links[0], timeout=300)
     assert stem.content.startswith(b"RIFF")
     assert 'filename="first_vocals.wav"' in stem.headers["content-disposition"]
 
@@ -146,7 +146,7 @@ def test_two_visitors_at_once_do_not_mix(page: Browser, song: WriteSong, ui: UiS
         page.until(lambda: progress(page) == "Done: 1 song.")
         assert [heading.text for heading in page.all("#files h3")] == [f"{name}.wav"]
         addresses[name] = page.find("#files a").get_attribute("href")
-        stem = requests.get(addresses[name], timeout=30)
+        stem = requests.get(addresses[name], timeout=300)
         assert f'filename="{name}_vocals.wav"' in stem.headers["content-disposition"]
     tokens = {address.split("/")[-3] for address in addresses.values()}
     assert len(tokens) == 2

@@ -47,7 +47,7 @@ class Gate:
 
     def _separate(self, chunk: Audio) -> Audio:
         self.entered.set()
-        assert self.opened.wait(30)
+        assert self.opened.wait(300)
         return half(chunk)
 
 
@@ -115,7 +115,7 @@ def test_a_cancelled_job_stops_in_the_middle_of_a_song(
 ) -> None:
     gate = Gate()
     one = job(song("a.wav", samples=9000), model=shared(gate.engine))
-    assert gate.entered.wait(30)
+    assert gate.entered.wait(300)
     one.cancel()
     gate.opened.set()
     status = one.wait()
@@ -130,7 +130,7 @@ def test_jobs_wait_for_each_other_and_can_be_cancelled_meanwhile(
     gate = Gate()
     model = shared(gate.engine)
     first = job(song("a.wav", samples=3000), model=model)
-    assert gate.entered.wait(30)
+    assert gate.entered.wait(300)
     second, third = job(song("b.wav"), model=model), job(song("c.wav", samples=500), model=model)
     assert second.wait(0.2).phase is third.status.phase is Phase.WAITING
     second.cancel()
@@ -164,7 +164,7 @@ def test_the_time_left_is_known_after_the_first_chunk(
         return half(chunk)
 
     gate = threading.Event()
-    engine = StubEngine(lambda chunk: gate.wait(30) and watch(chunk))
+    engine = StubEngine(lambda chunk: gate.wait(300) and watch(chunk))
     one = job(song("a.wav", samples=3000), model=shared(engine))
     gate.set()
     status = one.wait()

@@ -13,7 +13,7 @@ from support.ui_server import UiServer
 
 @pytest.fixture(scope="module")
 def config(ui: UiServer) -> dict[str, Any]:
-    found: dict[str, Any] = requests.get(f"{ui.url}config", timeout=30).json()
+    found: dict[str, Any] = requests.get(f"{ui.url}config", timeout=300).json()
     return found
 
 
@@ -30,7 +30,7 @@ def test_nothing_is_reported_shared_or_recorded(config: dict[str, Any]) -> None:
 
 def test_the_fonts_are_those_of_the_system(ui: UiServer, config: dict[str, Any]) -> None:
     assert not config.get("stylesheets")
-    css = requests.get(f"{ui.url}theme.css", timeout=30).text
+    css = requests.get(f"{ui.url}theme.css", timeout=300).text
     assert "system-ui" in css
     assert "@import" not in css
     assert re.findall(r"url\(.(?!data:)", css) == []
