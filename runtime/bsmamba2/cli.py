@@ -30,21 +30,27 @@ if TYPE_CHECKING:
 
 GROUP = "bsmamba2.commands"
 
-OWN = ("bench", "completion", "doctor", "info", "man", "models", "separate")
+OWN = ("bench", "completion", "doctor", "info", "man", "models", "report", "separate", "ui")
 """The runtime's own subcommands, which also work in a checkout that is not installed."""
 
 EXTRAS = {
     "bsmamba2_export": "export",
     "bsmamba2_training": "training",
     "bsmamba2_pedalboard": "pedalboard",
+    "bsmamba2.commands.ui": "ui",
 }
-"""The extra that installs the dependencies of a package."""
+"""The extra that installs the dependencies of a package or of a module."""
 
 
 def entry_points() -> dict[str, metadata.EntryPoint]:
     """Returns the subcommands by name: the runtime's own and those of the installed layers."""
     found = {name: metadata.EntryPoint(name, f"{GROUP}.{name}:{name}", GROUP) for name in OWN}
     return found | {point.name: point for point in metadata.entry_points(group=GROUP)}
+
+
+def _extra(point: metadata.EntryPoint) -> str | None:
+    """Returns the extra that a subcommand needs; None if it needs none."""
+    return EXTRAS.get(point.module) or EXTRAS.get(point.module.partition(".")[0])
 
 
 class Commands(click.Group):
@@ -60,7 +66,7 @@ class Commands(click.Group):
         try:
             command: click.Command = point.load()
         except (ModuleNotFoundError, MissingExtra) as error:
-            extra = EXTRAS.get(point.module.partition(".")[0])
+            extra = _extra(point)
             if extra is None:
                 raise
             return _unavailable(cmd_name, extra, error)
@@ -72,7 +78,7 @@ class Commands(click.Group):
         except ModuleNotFoundError as error:  # a command may import what it needs when it runs
             name = ctx.invoked_subcommand or ""
             point = entry_points().get(name)
-            extra = EXTRAS.get(point.module.partition(".")[0]) if point else None
+            extra = _extra(point) if point else None
             if extra is None or (error.name or "").startswith("bsmamba2"):
                 raise
             raise _missing(name, extra, error) from None

@@ -192,6 +192,7 @@ class Separator:
         start_s: float = 0.0,
         duration_s: float | None = None,
         mix: Mapping[str, float] | None = None,
+        report: bool = False,
         overwrite: bool = False,
         record: bool = False,
         resume: bool = False,
@@ -218,6 +219,8 @@ class Separator:
                 ``song_vocals_30s-45s.flac``. See :class:`bsmamba2.files.excerpt.Excerpt`.
             mix: gains in dB by stem, e.g. ``{"vocals": -14, "instrumental": 0}``: writes one file,
                 ``song_mix``, instead of the stems. Stems that are not listed are silent.
+            report: whether to write a page to see and hear the result too, with the name of a stem
+                called ``report``: ``song_report.html``.
             overwrite: whether existing files may be replaced. The song itself is never replaced.
             record: whether to write a small JSON file next to the stems, for a later call with
                 ``resume``.
@@ -240,7 +243,7 @@ class Separator:
         selected = (stems,) if isinstance(stems, str) else None if stems is None else tuple(stems)
         options = OutputOptions(
             selected, overlap, format, subtype, clip, template, bitrate, self._speed,
-            excerpt=Excerpt(start_s, duration_s), mix=None if mix is None else Mix(mix),
+            report, excerpt=Excerpt(start_s, duration_s), mix=None if mix is None else Mix(mix),
         )  # fmt: skip
         folder = None if directory is None else Path(directory)
         plan = options.plan(Path(path), folder, self.manifest)

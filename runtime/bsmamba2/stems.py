@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from bsmamba2.files.stem_files import StemFiles
 from bsmamba2.formats.stem_names import find_stem
 from bsmamba2.pipeline.mix import Mix
 from bsmamba2.pipeline.residual import compute_residual, on_grid
+from bsmamba2.report.notebook import frame
 
 if TYPE_CHECKING:
     import os
@@ -105,6 +107,14 @@ class Stems(Mapping[str, Audio]):
         parts = (self[stem] * np.float32(10 ** (gain / 20)) for stem, gain in mixed.items())
         total: Audio = sum(parts, start=np.zeros((), np.float32))
         return total
+
+    def _repr_html_(self) -> str:
+        """Returns players and spectrograms for a notebook."""
+        if self._outputs.shape[2] == 0:
+            return f"<pre>{escape(repr(self))}</pre>"
+        has_sum = self._residual is not None
+        title = self._song or "Stems"
+        return frame(self._outputs, self._names, self.sample_rate, title, has_sum)
 
     def save(
         self,

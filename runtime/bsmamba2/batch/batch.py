@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bsmamba2.batch.plan import FilePlan, OutputOptions, find_songs, resolved, without_own_outputs
+from bsmamba2.batch.record import RecordedStems
 from bsmamba2.errors import AudioError, Cancelled, Error
 from bsmamba2.files.part_file import remove_leftovers
 from bsmamba2.files.wav_reader import STDIN
@@ -62,12 +63,15 @@ class Outcome:
     """Duration of the separation."""
     song_seconds: float = 0.0
     """Length of the song."""
+    report: Path | None = None
+    """The page about the separation, if one was wanted."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields for a JSON object."""
         if self.error:
             return {"error": self.error}
-        outputs = {"outputs": {stem: str(path) for stem, path in self.outputs.items()}}
+        outputs: dict[str, Any] = {"outputs": {k: str(path) for k, path in self.outputs.items()}}
+        outputs |= {"report": str(self.report)} if self.report else {}
         if self.was_done:
             return {**outputs, "resumed": True}
         speed = self.song_seconds / self.seconds if self.seconds else 0.0
@@ -145,10 +149,12 @@ class Batch:
                         "{track}, {artist} or {title}"
                     ),
                 )
-            elif self._resume and (stored := plan.record.read()) and stored.is_complete:
+            elif self._resume and (stored := self._complete(plan)):
                 for path in stored.outputs.values():
                     remove_leftovers(path)
-                self.outcomes.append(Outcome(plan.song, stored.outputs, was_done=True))
+                self.outcomes.append(
+                    Outcome(plan.song, stored.outputs, was_done=True, report=plan.report)
+                )
             else:
                 self.plans.append(plan)
 
@@ -166,7 +172,7 @@ class Batch:
             self._watcher.ended(plan)
 
     def _run(self, plan: FilePlan) -> Outcome:
-        clock = _Clock(self._watcher.report)
+        clock = Clock(self._watcher.report)
         try:
             outputs = self._separator.separate_planned(
                 plan,
@@ -182,7 +188,11 @@ class Batch:
                 raise
             return self._record_failure(plan.song, error)
         outcome = Outcome(
-            plan.song, outputs, seconds=clock.seconds(), song_seconds=clock.song_seconds
+            plan.song,
+            outputs,
+            seconds=clock.seconds(),
+            song_seconds=clock.song_seconds,
+            report=plan.report,
         )
         self.outcomes.append(outcome)
         return outcome
@@ -211,6 +221,11 @@ class Batch:
         self.outcomes.append(outcome)
         return outcome
 
+    def _complete(self, plan: FilePlan) -> RecordedStems | None:
+        """Returns the stems of a song that an earlier run finished, with its report."""
+        stored = plan.record.read()
+        return stored if stored and stored.is_complete and not plan.lacks_report else None
+
     def _rival(self, plan: FilePlan, songs: dict[Path, Path]) -> Path | None:
         """Returns an earlier song whose stems have the same names, ignoring their suffixes."""
         bases = [resolved(plan.directory / name) for name in plan.names if name is not None]
@@ -229,7 +244,7 @@ def _is_same_file(one: Path, other: Path) -> bool:
         return False
 
 
-class _Clock:
+class Clock:
     """Measures the time for one song, and reports its progress with the speed."""
 
     def __init__(self, report: Callable[[float, float, float], None]) -> None:

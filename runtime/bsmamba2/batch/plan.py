@@ -28,6 +28,7 @@ from bsmamba2.files.wav_writer import require_subtype
 from bsmamba2.formats.stem_names import wanted_stems
 from bsmamba2.pipeline.mix import MIX, Mix
 from bsmamba2.pipeline.overlap_add import require_overlap
+from bsmamba2.report.song_report import SIZE_MB, require_size
 
 if TYPE_CHECKING:
     from bsmamba2.formats.manifest import Manifest
@@ -71,6 +72,15 @@ class FilePlan:
     """The song, if it is on standard input."""
     to_stdout: bool = False
     """Whether the only stem is written to standard output."""
+    report: Path | None = None
+    """The page about the separation, if one is wanted."""
+    report_mb: float = SIZE_MB
+    """What the page may have, in millions of bytes."""
+
+    @property
+    def lacks_report(self) -> bool:
+        """Whether a page is wanted and does not exist."""
+        return self.report is not None and not self.report.exists()
 
     def open(self) -> SongFile | WavReader:
         """Opens the song.
@@ -98,6 +108,10 @@ class OutputOptions:
     bitrate: float | None = None
     speed: str = DEFAULT_SPEED
     """The Separator's, because it changes the stems' bytes."""
+    report: bool = False
+    """Whether to write a page about each song, named like a stem called ``report``."""
+    report_mb: float = SIZE_MB
+    """What a page may have, in millions of bytes."""
     excerpt: Excerpt = WHOLE
     mix: Mix | None = None
     """The gains of the one file that is written instead of the stems."""
@@ -112,12 +126,15 @@ class OutputOptions:
         require_format(self.format)
         require_clip(self.clip)
         Template(self.template)
+        require_size(self.report_mb)
         if self.mix and self.stems is not None:
             raise AudioError("stems must be None with a mix, which lists the stems that it has")
         if self.to_stdout and self.format and self.format.lower() != "wav":
             raise AudioError(f"format must be wav on standard output; got {self.format}")
         if self.to_stdout and self.subtype:
             require_subtype(self.subtype)
+        if self.to_stdout and self.report:
+            raise AudioError("report must be off on standard output, which takes one file")
 
     def selected_stems(self, model: Manifest) -> tuple[str, ...]:
         """Returns the stems to write; for a mix, ``mix`` alone.
@@ -159,9 +176,12 @@ class OutputOptions:
         names = {
             stem: template.base(song.name, stem, model.name, tags) + label for stem in selected
         }
+        page = template.base(song.name, "report", model.name, tags) + label + ".html"
         longest = max(encoding.suffix, encoding.as_float().suffix, ".wav", key=len)
         for name in names.values():
             require_lengths(folder / (name + longest))
+        if self.report:
+            require_lengths(folder / page)
         stems = model.available if self.mix is None else (MIX,)
         return FilePlan(
             song,
@@ -178,6 +198,8 @@ class OutputOptions:
             weights=self.mix.weights(model.available) if self.mix else None,
             piped=piped,
             to_stdout=self.to_stdout,
+            report=folder / page if self.report else None,
+            report_mb=self.report_mb,
         )
 
     def _record(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,8 @@ from bsmamba2.pipeline.mix import apply
 from bsmamba2.pipeline.open_pipeline import Loaded, chunk_pipelines
 from bsmamba2.pipeline.overlap_add import engine_threads
 from bsmamba2.pipeline.residual import on_grid
+from bsmamba2.report.facts import facts_of
+from bsmamba2.report.song_report import SongReport
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +39,7 @@ def separate_song(
     progress: Progress | None = None,
     cancel: Event | None = None,
 ) -> dict[str, Path]:
-    """Writes the stems of a song, and returns the path of each.
+    """Writes the stems of a song, and the report if one is planned; returns each stem's path.
 
     Args:
         model: the loaded model, with which the song was planned.
@@ -49,26 +52,38 @@ def separate_song(
         AudioError, ModelError, Cancelled: see :meth:`bsmamba2.Separator.separate_file`.
     """
     recorded = plan.record.read() if resume else None
-    if recorded and recorded.is_complete:
+    if recorded and recorded.is_complete and not plan.lacks_report:
         return dict(recorded.outputs)
     # Of an excerpt, the rest of the file is not read.
     identity = None if plan.piped else Identity.of(plan.song, hashed=plan.excerpt.is_whole)
-    with plan.open() as song, engine_threads(threads) as pool:
+    may_replace = overwrite or recorded is not None
+    with plan.open() as song, engine_threads(threads) as pool, ExitStack() as stack:
         rate, channels, step = song.sample_rate, song.channels, plan.encoding.step
         # A mix is rounded once, not the stems that it is made of.
         grid = 0.0 if plan.weights else step
         start = chunk_pipelines(model, rate, channels, plan.overlap, grid, pool, cancel)
-        with _open_outputs(plan, song, overwrite or recorded is not None) as files:
-            for outputs in start().run(song.blocks(), song.samples, progress, cancel):
+        files = _open_outputs(plan, song, may_replace)
+        report, blocks = None, song.blocks()
+        if plan.report is not None:
+            report = SongReport(plan.report, song, model.manifest, may_replace, plan.report_mb)
+            blocks = stack.enter_context(report).heard(blocks)
+        with files:
+            for outputs in start().run(blocks, song.samples, progress, cancel):
+                if report:
+                    report.push(outputs)
                 if plan.weights:
                     outputs = on_grid(apply(plan.weights, outputs), step)[np.newaxis]
                 files.write(outputs)
+            if report:
+                report.finish(facts_of(model, _about_song(song), _settings(plan), plan.overlap))
             sizes = {plan.stems[row]: file for row, file in files.finish().items()}
             if identity:
                 identity.require_unchanged()
             if identity and sizes and (record or resume):
                 plan.record.write(sizes, identity)
             written = {plan.stems[row]: path for row, path in files.publish().items()}
+            if report:
+                report.publish()
         if overwrite and identity:
             plan.record.remove_replaced(written)
         return written
@@ -105,3 +120,24 @@ def _open_outputs(
         tags=tags,
         speaker_mask=mask,
     )
+
+
+def _about_song(song: SongFile | WavReader) -> dict[str, str]:
+    """Returns the rows about the song in its report."""
+    return {
+        "File": song.path.name,
+        "Rate": f"{song.sample_rate} Hz",
+        "Channels": f"{song.channels}",
+        "Format": f"{song.encoding.format} {song.encoding.subtype}",
+    }
+
+
+def _settings(plan: FilePlan) -> dict[str, str]:
+    """Returns the rows about the settings in a report."""
+    encoding = plan.encoding
+    return {
+        "Files written": ", ".join(plan.outputs) or "none",
+        "Format": f"{encoding.format} {encoding.subtype}",
+        "Beyond full scale": plan.clip,
+        "Part": "the whole song" if plan.excerpt.is_whole else plan.excerpt.label.strip("_"),
+    }

@@ -104,6 +104,7 @@ from bsmamba2.separator import Separator
     help="File names, built from {name}, {stem}, {model}, {source_ext}, the tags {track}, "
     "{artist}, {title} and {album}, and a final .{ext}; / creates folders.",
 )
+@click.option("--report", is_flag=True, help="Also write a page to see and hear the stems.")
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
 @click.option("--resume", is_flag=True, help="Continue after a run that was stopped or killed.")
 @click.option("--plan", "only_plan", is_flag=True, help="Show what would be written, and stop.")
@@ -202,11 +203,12 @@ def _count(things: Sized, name: str) -> str:
 def _print_plan(batch: Batch, as_json: bool, display: Display) -> None:
     for plan in batch.plans:
         outputs = {stem: str(path) for stem, path in plan.outputs.items()}
+        pages = [str(plan.report)] if plan.report else []
         if as_json:
             record = {"song": str(plan.song), "seconds": plan.seconds or None, "planned": outputs}
-            display.print(json.dumps(record))
+            display.print(json.dumps(record | ({"report": pages[0]} if pages else {})))
         else:
-            display.print("\n".join(map(one_line, outputs.values())))
+            display.print("\n".join(map(one_line, [*outputs.values(), *pages])))
 
 
 def _print(outcome: Outcome, about: dict[str, str], as_json: bool, display: Display) -> None:
@@ -216,4 +218,5 @@ def _print(outcome: Outcome, about: dict[str, str], as_json: bool, display: Disp
             fields["error"] = for_command_line(outcome.error)
         display.print(json.dumps({"song": str(outcome.song), **fields, **about}))
     elif outcome.outputs and not outcome.was_done:
-        display.print("\n".join(map(one_line, outcome.outputs.values())))
+        pages = [outcome.report] if outcome.report else []
+        display.print("\n".join(map(one_line, [*outcome.outputs.values(), *pages])))

@@ -1,0 +1,66 @@
+"""``bsmamba2 ui``: a page in the browser to separate songs and hear the result."""
+
+from __future__ import annotations
+
+import webbrowser
+
+import click
+
+from bsmamba2.commands.parameters import (
+    DEVICE_HELP,
+    SPEED_HELP,
+    DeviceName,
+    ModelName,
+    catalogue_option,
+)
+from bsmamba2.devices.products import DEFAULT_SPEED, SPEEDS
+from bsmamba2.separator import Separator
+
+
+@click.command(short_help="Open a local page to separate songs in the browser.")
+@click.option(
+    "-m",
+    "--model",
+    "models",
+    multiple=True,
+    type=ModelName(),
+    help="Offer this model too, a name or a file; can be repeated. The named models that are here "
+    "are always offered.",
+)
+@catalogue_option
+@click.option("--device", type=DeviceName(), default="auto", show_default=True, help=DEVICE_HELP)
+@click.option(
+    "--speed",
+    type=click.Choice(SPEEDS),
+    default=DEFAULT_SPEED,
+    show_default=True,
+    help=SPEED_HELP,
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Default: 7860, or a free one if it is taken.",
+)
+@click.option("--no-browser", is_flag=True, help="Print the address, and open no browser.")
+def ui(
+    models: tuple[str, ...], device: str, speed: str, port: int | None, no_browser: bool
+) -> None:
+    """Open a page in the browser: drop songs, choose a model, listen to the stems, download them.
+
+    Only browsers of this machine can open it, and nothing is sent anywhere. It runs until Ctrl-C.
+    Uploaded songs and stems are in a temporary folder, which is removed at the end.
+    """
+    from bsmamba2.ui.server import serve
+
+    for model in models:
+        Separator(model, device, load=False)  # so that a wrong one is refused here
+
+    def load(model: str, device: str) -> Separator:
+        return Separator(model, device, speed=speed, load=False)
+
+    def started(url: str) -> None:
+        click.echo(f"{url} (Ctrl-C stops it)")
+        if not no_browser:
+            webbrowser.open(url)
+
+    serve(load, models, device, port, started)

@@ -1,0 +1,1 @@
+"""A page to see and hear the result of a separation."""

@@ -1,0 +1,97 @@
+"""The paths of the page's server: the page itself, and the files of each job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import gradio as gr
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import FileResponse
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from bsmamba2.ui import markup
+from bsmamba2.ui.page import THEME, build
+from bsmamba2.ui.sessions import Sessions
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_POLICY = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'; "
+    "form-action 'self'; base-uri 'self'"
+)
+"""What the page may load: only from this server, whatever the library would fetch elsewhere."""
+_REPORT_POLICY = "sandbox allow-scripts; frame-ancestors 'self'"
+"""A report brings its own, stricter policy; here it loses the origin of the page too."""
+
+
+class PageHeaders:
+    """Adds the policy of the page to every response that has none."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def add(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message["headers"])
+                if all(name != b"content-security-policy" for name, _ in headers):
+                    headers.append((b"content-security-policy", _POLICY.encode()))
+                headers += [(b"referrer-policy", b"no-referrer")]
+                headers += [(b"x-content-type-options", b"nosniff")]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self._app(scope, receive, add)
+
+
+def application(sessions: Sessions, names: Sequence[str], device: str, host: str) -> FastAPI:
+    """Returns what the server runs.
+
+    Args:
+        sessions, names, device: see :func:`bsmamba2.ui.page.build`.
+        host: the address of the server.
+    """
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/results/{token}/{row}/report")
+    def report(token: str, row: int, download: bool = False) -> FileResponse:
+        job = sessions.of_token(token)
+        results = job.status.results if job else ()
+        path = results[row].report if 0 <= row < len(results) else None
+        if path is None or not path.exists():
+            raise HTTPException(404)
+        kind = "attachment" if download else "inline"
+        return FileResponse(
+            path,
+            filename=path.name,
+            content_disposition_type=kind,
+            headers={"content-security-policy": _REPORT_POLICY},
+        )
+
+    @app.get("/results/{token}/{row}/{file}")
+    def stem(token: str, row: int, file: int) -> FileResponse:
+        path = markup.found(sessions.of_token(token), row, file)
+        if path is None or not path.exists():
+            raise HTTPException(404)
+        return FileResponse(path, filename=path.name)
+
+    app.add_middleware(PageHeaders)
+    # A page elsewhere cannot reach this one under a name of its own that resolves to this machine.
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[host, "localhost"])
+    gr.mount_gradio_app(
+        app,
+        build(sessions, names, device),
+        path="/",
+        server_name=host,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        theme=THEME,
+        css=markup.CSS,
+    )
+    return app

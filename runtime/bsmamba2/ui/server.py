@@ -1,0 +1,91 @@
+"""Runs the page for the browsers of this machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bsmamba2.errors import Error
+from bsmamba2.ui import choices
+from bsmamba2.ui.job import SharedModel
+from bsmamba2.ui.sessions import Sessions
+
+if TYPE_CHECKING:
+    from bsmamba2.ui.job import SongSeparator
+
+HOST = "127.0.0.1"
+"""Other machines cannot reach it."""
+PORT = 7860
+
+
+def listen(port: int | None) -> socket.socket:
+    """Returns a socket that browsers of this machine can reach.
+
+    Args:
+        port: None: 7860, or a free one if that is taken.
+
+    Raises:
+        Error: the port is taken.
+    """
+    for wanted in (PORT, 0) if port is None else (port,):
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((HOST, wanted))
+        except OSError as error:
+            listener.close()
+            failure = error
+            continue
+        listener.listen(128)
+        return listener
+    raise Error(f"port {port} cannot be used ({failure.strerror}): choose another with --port")
+
+
+def serve(
+    load: Callable[[str, str], SongSeparator],
+    models: Sequence[str] = (),
+    device: str = "auto",
+    port: int | None = None,
+    started: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Runs the page until Ctrl-C; then nothing of it is left.
+
+    Args:
+        load: returns a separator for a model and a device.
+        models: to offer besides the named ones that are here; the first is preselected.
+        device: preselected.
+        port: see :func:`listen`.
+        started: gets the address once browsers can open it.
+
+    Raises:
+        Error: the port is taken.
+    """
+    with (
+        closing(listen(port)) as listener,
+        tempfile.TemporaryDirectory(prefix="bsmamba2-ui-", ignore_cleanup_errors=True) as folder,
+    ):
+        sessions = Sessions(Path(folder), SharedModel(load))
+        _prepare(sessions.uploads)
+        import uvicorn
+
+        from bsmamba2.ui.application import application
+
+        app = application(sessions, choices.models(models), device, HOST)
+        # A tab that is open keeps a connection, which must not keep the server.
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+        with suppress(KeyboardInterrupt):
+            started(f"http://{HOST}:{listener.getsockname()[1]}/")
+            uvicorn.Server(config).run(sockets=[listener])
+        sessions.close_all()
+
+
+def _prepare(uploads: Path) -> None:
+    """Sets what gradio reads when it is imported: it reports nothing, and keeps uploads here."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads)

@@ -1,0 +1,76 @@
+"""What the server of the page answers, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import requests
+
+from support.ui_server import UiServer
+
+ROOT = Path(__file__).parents[3]
+
+
+def get(ui: UiServer, path: str, **headers: str) -> requests.Response:
+    with requests.Session() as session:
+        session.trust_env = False  # no proxy
+        request = requests.Request("GET", ui.url, headers=headers).prepare()
+        request.url = ui.url + path  # as it is: requests would shorten ../
+        return session.send(request, timeout=300)
+
+
+def test_the_page_may_load_nothing_from_elsewhere(ui: UiServer) -> None:
+    answer = get(ui, "")
+    assert answer.status_code == 200
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'self' ")
+    assert "http" not in policy
+    assert answer.headers["referrer-policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:7860", "192.0.2.1"])
+def test_another_name_for_this_machine_is_refused(ui: UiServer, host: str) -> None:
+    assert get(ui, "", Host=host).status_code == 400
+
+
+def test_another_page_cannot_call_this_one(ui: UiServer) -> None:
+    answer = get(ui, "config", Origin="https://evil.example")
+    assert answer.headers.get("access-control-allow-origin") not in ("*", "https://evil.example")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "results/x/0/report",
+        "results//0/0",
+        "results/x/0/0",
+        "results/x/-1/0",
+        "results/x/0/..%2f..%2fetc%2fpasswd",
+        "results/../../../etc/passwd",
+        "gradio_api/file=/etc/passwd",
+        "gradio_api/file=../../../etc/passwd",
+        f"gradio_api/file={ROOT / 'pyproject.toml'}",
+        "gradio_api/file=pyproject.toml",
+        "docs",
+        "monitoring",
+    ],
+)
+def test_no_file_of_the_machine_is_served(ui: UiServer, path: str) -> None:
+    answer = get(ui, path)
+    assert answer.status_code in (400, 401, 403, 404, 422)
+    assert "root:" not in answer.text
+    assert "[project]" not in answer.text
+
+
+def test_a_path_of_the_machine_is_no_song(ui: UiServer) -> None:
+    song = {"path": str(ROOT / "README.md"), "meta": {"_type": "gradio.FileData"}}
+    functions = get(ui, "config").json()["dependencies"]
+    run = next(each["id"] for each in functions if each["api_name"] == "run")
+    data = [[song], "small", "auto", ["vocals"], "FLAC"]
+    body = {"data": data, "fn_index": run, "session_hash": "stranger"}
+    joined = requests.post(f"{ui.url}gradio_api/queue/join", json=body, timeout=300)
+    stream = get(ui, "gradio_api/queue/data?session_hash=stranger").text
+    assert joined.status_code == 200
+    assert "Reload this page" in stream or '"success":false' in stream
+    assert "README" not in stream

@@ -1,0 +1,80 @@
+"""``bsmamba2 ui`` in a process of its own, with a slow stub engine instead of every model."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from support.commands import ENVIRONMENT
+
+PROGRAM = """
+import os, time
+import bsmamba2.models.loaded_model
+from bsmamba2 import cli
+from support.engines import StubEngine, StubModel, half
+
+def slow(chunk):
+    with open(os.environ["RUNS"], "a") as runs:
+        runs.write("x")
+    time.sleep(0.1)
+    return half(chunk)
+
+model = StubModel(StubEngine(slow, chunk=22050, stems=("vocals",)))
+bsmamba2.models.loaded_model.open_model = lambda *_, **__: model
+cli.main(["ui", "--no-browser", "--port", "0"], prog_name="bsmamba2")
+"""
+
+
+class UiServer:
+    """A running page."""
+
+    def __init__(self, url: str, process: subprocess.Popen[str], folder: Path) -> None:
+        self.url = url
+        self.process = process
+        self.runs = folder / "runs"
+        self.temporary = folder / "tmp"
+        """Where the page keeps uploads and results."""
+
+    def count_runs(self) -> int:
+        """Returns how many chunks were separated so far."""
+        return self.runs.stat().st_size if self.runs.exists() else 0
+
+    def kept_files(self) -> list[str]:
+        """Returns the names of the files of all results that exist."""
+        results = self.temporary.glob("bsmamba2-ui-*/results/**/*")
+        return sorted(path.name for path in results if path.is_file())
+
+    def stop(self) -> int:
+        """Presses Ctrl-C and returns the exit status."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(60)
+
+
+@contextmanager
+def ui_server(folder: Path) -> Iterator[UiServer]:
+    """Runs the page until the end of the block."""
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    environment = ENVIRONMENT | {
+        "RUNS": str(folder / "runs"),
+        "TMPDIR": str(temporary),
+        "BSMAMBA2_CACHE": os.environ["BSMAMBA2_CACHE"],
+        "PYTHONUNBUFFERED": "1",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout
+        yield UiServer(process.stdout.readline().split()[0], process, folder)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        assert process.stdout
+        process.stdout.close()
