@@ -37,6 +37,7 @@ EXTRAS = {
     "bsmamba2_export": "export",
     "bsmamba2_training": "training",
     "bsmamba2_pedalboard": "pedalboard",
+    "bsmamba2_cluster": "cluster",
 }
 """The extra that installs the dependencies of a package."""
 

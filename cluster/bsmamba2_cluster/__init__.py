@@ -1,0 +1,1 @@
+"""Separation of libraries that are larger than one machine."""
