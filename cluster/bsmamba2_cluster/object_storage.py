@@ -1,0 +1,258 @@
+"""Object stores, through obstore: S3 and what speaks its protocol, Google Cloud, Azure."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from functools import cached_property
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    InvalidPathError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+from obstore.store import from_url
+
+from bsmamba2.errors import printable
+from bsmamba2_cluster.storage import (
+    Changed,
+    Entry,
+    Missing,
+    Storage,
+    StorageError,
+    UnsafeKey,
+    require_safe,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from obstore.store import ClientConfig, RetryConfig
+
+PART_BYTES = 8 << 20
+"""Bytes per part of an upload or download. S3 allows 10,000 parts, so 78 GiB per stem."""
+
+PARTS_AT_ONCE = 4
+"""Parts of one object that are uploaded at the same time."""
+
+PAGE = 1000
+READ_ATTEMPTS = 5
+"""How often an object's parts are asked for again, after obstore's own retries."""
+
+CLIENT: ClientConfig = {
+    "connect_timeout": "10s",
+    "timeout": "10m",
+    "read_timeout": "60s",
+    "allow_http": True,  # for stores in a private network, if the endpoint's address says so
+}
+RETRIES: RetryConfig = {"max_retries": 10, "retry_timeout": timedelta(minutes=4)}
+
+_CODE = re.compile(r"<Code>(\w{1,60})</Code>")
+_STATUS = re.compile(r"\b([45]\d\d) [A-Z][a-zA-Z]+")
+_PHRASES = ("timed out", "connection refused", "connection reset", "dns error", "error decoding")
+
+
+class ObjectStorage(Storage):
+    """A prefix of a bucket. obstore signs, retries and splits requests."""
+
+    def __init__(self, scheme: str, bucket: str, prefix: str) -> None:
+        self._where = scheme, bucket, prefix
+        self._prefix = prefix
+        self.address = f"{scheme}://{bucket}" + (f"/{prefix}" if prefix else "")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._where  # without credentials: each machine has its own
+
+    @cached_property
+    def _store(self) -> Any:
+        scheme, bucket, _ = self._where
+        with self._errors("cannot be opened"):
+            return from_url(f"{scheme}://{bucket}", client_options=CLIENT, retry_config=RETRIES)
+
+    def pages(
+        self, prefix: str = "", refused: Callable[[str, StorageError], object] | None = None
+    ) -> Iterator[list[Entry]]:
+        yield from self._pages(self._full(prefix), None, refused or (lambda *_: None))
+
+    def _pages(
+        self, folder: str, last: str | None, refused: Callable[[str, StorageError], object]
+    ) -> Iterator[list[Entry]]:
+        """obstore ends a listing at a key that it cannot represent; then folders are listed.
+
+        So such a key hides the songs of its own folder only, and is reported.
+        """
+        pages = iter(self._listed(folder, last))
+        while True:
+            try:
+                with self._errors("cannot be listed"):
+                    page = next(pages, None)
+            except UnsafeKey:
+                break
+            if page is None:
+                return
+            last = page[-1]["path"]
+            yield [entry for meta in page if (entry := self._entry(meta)) is not None]
+        try:
+            with self._errors("cannot be listed"):
+                level = obstore.list_with_delimiter(self._store, folder or None)
+        except UnsafeKey as error:
+            refused(self._relative(folder), error)
+            return
+        here = [meta for meta in level["objects"] if last is None or meta["path"] > last]
+        if here:
+            yield [entry for meta in here if (entry := self._entry(meta)) is not None]
+        for below in level["common_prefixes"]:
+            if last is None or f"{below}0" > last:  # "0" follows "/"
+                yield from self._pages(below, last, refused)
+
+    def _listed(self, folder: str, last: str | None) -> Iterator[Any]:
+        return iter(obstore.list(self._store, folder or None, offset=last, chunk_size=PAGE))
+
+    def head(self, key: str) -> Entry | None:
+        with suppress(Missing), self._errors("cannot be read", key):
+            return self._entry(obstore.head(self._store, self._full(key)))
+        return None
+
+    def read(self, key: str, limit_bytes: int = 1 << 20) -> bytes | None:
+        with suppress(Missing), self._errors("cannot be read", key):
+            found = obstore.get(self._store, self._full(key))
+            if found.meta["size"] > limit_bytes:
+                raise StorageError(
+                    f"{self.address_of(key)} must have at most {limit_bytes:,} bytes; got "
+                    f"{found.meta['size']:,}"
+                )
+            return bytes(found.bytes())
+        return None
+
+    def download(self, entry: Entry, path: Path) -> None:
+        with path.open("xb") as file:
+            for start in range(0, entry.size, PART_BYTES):
+                file.write(self._part(entry, start, min(start + PART_BYTES, entry.size)))
+
+    def _part(self, entry: Entry, start: int, end: int) -> bytes:
+        options: Any = {"range": (start, end), "if_match": f'"{entry.version}"'}
+        for attempt in range(READ_ATTEMPTS):
+            try:
+                with self._errors("cannot be read", entry.key):
+                    found = obstore.get(self._store, self._full(entry.key), options=options)
+                    if _bare(found.meta["e_tag"]) != entry.version:
+                        raise Changed(self._changed(entry))
+                    return bytes(found.bytes())
+            except Missing:
+                raise Changed(self._changed(entry)) from None
+            except Changed:
+                raise
+            except StorageError:  # a connection that broke in the middle of a part
+                if attempt == READ_ATTEMPTS - 1:
+                    raise
+                time.sleep(0.2 * 2**attempt)
+        raise AssertionError
+
+    def create(self, key: str, data: bytes) -> bool:
+        try:
+            with self._errors("cannot be written", key):
+                obstore.put(self._store, self._full(key), data, mode="create")
+                return True
+        except StorageError:
+            # Either the key is taken, perhaps by this call, whose first answer was lost and which
+            # obstore sent again; or nothing is known.
+            stored = self.read(key, max(1 << 20, len(data)))
+            if stored is None:
+                raise
+            return stored == data
+
+    def replace(self, key: str, data: bytes) -> None:
+        with self._errors("cannot be written", key):
+            obstore.put(self._store, self._full(key), data, use_multipart=False)
+
+    def upload(self, path: Path, key: str) -> None:
+        with self._errors("cannot be written", key):
+            obstore.put(
+                self._store,
+                self._full(key),
+                path,
+                chunk_size=PART_BYTES,
+                max_concurrency=PARTS_AT_ONCE,
+            )
+
+    def copy(self, source: str, target: str) -> bool:
+        with suppress(Missing), self._errors("cannot be written", target):
+            obstore.copy(self._store, self._full(source), self._full(target))
+            return True
+        return False
+
+    def delete(self, keys: Iterable[str]) -> None:
+        left = iter(keys)
+        while some := list(islice(left, PAGE)):
+            with suppress(Missing), self._errors("cannot be removed", some[0]):
+                obstore.delete(self._store, [self._full(key) for key in some])
+
+    def _full(self, key: str) -> str:
+        if key:
+            require_safe(key, self._prefix)
+        return f"{self._prefix}/{key}".strip("/")
+
+    def _relative(self, path: str) -> str:
+        return path.removeprefix(self._prefix).strip("/")
+
+    def _entry(self, meta: Any) -> Entry | None:
+        key = self._relative(meta["path"])
+        if not key:
+            return None
+        return Entry(key, meta["size"], _bare(meta["e_tag"]), meta["last_modified"])
+
+    def _changed(self, entry: Entry) -> str:
+        return (
+            f"{self.address_of(entry.key)} was replaced or removed after it was listed: run again"
+        )
+
+    @contextmanager
+    def _errors(self, what: str, key: str = "") -> Iterator[None]:
+        """Turns obstore's errors into ours, which quote no address, header or body of a request."""
+        where = self.address_of(printable(key, 1100)) if key else self.address
+        try:
+            yield
+        except InvalidPathError:
+            raise UnsafeKey(
+                f"{where} has a key with an empty part, . or .., or a control character: rename it"
+            ) from None
+        except PreconditionError:
+            raise Changed(
+                f"{where} was replaced or removed after it was listed: run again"
+            ) from None
+        except (PermissionDeniedError, UnauthenticatedError) as error:
+            raise StorageError(
+                f"{where} {what} ({cause(error)}): check the credentials in the environment and "
+                "what they allow"
+            ) from None
+        except FileNotFoundError:
+            raise Missing(f"{where} {what}: it does not exist") from None
+        except AlreadyExistsError:
+            raise StorageError(f"{where} {what} (it exists)") from None
+        except BaseError as error:
+            raise StorageError(
+                f"{where} {what} ({cause(error)}): check the endpoint, the bucket and the network"
+            ) from None
+
+
+def cause(error: Exception) -> str:
+    """Returns the cause of obstore's error without its text, which may quote signed requests."""
+    text = str(error)[: 1 << 16]
+    code, status = _CODE.search(text), _STATUS.search(text)
+    phrase = next((phrase for phrase in _PHRASES if phrase in text.lower()), "")
+    known = [status[1] if status else "", code[1] if code else "", phrase]
+    return " ".join(filter(None, known)) or type(error).__name__
+
+
+def _bare(etag: str | None) -> str:
+    """Returns an ETag without quotes, which some stores leave out in listings."""
+    return (etag or "").removeprefix("W/").strip('"')
