@@ -223,7 +223,8 @@ class ObjectStorage(Storage):
             yield
         except InvalidPathError:
             raise UnsafeKey(
-                f"{where} has a key with an empty part, . or .., or a control character: rename it"
+                f"{where} has a key with an empty part, . or .., or a control character: the files "
+                "next to it are left out; rename it"
             ) from None
         except PreconditionError:
             raise Changed(

@@ -1,0 +1,374 @@
+"""Exactly once: how the stems of one song appear, whatever dies.
+
+In the destination, every song has an id (a digest of its key) and a version (a digest of its size,
+its ETag and the recipe). A worker passes these points; each is one object:
+
+    claim    work/ID/VERSION/claim-0001      created if absent: this worker separates the song
+    staged   work/ID/VERSION/ATTEMPT/0 …     the stems, uploaded in parts under hidden names
+    commit   work/ID/VERSION/commit          created if absent: names ONE complete attempt
+    stems    albums/song_vocals.flac …       copied inside the store, only from that attempt
+    record   records/ID/VERSION              created if absent, last: the song is done
+
+Why this holds:
+
+- *Two workers on one song* (two drivers, or Ray believes that a living worker is dead). Claims
+  avoid it, but nothing depends on them. Both may upload; the commit chooses one attempt, and
+  everyone copies from that one, so stems are never mixed, even if two kinds of processors give
+  different last bits. Copying twice gives the same.
+- *A death before the commit* leaves a claim and staged files, nothing under a final name. The next
+  worker takes the song over, and its attempt has its own folder.
+- *A death between commit and record* may leave some stems. Any later worker copies the rest from
+  the committed attempt, without separating, and writes the record. So staged files are removed only
+  after the record exists, or by the attempt that made them.
+- *A lost answer*: a conditional put that succeeded is sent again and refused. The stored object is
+  compared with what was sent; claims, commits and records hold a random number.
+- *The song was replaced between runs*: its version differs, so it is not done. Before any stem is
+  copied, records of other versions are removed: no record ever stands for stems that are being
+  replaced. *While it is separated*: it is read with its ETag as a condition, and compared before
+  the commit and again before the record.
+- *Other options*: a destination has one recipe (recipe.py). Another one is refused, unless the
+  caller overwrites.
+- *A claim whose holder died*: the holder rewrites its claim every few seconds. Whoever sees a claim
+  unchanged for long enough takes the song over by creating the next claim; no clocks are compared.
+  A claim of the same run is known to be dead, because Ray runs a song again only after its worker
+  died; three of them are three deaths, and the song is set aside.
+
+What remains: a worker that is suspended between its last look at the song and a copy, while the
+song is replaced and another run finishes the new version, overwrites newer stems when it wakes up.
+It looks again after copying, and then removes the newer record, so the next run repairs it; only if
+it also dies at that point is the damage left. Stores have no conditional copy that would prevent
+it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bsmamba2.errors import AudioError
+from bsmamba2_cluster.recipe import FOLDER, Recipe
+from bsmamba2_cluster.storage import Changed, Entry, Storage, StorageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WORK = f"{FOLDER}/work"
+RECORDS = f"{FOLDER}/records"
+DEATHS = 3
+"""A song during which so many workers of one run died is set aside."""
+
+
+class Busy(StorageError):  # noqa: N818 - a state of the song, not a fault
+    """Another worker separates the song, or died doing so. ``holder`` changes while it lives."""
+
+    def __init__(self, holder: str) -> None:
+        super().__init__("another run is separating it")
+        self.holder = holder
+
+
+class SetAside(StorageError):  # noqa: N818 - a state of the song, not a fault
+    """The workers of this run died with the song too often."""
+
+
+@dataclass(frozen=True)
+class Stem:
+    """A stem as records list it."""
+
+    key: str
+    """Relative to the destination."""
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was made from a song. It is the last object that is written."""
+
+    song: str
+    """Key, relative to the source."""
+    bytes: int
+    version: str
+    """The song's ETag."""
+    recipe: str
+    """SHA-256 of the recipe."""
+    outputs: Mapping[str, Stem]
+    attempt: str
+    """The folder of the committed attempt."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Length, time, worker and device."""
+
+    def to_bytes(self) -> bytes:
+        return json.dumps({"format": 1, **asdict(self)}, indent=1).encode()
+
+    @classmethod
+    def parse(cls, data: bytes) -> Record:
+        """Reads a record or commit.
+
+        Raises:
+            StorageError: it is damaged.
+        """
+        try:
+            fields = json.loads(data)
+            del fields["format"]
+            outputs = {stem: Stem(**out) for stem, out in fields.pop("outputs").items()}
+            return cls(outputs=outputs, **fields)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise StorageError("a record is damaged: remove it, and run again") from None
+
+
+def song_id(key: str) -> str:
+    """Returns the id of a song: a digest, so any key is safe and short."""
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+def version_id(size: int, version: str, recipe: Recipe) -> str:
+    """Returns the id of one content of a song with one recipe."""
+    return hashlib.sha256(f"{size} {version} {recipe.digest}".encode()).hexdigest()[:32]
+
+
+def record_key(song: str, version: str) -> str:
+    """Returns the key of a record, by the ids of the song and its version."""
+    return f"{RECORDS}/{song[:2]}/{song}/{version}"
+
+
+class SongWork:
+    """The work on one song: claim, upload, commit, publish, record.
+
+    Args:
+        source, destination: where the song is and where its stems go.
+        song: its entry in the source.
+        recipe: the destination's.
+        overwrite: whether files of others may be replaced.
+    """
+
+    def __init__(
+        self,
+        source: Storage,
+        destination: Storage,
+        song: Entry,
+        recipe: Recipe,
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        self._source, self._destination, self._recipe = source, destination, recipe
+        self.song, self._overwrite = song, overwrite
+        self._id = song_id(song.key)
+        self._version = version_id(song.size, song.version, recipe)
+        self._folder = f"{WORK}/{self._id}/{self._version}"
+        self._commit = f"{self._folder}/commit"
+        self._record = record_key(self._id, self._version)
+        self._attempt = secrets.token_hex(8)
+
+    def record(self) -> Record | None:
+        """Reads the song's record; None if it is not done."""
+        data = self._destination.read(self._record)
+        return None if data is None else Record.parse(data)
+
+    def claim(self, run: str, worker: str, beat_s: float, dead_holder: str = "") -> Claim:
+        """Claims the song.
+
+        Args:
+            run: the id of this run: its workers' earlier claims are dead.
+            worker: named in the claim.
+            beat_s: how often the claim is renewed.
+            dead_holder: a holder of :class:`Busy` that was seen unchanged for long enough.
+
+        Raises:
+            Busy: another run has claimed it.
+            SetAside: this run's workers died with it :data:`DEATHS` times.
+        """
+        claims = [e for e in self._entries() if e.key.startswith(f"{self._folder}/claim-")]
+        runs = [_run_of(self._destination.read(claim.key)) for claim in claims]
+        if claims and runs[-1] != run:
+            holder = f"{claims[-1].key} {claims[-1].version}"
+            if holder != dead_holder:
+                raise Busy(holder)
+        if runs.count(run) >= DEATHS:
+            raise SetAside(
+                f"its worker died {DEATHS} times while separating it, perhaps for lack of memory: "
+                "it is set aside until the next run"
+            )
+        number = int(claims[-1].key[-4:]) + 1 if claims else 1
+        claim = Claim(self._destination, f"{self._folder}/claim-{number:04}", run, worker)
+        claim.start(beat_s)
+        return claim
+
+    def is_committed(self) -> bool:
+        """Whether an attempt is complete, so that :meth:`publish` can do the rest."""
+        return self._destination.head(self._commit) is not None
+
+    def require_free(self, keys: list[str]) -> None:
+        """Requires that the stems would replace nothing but stems of this song.
+
+        Raises:
+            AudioError: a file exists.
+        """
+        taken = [key for key in keys if self._destination.head(key) is not None]
+        if not taken or self._overwrite:
+            return
+        own = {stem.key for record in self._others() for stem in record.outputs.values()}
+        if foreign := [key for key in taken if key not in own]:
+            raise AudioError(
+                f"{self._destination.address_of(foreign[0])} exists already and is not a stem of "
+                "this song: choose another destination, or allow overwriting with overwrite=True"
+            )
+
+    def require_unchanged(self) -> None:
+        """Requires the song to be the listed one, or to be gone.
+
+        Raises:
+            Changed: it was replaced.
+        """
+        found = self._source.head(self.song.key)
+        if found and (found.size, found.version) != (self.song.size, self.song.version):
+            raise Changed(
+                f"{self._source.address_of(self.song.key)} changed while it was separated: its "
+                "stems are not kept; run again"
+            )
+
+    def commit(self, files: Mapping[str, tuple[Path, Stem]], facts: Mapping[str, Any]) -> None:
+        """Uploads the finished stems under hidden names, and proposes this attempt.
+
+        Raises:
+            Changed, AudioError: as the methods above.
+        """
+        self.require_free([stem.key for _, stem in files.values()])
+        for number, (path, _) in enumerate(files.values()):
+            self._destination.upload(path, f"{self._folder}/{self._attempt}/{number}")
+        self.require_unchanged()
+        self._recipe.require_settled(self._destination)
+        outputs = {name: stem for name, (_, stem) in files.items()}
+        record = self._new_record(outputs, facts)
+        self._destination.create(self._commit, record.to_bytes())
+
+    def publish(self) -> Record:
+        """Copies the committed stems to their names, writes the record, and removes the rest.
+
+        Raises:
+            StorageError: the committed stems are gone, and so is the record.
+        """
+        data = self._destination.read(self._commit)
+        if data is None:
+            return self._required_record()
+        record = Record.parse(data)
+        self._remove_other_versions({stem.key for stem in record.outputs.values()})
+        for number, stem in enumerate(record.outputs.values()):
+            staged = f"{self._folder}/{record.attempt}/{number}"
+            if not self._destination.copy(staged, stem.key):
+                return self._required_record()
+        try:
+            self.require_unchanged()
+        except Changed:
+            self._remove_other_versions(set())
+            raise
+        self._destination.create(self._record, data)
+        self.clean()
+        return record
+
+    def discard(self) -> None:
+        """Removes what this attempt uploaded, if it is not the committed one."""
+        data = self._destination.read(self._commit)
+        if data is None or Record.parse(data).attempt != self._attempt:
+            mine = f"{self._folder}/{self._attempt}/"
+            self._destination.delete(e.key for e in self._entries() if e.key.startswith(mine))
+
+    def clean(self) -> None:
+        """Removes the song's working files, the commit last."""
+        keys = [entry.key for entry in self._entries() if entry.key != self._commit]
+        self._destination.delete([*keys, self._commit])
+
+    def _entries(self) -> list[Entry]:
+        pages = self._destination.pages(self._folder)
+        return sorted((entry for page in pages for entry in page), key=lambda entry: entry.key)
+
+    def _new_record(self, outputs: Mapping[str, Stem], facts: Mapping[str, Any]) -> Record:
+        song = self.song
+        digest = self._recipe.digest
+        return Record(
+            song.key, song.size, song.version, digest, outputs, self._attempt, dict(facts)
+        )
+
+    def _required_record(self) -> Record:
+        record = self.record()
+        if record is None:
+            self._destination.delete([self._commit])
+            raise StorageError("its finished stems were removed by someone else: run again")
+        return record
+
+    def _others(self) -> list[Record]:
+        """Returns the records and commits of other versions of the song."""
+        found = []
+        for key in self._other_keys():
+            if key.startswith(RECORDS) or key.endswith("/commit"):
+                data = self._destination.read(key)
+                with suppress(StorageError):
+                    found += [Record.parse(data)] if data else []
+        return found
+
+    def _other_keys(self) -> list[str]:
+        folders = self._record.rpartition("/")[0], f"{WORK}/{self._id}"
+        own = self._record, f"{self._folder}/"
+        pages = (page for folder in folders for page in self._destination.pages(folder))
+        return [entry.key for page in pages for entry in page if not entry.key.startswith(own)]
+
+    def _remove_other_versions(self, kept: set[str]) -> None:
+        """Removes records of other versions, and then their stems that are not written again."""
+        keys = self._other_keys()
+        if not keys:
+            return
+        stems = {stem.key for record in self._others() for stem in record.outputs.values()}
+        self._destination.delete(sorted(keys, key=lambda key: not key.startswith(RECORDS)))
+        if kept:
+            self._destination.delete(sorted(stems - kept))
+
+
+class Claim:
+    """A claim that is renewed until :meth:`release`.
+
+    Raises:
+        Busy: another worker created the same claim first.
+    """
+
+    def __init__(self, destination: Storage, key: str, run: str, worker: str) -> None:
+        self._destination, self._key = destination, key
+        self._about = {"run": run, "worker": worker, "nonce": secrets.token_hex(8)}
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, beat_s: float) -> None:
+        """Creates the claim and renews it in a thread."""
+        if not self._destination.create(self._key, self._content(0)):
+            raise Busy("")
+        self._thread = threading.Thread(target=self._renew, args=(beat_s,), daemon=True)
+        self._thread.start()
+
+    def release(self) -> None:
+        """Ends the renewal and removes the claim."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        with suppress(StorageError):
+            self._destination.delete([self._key])
+
+    def _renew(self, beat_s: float) -> None:
+        beat = 0
+        while not self._ended.wait(beat_s):
+            beat += 1
+            with suppress(StorageError):
+                self._destination.replace(self._key, self._content(beat))
+
+    def _content(self, beat: int) -> bytes:
+        return json.dumps({**self._about, "beat": beat}).encode()
+
+
+def _run_of(data: bytes | None) -> str:
+    try:
+        return str(json.loads(data or b"{}").get("run", ""))
+    except (ValueError, AttributeError):
+        return ""
