@@ -1,4 +1,4 @@
-"""``SeparateSongs``: songs in storage to stems in storage, as a class for ``Dataset.map_batches``."""
+"""``SeparateSongs``, a class for ``Dataset.map_batches``: songs in storage to stems in storage."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from bsmamba2.batch.plan import OutputOptions
 from bsmamba2.errors import one_line
 from bsmamba2.files.hashing import file_sha256
 from bsmamba2.files.song_file import SongFile
-from bsmamba2_cluster import metrics
+from bsmamba2_cluster import in_ray, metrics
 from bsmamba2_cluster.recipe import Recipe
 from bsmamba2_cluster.song_work import Busy, Record, SetAside, SongWork, Stem
 from bsmamba2_cluster.spool import Spool
-from bsmamba2_cluster.storage import Entry, Missing, Storage, StorageError, open_storage
+from bsmamba2_cluster.storage import Entry, Missing, Storage, open_storage
 
 if TYPE_CHECKING:
     from bsmamba2.batch.plan import FilePlan
@@ -55,6 +55,8 @@ class Result:
     """Time from its download to its record."""
     worker: str = ""
     device: str = ""
+    bytes: int = 0
+    """Size of the song, if the batch stated it."""
     holder: str = ""
     """Of a busy song: changes as long as the other run lives."""
 
@@ -75,18 +77,18 @@ class SeparateSongs:
     (the ETag) are present, a song that has changed since is a failure.
 
     Args:
-        source, destination: addresses, see :func:`~bsmamba2_cluster.storage.open_storage`. A song's
-            folders below the source become folders of its stems.
-        model, device: as for :class:`bsmamba2.Separator`. A model may also be an address in storage,
-            from which each actor downloads it.
-        spool_gib: the most that a song and its stems take on the worker's disk; a larger song is a
-            failure.
+        source, destination: addresses, see :func:`~bsmamba2_cluster.storage.open_storage`. The
+            folders of a song below the source become folders of its stems.
+        model, device: as for :class:`bsmamba2.Separator`. A model may also be an address in
+            storage, from which each actor downloads it.
+        spool_gib: the most that a song and its stems take on the worker's disk; a song that needs
+            more is a failure.
         run: an id that all actors of one run share, and no other run has. Default: a random one,
             with which a song that kills its worker is not noticed.
         claim_s: how long a claim that is not renewed holds.
         overwrite: whether files that are not stems of the song may be replaced.
-        options: ``stems``, ``overlap``, ``format``, ``subtype``, ``clip``, ``template``, ``bitrate``
-            and ``speed`` of :class:`~bsmamba2.batch.plan.OutputOptions`.
+        options: ``stems``, ``overlap``, ``format``, ``subtype``, ``clip``, ``template``,
+            ``bitrate`` and ``speed`` of :class:`~bsmamba2.batch.plan.OutputOptions`.
 
     Raises:
         StorageError, AudioError, ModelError, DeviceError: an argument cannot be used, or the
@@ -106,6 +108,7 @@ class SeparateSongs:
         overwrite: bool = False,
         **options: Any,
     ) -> None:
+        in_ray.prepare()
         self._source, self._destination = open_storage(source), open_storage(destination)
         self._spool = Spool(spool_gib)
         self._options = OutputOptions(**options)
@@ -121,13 +124,18 @@ class SeparateSongs:
     def __call__(self, batch: Mapping[str, Iterable[Any]]) -> dict[str, list[Any]]:
         """Separates the songs of a batch, one after the other."""
         columns = {name: list(column) for name, column in batch.items()}
-        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values())]
+        rows = [{name: columns[name][n] for name in columns} for n in range(len(columns["song"]))]
         results = [asdict(self._result(row)) for row in rows]
         return {name: [result[name] for result in results] for name in Result.__annotations__}
 
     def _result(self, row: Mapping[str, Any]) -> Result:
         address, start = str(row["song"]), time.perf_counter()
-        about: dict[str, Any] = {"worker": self._worker, "device": self._separator.device}
+        size = int(row.get("bytes") or 0)
+        about: dict[str, Any] = {
+            "worker": self._worker,
+            "device": self._separator.device,
+            "bytes": size,
+        }
         try:
             status, record = self._separate(row)
         except Busy as busy:
@@ -143,7 +151,7 @@ class SeparateSongs:
             audio_s, seconds = float(facts.get("audio_s", 0)), float(facts.get("seconds", 0))
             result = Result(
                 address, status, "", json.dumps(outputs), audio_s, seconds, self._worker,
-                str(facts.get("device", "")),
+                str(facts.get("device", "")), size,
             )  # fmt: skip
             log.info("%s: %s [worker %s]", one_line(address), status, self._worker)
         self._meters.count(result.status, result.audio_s, time.perf_counter() - start)
@@ -271,6 +279,3 @@ def _sentence(address: str, error: Exception) -> str:
     return (
         f"{address}: {type(error).__name__}: {error}: this is a bug in bsmamba2, please report it"
     )
-
-
-__all__ = ["Result", "SeparateSongs", "StorageError"]
