@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bsmamba2 import Separator
+from bsmamba2 import Error, Separator
 from bsmamba2.batch.plan import OutputOptions
 from bsmamba2.files.hashing import file_sha256
 from bsmamba2_cluster.pools import choose_pools
 from bsmamba2_cluster.ray_run import RayRun, Watch, connect, node_resources
 from bsmamba2_cluster.recipe import FOLDER, Recipe
 from bsmamba2_cluster.run_report import FailureReport, RunSummary
-from bsmamba2_cluster.separate_songs import CLAIM_S, SPOOL_GIB
+from bsmamba2_cluster.separate_songs import CLAIM_S, SPOOL_GIB, fetch_model
 from bsmamba2_cluster.song_list import SongList, list_songs
 from bsmamba2_cluster.storage import Storage, open_storage
 from bsmamba2_cluster.tidy import remove_leftovers, require_conditional_puts
@@ -48,8 +50,10 @@ class Library:
 
     def __post_init__(self) -> None:
         chosen = OutputOptions(**self.options)
-        separator = Separator(self.model, "auto", load=False)
-        self.recipe = Recipe.of(self.source.address, separator.manifest, chosen)
+        with tempfile.TemporaryDirectory() as folder:
+            path = fetch_model(self.model, Path(folder)) if self.model else None
+            manifest = Separator(path, "auto", load=False).manifest
+        self.recipe = Recipe.of(self.source.address, manifest, chosen)
 
     def prepare(self) -> None:
         """Checks and tidies the destination, and makes the recipe its own.
@@ -70,19 +74,23 @@ class Library:
             lambda song, error: failures.add(song, "failed", f"{song}: {error}"),
         )
 
-    def model_for(self, on: str | None) -> str | None:
-        """Returns the model as workers find it: a file goes into the destination if they are on
-        other machines."""
-        if self.model is None or not Path(self.model).is_file():
-            return self.model
-        path = Path(self.model).absolute()
-        if on is None or path.suffix.lower() not in MODEL_SUFFIXES:
-            return str(path)
-        key = f"{FOLDER}/models/{file_sha256(path)}/{path.name}"
-        if self.destination.head(key) is None:
-            self.destination.upload(path, key)
-        address = self.destination.address_of(key)
-        return address if "://" in address else f"file://{address}"
+
+def ship_model(model: str | None, destination: Storage) -> str | None:
+    """Writes a model file into the destination, from where workers on other machines read it.
+
+    Returns:
+        Its address; the model as it is, if it is a name, an address, or not one file.
+    """
+    if model is None or "://" in model or Path(model).suffix.lower() not in MODEL_SUFFIXES:
+        return model
+    path = Path(model).absolute()
+    if not path.is_file():
+        return model
+    key = f"{FOLDER}/models/{file_sha256(path)}/{path.name}"
+    if destination.head(key) is None:
+        destination.upload(path, key)
+    address = destination.address_of(key)
+    return address if "://" in address else f"file://{address}"
 
 
 def separate_library(
@@ -127,6 +135,27 @@ def separate_library(
     Raises:
         StorageError, AudioError, ModelError, DeviceError: an argument cannot be used.
     """
+    if on is not None and on.startswith("ray://"):
+        shipped = ship_model(model, open_storage(destination))
+        return run_on_head(
+            on,
+            watch,
+            source,
+            destination,
+            shipped,
+            {
+                "device": device,
+                "workers": workers,
+                "cpus_per_worker": cpus_per_worker,
+                "gpus_per_worker": gpus_per_worker,
+                "cpu_workers": cpu_workers,
+                "limit": limit,
+                "spool_gib": spool_gib,
+                "claim_s": claim_s,
+                "overwrite": overwrite,
+                **options,
+            },
+        )
     library = Library(open_storage(source), open_storage(destination), model, options, overwrite)
     library.prepare()
     run = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
@@ -152,7 +181,7 @@ def separate_library(
             settings = {
                 "source": library.source.address,
                 "destination": library.destination.address,
-                "model": library.model_for(on),
+                "model": _for_workers(library, on),
                 "spool_gib": spool_gib,
                 "claim_s": claim_s,
                 "overwrite": overwrite,
@@ -165,3 +194,62 @@ def separate_library(
         if summary.done:
             summary.keep(library.destination)
     return summary
+
+
+def _for_workers(library: Library, on: str | None) -> str | None:
+    """Returns the model as workers find it."""
+    if on is not None:
+        return ship_model(library.model, library.destination)
+    is_file = library.model is not None and os.path.isfile(library.model)  # noqa: PTH113
+    return os.path.abspath(str(library.model)) if is_file else library.model  # noqa: PTH100
+
+
+class _OnHead:
+    """Runs :func:`separate_library` in an actor, because Ray Data does not run over Ray's client.
+
+    It ends with the client: then the next run continues.
+    """
+
+    def __init__(self) -> None:
+        self._summary: RunSummary | None = None
+
+    def run(self, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> RunSummary:
+        return separate_library(*arguments, watch=self._keep, **options)
+
+    def summary(self) -> RunSummary | None:
+        return self._summary
+
+    def _keep(self, summary: RunSummary) -> None:
+        self._summary = summary
+
+
+def run_on_head(
+    on: str,
+    watch: Watch | None,
+    source: str,
+    destination: str,
+    model: str | None,
+    options: Mapping[str, Any],
+) -> RunSummary:
+    """Runs in the cluster what a client outside of it asks for, and reports every second.
+
+    Raises:
+        StorageError, AudioError, ModelError, DeviceError: as :func:`separate_library`.
+    """
+    import ray
+
+    connect(on)
+    head: Any = ray.remote(num_cpus=0, max_concurrency=2)(_OnHead).remote()
+    running = head.run.remote((source, destination, model), dict(options))
+    try:
+        while True:
+            finished, _ = ray.wait([running], timeout=1)
+            if watch is not None and (summary := ray.get(head.summary.remote())) is not None:
+                watch(summary)
+            if finished:
+                result: RunSummary = ray.get(running)
+                return result
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, Error) else error from None
+    finally:
+        ray.kill(head)

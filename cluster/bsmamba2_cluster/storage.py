@@ -137,15 +137,14 @@ def open_storage(address: str) -> Storage:
             f"address must begin with s3://, gs://, az:// or file://, or be a folder; got "
             f"{scheme}://"
         )
-    if any(mark in match[2] for mark in "@?#"):
-        raise StorageError(
-            f"an address must have no credentials, options or fragments (@, ? or #); got one that "
-            f"begins with {scheme}://: put credentials into the environment, for example "
-            "AWS_ACCESS_KEY_ID"
-        )
     from bsmamba2_cluster.object_storage import ObjectStorage
 
     bucket, _, prefix = match[2].partition("/")
+    if any(mark in bucket for mark in "@:") or "?" in match[2]:
+        raise StorageError(
+            f"an address must have no credentials and no options (@, : or ?); got one that begins "
+            f"with {scheme}://: put credentials into the environment, e.g. AWS_ACCESS_KEY_ID"
+        )
     if not bucket:
         raise StorageError(f"address must name a bucket, e.g. {scheme}://music; got {address!r}")
     prefix = prefix.strip("/")
