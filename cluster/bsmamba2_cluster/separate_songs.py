@@ -21,7 +21,7 @@ from bsmamba2.files.hashing import file_sha256
 from bsmamba2.files.song_file import SongFile
 from bsmamba2_cluster import in_ray, metrics
 from bsmamba2_cluster.recipe import Recipe
-from bsmamba2_cluster.song_work import Busy, Record, SetAside, SongWork, Stem
+from bsmamba2_cluster.song_work import Busy, Record, SetAside, SongWork, Stem, complete
 from bsmamba2_cluster.spool import Spool
 from bsmamba2_cluster.storage import Entry, Missing, Storage, open_storage
 
@@ -165,26 +165,17 @@ class SeparateSongs:
             self._recipe,
             overwrite=self._overwrite,
         )
-        if record := work.record():
-            return "done" if record.facts.get("run") == self._run else "already", record
-        beat_s, holder = self._claim_s / 4, str(row.get("holder") or "")
-        try:
-            claim = work.claim(self._run, self._worker, beat_s, holder)
-        except SetAside:
-            work.clean()
-            raise
-        try:
-            if (record := work.record()) is not None:  # its holder finished meanwhile
-                work.clean()
-                return "already", record
-            if not work.is_committed():
-                self._make(work)
-            return "done", work.publish()
-        except BaseException:
-            work.discard()
-            raise
-        finally:
-            claim.release()
+        record, was_done = complete(
+            work,
+            self._make,
+            run=self._run,
+            worker=self._worker,
+            beat_s=self._claim_s / 4,
+            dead_holder=str(row.get("holder") or ""),
+        )
+        # A worker of this run may have finished it and died before Ray knew.
+        is_ours = not was_done or record.facts.get("run") == self._run
+        return "done" if is_ours else "already", record
 
     def _entry(self, row: Mapping[str, Any]) -> Entry:
         address = str(row["song"])

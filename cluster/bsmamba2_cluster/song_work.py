@@ -20,6 +20,8 @@ Why this holds:
 - *A death between commit and record* may leave some stems. Any later worker copies the rest from
   the committed attempt, without separating, and writes the record. So staged files are removed only
   after the record exists, or by the attempt that made them.
+- *A late commit*: a slow worker may create a commit after another one was published, recorded and
+  removed. Whoever publishes looks for a record after reading the commit, and finds it.
 - *A lost answer*: a conditional put that succeeded is sent again and refused. The stored object is
   compared with what was sent; claims, commits and records hold a random number.
 - *The song was replaced between runs*: its version differs, so it is not done. Before any stem is
@@ -56,6 +58,7 @@ from bsmamba2_cluster.recipe import FOLDER, Recipe
 from bsmamba2_cluster.storage import Changed, Entry, Storage, StorageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 WORK = f"{FOLDER}/work"
@@ -212,7 +215,7 @@ class SongWork:
         taken = [key for key in keys if self._destination.head(key) is not None]
         if not taken or self._overwrite:
             return
-        own = {stem.key for record in self._others() for stem in record.outputs.values()}
+        own = self._stems_in(self._keys())
         if foreign := [key for key in taken if key not in own]:
             raise AudioError(
                 f"{self._destination.address_of(foreign[0])} exists already and is not a stem of "
@@ -256,6 +259,10 @@ class SongWork:
         data = self._destination.read(self._commit)
         if data is None:
             return self._required_record()
+        # A commit that was created after another was published, recorded and removed is too late.
+        if (record := self.record()) is not None:
+            self.clean()
+            return record
         record = Record.parse(data)
         self._remove_other_versions({stem.key for stem in record.outputs.values()})
         for number, stem in enumerate(record.outputs.values()):
@@ -301,31 +308,77 @@ class SongWork:
             raise StorageError("its finished stems were removed by someone else: run again")
         return record
 
-    def _others(self) -> list[Record]:
-        """Returns the records and commits of other versions of the song."""
-        found = []
-        for key in self._other_keys():
+    def _keys(self) -> list[str]:
+        """Returns the keys of all records and working files of the song, in any version."""
+        folders = self._record.rpartition("/")[0], f"{WORK}/{self._id}"
+        pages = (page for folder in folders for page in self._destination.pages(folder))
+        return [entry.key for page in pages for entry in page]
+
+    def _stems_in(self, keys: Iterable[str]) -> set[str]:
+        """Returns the stems that the records and commits among some keys list."""
+        stems: set[str] = set()
+        for key in keys:
             if key.startswith(RECORDS) or key.endswith("/commit"):
                 data = self._destination.read(key)
                 with suppress(StorageError):
-                    found += [Record.parse(data)] if data else []
-        return found
-
-    def _other_keys(self) -> list[str]:
-        folders = self._record.rpartition("/")[0], f"{WORK}/{self._id}"
-        own = self._record, f"{self._folder}/"
-        pages = (page for folder in folders for page in self._destination.pages(folder))
-        return [entry.key for page in pages for entry in page if not entry.key.startswith(own)]
+                    listed = Record.parse(data).outputs if data else {}
+                    stems |= {stem.key for stem in listed.values()}
+        return stems
 
     def _remove_other_versions(self, kept: set[str]) -> None:
         """Removes records of other versions, and then their stems that are not written again."""
-        keys = self._other_keys()
-        if not keys:
+        own = self._record, f"{self._folder}/"
+        others = [key for key in self._keys() if not key.startswith(own)]
+        if not others:
             return
-        stems = {stem.key for record in self._others() for stem in record.outputs.values()}
-        self._destination.delete(sorted(keys, key=lambda key: not key.startswith(RECORDS)))
+        stems = self._stems_in(others)
+        self._destination.delete(sorted(others, key=lambda key: not key.startswith(RECORDS)))
         if kept:
             self._destination.delete(sorted(stems - kept))
+
+
+def complete(
+    work: SongWork,
+    make: Callable[[SongWork], object],
+    *,
+    run: str,
+    worker: str,
+    beat_s: float,
+    dead_holder: str = "",
+) -> tuple[Record, bool]:
+    """Takes a song through all points that it has not passed yet.
+
+    Args:
+        work: the song.
+        make: separates it and calls :meth:`SongWork.commit`.
+        run, worker, beat_s, dead_holder: as for :meth:`SongWork.claim`.
+
+    Returns:
+        The record, and whether the song was done before.
+
+    Raises:
+        Busy, SetAside: as :meth:`SongWork.claim`.
+        Error: what ``make`` and the other methods raise.
+    """
+    if record := work.record():
+        return record, True
+    try:
+        claim = work.claim(run, worker, beat_s, dead_holder)
+    except SetAside:
+        work.clean()
+        raise
+    try:
+        if record := work.record():  # the claim's last holder had finished
+            work.clean()
+            return record, True
+        if not work.is_committed():
+            make(work)
+        return work.publish(), False
+    except BaseException:
+        work.discard()
+        raise
+    finally:
+        claim.release()
 
 
 class Claim:

@@ -30,7 +30,7 @@ class FaultyProxy:
             def pass_on(self) -> None:
                 owner.answer(self, port)
 
-            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = pass_on
+            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = pass_on  # noqa: N815
 
             def log_message(self, *_: object) -> None:
                 pass
