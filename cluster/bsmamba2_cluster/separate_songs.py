@@ -20,8 +20,10 @@ from bsmamba2.errors import one_line
 from bsmamba2.files.hashing import file_sha256
 from bsmamba2.files.song_file import SongFile
 from bsmamba2_cluster import in_ray, metrics
+from bsmamba2_cluster.claim import Busy, SetAside
 from bsmamba2_cluster.recipe import Recipe
-from bsmamba2_cluster.song_work import Busy, Record, SetAside, SongWork, Stem, complete
+from bsmamba2_cluster.record import Record, Stem
+from bsmamba2_cluster.song_work import SongWork, complete
 from bsmamba2_cluster.spool import Spool
 from bsmamba2_cluster.storage import Entry, Missing, Storage, open_storage
 

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from bsmamba2.batch.plan import SUFFIXES
 from bsmamba2.files.naming import Template
 from bsmamba2_cluster.recipe import Recipe
-from bsmamba2_cluster.song_work import RECORDS, song_id, version_id
+from bsmamba2_cluster.record import RECORDS, song_id, version_id
 from bsmamba2_cluster.storage import Storage, StorageError
 
 if TYPE_CHECKING:

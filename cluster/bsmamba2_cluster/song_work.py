@@ -25,7 +25,7 @@ Why this holds:
 - *A lost answer*: a conditional put that succeeded is sent again and refused. The stored object is
   compared with what was sent; claims, commits and records hold a random number.
 - *The song was replaced between runs*: its version differs, so it is not done. Before any stem is
-  copied, records of other versions are removed: no record ever stands for stems that are being
+  copied, records of other versions are removed, so no record stands for stems that are being
   replaced. *While it is separated*: it is read with its ETag as a condition, and compared before
   the commit and again before the record.
 - *Other options*: a destination has one recipe (recipe.py). Another one is refused, unless the
@@ -35,109 +35,44 @@ Why this holds:
   A claim of the same run is known to be dead, because Ray runs a song again only after its worker
   died; three of them are three deaths, and the song is set aside.
 
-What remains: a worker that is suspended between its last look at the song and a copy, while the
-song is replaced and another run finishes the new version, overwrites newer stems when it wakes up.
-It looks again after copying, and then removes the newer record, so the next run repairs it; only if
-it also dies at that point is the damage left. Stores have no conditional copy that would prevent
-it.
+- *The song was replaced, and workers with both versions copy stems at the same time*: whoever finds
+  after copying that it has the old version leaves a mark and then removes the other's record; the
+  other looks for the mark after writing its record, and removes it. One of them sees the other, so
+  no record is left, and the next run separates the song again.
+
+What remains: a worker with the old version that copies late and dies before it leaves the mark. A
+record of the new version then stands for stems of the old one. Stores have no conditional copy that
+would prevent it; it takes a song that is replaced during a run, a worker that is suspended at that
+moment, and its death.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import secrets
-import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bsmamba2.errors import AudioError
-from bsmamba2_cluster.recipe import FOLDER, Recipe
+from bsmamba2 import AudioError
+from bsmamba2_cluster.claim import Busy, Claim, SetAside, run_of
+from bsmamba2_cluster.record import (
+    RECORDS,
+    WORK,
+    Record,
+    Stem,
+    record_key,
+    song_id,
+    version_id,
+)
 from bsmamba2_cluster.storage import Changed, Entry, Storage, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
     from pathlib import Path
 
-WORK = f"{FOLDER}/work"
-RECORDS = f"{FOLDER}/records"
+    from bsmamba2_cluster.recipe import Recipe
+
 DEATHS = 3
 """A song during which so many workers of one run died is set aside."""
-
-
-class Busy(StorageError):  # noqa: N818 - a state of the song, not a fault
-    """Another worker separates the song, or died doing so. ``holder`` changes while it lives."""
-
-    def __init__(self, holder: str) -> None:
-        super().__init__("another run is separating it")
-        self.holder = holder
-
-
-class SetAside(StorageError):  # noqa: N818 - a state of the song, not a fault
-    """The workers of this run died with the song too often."""
-
-
-@dataclass(frozen=True)
-class Stem:
-    """A stem as records list it."""
-
-    key: str
-    """Relative to the destination."""
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Record:
-    """What was made from a song. It is the last object that is written."""
-
-    song: str
-    """Key, relative to the source."""
-    bytes: int
-    version: str
-    """The song's ETag."""
-    recipe: str
-    """SHA-256 of the recipe."""
-    outputs: Mapping[str, Stem]
-    attempt: str
-    """The folder of the committed attempt."""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    """Length, time, worker and device."""
-
-    def to_bytes(self) -> bytes:
-        return json.dumps({"format": 1, **asdict(self)}, indent=1).encode()
-
-    @classmethod
-    def parse(cls, data: bytes) -> Record:
-        """Reads a record or commit.
-
-        Raises:
-            StorageError: it is damaged.
-        """
-        try:
-            fields = json.loads(data)
-            del fields["format"]
-            outputs = {stem: Stem(**out) for stem, out in fields.pop("outputs").items()}
-            return cls(outputs=outputs, **fields)
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise StorageError("a record is damaged: remove it, and run again") from None
-
-
-def song_id(key: str) -> str:
-    """Returns the id of a song: a digest, so any key is safe and short."""
-    return hashlib.sha256(key.encode()).hexdigest()[:32]
-
-
-def version_id(size: int, version: str, recipe: Recipe) -> str:
-    """Returns the id of one content of a song with one recipe."""
-    return hashlib.sha256(f"{size} {version} {recipe.digest}".encode()).hexdigest()[:32]
-
-
-def record_key(song: str, version: str) -> str:
-    """Returns the key of a record, by the ids of the song and its version."""
-    return f"{RECORDS}/{song[:2]}/{song}/{version}"
 
 
 class SongWork:
@@ -165,6 +100,7 @@ class SongWork:
         self._version = version_id(song.size, song.version, recipe)
         self._folder = f"{WORK}/{self._id}/{self._version}"
         self._commit = f"{self._folder}/commit"
+        self._conflict = f"{WORK}/{self._id}/conflict/commit"
         self._record = record_key(self._id, self._version)
         self._attempt = secrets.token_hex(8)
 
@@ -187,7 +123,7 @@ class SongWork:
             SetAside: this run's workers died with it :data:`DEATHS` times.
         """
         claims = [e for e in self._entries() if e.key.startswith(f"{self._folder}/claim-")]
-        runs = [_run_of(self._destination.read(claim.key)) for claim in claims]
+        runs = [run_of(self._destination.read(claim.key)) for claim in claims]
         if claims and runs[-1] != run:
             holder = f"{claims[-1].key} {claims[-1].version}"
             if holder != dead_holder:
@@ -254,27 +190,31 @@ class SongWork:
         """Copies the committed stems to their names, writes the record, and removes the rest.
 
         Raises:
-            StorageError: the committed stems are gone, and so is the record.
+            StorageError: the committed stems are gone, and so is the record; or another version of
+                the song was published meanwhile.
         """
         data = self._destination.read(self._commit)
         if data is None:
-            return self._required_record()
+            return self._required_record(None)
         # A commit that was created after another was published, recorded and removed is too late.
         if (record := self.record()) is not None:
             self.clean()
             return record
         record = Record.parse(data)
-        self._remove_other_versions({stem.key for stem in record.outputs.values()})
+        self._remove_other_versions(_keys_of(record))
         for number, stem in enumerate(record.outputs.values()):
             staged = f"{self._folder}/{record.attempt}/{number}"
             if not self._destination.copy(staged, stem.key):
-                return self._required_record()
+                return self._required_record(data)
         try:
             self.require_unchanged()
         except Changed:
-            self._remove_other_versions(set())
+            self._declare_conflict(data)
             raise
         self._destination.create(self._record, data)
+        if self._destination.head(self._conflict) is not None:
+            self._destination.delete([self._record])
+            raise StorageError("another version of it was separated at the same time: run again")
         self.clean()
         return record
 
@@ -301,12 +241,23 @@ class SongWork:
             song.key, song.size, song.version, digest, outputs, self._attempt, dict(facts)
         )
 
-    def _required_record(self) -> Record:
+    def _required_record(self, commit: bytes | None) -> Record:
         record = self.record()
         if record is None:
-            self._destination.delete([self._commit])
-            raise StorageError("its finished stems were removed by someone else: run again")
+            if commit is not None:  # some stems may have been copied
+                self._declare_conflict(commit)
+                self._destination.delete([self._commit])
+            raise StorageError("its finished stems were removed by another run: run again")
         return record
+
+    def _declare_conflict(self, commit: bytes) -> None:
+        """Tells workers with another version that stems of this one may have replaced theirs.
+
+        A record that exists is removed; a worker that has not written its record yet finds the
+        mark after writing it. The mark lists the stems, so the next run knows them as the song's.
+        """
+        self._destination.replace(self._conflict, commit)
+        self._remove_other_versions(_keys_of(Record.parse(commit)), self._conflict)
 
     def _keys(self) -> list[str]:
         """Returns the keys of all records and working files of the song, in any version."""
@@ -325,16 +276,19 @@ class SongWork:
                     stems |= {stem.key for stem in listed.values()}
         return stems
 
-    def _remove_other_versions(self, kept: set[str]) -> None:
+    def _remove_other_versions(self, kept_stems: set[str], *kept: str) -> None:
         """Removes records of other versions, and then their stems that are not written again."""
-        own = self._record, f"{self._folder}/"
+        own = self._record, f"{self._folder}/", *kept
         others = [key for key in self._keys() if not key.startswith(own)]
         if not others:
             return
         stems = self._stems_in(others)
         self._destination.delete(sorted(others, key=lambda key: not key.startswith(RECORDS)))
-        if kept:
-            self._destination.delete(sorted(stems - kept))
+        self._destination.delete(sorted(stems - kept_stems))
+
+
+def _keys_of(record: Record) -> set[str]:
+    return {stem.key for stem in record.outputs.values()}
 
 
 def complete(
@@ -379,49 +333,3 @@ def complete(
         raise
     finally:
         claim.release()
-
-
-class Claim:
-    """A claim that is renewed until :meth:`release`.
-
-    Raises:
-        Busy: another worker created the same claim first.
-    """
-
-    def __init__(self, destination: Storage, key: str, run: str, worker: str) -> None:
-        self._destination, self._key = destination, key
-        self._about = {"run": run, "worker": worker, "nonce": secrets.token_hex(8)}
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self, beat_s: float) -> None:
-        """Creates the claim and renews it in a thread."""
-        if not self._destination.create(self._key, self._content(0)):
-            raise Busy("")
-        self._thread = threading.Thread(target=self._renew, args=(beat_s,), daemon=True)
-        self._thread.start()
-
-    def release(self) -> None:
-        """Ends the renewal and removes the claim."""
-        self._ended.set()
-        if self._thread is not None:
-            self._thread.join()
-        with suppress(StorageError):
-            self._destination.delete([self._key])
-
-    def _renew(self, beat_s: float) -> None:
-        beat = 0
-        while not self._ended.wait(beat_s):
-            beat += 1
-            with suppress(StorageError):
-                self._destination.replace(self._key, self._content(beat))
-
-    def _content(self, beat: int) -> bytes:
-        return json.dumps({**self._about, "beat": beat}).encode()
-
-
-def _run_of(data: bytes | None) -> str:
-    try:
-        return str(json.loads(data or b"{}").get("run", ""))
-    except (ValueError, AttributeError):
-        return ""

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from bsmamba2_cluster.recipe import FOLDER
-from bsmamba2_cluster.song_work import WORK, record_key
+from bsmamba2_cluster.record import WORK, record_key
 from bsmamba2_cluster.storage import StorageError
 
 if TYPE_CHECKING:

@@ -12,17 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bsmamba2 import AudioError
+from bsmamba2_cluster.claim import Busy, SetAside
 from bsmamba2_cluster.recipe import Recipe
-from bsmamba2_cluster.song_work import (
-    RECORDS,
-    WORK,
-    Busy,
-    Record,
-    SetAside,
-    SongWork,
-    Stem,
-    complete,
-)
+from bsmamba2_cluster.record import RECORDS, WORK, Record, Stem
+from bsmamba2_cluster.song_work import SongWork, complete
 from bsmamba2_cluster.storage import Changed, StorageError
 from bsmamba2_cluster.tidy import remove_leftovers
 from support.memory_storage import NOW, MemoryStorage, Turns

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -70,50 +70,62 @@ def environment(port: int) -> dict[str, str]:
 @contextmanager
 def s3_server(folder: Path) -> Iterator[S3Server]:
     """Starts a server whose data are in a folder, and stops it."""
-    weed = program("weed")
-    assert weed is not None
     identity = {
         "name": "tests",
         "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    (folder / "data").mkdir()
-    # Its gRPC ports are 10,000 above, so all must be below 55,535.
-    port, master, volume, filer = free_ports(4)
-    command = [weed, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
-    command += [f"-master.port={master}", "-master.telemetry=false", f"-volume.port={volume}"]
-    command += ["-volume.max=30", "-master.volumeSizeLimitMB=64", "-filer", "-s3"]
-    command += [f"-filer.port={filer}", f"-s3.port={port}", f"-s3.config={folder / 's3.json'}"]
-    with (folder / "weed.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    server = S3Server(port, process)
+    server = _start(folder)
     try:
-        _wait_for_bucket(server)
         yield server
     finally:
+        _stop(server.process)
+
+
+def _start(folder: Path) -> S3Server:
+    weed = program("weed")
+    assert weed is not None
+    for attempt in range(3):  # another program may take one of the ports meanwhile
+        data = folder / f"data{attempt}"
+        data.mkdir()
+        port, master, volume, filer = free_ports(4)
+        command = [weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+        command += [f"-master.port={master}", "-master.telemetry=false", f"-volume.port={volume}"]
+        command += ["-volume.max=30", "-master.volumeSizeLimitMB=64", "-filer", "-s3"]
+        command += [f"-filer.port={filer}", f"-s3.port={port}", f"-s3.config={folder / 's3.json'}"]
+        with (folder / "weed.log").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        server = S3Server(port, process)
+        if _has_bucket(server):
+            return server
+        _stop(process)
+    raise AssertionError((folder / "weed.log").read_text()[-2000:])
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    process.wait()
 
 
-def _wait_for_bucket(server: S3Server) -> None:
-    for _ in range(300):
-        try:
+def _has_bucket(server: S3Server) -> bool:
+    """Waits for the server and creates the bucket; returns False if the server ended."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and server.process.poll() is None:
+        with suppress(OSError, http.client.HTTPException):
             status, _ = server.request("PUT", f"/{BUCKET}")
             if status in (200, 409) and server.request("PUT", f"/{BUCKET}/ready", b"1")[0] == 200:
                 server.request("DELETE", f"/{BUCKET}/ready")
-                return
-        except OSError:
-            pass
-        assert server.process.poll() is None, "the server ended"
-        time.sleep(0.2)
-    raise AssertionError("the server did not start")
+                return True
+        time.sleep(0.1)
+    return False
 
 
 def free_ports(count: int) -> list[int]:
-    """Returns free ports between 20,000 and 40,000."""
+    """Returns free ports whose gRPC ports, 10,000 above, are free too."""
     found: list[int] = []
-    candidate = 20_000 + os.getpid() * 7 % 18_000
+    candidate = 11_000 + os.getpid() * 7 % 11_000  # below what the system gives to clients
     while len(found) < count:
         candidate += 1
         with socket.socket() as one, socket.socket() as other:
