@@ -6,9 +6,9 @@ import re
 import time
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import obstore
 from obstore.exceptions import (
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     from obstore.store import ClientConfig, RetryConfig
 
+T = TypeVar("T")
+
 PART_BYTES = 8 << 20
 """Bytes per part of an upload or download. S3 allows 10,000 parts, so 78 GiB per stem."""
 
@@ -45,8 +47,8 @@ PARTS_AT_ONCE = 4
 """Parts of one object that are uploaded at the same time."""
 
 PAGE = 1000
-READ_ATTEMPTS = 5
-"""How often an object's parts are asked for again, after obstore's own retries."""
+ATTEMPTS = 5
+"""How often an operation is tried: obstore repeats no request whose answer breaks off."""
 
 CLIENT: ClientConfig = {
     "connect_timeout": "10s",
@@ -59,6 +61,14 @@ RETRIES: RetryConfig = {"max_retries": 10, "retry_timeout": timedelta(minutes=4)
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 _STATUS = re.compile(r"\b([45]\d\d) [A-Z][a-zA-Z]+")
 _PHRASES = ("timed out", "connection refused", "connection reset", "dns error", "error decoding")
+
+
+class Exists(StorageError):  # noqa: N818 - a state of the object, not a fault
+    """An object that should only be created."""
+
+
+class Unreachable(StorageError):  # noqa: N818 - a state of the store
+    """A request without a usable answer. Every operation may be repeated."""
 
 
 class ObjectStorage(Storage):
@@ -81,14 +91,15 @@ class ObjectStorage(Storage):
     def pages(
         self, prefix: str = "", refused: Callable[[str, StorageError], object] | None = None
     ) -> Iterator[list[Entry]]:
-        yield from self._pages(self._full(prefix), None, refused or (lambda *_: None))
+        top = self._full(prefix) if prefix else self._prefix
+        yield from self._pages(top, None, refused or (lambda *_: None))
 
     def _pages(
         self, folder: str, last: str | None, refused: Callable[[str, StorageError], object]
     ) -> Iterator[list[Entry]]:
         """obstore ends a listing at a key that it cannot represent; then folders are listed.
 
-        So such a key hides the songs of its own folder only, and is reported.
+        So such a key hides only what is in its own folder and below, which is reported.
         """
         pages = iter(self._listed(folder, last))
         while True:
@@ -118,12 +129,15 @@ class ObjectStorage(Storage):
         return iter(obstore.list(self._store, folder or None, offset=last, chunk_size=PAGE))
 
     def head(self, key: str) -> Entry | None:
-        with suppress(Missing), self._errors("cannot be read", key):
+        def look() -> Entry | None:
             return self._entry(obstore.head(self._store, self._full(key)))
+
+        with suppress(Missing):
+            return self._repeat(look, "cannot be read", key)
         return None
 
     def read(self, key: str, limit_bytes: int = 1 << 20) -> bytes | None:
-        with suppress(Missing), self._errors("cannot be read", key):
+        def get() -> bytes:
             found = obstore.get(self._store, self._full(key))
             if found.meta["size"] > limit_bytes:
                 raise StorageError(
@@ -131,6 +145,9 @@ class ObjectStorage(Storage):
                     f"{found.meta['size']:,}"
                 )
             return bytes(found.bytes())
+
+        with suppress(Missing):
+            return self._repeat(get, "cannot be read", key)
         return None
 
     def download(self, entry: Entry, path: Path) -> None:
@@ -140,42 +157,42 @@ class ObjectStorage(Storage):
 
     def _part(self, entry: Entry, start: int, end: int) -> bytes:
         options: Any = {"range": (start, end), "if_match": f'"{entry.version}"'}
-        for attempt in range(READ_ATTEMPTS):
-            try:
-                with self._errors("cannot be read", entry.key):
-                    found = obstore.get(self._store, self._full(entry.key), options=options)
-                    if _bare(found.meta["e_tag"]) != entry.version:
-                        raise Changed(self._changed(entry))
-                    return bytes(found.bytes())
-            except Missing:
-                raise Changed(self._changed(entry)) from None
-            except Changed:
-                raise
-            except StorageError:  # a connection that broke in the middle of a part
-                if attempt == READ_ATTEMPTS - 1:
-                    raise
-                time.sleep(0.2 * 2**attempt)
-        raise AssertionError
+
+        def get() -> bytes:
+            found = obstore.get(self._store, self._full(entry.key), options=options)
+            if _bare(found.meta["e_tag"]) != entry.version:
+                raise Changed(self._changed(entry))
+            return bytes(found.bytes())
+
+        try:
+            return self._repeat(get, "cannot be read", entry.key)
+        except Missing:
+            raise Changed(self._changed(entry)) from None
 
     def create(self, key: str, data: bytes) -> bool:
-        try:
-            with self._errors("cannot be written", key):
-                obstore.put(self._store, self._full(key), data, mode="create")
-                return True
-        except StorageError:
-            # Either the key is taken, perhaps by this call, whose first answer was lost and which
-            # obstore sent again; or nothing is known.
-            stored = self.read(key, max(1 << 20, len(data)))
-            if stored is None:
-                raise
-            return stored == data
+        def put() -> bool:
+            try:
+                with self._errors("cannot be written", key):
+                    obstore.put(self._store, self._full(key), data, mode="create")
+                    return True
+            except (Exists, Unreachable):
+                # Either the key is taken, perhaps by this call, whose answer was lost and which was
+                # sent again; or nothing is known.
+                stored = self.read(key, max(1 << 20, len(data)))
+                if stored is None:
+                    raise
+                return stored == data
+
+        return self._repeat(put, "cannot be written", key)
 
     def replace(self, key: str, data: bytes) -> None:
-        with self._errors("cannot be written", key):
+        def put() -> None:
             obstore.put(self._store, self._full(key), data, use_multipart=False)
 
+        self._repeat(put, "cannot be written", key)
+
     def upload(self, path: Path, key: str) -> None:
-        with self._errors("cannot be written", key):
+        def put() -> None:
             obstore.put(
                 self._store,
                 self._full(key),
@@ -184,21 +201,38 @@ class ObjectStorage(Storage):
                 max_concurrency=PARTS_AT_ONCE,
             )
 
+        self._repeat(put, "cannot be written", key)
+
     def copy(self, source: str, target: str) -> bool:
-        with suppress(Missing), self._errors("cannot be written", target):
+        def copy() -> bool:
             obstore.copy(self._store, self._full(source), self._full(target))
             return True
+
+        with suppress(Missing):
+            return self._repeat(copy, "cannot be written", target)
         return False
 
     def delete(self, keys: Iterable[str]) -> None:
         left = iter(keys)
         while some := list(islice(left, PAGE)):
-            with suppress(Missing), self._errors("cannot be removed", some[0]):
-                obstore.delete(self._store, [self._full(key) for key in some])
+            paths = [self._full(key) for key in some]
+            with suppress(Missing):
+                self._repeat(partial(obstore.delete, self._store, paths), "cannot be removed")
+
+    def _repeat(self, operation: Callable[[], T], what: str, key: str = "") -> T:
+        """Does an operation, and again after an answer that broke off."""
+        for attempt in range(ATTEMPTS):
+            try:
+                with self._errors(what, key):
+                    return operation()
+            except Unreachable:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                time.sleep(0.2 * 2**attempt)
+        raise AssertionError
 
     def _full(self, key: str) -> str:
-        if key:
-            require_safe(key, self._prefix)
+        require_safe(key, self._prefix)
         return f"{self._prefix}/{key}".strip("/")
 
     def _relative(self, path: str) -> str:
@@ -223,8 +257,8 @@ class ObjectStorage(Storage):
             yield
         except InvalidPathError:
             raise UnsafeKey(
-                f"{where} has a key with an empty part, . or .., or a control character: the files "
-                "next to it are left out; rename it"
+                f"{where} has a key with an empty part, . or .., or a control character: what is "
+                "in the same folder is left out; rename it"
             ) from None
         except PreconditionError:
             raise Changed(
@@ -238,9 +272,9 @@ class ObjectStorage(Storage):
         except FileNotFoundError:
             raise Missing(f"{where} {what}: it does not exist") from None
         except AlreadyExistsError:
-            raise StorageError(f"{where} {what} (it exists)") from None
+            raise Exists(f"{where} {what} (it exists)") from None
         except BaseError as error:
-            raise StorageError(
+            raise Unreachable(
                 f"{where} {what} ({cause(error)}): check the endpoint, the bucket and the network"
             ) from None
 

@@ -20,6 +20,7 @@ class FaultyProxy:
     def __init__(self, port: int, rate: float, seed: int = 0, delay_s: float = 0.3) -> None:
         self.rate, self.delay_s = rate, delay_s
         self.faults: Counter[str] = Counter()
+        self.answered = 0
         self._random = random.Random(seed)
         self._lock = threading.Lock()
         owner = self
@@ -56,6 +57,7 @@ class FaultyProxy:
     def answer(self, handler: BaseHTTPRequestHandler, port: int) -> None:
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
         fault = self._choose()
+        self.answered += 1
         if fault == "slow":
             time.sleep(self.delay_s)
         if fault == "503":
