@@ -66,7 +66,8 @@ def choose_pools(
     if not machines:
         raise DeviceError("the cluster has no machine with a CPU: wait until one has joined it")
     if kind == "cpu":
-        require(gpus_per_worker is None, "gpus_per_worker", "None on a CPU", gpus_per_worker)
+        none = gpus_per_worker is None
+        require(none, "gpus_per_worker", "None on a CPU", gpus_per_worker, DeviceError)
         cpus = cpus_per_worker or min(node["CPU"] for node in machines)
         room = sum(int(node["CPU"] // cpus) for node in machines)
         return [Pool("cpu", workers or max(1, room), cpus)]
