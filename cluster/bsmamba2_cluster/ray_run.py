@@ -19,6 +19,7 @@ import ray
 import ray.data
 
 from bsmamba2 import DeviceError
+from bsmamba2.errors import first_line
 from bsmamba2_cluster.run_report import FailureReport, RunSummary
 from bsmamba2_cluster.separate_songs import Result, SeparateSongs
 from bsmamba2_cluster.song_list import block_sizes
@@ -26,25 +27,41 @@ from bsmamba2_cluster.song_list import block_sizes
 if TYPE_CHECKING:
     from bsmamba2_cluster.pools import Pool
 
+STARTS = 3
+"""How often Ray is started: on a busy machine its processes may not be ready in its 30 s."""
+
 Watch = Callable[[RunSummary], object]
 """Receives the summary after every song. It is always the same object."""
 
 
 def connect(on: str | None) -> None:
-    """Connects to a cluster, unless this process is connected to one; or starts Ray here."""
+    """Connects to a cluster, unless this process is connected to one; or starts Ray here.
+
+    Raises:
+        DeviceError: there is no cluster, or Ray does not start.
+    """
     if ray.is_initialized():
         return
-    quiet = {"log_to_driver": False, "logging_level": "warning", "configure_logging": True}
-    try:
-        if on is None:
-            ray.init(include_dashboard=False, **quiet)
-        else:
-            ray.init(on, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
-        raise DeviceError(
-            f"on must be the address of a running cluster, such as ray://HEAD:10001; got {on!r} "
-            f"({type(error).__name__}): check the address and that Ray runs there"
-        ) from None
+    quiet = {"log_to_driver": False, "logging_level": "warning"}
+    for attempt in range(STARTS):
+        try:
+            if on is None:
+                ray.init(include_dashboard=False, **quiet)
+            else:
+                ray.init(on, **quiet)
+            return
+        except Exception as error:  # of many classes, and Exception itself
+            ray.shutdown()
+            if on is not None:
+                raise DeviceError(
+                    f"on must be the address of a running cluster, e.g. ray://HEAD:10001; got "
+                    f"{on!r} ({first_line(error)}): check the address and that Ray runs there"
+                ) from None
+            if attempt == STARTS - 1:
+                raise DeviceError(
+                    f"Ray could not be started on this machine ({first_line(error)}): free memory "
+                    "and processors, or name a running cluster"
+                ) from None
 
 
 def node_resources() -> list[Mapping[str, float]]:

@@ -179,10 +179,21 @@ def ray_cluster() -> Iterator[Any]:
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         for _ in range(NODES):
-            cluster.add_node(num_cpus=1, object_store_memory=memory)
+            add_node(cluster)
         yield cluster
     finally:
         cluster.shutdown()
+
+
+def add_node(cluster: Any) -> None:
+    """Adds a node, again if its processes were not ready in Ray's 30 s."""
+    for _ in range(5):
+        try:
+            cluster.add_node(num_cpus=1, object_store_memory=128 << 20)
+            return
+        except Exception as error:
+            print(f"a node did not start: {error}", flush=True)
+    raise AssertionError("no node started")
 
 
 class _Campaign:
@@ -224,7 +235,7 @@ class _Campaign:
         elif kind == "node":
             node = self._random.choice(list(self._cluster.worker_nodes))
             self._cluster.remove_node(node, allow_graceful=False)
-            self._cluster.add_node(num_cpus=1, object_store_memory=128 << 20)
+            add_node(self._cluster)
         else:
             workers = self._workers()
             if not workers:

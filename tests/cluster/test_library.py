@@ -18,8 +18,6 @@ from support.s3_server import SECRET, S3Server
 
 PROGRAM = """
 import json, os, sys
-import ray
-ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
 from bsmamba2_cluster import SeparateSongs, separate_library
 from bsmamba2_cluster import ray_run
 
@@ -30,6 +28,7 @@ class Deadly(SeparateSongs):
         return super()._separate_file(work, path, stems)
 
 source, destination, model = sys.argv[1:]
+ray_run.connect(None)
 ray_run.SeparateSongs = Deadly
 settings = {"cpus_per_worker": 1, "workers": 1, "device": "cpu", "claim_s": 2}
 seen = []
