@@ -127,7 +127,10 @@ def _rewritten(
         replacement = change(number, field)
         if replacement is None:
             continue
-        start = field.start - len(_header(number, len(field)))
+        header = _header(number, len(field))
+        start = field.start - len(header)
+        if data[start : field.start] != header:
+            raise ModelError("the graph is not laid out as exports are: export the model again")
         parts += [data[at:start], replacement]
         at = field.stop
     return b"".join([*parts, data[at : message.stop]])
@@ -138,7 +141,7 @@ def _field(number: int, content: bytes) -> bytes:
 
 
 def _header(number: int, length: int) -> bytes:
-    """Returns what stands before a field's content, in the shortest form, as every writer has it."""
+    """Returns what stands before a field's content, in the shortest form, as writers do."""
     return _number(number << 3 | _LENGTH_DELIMITED) + _number(length)
 
 

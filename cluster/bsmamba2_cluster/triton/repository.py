@@ -84,7 +84,10 @@ def write_repository(
     folder = Path(repository)
     if path.suffix == ".engine":
         if kernel_at is not None:
-            raise ModelError("kernel_at must be left out with an engine, which runs on a GPU")
+            raise ModelError(
+                "kernel_at must be left out with an engine, which has its own kernels; got "
+                f"{kernel_at!r}"
+            )
         return (_write_plan(path, folder, name, trust_engine, overwrite),)
     opened = open_model(path, config=config)
     graphs = _graphs(opened)
@@ -134,8 +137,8 @@ def _write_onnx(
     library = kernel.library() if kernel_at is not None else None
     if kernel_at is not None and library is None:
         raise ModelError(
-            "kernel_at needs the native library, which is not installed: see bsmamba2 doctor, or "
-            "leave it out"
+            "kernel_at must be left out where the native library is not installed: see bsmamba2 "
+            "doctor"
         )
     on_server: str | None = None
     if library is not None and kernel_at is not None:
@@ -159,9 +162,9 @@ def _write_plan(
     manifest, key = engine.manifest, engine.key
     if key.backend != "tensorrt" or key.target == "tensorrt-plugin" or manifest.io != "spectrum":
         raise ModelError(
-            f"{path.name} must be an engine of TensorRT itself, without plugin, that takes spectra, "
-            f"for Triton to run it; got {key.backend} with target {key.target} and io "
-            f"{manifest.io}: build it with bsmamba2 build-engine --backend tensorrt"
+            f"{path.name} must be an engine of tensorrt, without plugin, that takes spectra; got "
+            f"{key.backend} with target {key.target} and io {manifest.io}: build it with bsmamba2 "
+            "build-engine --backend tensorrt"
         )
     folder = repository / _server_name(name or manifest.name)
     _require_new(folder, overwrite)
