@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ class ServerOptions:
     """How a server is reached.
 
     Raises:
-        DeviceError: a value is out of range, or a file does not exist.
+        DeviceError: a value is out of range, or a file is not a certificate.
     """
 
     url: str
@@ -50,9 +51,7 @@ class ServerOptions:
                 raise DeviceError(f"{name} must be in [{low:g}, {high:g}]; got {value:g}")
         if not self.is_secure and (self.ca_file or self.certificate):
             raise DeviceError("ca_file and certificate need a url that starts with https://")
-        for path in (self.ca_file, *(self.certificate or ())):
-            if path is not None and not path.is_file():
-                raise DeviceError(f"the file {path} does not exist: check ca_file and certificate")
+        _require_certificates(self.ca_file, self.certificate)
 
     @property
     def is_secure(self) -> bool:
@@ -71,7 +70,6 @@ class ServerOptions:
 
         Raises:
             MissingExtra: tritonclient is not installed.
-            DeviceError: a certificate cannot be used.
         """
         try:
             from tritonclient import http
@@ -85,19 +83,27 @@ class ServerOptions:
             tls["ca_certs"] = str(self.ca_file)
         if self.certificate is not None:
             tls["certfile"], tls["keyfile"] = (str(path) for path in self.certificate)
-        try:
-            return http.InferenceServerClient(
-                self.address,
-                connection_timeout=min(self.deadline_s, _CONNECT_S),
-                network_timeout=self.deadline_s,
-                ssl=self.is_secure,
-                ssl_options=tls,
-            )
-        except (OSError, ValueError) as error:
-            raise DeviceError(
-                f"the certificates for {self.url} cannot be used ({first_line(error)}): check "
-                "ca_file and certificate"
-            ) from None
+        return http.InferenceServerClient(
+            self.address,
+            connection_timeout=min(self.deadline_s, _CONNECT_S),
+            network_timeout=self.deadline_s,
+            ssl=self.is_secure,
+            ssl_options=tls,
+        )
+
+
+def _require_certificates(ca_file: Path | None, certificate: tuple[Path, Path] | None) -> None:
+    """Loads the certificates once, because tritonclient prints a traceback for damaged ones."""
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+        if certificate is not None:
+            context.load_cert_chain(*certificate)
+    except OSError as error:  # ssl.SSLError is one
+        files = ", ".join(str(path) for path in (ca_file, *(certificate or ())) if path)
+        raise DeviceError(
+            f"ca_file and certificate must be readable certificates, PEM; got {files} "
+            f"({first_line(error)})"
+        ) from None
 
 
 def _require_url(url: str) -> None:
