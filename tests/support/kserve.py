@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -29,10 +30,13 @@ Fault: TypeAlias = Callable[["BaseHTTPRequestHandler", "KServe"], bool]
 
 
 def read_config(text: str) -> Any:
-    """Parses ``config.pbtxt`` with the schema of Triton that tritonclient contains.
+    """Parses ``config.pbtxt`` with Triton's schema."""
+    return text_format.Parse(text, _schema().ModelConfig())
 
-    The file is loaded by itself, because the rest of its package needs gRPC.
-    """
+
+@cache
+def _schema() -> Any:
+    """Loads the schema that tritonclient contains; the rest of its package needs gRPC."""
     found = importlib.util.find_spec("tritonclient")
     assert found is not None
     (folder,) = found.submodule_search_locations or ()
@@ -42,7 +46,7 @@ def read_config(text: str) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return text_format.Parse(text, module.ModelConfig())
+    return module
 
 
 class ServedModel:

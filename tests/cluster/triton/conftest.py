@@ -46,11 +46,18 @@ def shared_server(repository: Path) -> Iterator[KServe]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def gain_repository(gain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with ``gain`` alone."""
+    folder = tmp_path_factory.mktemp("gain-repository")
+    write_repository(gain, folder)
+    return folder
+
+
 @pytest.fixture
-def server(gain: Path, tmp_path: Path) -> Iterator[KServe]:
-    """A server of ``gain`` alone, for tests with faults."""
-    write_repository(gain, tmp_path / "repository")
-    with KServe(tmp_path / "repository") as server:
+def server(gain_repository: Path) -> Iterator[KServe]:
+    """A server of ``gain``, for tests with faults."""
+    with KServe(gain_repository) as server:
         yield server
 
 

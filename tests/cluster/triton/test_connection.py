@@ -145,18 +145,18 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_a_trusted_server_is_reached_over_tls(
-    server: KServe, tmp_path: Path, certificate: tuple[Path, Path]
+    gain_repository: Path, certificate: tuple[Path, Path]
 ) -> None:
-    with KServe(tmp_path / "repository", certificate) as secure:
+    with KServe(gain_repository, certificate) as secure:
         options = ServerOptions(secure.url, ca_file=certificate[0])
         with closing(Connection(options)) as connection:
             assert infer(connection).shape == (1, 1, 2, 3, 9, 2)
 
 
 def test_a_server_with_an_unknown_certificate_gets_no_request(
-    server: KServe, tmp_path: Path, certificate: tuple[Path, Path]
+    gain_repository: Path, certificate: tuple[Path, Path]
 ) -> None:
-    with KServe(tmp_path / "repository", certificate) as secure:
+    with KServe(gain_repository, certificate) as secure:
         with closing(Connection(ServerOptions(secure.url))) as connection:
             with pytest.raises(DeviceError, match="is not trusted .*ca_file"):
                 infer(connection)
@@ -164,9 +164,9 @@ def test_a_server_with_an_unknown_certificate_gets_no_request(
 
 
 def test_a_certificate_of_another_host_is_not_trusted(
-    server: KServe, tmp_path: Path, certificate: tuple[Path, Path]
+    gain_repository: Path, certificate: tuple[Path, Path]
 ) -> None:
-    with KServe(tmp_path / "repository", certificate) as secure:
+    with KServe(gain_repository, certificate) as secure:
         options = ServerOptions(
             secure.url.replace("localhost", "127.0.0.1"), ca_file=certificate[0]
         )
