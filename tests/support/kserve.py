@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from functools import cache
+from functools import cache, cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,6 +23,7 @@ import onnxruntime
 from google.protobuf import json_format, text_format
 
 from bsmamba2.audio.array import Audio
+from bsmamba2.devices.kernel import library
 
 Tensors: TypeAlias = dict[str, Audio]
 Fault: TypeAlias = Callable[["BaseHTTPRequestHandler", "KServe"], bool]
@@ -54,11 +55,17 @@ class ServedModel:
 
     def __init__(self, folder: Path) -> None:
         self.config = read_config((folder / "config.pbtxt").read_text())
-        session = onnxruntime.InferenceSession(
-            folder / "1" / self.config.default_model_filename, providers=["CPUExecutionProvider"]
-        )
-        self.session: Any = session
+        self._path = folder / "1" / self.config.default_model_filename
         self._streams: dict[int, Tensors] = {}
+        self._lock = threading.Lock()
+
+    @cached_property
+    def session(self) -> Any:
+        """The graph, with the native kernels if there are any: it loads several times faster."""
+        options = onnxruntime.SessionOptions()
+        if (native := library()) is not None:
+            options.register_custom_ops_library(str(native))
+        return onnxruntime.InferenceSession(self._path, options)
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -104,8 +111,9 @@ class ServedModel:
         self._streams = {}
 
     def _run(self, inputs: Tensors) -> Tensors:
-        names = [output.name for output in self.session.get_outputs()]
-        return dict(zip(names, self.session.run(names, inputs), strict=True))
+        with self._lock:
+            names = [output.name for output in self.session.get_outputs()]
+            return dict(zip(names, self.session.run(names, inputs), strict=True))
 
 
 class KServe:

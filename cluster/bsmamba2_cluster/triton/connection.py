@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from queue import SimpleQueue
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from urllib3.exceptions import MaxRetryError
@@ -21,6 +24,8 @@ from bsmamba2_cluster.triton.server_options import ServerOptions
 T = TypeVar("T")
 Request = Callable[[Any, dict[str, str]], T]
 """Sends one request: takes a client of tritonclient and the headers."""
+Calls: TypeAlias = "SimpleQueue[_Call | None]"
+"""What the threads of a connection have to do. None ends one of them."""
 
 BACKOFF_S = 0.2
 """The wait before the second retry is twice this; it doubles with each further one."""
@@ -40,13 +45,21 @@ class Connection:
     """Connections to one server; threads may share it.
 
     tritonclient's connections may only be used by the thread that opened them, so the requests run
-    in threads of this object, each with a connection of its own.
+    in threads of this object, each with a connection of its own. They end when the object is
+    closed or no longer used.
     """
 
     def __init__(self, options: ServerOptions) -> None:
         self.options = options
-        self._local = threading.local()
-        self._pool = ThreadPoolExecutor(options.connections, "triton-client")
+        calls: Calls = SimpleQueue()
+        self._calls = calls
+        self._threads = [
+            threading.Thread(target=_serve, args=(calls, options), daemon=True)
+            for _ in range(options.connections)
+        ]
+        for thread in self._threads:
+            thread.start()
+        self._end = weakref.finalize(self, _end, calls, options.connections)
 
     def call(self, request: Request[T], model: str) -> T:
         """Sends a request that may be repeated; returns its result.
@@ -58,8 +71,10 @@ class Connection:
         Raises:
             ModelError: the server has no such model, or refuses the request.
             DeviceError: the server cannot be reached, or does not answer in time.
+            MissingExtra: tritonclient is not installed.
         """
-        return self._pool.submit(self._attempts, request, model, True).result()
+        result: T = self._submit(request, model, True).result()
+        return result
 
     def infer(
         self,
@@ -102,25 +117,67 @@ class Connection:
             result = client.infer(model, tensors, outputs=wanted, headers=headers, **more)
             return [_output(result, name, model) for name in outputs]
 
-        return self._pool.submit(self._attempts, request, model, repeatable)
+        return self._submit(request, model, repeatable)
 
     def close(self) -> None:
         """Ends the connections; requests in progress are completed."""
-        self._pool.shutdown()
+        self._end()
+        for thread in self._threads:
+            thread.join()
 
-    def _attempts(self, request: Request[T], model: str, repeatable: bool) -> T:
-        """Sends a request, in a thread of the pool, and again if it may be repeated."""
-        options = self.options
+    def _submit(self, request: Request[Any], model: str, repeatable: bool) -> Future[Any]:
+        call = _Call(request, model, repeatable)
+        self._calls.put(call)
+        return call.result
+
+
+class _Call:
+    """A request, and the future for its result."""
+
+    def __init__(self, request: Request[Any], model: str, repeatable: bool) -> None:
+        self.request, self.model, self.repeatable = request, model, repeatable
+        self.result: Future[Any] = Future()
+
+
+def _end(calls: Calls, threads: int) -> None:
+    for _ in range(threads):
+        calls.put(None)
+
+
+def _serve(calls: Calls, options: ServerOptions) -> None:
+    """Sends requests one after the other. It has no reference to the Connection, so that one that
+    is no longer used is collected."""
+    client = _Client(options)
+    while (call := calls.get()) is not None:
+        try:
+            call.result.set_result(client.send(call))
+        except BaseException as error:  # raised where the caller waits for the result
+            call.result.set_exception(error)
+        del call
+    client.close()
+
+
+class _Client:
+    """A connection of one thread, which is opened again after a failure."""
+
+    def __init__(self, options: ServerOptions) -> None:
+        self._options = options
+        self._open: Any = None
+
+    def send(self, call: _Call) -> Any:
+        """Sends a request, again after a temporary failure if it may be repeated."""
+        options = self._options
         ends = time.monotonic() + options.deadline_s
-        policy = Retry(total=options.retries if repeatable else 0, backoff_factor=BACKOFF_S)
+        retries = options.retries if call.repeatable else 0
+        policy = Retry(total=retries, backoff_factor=BACKOFF_S)
         while True:
             try:
-                return self._attempt(request, ends - time.monotonic())
+                return self._send_once(call.request, ends - time.monotonic())
             except Error:
                 raise
             except Exception as error:  # errors of sockets, gevent and tritonclient share no class
-                self._local.client = None  # its connection may be in the middle of an answer
-                failure = explain(error, options, model)
+                self._drop()  # the connection may be in the middle of an answer
+                failure = explain(error, options, call.model)
                 try:
                     policy = policy.increment(error=error)
                 except MaxRetryError:
@@ -130,14 +187,26 @@ class Connection:
                     raise failure.error from None
             policy.sleep()
 
-    def _attempt(self, request: Request[T], seconds: float) -> T:
-        client = getattr(self._local, "client", None)
-        if client is None:
-            client = self._local.client = self.options.new_client()
+    def close(self) -> None:
+        """Closes the connection, and gevent's loop of this thread if there is one."""
+        self._drop()
+        if "gevent" in sys.modules:
+            import gevent
+
+            gevent.get_hub().destroy(destroy_loop=True)
+
+    def _send_once(self, request: Request[Any], seconds: float) -> Any:
+        if self._open is None:
+            self._open = self._options.new_client()
         import gevent  # a dependency of tritonclient
 
         with gevent.Timeout(max(0.001, seconds), TimeoutError):
-            return request(client, dict(self.options.headers))
+            return request(self._open, dict(self._options.headers))
+
+    def _drop(self) -> None:
+        if self._open is not None:
+            self._open.close()
+            self._open = None
 
 
 def _output(result: Any, name: str, model: str) -> Audio:

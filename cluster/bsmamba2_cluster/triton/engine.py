@@ -1,6 +1,6 @@
 """A model on a Triton server, as an engine: chunks are sent over, everything else runs here.
 
-    song ─ chunks ─ HTTP ─▶ Triton ─▶ HTTP ─ fade and add ─ stems
+song ─ chunks ─ HTTP ─▶ Triton ─▶ HTTP ─ fade and add ─ stems
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bsmamba2.devices.device import Device
 from bsmamba2.engines.chunk_run import run_chunk
 from bsmamba2.engines.protocols import Engine
 from bsmamba2.engines.step_engine import SteppedEngine, StepsAsEngine
-from bsmamba2.errors import DeviceError, Error, ModelError, one_line, printable
+from bsmamba2.errors import ModelError, printable
 from bsmamba2.formats.manifest import Manifest
 from bsmamba2.models.check import CHECK_STEPS, reproduce
 from bsmamba2.models.open_model import open_model
@@ -202,9 +202,7 @@ class TritonEngine:
         return outputs
 
 
-def _open(
-    connection: Connection, name: str, model: str | os.PathLike[str] | None
-) -> RemoteModel:
+def _open(connection: Connection, name: str, model: str | os.PathLike[str] | None) -> RemoteModel:
     """Asks the server for a model, and compares it with its manifest and with the model here."""
     metadata = connection.call(
         lambda client, headers: client.get_model_metadata(name, headers=headers), name

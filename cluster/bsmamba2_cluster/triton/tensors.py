@@ -1,4 +1,4 @@
-"""The inputs and outputs that a model of a given manifest has, checked against those of a server."""
+"""The inputs and outputs that a manifest implies, checked against those of a server."""
 
 from __future__ import annotations
 

@@ -29,9 +29,7 @@ def gain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def repository(
-    checkpoint: Path, gain: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def repository(checkpoint: Path, gain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with ``tiny``, ``tiny_streaming`` and ``gain``."""
     folder = tmp_path_factory.mktemp("repository")
     write_repository(checkpoint, folder)
@@ -63,6 +61,6 @@ def server(gain_repository: Path) -> Iterator[KServe]:
 
 @pytest.fixture(scope="session")
 def audio() -> Audio:
-    """Six seconds of stereo noise at a tenth of full scale."""
+    """Five seconds of stereo noise at a tenth of full scale."""
     random = np.random.default_rng(0)
-    return random.uniform(-0.1, 0.1, (2, 6 * 44100)).astype(np.float32)
+    return random.uniform(-0.1, 0.1, (2, 5 * 44100)).astype(np.float32)

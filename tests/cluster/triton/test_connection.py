@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import time
 from collections.abc import Iterator
@@ -49,9 +50,7 @@ def test_a_temporary_failure_is_tried_again(
 
 
 @pytest.mark.parametrize("fault", [status(500), status(400), status(401), status(404)])
-def test_a_refusal_is_not_tried_again(
-    fault: Fault, server: KServe, connection: Connection
-) -> None:
+def test_a_refusal_is_not_tried_again(fault: Fault, server: KServe, connection: Connection) -> None:
     server.faults.append(fault)
     with pytest.raises((DeviceError, ModelError)):
         infer(connection)
@@ -109,9 +108,9 @@ def test_headers_reach_the_server(server: KServe) -> None:
 
 def test_a_server_that_is_down_is_named() -> None:
     options = ServerOptions("http://localhost:1", retries=1)
-    with closing(Connection(options)) as connection:
-        with pytest.raises(DeviceError, match="no server answers at http://localhost:1"):
-            infer(connection)
+    expected = pytest.raises(DeviceError, match="no server answers at http://localhost:1")
+    with closing(Connection(options)) as connection, expected:
+        infer(connection)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +128,18 @@ def test_threads_share_a_connection(connection: Connection) -> None:
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda _: infer(connection), range(32)))
     assert all(np.array_equal(one, results[0]) for one in results)
+
+
+def test_a_connection_that_is_no_longer_used_ends_its_threads(server: KServe) -> None:
+    connection = Connection(ServerOptions(server.url))
+    infer(connection)
+    threads = connection._threads
+    assert all(thread.is_alive() for thread in threads)
+    del connection
+    gc.collect()
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
 
 
 @pytest.fixture(scope="module")
@@ -157,9 +168,9 @@ def test_a_server_with_an_unknown_certificate_gets_no_request(
     gain_repository: Path, certificate: tuple[Path, Path]
 ) -> None:
     with KServe(gain_repository, certificate) as secure:
-        with closing(Connection(ServerOptions(secure.url))) as connection:
-            with pytest.raises(DeviceError, match="is not trusted .*ca_file"):
-                infer(connection)
+        expected = pytest.raises(DeviceError, match="is not trusted .*ca_file")
+        with closing(Connection(ServerOptions(secure.url))) as connection, expected:
+            infer(connection)
         assert secure.inferences == []
 
 
@@ -170,7 +181,10 @@ def test_a_certificate_of_another_host_is_not_trusted(
         options = ServerOptions(
             secure.url.replace("localhost", "127.0.0.1"), ca_file=certificate[0]
         )
-        with closing(Connection(options)) as connection, pytest.raises(DeviceError, match="trusted"):
+        with (
+            closing(Connection(options)) as connection,
+            pytest.raises(DeviceError, match="trusted"),
+        ):
             infer(connection)
 
 

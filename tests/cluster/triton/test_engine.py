@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,12 @@ import soundfile
 from bsmamba2 import DeviceError, Ensemble, ModelError, Separator
 from bsmamba2.audio.array import Audio
 from bsmamba2.audio.snr import snr_db
+from bsmamba2.devices.device import CPU
+from bsmamba2.models.check import make_check
+from bsmamba2.models.open_model import open_model
 from bsmamba2_cluster.triton import ServerOptions, connect, open_engine, write_repository
+from bsmamba2_cluster.triton.config import MANIFEST_PARAMETER, STREAMING_PARAMETER
+from support.engines import StubEngine
 from support.kserve import KServe, answer, hang_up, returning, status
 from support.models import MANIFEST, gain_model, random_weights, write_checkpoint
 
@@ -125,29 +131,53 @@ def test_a_server_that_is_not_triton_needs_the_model_here(
         remote.stream(44100, lookahead_ms=200)
 
 
-def test_a_server_that_computes_something_else_is_found_by_the_check(tmp_path: Path) -> None:
-    write_repository(None, tmp_path)
-    with KServe(tmp_path) as server:
-        assert connect(server.url, "small").stream(44100, lookahead_ms=100)
-        server.models["small"].session = _Halved(server.models["small"].session)
-        with pytest.raises(DeviceError, match="small on http://.* does not reproduce its check"):
-            connect(server.url, "small")
-        assert connect(server.url, "small", verify=False)
+def test_a_server_that_computes_something_else_is_found_by_the_check(
+    gain: Path, tmp_path: Path
+) -> None:
+    honest = open_model(gain).chunk_engine(CPU)
+    for name, content in (("honest", gain_model), ("other", partial(gain_model, gain=0.4))):
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(content(MANIFEST.replace(check=make_check(honest))))
+        write_repository(path, tmp_path / "models", name=name)
+    with KServe(tmp_path / "models") as server:
+        assert connect(server.url, "honest")
+        with pytest.raises(DeviceError, match="gain on http://.* does not reproduce its check"):
+            connect(server.url, "other")
+        assert connect(server.url, "other", verify=False)
 
 
-def test_a_stream_of_another_model_is_refused(checkpoint: Path, tmp_path: Path) -> None:
-    write_repository(checkpoint, tmp_path)
-    other = write_checkpoint(tmp_path.with_suffix(".safetensors"), random_weights(seed=1))
-    write_repository(other, tmp_path, name="tiny", overwrite=True)
-    (tmp_path / "tiny").rename(tmp_path / "other")
-    write_repository(checkpoint, tmp_path / "again", name="tiny")
-    (tmp_path / "again" / "tiny").rename(tmp_path / "tiny")
-    (tmp_path / "again" / "tiny_streaming").rename(tmp_path.with_name("unused"))
-    (tmp_path / "again").rmdir()
-    with KServe(tmp_path) as server:
-        separator = connect(server.url, "tiny")
-        with pytest.raises(ModelError, match="'tiny_streaming' .* must run the streams of 'tiny'"):
-            separator.stream(44100, lookahead_ms=100)
+def test_a_stream_that_computes_something_else_is_found_by_the_check(
+    repository: Path, checkpoint: Path
+) -> None:
+    wrong = make_check(StubEngine(lambda chunk: chunk[np.newaxis]))
+    manifest = open_model(checkpoint).graph(streaming=True).manifest.replace(check=wrong)
+    with KServe(repository) as server:
+        _state(server, "tiny_streaming", MANIFEST_PARAMETER, manifest.to_json())
+        remote = connect(server.url, "tiny")
+        with pytest.raises(DeviceError, match="does not reproduce its check"):
+            remote.stream(44100, lookahead_ms=100)
+        assert connect(server.url, "tiny", verify=False).stream(44100, lookahead_ms=100)
+
+
+def test_a_stream_of_another_model_is_refused(repository: Path, checkpoint: Path) -> None:
+    other = open_model(checkpoint).graph(streaming=True).manifest
+    other = other.replace(name="other", checkpoint_sha256="0" * 64)
+    with KServe(repository) as server:
+        _state(server, "tiny_streaming", MANIFEST_PARAMETER, other.to_json())
+        with pytest.raises(ModelError, match="must run the streams of 'tiny'; got other"):
+            connect(server.url, "tiny").stream(44100, lookahead_ms=100)
+
+
+def test_a_model_of_chunks_is_not_taken_for_one_of_streams(repository: Path) -> None:
+    with KServe(repository) as server:
+        _state(server, "tiny", STREAMING_PARAMETER, "gain")
+        with pytest.raises(ModelError, match="'gain' .* must run the streams of 'tiny'"):
+            connect(server.url, "tiny").stream(44100, lookahead_ms=100)
+
+
+def _state(server: KServe, model: str, parameter: str, value: str) -> None:
+    """Replaces a parameter of a model's configuration."""
+    server.models[model].config.parameters[parameter].string_value = value
 
 
 def test_a_song_survives_a_busy_server_and_a_lost_connection(server: KServe, audio: Audio) -> None:
@@ -180,16 +210,3 @@ def test_a_damaged_manifest_is_refused(server: KServe) -> None:
     parameter.string_value = parameter.string_value[:-1]
     with pytest.raises(ModelError, match="the manifest is not JSON"):
         connect(server.url, "gain")
-
-
-class _Halved:
-    """A session whose outputs are half of what they should be."""
-
-    def __init__(self, session: object) -> None:
-        self._session = session
-
-    def get_outputs(self) -> object:
-        return self._session.get_outputs()  # type: ignore[attr-defined]
-
-    def run(self, names: object, inputs: object) -> list[Audio]:
-        return [out / 2 for out in self._session.run(names, inputs)]  # type: ignore[attr-defined]

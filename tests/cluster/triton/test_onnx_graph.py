@@ -82,7 +82,9 @@ def test_a_graph_of_another_layout_is_refused(checkpoint: Path, tmp_path: Path) 
     (tmp_path / "odd.onnx").write_bytes(
         content[: at - 3] + length[:2] + bytes([length[2] | 0x80, 0]) + content[at:]
     )
-    odd = dataclasses.replace(graph, file=dataclasses.replace(graph.file, path=tmp_path / "odd.onnx"))
+    odd = dataclasses.replace(
+        graph, file=dataclasses.replace(graph.file, path=tmp_path / "odd.onnx")
+    )
     with pytest.raises(ModelError, match="is not laid out"):
         complete_onnx(odd)
 

@@ -65,9 +65,7 @@ def test_a_model_is_replaced_only_on_request(gain: Path, tmp_path: Path) -> None
 def test_a_name_becomes_one_plain_folder(
     name: str, folder: str, gain: Path, tmp_path: Path
 ) -> None:
-    assert write_repository(gain, tmp_path / "models", name=name) == (
-        tmp_path / "models" / folder,
-    )
+    assert write_repository(gain, tmp_path / "models", name=name) == (tmp_path / "models" / folder,)
     assert [path.name for path in tmp_path.iterdir()] == ["models"]
 
 

@@ -24,7 +24,7 @@ from support.kserve import KServe, hang_up, returning
 @pytest.fixture(scope="module")
 def local(repository: Path) -> StepEngine:
     """The server's file in this process."""
-    return StepEngine(read_onnx(repository / "tiny_streaming" / "1" / "model.onnx"), kernel=False)
+    return StepEngine(read_onnx(repository / "tiny_streaming" / "1" / "model.onnx"))
 
 
 @pytest.fixture
