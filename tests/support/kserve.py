@@ -142,7 +142,11 @@ class KServe:
 
             def do_POST(self) -> None:
                 owner.headers = dict(self.headers)
-                owner.infer(self)
+                if self.path == "/v2/repository/index":
+                    self.rfile.read(int(self.headers["Content-Length"]))
+                    owner.list_models(self)
+                else:
+                    owner.infer(self)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -181,6 +185,13 @@ class KServe:
             answer(request, 200, stated)
         else:
             answer(request, 200, self.models[name].metadata)
+
+    def list_models(self, request: BaseHTTPRequestHandler) -> None:
+        """Answers ``v2/repository/index``, an extension of Triton."""
+        if not self.is_triton:
+            answer(request, 404, {"error": "Not Found"})
+        else:
+            answer(request, 200, [{"name": name, "state": "READY"} for name in self.models])
 
     def infer(self, request: BaseHTTPRequestHandler) -> None:
         """Answers ``v2/models/NAME/infer``."""

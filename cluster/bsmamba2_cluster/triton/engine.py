@@ -24,6 +24,7 @@ from bsmamba2.models.open_model import open_model
 from bsmamba2.separator import Separator
 from bsmamba2_cluster.triton.config import MANIFEST_PARAMETER, STREAMING_PARAMETER
 from bsmamba2_cluster.triton.connection import Connection
+from bsmamba2_cluster.triton.failures import AbsentModel
 from bsmamba2_cluster.triton.server_options import ServerOptions
 from bsmamba2_cluster.triton.stepper import TritonStepper
 from bsmamba2_cluster.triton.tensors import (
@@ -204,9 +205,12 @@ class TritonEngine:
 
 def _open(connection: Connection, name: str, model: str | os.PathLike[str] | None) -> RemoteModel:
     """Asks the server for a model, and compares it with its manifest and with the model here."""
-    metadata = connection.call(
-        lambda client, headers: client.get_model_metadata(name, headers=headers), name
-    )
+    try:
+        metadata = connection.call(
+            lambda client, headers: client.get_model_metadata(name, headers=headers), name
+        )
+    except AbsentModel as error:
+        raise ModelError(f"{error}{_listed(connection)}") from None
     parameters = _parameters(connection, name)
     stated = parameters.get(MANIFEST_PARAMETER)
     manifest = None if stated is None else Manifest.from_json(stated)
@@ -219,6 +223,18 @@ def _open(connection: Connection, name: str, model: str | os.PathLike[str] | Non
         )
     require_tensors(metadata, manifest, name)
     return RemoteModel(connection, name, manifest, parameters.get(STREAMING_PARAMETER))
+
+
+def _listed(connection: Connection) -> str:
+    """Returns the end of a message: the names of the server's models, if it tells them."""
+    try:
+        index: Any = connection.call(
+            lambda client, headers: client.get_model_repository_index(headers=headers), ""
+        )
+        names = [str(entry["name"]) for entry in index if entry.get("state") == "READY"]
+    except (Error, TypeError, AttributeError, KeyError):
+        return ""
+    return f"; it has {printable(', '.join(sorted(names)), 500)}" if names else ""
 
 
 def _parameters(connection: Connection, name: str) -> dict[str, str]:

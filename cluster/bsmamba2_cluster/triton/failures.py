@@ -13,6 +13,10 @@ BUSY = ("408", "429", "502", "503", "504")
 """Statuses of a server that may answer the same request later."""
 
 
+class AbsentModel(ModelError):  # noqa: N818 - says what is missing
+    """The server has no such model."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """A failed request."""
@@ -79,7 +83,7 @@ def _answered(status: str, message: str, url: str, model: str) -> Failure:
             DeviceError(f"{url} refuses the request ({status}: {message}): check headers")
         )
     if status == "404" or "unknown model" in message.lower():
-        return Failure(ModelError(f"{url} has no model {model!r} ({message}): check its name"))
+        return Failure(AbsentModel(f"{url} has no model {model!r} ({message}): check its name"))
     if status.startswith("4"):
         return Failure(
             ModelError(

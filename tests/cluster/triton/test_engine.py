@@ -96,8 +96,11 @@ def test_the_separator_names_the_server(shared_server: KServe) -> None:
     )
 
 
-def test_a_model_that_the_server_lacks_is_named(shared_server: KServe) -> None:
-    with pytest.raises(ModelError, match=f"{shared_server.url} has no model 'paper'"):
+@pytest.mark.parametrize("is_triton", [True, False])
+def test_a_model_that_the_server_lacks_is_named(is_triton: bool, shared_server: KServe) -> None:
+    shared_server.is_triton = is_triton
+    listed = "; it has gain, tiny, tiny_streaming" if is_triton else ""
+    with pytest.raises(ModelError, match=f"has no model 'paper' .*: check its name{listed}$"):
         connect(shared_server.url, "paper")
 
 
