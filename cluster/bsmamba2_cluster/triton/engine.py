@@ -17,7 +17,7 @@ from bsmamba2.devices.device import Device
 from bsmamba2.engines.chunk_run import run_chunk
 from bsmamba2.engines.protocols import Engine
 from bsmamba2.engines.step_engine import SteppedEngine, StepsAsEngine
-from bsmamba2.errors import ModelError, printable
+from bsmamba2.errors import Error, ModelError, printable
 from bsmamba2.formats.manifest import Manifest
 from bsmamba2.models.check import CHECK_STEPS, reproduce
 from bsmamba2.models.open_model import open_model
