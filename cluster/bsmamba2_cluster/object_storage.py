@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from contextlib import contextmanager, suppress
@@ -9,6 +10,7 @@ from datetime import timedelta
 from functools import cached_property, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import (
@@ -50,6 +52,9 @@ PAGE = 1000
 ATTEMPTS = 5
 """How often an operation is tried: obstore repeats no request whose answer breaks off."""
 
+ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")
+"""Variables of the environment with the address of a server that speaks S3's protocol."""
+
 CLIENT: ClientConfig = {
     "connect_timeout": "10s",
     "timeout": "10m",
@@ -85,6 +90,7 @@ class ObjectStorage(Storage):
     @cached_property
     def _store(self) -> Any:
         scheme, bucket, _ = self._where
+        require_endpoints()
         with self._errors("cannot be opened"):
             return from_url(f"{scheme}://{bucket}", client_options=CLIENT, retry_config=RETRIES)
 
@@ -277,6 +283,27 @@ class ObjectStorage(Storage):
             raise Unreachable(
                 f"{where} {what} ({cause(error)}): check the endpoint, the bucket and the network"
             ) from None
+
+
+def require_endpoints() -> None:
+    """Requires the endpoints in the environment to be addresses: obstore crashes at others.
+
+    Raises:
+        StorageError: one is not, or has credentials or options in it. It is not quoted.
+    """
+    for name in ENDPOINTS:
+        value = os.environ.get(name)
+        try:
+            parts = urlsplit(value or "http://none")
+            is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
+            is_plain = not ({"@", "?", "#"} & set(value or "")) and parts.port != 0
+        except ValueError:
+            is_address = is_plain = False
+        if not (is_address and is_plain):
+            raise StorageError(
+                f"{name} must be an address like http://host:9000, without a user, a password or "
+                "options: put credentials into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )
 
 
 def cause(error: Exception) -> str:

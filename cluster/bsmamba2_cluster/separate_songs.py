@@ -182,13 +182,13 @@ class SeparateSongs:
     def _entry(self, row: Mapping[str, Any]) -> Entry:
         address = str(row["song"])
         if not address.startswith(f"{self._source.address}/"):
-            raise AudioError(f"song must be below {self._source.address}; got {address!r}")
+            raise AudioError(f"song must be below {self._source.address}; got {one_line(address)}")
         key = address.removeprefix(f"{self._source.address}/")
         if row.get("version"):
             return Entry(key, int(row["bytes"]), str(row["version"]), datetime.now(UTC))
         found = self._source.head(key)
         if found is None:
-            raise Missing(f"{address} does not exist: check its name")
+            raise Missing(f"{one_line(address)} does not exist: check its name")
         return found
 
     def _make(self, work: SongWork) -> None:
@@ -265,10 +265,14 @@ def fetch_model(model: str, folder: Path) -> str:
 
 
 def _sentence(address: str, error: Exception) -> str:
+    where = one_line(address)
     if isinstance(error, Error):
-        return str(error) if address in str(error) else f"{address}: {error}"
+        return str(error) if where in str(error) else f"{where}: {error}"
     if isinstance(error, MemoryError):
-        return f"{address}: the worker has too little memory for it: give workers more"
-    return (
-        f"{address}: {type(error).__name__}: {error}: this is a bug in bsmamba2, please report it"
-    )
+        return f"{where}: the worker has too little memory for it: give workers more"
+    if isinstance(error, OSError) and error.strerror:  # its text would name a file of this disk
+        return (
+            f"{where}: the worker's disk cannot hold it ({error.strerror}): a name may have 255 "
+            "bytes; otherwise check the space of BSMAMBA2_SPOOL"
+        )
+    return f"{where}: {type(error).__name__}: {error}: this is a bug in bsmamba2, please report it"

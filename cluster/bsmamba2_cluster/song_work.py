@@ -55,6 +55,7 @@ from typing import TYPE_CHECKING, Any
 
 from bsmamba2 import AudioError
 from bsmamba2_cluster.claim import Busy, Claim, SetAside, run_of
+from bsmamba2_cluster.recipe import FOLDER
 from bsmamba2_cluster.record import (
     RECORDS,
     WORK,
@@ -64,7 +65,7 @@ from bsmamba2_cluster.record import (
     song_id,
     version_id,
 )
-from bsmamba2_cluster.storage import Changed, Entry, Storage, StorageError
+from bsmamba2_cluster.storage import Changed, Entry, Storage, StorageError, UnsafeKey
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -146,8 +147,14 @@ class SongWork:
         """Requires that the stems would replace nothing but stems of this song.
 
         Raises:
+            UnsafeKey: a stem would be among the records, or has no safe key.
             AudioError: a file exists.
         """
+        if reserved := [key for key in keys if key.startswith(f"{FOLDER}/")]:
+            raise UnsafeKey(
+                f"{self._destination.address_of(reserved[0])} is in {FOLDER}/, which is kept for "
+                "records: move the song, or use another template"
+            )
         taken = [key for key in keys if self._destination.head(key) is not None]
         if not taken or self._overwrite:
             return

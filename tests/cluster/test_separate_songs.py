@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,10 @@ def contents(storage: Storage) -> dict[str, bytes]:
     return {k: storage.read(k, 1 << 30) or b"" for k in keys if not k.startswith(FOLDER)}
 
 
+def all_keys(storage: Storage) -> set[str]:
+    return {entry.key for page in storage.pages() for entry in page}
+
+
 def test_the_stems_are_those_of_separate(
     make: Make, album: Path, model: str, tmp_path: Path
 ) -> None:
@@ -91,6 +97,35 @@ def test_whatever_a_song_raises_is_a_row_and_the_rest_goes_on(make: Make, addres
         assert name in row["error"]
         assert "spool" not in row["error"]
     assert len(contents(worker._destination)) == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("../outside.flac", "a part of it is empty, . or .."),
+        ("a/../../outside.flac", "a part of it is empty, . or .."),
+        ("a//b.flac", "a part of it is empty, . or .."),
+        ("new\nline.flac", "control character"),
+        ("\x1b]0;title\x07.flac", "control character"),
+        ("half \ud800.flac", "not UTF-8"),
+        ("x/" * 600 + "long.flac", "longer than 1,024 bytes"),
+        ("x" * 300 + ".flac", "255 bytes|File name too long"),
+        (".bsmamba2/records/ab/one.flac", "kept for records"),
+    ],
+)
+def test_a_hostile_key_is_a_failure_in_one_line_and_writes_nothing(
+    make: Make, album: Path, key: str, message: str
+) -> None:
+    worker = make()
+    before = all_keys(worker._destination)
+    with suppress(StorageError):
+        worker._source.replace(key, (album / "one.flac").read_bytes())
+    listed = {"bytes": [1], "version": ["1"]} if "x" * 255 in key else {}
+    (row,) = rows(worker, key, **listed)
+    assert row["status"] == "failed"
+    assert re.search(message, row["error"])
+    assert row["error"].isprintable()
+    assert all_keys(worker._destination) == before
 
 
 def test_a_bug_is_a_row_that_says_so(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

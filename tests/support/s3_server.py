@@ -93,6 +93,7 @@ def _start(folder: Path) -> S3Server:
         command = [weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
         command += [f"-master.port={master}", "-master.telemetry=false", f"-volume.port={volume}"]
         command += ["-volume.max=30", "-master.volumeSizeLimitMB=64", "-filer", "-s3"]
+        command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # their ports are the same for all
         command += [f"-filer.port={filer}", f"-s3.port={port}", f"-s3.config={folder / 's3.json'}"]
         with (folder / "weed.log").open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
