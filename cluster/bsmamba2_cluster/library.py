@@ -207,7 +207,8 @@ def _for_workers(library: Library, on: str | None) -> str | None:
 class _OnHead:
     """Runs :func:`separate_library` in an actor, because Ray Data does not run over Ray's client.
 
-    It ends with the client: then the next run continues.
+    It is on the head, which is no spot machine, and ends with the client: then the next run
+    continues.
     """
 
     def __init__(self) -> None:
@@ -239,7 +240,9 @@ def run_on_head(
     import ray
 
     connect(on)
-    head: Any = ray.remote(num_cpus=0, max_concurrency=2)(_OnHead).remote()
+    at_head = {"node:__internal_head__": 0.001}
+    actor: Any = ray.remote(num_cpus=0, max_concurrency=2, resources=at_head)(_OnHead)
+    head = actor.remote()
     running = head.run.remote((source, destination, model), dict(options))
     try:
         while True:

@@ -21,7 +21,7 @@ Why this holds:
   the committed attempt, without separating, and writes the record. So staged files are removed only
   after the record exists, or by the attempt that made them.
 - *A late commit*: a slow worker may create a commit after another one was published, recorded and
-  removed. Whoever publishes looks for a record after reading the commit, and finds it.
+  removed. So `publish` looks for a record after reading the commit, and finds it.
 - *A lost answer*: a conditional put that succeeded is sent again and refused. The stored object is
   compared with what was sent; claims, commits and records hold a random number.
 - *The song was replaced between runs*: its version differs, so it is not done. Before any stem is
@@ -30,14 +30,15 @@ Why this holds:
   the commit and again before the record.
 - *Other options*: a destination has one recipe (recipe.py). Another one is refused, unless the
   caller overwrites.
-- *A claim whose holder died*: the holder rewrites its claim every few seconds. Whoever sees a claim
-  unchanged for long enough takes the song over by creating the next claim; no clocks are compared.
+- *A claim whose holder died*: the holder rewrites its claim every few seconds. A worker that
+  sees a claim unchanged for long enough takes the song over by creating the next claim; no clocks
+  are compared.
   A claim of the same run is known to be dead, because Ray runs a song again only after its worker
   died; three of them are three deaths, and the song is set aside.
 
-- *The song was replaced, and workers with both versions copy stems at the same time*: whoever finds
-  after copying that it has the old version leaves a mark and then removes the other's record; the
-  other looks for the mark after writing its record, and removes it. One of them sees the other, so
+- *The song was replaced, and workers with both versions copy stems at the same time*: a worker
+  that finds after copying that it has the old version leaves a mark and then removes the other's
+  record; the other looks for the mark after writing its record, and removes it. One of them sees the other, so
   no record is left, and the next run separates the song again.
 
 What remains: a worker with the old version that copies late and dies before it leaves the mark. A

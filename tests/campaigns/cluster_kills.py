@@ -1,11 +1,12 @@
-"""A library on a cluster whose parts die: python tests/campaigns/cluster_kills.py [--kills 30]
+"""A library on a cluster whose parts die: python tests/campaigns/cluster_kills.py [PHASE ...]
 
 Three nodes of Ray on this machine separate the songs of a bucket of a real S3 server, with a model
-of size tiny and random weights. At random moments a worker, a node or the driver is killed with
-SIGKILL; a node is replaced, the driver is started again. With --faults, every request passes a
-proxy that answers 503, waits, or drops the connection. With --drivers 2, two drivers share the
-bucket. In the end every song must have one record, the stems must be those that `separate` writes,
-byte for byte, and nothing else may be in the bucket. Writes results/NAME.md.
+of size tiny and random weights. A phase is SONGS:KILLS:DRIVERS:FAULTS, for example 200:10:1:0. At
+KILLS random moments a worker, a node or a driver is killed with SIGKILL; a node is replaced, a
+driver is started again. DRIVERS run at the same time. A proxy answers the fraction FAULTS of all
+requests with 503, slowly, or by dropping the connection. After each phase every song must have one
+record, the stems must be those that `separate` writes, byte for byte, and nothing else may be in
+the bucket. Writes results/cluster_kills.md.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ ROOT = Path(__file__).parents[2]
 os.environ.update(
     RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled", OMP_NUM_THREADS="1",
     RAY_BACKEND_LOG_LEVEL="fatal", OMP_WAIT_POLICY="passive",
+    RAY_health_check_timeout_ms="60000", RAY_health_check_initial_delay_ms="60000",
 )  # fmt: skip
 sys.path += [str(ROOT / "tests")]
 
@@ -50,7 +52,8 @@ from support.models import write_checkpoint
 from support.s3_server import environment, s3_server
 
 RESULTS = Path(__file__).parent / "results"
-SOURCE, DESTINATION = "s3://music/albums", "s3://music/stems"
+BUCKET = "s3://music"
+PHASES = ("200:30:1:0", "200:10:1:0.05", "200:0:2:0")
 NODES = 3
 CLAIM_S = 8.0
 DRIVER = """
@@ -66,66 +69,92 @@ print(json.dumps(summary.to_json()))
 """
 
 
-@dataclass
-class Outcome:
-    """What a campaign found."""
+@dataclass(frozen=True)
+class Phase:
+    """What one library goes through."""
 
     songs: int
+    kills: int
+    drivers: int
+    """That run at the same time."""
+    faults: float
+    """Fraction of requests."""
+
+    @classmethod
+    def parse(cls, text: str) -> Phase:
+        songs, kills, drivers, faults = text.split(":")
+        return cls(int(songs), int(kills), int(drivers), float(faults))
+
+
+@dataclass
+class Outcome:
+    """What a phase found."""
+
+    phase: Phase
     kills: Counter[str]
     drivers: int
     """Drivers that were started."""
-    seconds: float
     computed: int
-    """Songs that the drivers report as separated by themselves."""
+    """Songs that drivers that were not killed report as separated by themselves."""
     faults: Counter[str]
+    minutes: float = 0.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--songs", type=int, default=200)
-    parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--drivers", type=int, default=1, help="That run at the same time.")
-    parser.add_argument("--faults", type=float, default=0.0, help="Fraction of faulty requests.")
+    parser.add_argument("phases", nargs="*", type=Phase.parse, metavar="PHASE")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--name", default="cluster_kills", help="Name of the page.")
+    parser.add_argument("--gap", type=float, default=10.0, help="Mean seconds between kills.")
     arguments = parser.parse_args()
-    found = campaign(
-        arguments.songs, arguments.kills, arguments.drivers, arguments.faults, arguments.seed
-    )
-    page = describe(found, " ".join(sys.argv[1:]))
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{arguments.name}.md").write_text(page)
+    phases = arguments.phases or [Phase.parse(text) for text in PHASES]
+    rows: list[str] = []
+    for found in campaign(phases, arguments.seed, arguments.gap):
+        rows.append(row(found))
+        page = describe(rows, " ".join(sys.argv[1:]))
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / "cluster_kills.md").write_text(page)
     print(page)
 
 
-def describe(found: Outcome, options: str) -> str:
-    kills = ", ".join(f"{count} of a {kind}" for kind, count in sorted(found.kills.items()))
-    faults = ", ".join(f"{n} {kind}" for kind, n in sorted(found.faults.items()) if kind != "none")
+def row(found: Outcome) -> str:
+    def counts(counter: Counter[str]) -> str:
+        return ", ".join(f"{n} {kind}" for kind, n in sorted(counter.items())) or "none"
+
+    faults = Counter({kind: n for kind, n in found.faults.items() if kind != "none"})
+    requests = f" of {sum(found.faults.values()):,} requests" if faults else ""
+    return (
+        f"| {found.phase.songs} | {counts(found.kills)} | {found.phase.drivers} at a time, "
+        f"{found.drivers} started | {counts(faults)}{requests} | {found.computed} | "
+        f"{found.minutes:.1f} |"
+    )
+
+
+def describe(rows: list[str], options: str) -> str:
     lines = [
         "# A library on a cluster whose parts die",
         "",
-        f"{found.songs} songs on {NODES} nodes of Ray on one machine, with SeaweedFS as the S3 "
-        "server. Every song has exactly one record; its stems are byte for byte those of "
-        "`bsmamba2 separate`; the bucket holds nothing else.",
+        f"{NODES} nodes of Ray on one machine of {os.cpu_count()} cores, SeaweedFS as the S3 "
+        "server, songs of 0.2 to 0.6 s, a model of size `tiny` with random weights. After each "
+        "phase every song has exactly one record, its stems are byte for byte those of "
+        "`bsmamba2 separate`, and the destination holds nothing else.",
         "",
-        f"- SIGKILLs: {kills or 'none'}",
-        f"- drivers started: {found.drivers}; they report {found.computed} songs as separated by "
-        "themselves (those of killed drivers are not in this count)",
-        f"- faulty answers of {sum(found.faults.values()):,}: {faults or 'no proxy'}",
-        f"- {found.seconds / 60:.1f} minutes",
+        "| songs | killed with SIGKILL | drivers | faulty answers | songs that surviving drivers "
+        "report as theirs | minutes |",
+        "|---|---|---|---|---|---|",
+        *rows,
         "",
-        f"{datetime.date.today()}; `python tests/campaigns/cluster_kills.py {options}`",
+        "The machine was shared with other work, so the minutes say nothing about speed. "
+        f"{datetime.date.today()}; `python tests/campaigns/cluster_kills.py {options}`.",
     ]
     return "\n".join(lines) + "\n"
 
 
-def campaign(songs: int, kills: int, drivers: int, faults: float, seed: int) -> Outcome:
-    """Runs a campaign.
+def campaign(phases: Sequence[Phase], seed: int, gap_s: float) -> Iterator[Outcome]:
+    """Yields what each phase found.
 
     Raises:
         AssertionError: a song is missing, twice, different, or something is left.
     """
-    start = time.monotonic()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "server").mkdir()
@@ -133,39 +162,40 @@ def campaign(songs: int, kills: int, drivers: int, faults: float, seed: int) -> 
         os.environ.update(server.environment, BSMAMBA2_CACHE=str(folder / "cache"))
         os.environ["BSMAMBA2_SPOOL"] = str(folder / "spool")
         model = str(write_checkpoint(folder / "voice.safetensors"))
-        expected = prepare(folder, model, songs)
-        print(f"prepared after {time.monotonic() - start:.0f} s", flush=True)
-        counts: Counter[str] = Counter()
-        if faults:
-            proxy = stack.enter_context(FaultyProxy(server.port, faults, seed))
-            os.environ.update(environment(proxy.port))
-            counts = proxy.faults
+        expected = prepare(folder, model, max(phase.songs for phase in phases))
+        print(f"{time.ctime()}: prepared", flush=True)
+        proxy = stack.enter_context(FaultyProxy(server.port, 0.0, seed))
+        os.environ.update(environment(proxy.port))
         cluster = stack.enter_context(ray_cluster())
-        run = _Campaign(cluster, model, random.Random(seed))
-        begin = time.monotonic()
-        found = run.work(kills, drivers)
-        found.seconds, found.songs = time.monotonic() - begin, songs
-        os.environ.update(server.environment)
-        found.faults = counts
-        check(expected)
-    return found
+        for number, phase in enumerate(phases):
+            print(f"{time.ctime()}: {phase}", flush=True)
+            songs = list(expected)[: phase.songs]
+            for song in songs:
+                open_storage(BUCKET).copy(f"all/{song}", f"albums{number}/{song}")
+            proxy.rate, proxy.faults = phase.faults, Counter()
+            start = time.monotonic()
+            run = _Campaign(cluster, model, number, random.Random(seed + number), folder)
+            found = run.work(phase, gap_s)
+            found.minutes, found.faults = (time.monotonic() - start) / 60, proxy.faults
+            proxy.rate = 0.0
+            stems = {key: sha for song in songs for key, sha in expected[song].items()}
+            check(f"{BUCKET}/stems{number}", stems, len(songs))
+            yield found
 
 
-def prepare(folder: Path, model: str, songs: int) -> dict[str, str]:
-    """Writes songs to the bucket; returns the SHA-256 of every stem that must result."""
-    noise, expected = np.random.default_rng(0), {}
-    source, separator = open_storage(SOURCE), Separator(model, "cpu")
+def prepare(folder: Path, model: str, songs: int) -> dict[str, dict[str, str]]:
+    """Writes songs to the bucket; returns the SHA-256 of every stem that must result, by song."""
+    noise, separator = np.random.default_rng(0), Separator(model, "cpu")
+    storage, expected = open_storage(f"{BUCKET}/all"), {}
     for number in range(songs):
-        samples = int(44100 * noise.uniform(0.3, 1.5))
-        suffix = ("flac", "wav")[number % 2]
-        path = folder / f"{number}.{suffix}"
-        soundfile.write(path, noise.uniform(-0.1, 0.1, (samples, 2)), 44100, "PCM_16")
-        album = f"album {number % 7}"
-        source.upload(path, f"{album}/{path.name}")
-        for file in separator.separate_file(path, folder / "reference").values():
-            expected[f"{album}/{file.name}"] = hashlib.sha256(file.read_bytes()).hexdigest()
-            file.unlink()
-        path.unlink()
+        samples = int(44100 * noise.uniform(0.2, 0.6))
+        name, album = f"{number}.{('flac', 'wav')[number % 2]}", f"album {number % 7}"
+        soundfile.write(folder / name, noise.uniform(-0.1, 0.1, (samples, 2)), 44100, "PCM_16")
+        storage.upload(folder / name, f"{album}/{name}")
+        stems = separator.separate_file(folder / name, folder / "reference").values()
+        expected[f"{album}/{name}"] = {
+            f"{album}/{stem.name}": hashlib.sha256(stem.read_bytes()).hexdigest() for stem in stems
+        }
     return expected
 
 
@@ -176,7 +206,7 @@ def ray_cluster() -> Iterator[Any]:
 
     memory = 128 << 20
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": memory}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster = again(lambda: Cluster(initialize_head=True, head_node_args=head))
     try:
         for _ in range(NODES):
             add_node(cluster)
@@ -187,30 +217,40 @@ def ray_cluster() -> Iterator[Any]:
 
 def add_node(cluster: Any) -> None:
     """Adds a node, again if its processes were not ready in Ray's 30 s."""
-    for _ in range(5):
+    again(lambda: cluster.add_node(num_cpus=1, object_store_memory=128 << 20))
+
+
+def again(start: Callable[[], Any]) -> Any:
+    """Starts something of Ray, again if the machine is too busy for Ray's deadlines."""
+    for _ in range(8):
         try:
-            cluster.add_node(num_cpus=1, object_store_memory=128 << 20)
-            return
+            return start()
         except Exception as error:
-            print(f"a node did not start: {error}", flush=True)
-    raise AssertionError("no node started")
+            print(f"Ray did not start: {error}", flush=True)
+    raise AssertionError("Ray did not start")
 
 
 class _Campaign:
-    def __init__(self, cluster: Any, model: str, random_numbers: random.Random) -> None:
+    def __init__(
+        self, cluster: Any, model: str, number: int, random_numbers: random.Random, logs: Path
+    ) -> None:
         self._cluster, self._model, self._random = cluster, model, random_numbers
+        self._where = f"{BUCKET}/albums{number}", f"{BUCKET}/stems{number}"
         self._started = 0
+        self._logs = Path(tempfile.mkdtemp(dir=logs))
+        self._log_of: dict[int, Path] = {}
 
-    def work(self, kills: int, drivers: int) -> Outcome:
+    def work(self, phase: Phase, gap_s: float) -> Outcome:
         """Runs drivers until they finish, and kills what is there until it was enough."""
         killed: Counter[str] = Counter()
         computed = 0
-        running = [self._driver() for _ in range(drivers)]
-        next_kill = time.monotonic() + 20
+        running = [self._driver() for _ in range(phase.drivers)]
+        next_kill = time.monotonic() + 2 * gap_s
         while running:
             time.sleep(0.5)
             for driver in [one for one in running if one.poll() is not None]:
-                output, errors = driver.communicate()
+                output, _ = driver.communicate()
+                errors = self._log(driver)
                 running.remove(driver)
                 if driver.returncode == 0:
                     summary = json.loads(output.splitlines()[-1])
@@ -220,12 +260,12 @@ class _Campaign:
                 else:
                     assert driver.returncode == -9, errors[-3000:]
                     running.append(self._driver())
-            if running and sum(killed.values()) < kills and time.monotonic() > next_kill:
+            if running and sum(killed.values()) < phase.kills and time.monotonic() > next_kill:
                 kind = self._kill(running)
                 killed[kind] += bool(kind)
-                next_kill = time.monotonic() + self._random.uniform(4, 16)
-                print(f"{time.monotonic():.0f}: {dict(killed)}", flush=True)
-        return Outcome(0, +killed, self._started, 0.0, computed, Counter())
+                next_kill = time.monotonic() + gap_s * self._random.uniform(0.4, 1.6)
+                print(f"{time.ctime()}: {dict(killed)}", flush=True)
+        return Outcome(phase, +killed, self._started, computed, Counter())
 
     def _kill(self, running: list[subprocess.Popen[str]]) -> str:
         """Kills something; returns what, or an empty text if it was not there."""
@@ -265,21 +305,27 @@ class _Campaign:
     def _driver(self) -> subprocess.Popen[str]:
         self._started += 1
         address = self._cluster.address
-        command = [sys.executable, "-c", DRIVER, SOURCE, DESTINATION, self._model, address]
+        command = [sys.executable, "-c", DRIVER, *self._where, self._model, address]
         command += [str(CLAIM_S), str(NODES)]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
+        log = self._logs / f"{self._started}"
+        with log.open("wb") as errors:
+            driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        self._log_of[driver.pid] = log
+        return driver
+
+    def _log(self, driver: subprocess.Popen[str]) -> str:
+        return self._log_of[driver.pid].read_text(errors="replace")
 
 
-def check(expected: dict[str, str]) -> None:
+def check(address: str, expected: dict[str, str], songs: int) -> None:
     """Requires the destination to have every stem, every record, and nothing else."""
-    destination = open_storage(DESTINATION)
+    destination = open_storage(address)
     remove_leftovers(destination, require_conditional_puts(destination))
     keys = {entry.key for page in destination.pages() for entry in page}
     stems = {key for key in keys if not key.startswith(f"{FOLDER}/")}
     assert stems == set(expected), stems ^ set(expected)
     records = [Record.parse(destination.read(k) or b"") for k in keys if k.startswith(RECORDS)]
-    assert len(records) == len({record.song for record in records}) == len(expected) // 2
+    assert len(records) == len({record.song for record in records}) == songs
     listed = {stem.key: stem.sha256 for record in records for stem in record.outputs.values()}
     assert listed == expected
     for key, digest in expected.items():
