@@ -38,8 +38,8 @@ Why this holds:
 
 - *The song was replaced, and workers with both versions copy stems at the same time*: a worker
   that finds after copying that it has the old version leaves a mark and then removes the other's
-  record; the other looks for the mark after writing its record, and removes it. One of them sees the other, so
-  no record is left, and the next run separates the song again.
+  record; the other looks for the mark after writing its record, and removes it. One of them sees
+  the other, so no record is left, and the next run separates the song again.
 
 What remains: a worker with the old version that copies late and dies before it leaves the mark. A
 record of the new version then stands for stems of the old one. Stores have no conditional copy that
