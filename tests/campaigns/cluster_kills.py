@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ from bsmamba2_cluster.storage import open_storage
 from bsmamba2_cluster.tidy import remove_leftovers, require_conditional_puts
 from support.faulty_proxy import FaultyProxy
 from support.models import write_checkpoint
-from support.s3_server import environment, s3_server
+from support.s3_server import environment, free_ports, s3_server
 
 RESULTS = Path(__file__).parent / "results"
 BUCKET = "s3://music"
@@ -105,14 +105,16 @@ def main() -> None:
     parser.add_argument("phases", nargs="*", type=Phase.parse, metavar="PHASE")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--gap", type=float, default=10.0, help="Mean seconds between kills.")
+    parser.add_argument("--client", action="store_true", help="Drivers use ray:// addresses.")
     arguments = parser.parse_args()
+    name = "cluster_client" if arguments.client else "cluster_kills"
     phases = arguments.phases or [Phase.parse(text) for text in PHASES]
     rows: list[str] = []
-    for found in campaign(phases, arguments.seed, arguments.gap):
+    for found in campaign(phases, arguments.seed, arguments.gap, arguments.client):
         rows.append(row(found))
         page = describe(rows, " ".join(sys.argv[1:]))
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "cluster_kills.md").write_text(page)
+        (RESULTS / f"{name}.md").write_text(page)
     print(page)
 
 
@@ -149,7 +151,9 @@ def describe(rows: list[str], options: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def campaign(phases: Sequence[Phase], seed: int, gap_s: float) -> Iterator[Outcome]:
+def campaign(
+    phases: Sequence[Phase], seed: int, gap_s: float, client: bool = False
+) -> Iterator[Outcome]:
     """Yields what each phase found.
 
     Raises:
@@ -166,7 +170,7 @@ def campaign(phases: Sequence[Phase], seed: int, gap_s: float) -> Iterator[Outco
         print(f"{time.ctime()}: prepared", flush=True)
         proxy = stack.enter_context(FaultyProxy(server.port, 0.0, seed))
         os.environ.update(environment(proxy.port))
-        cluster = stack.enter_context(ray_cluster())
+        cluster, address = stack.enter_context(ray_cluster(client))
         for number, phase in enumerate(phases):
             print(f"{time.ctime()}: {phase}", flush=True)
             songs = list(expected)[: phase.songs]
@@ -174,7 +178,7 @@ def campaign(phases: Sequence[Phase], seed: int, gap_s: float) -> Iterator[Outco
                 open_storage(BUCKET).copy(f"all/{song}", f"albums{number}/{song}")
             proxy.rate, proxy.faults = phase.faults, Counter()
             start = time.monotonic()
-            run = _Campaign(cluster, model, number, random.Random(seed + number), folder)
+            run = _Campaign(cluster, address, model, number, random.Random(seed + number), folder)
             found = run.work(phase, gap_s)
             found.minutes, found.faults = (time.monotonic() - start) / 60, proxy.faults
             proxy.rate = 0.0
@@ -200,17 +204,24 @@ def prepare(folder: Path, model: str, songs: int) -> dict[str, dict[str, str]]:
 
 
 @contextmanager
-def ray_cluster() -> Iterator[Any]:
-    """Starts a head without workers and nodes of one CPU each; ends all of their processes."""
+def ray_cluster(client: bool) -> Iterator[tuple[Any, str]]:
+    """Starts a head without workers and nodes of one CPU each; ends all of their processes.
+
+    Yields the cluster and the address for its drivers: of Ray's client, or of the cluster itself.
+    """
     from ray.cluster_utils import Cluster
 
     memory = 128 << 20
-    head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": memory}
+    head: dict[str, Any] = {"num_cpus": 0, "include_dashboard": False}
+    head["object_store_memory"] = memory
+    (port,) = free_ports(1)
+    if client:
+        head["ray_client_server_port"] = port
     cluster = again(lambda: Cluster(initialize_head=True, head_node_args=head))
     try:
         for _ in range(NODES):
             add_node(cluster)
-        yield cluster
+        yield cluster, f"ray://127.0.0.1:{port}" if client else cluster.address
     finally:
         cluster.shutdown()
 
@@ -222,19 +233,45 @@ def add_node(cluster: Any) -> None:
 
 def again(start: Callable[[], Any]) -> Any:
     """Starts something of Ray, again if the machine is too busy for Ray's deadlines."""
+    before = descendants(os.getpid())
     for _ in range(8):
         try:
             return start()
         except Exception as error:
             print(f"Ray did not start: {error}", flush=True)
+            for process in descendants(os.getpid()).keys() - before.keys():
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
     raise AssertionError("Ray did not start")
+
+
+def descendants(*of: int) -> dict[int, str]:
+    """Returns the processes below others, and their command lines."""
+    parents: dict[int, int] = {}
+    commands: dict[int, str] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ValueError):
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            commands[int(folder.name)] = (folder / "cmdline").read_text(errors="replace")
+            parents[int(folder.name)] = parent
+    found: set[int] = set(of)
+    for _ in range(10):
+        found |= {process for process, parent in parents.items() if parent in found}
+    return {process: commands.get(process, "") for process in found - set(of)}
 
 
 class _Campaign:
     def __init__(
-        self, cluster: Any, model: str, number: int, random_numbers: random.Random, logs: Path
+        self,
+        cluster: Any,
+        address: str,
+        model: str,
+        number: int,
+        random_numbers: random.Random,
+        logs: Path,
     ) -> None:
         self._cluster, self._model, self._random = cluster, model, random_numbers
+        self._address = address
         self._where = f"{BUCKET}/albums{number}", f"{BUCKET}/stems{number}"
         self._started = 0
         self._logs = Path(tempfile.mkdtemp(dir=logs))
@@ -291,21 +328,11 @@ class _Campaign:
             for known in node.live_processes()
             if known[0] == "raylet"
         ]
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
-                command = (process / "cmdline").read_bytes()
-            except (OSError, ValueError):
-                continue
-            if parent in raylets and b"SeparateSongs" in command:
-                found.append(int(process.name))
-        return found
+        return [n for n, command in descendants(*raylets).items() if "SeparateSongs" in command]
 
     def _driver(self) -> subprocess.Popen[str]:
         self._started += 1
-        address = self._cluster.address
-        command = [sys.executable, "-c", DRIVER, *self._where, self._model, address]
+        command = [sys.executable, "-c", DRIVER, *self._where, self._model, self._address]
         command += [str(CLAIM_S), str(NODES)]
         log = self._logs / f"{self._started}"
         with log.open("wb") as errors:

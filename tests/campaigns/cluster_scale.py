@@ -1,9 +1,10 @@
-"""How a library scales: python tests/campaigns/cluster_scale.py [listing memory simulation]
+"""How a library scales: python tests/campaigns/cluster_scale.py [PART ...]
 
 `listing` lists a million songs and half a million records from a server that computes S3's pages of
-1,000 keys. `memory` separates more and more songs in one worker. `simulation` plays a million songs
-on up to 1,000 workers, with the time that Ray takes per block as measured here first. Writes
-results/cluster_scale.md.
+1,000 keys. `memory` separates more and more songs in one worker. `throughput` separates songs with
+1, 2, … workers, up to the number of cores. `simulation` plays a million songs on up to 1,000
+workers, with the time that Ray takes per block as measured here first. Each part writes
+results/cluster_PART.md.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import heapq
+import json
 import os
 import random
 import resource
@@ -20,48 +22,57 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 ROOT = Path(__file__).parents[2]
-sys.path += [str(ROOT / "tests")]
-os.environ.update(RAY_USAGE_STATS_ENABLED="0", OMP_NUM_THREADS="1", RAY_AUTH_MODE="disabled")
+sys.path += [str(ROOT / "tests"), str(ROOT)]
 
 # ruff: noqa: E402
 import numpy as np
 import soundfile
 
+from benchmarks.machine import Watch, background_load, cpu
 from bsmamba2_cluster.recipe import Recipe
 from bsmamba2_cluster.record import RECORDS, record_key, song_id, version_id
 from bsmamba2_cluster.song_list import block_sizes, list_songs
 from bsmamba2_cluster.storage import open_storage
 from support.listing_server import ListingServer
-from support.models import gain_model
+from support.models import gain_model, write_checkpoint
 from support.s3_server import environment
 
 RESULTS = Path(__file__).parent / "results"
 RECIPE = Recipe("s3://music/albums", "model", "0" * 64, {"template": "{name}_{stem}.{ext}"})
 MIB = 1 << 20
+PARTS = ("listing", "memory", "throughput", "simulation")
 ORDERS = ("longest first", "random", "shortest first")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", default=["listing", "memory", "simulation"])
+    parser.add_argument("parts", nargs="*", metavar="PART")
     parser.add_argument("--keys", type=int, default=1_000_000, help="For the listing.")
     parser.add_argument("--songs", type=int, default=10_000, help="For the memory, at most.")
+    parser.add_argument("--separated", type=int, default=60, help="Songs for the throughput.")
     arguments = parser.parse_args()
-    sections = []
-    if "listing" in arguments.parts:
-        sections.append(listing_page(arguments.keys))
-    if "memory" in arguments.parts:
-        sections.append(memory_page(arguments.songs))
-    if "simulation" in arguments.parts:
-        sections.append(simulation_page(measure_block_seconds()))
-    options = " ".join(sys.argv[1:])
-    page = "# How a library scales\n\n" + "\n".join(sections)
-    page += f"\n{datetime.date.today()}; `python tests/campaigns/cluster_scale.py {options}`\n"
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"PART must be one of {', '.join(PARTS)}; got {', '.join(unknown)}")
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", OMP_NUM_THREADS="1", RAY_AUTH_MODE="disabled")
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "cluster_scale.md").write_text(page)
-    print(page)
+    options = " ".join(sys.argv[1:])
+    for part in arguments.parts or PARTS:
+        watch = Watch()
+        page = {
+            "listing": lambda: listing_page(arguments.keys),
+            "memory": lambda: memory_page(arguments.songs),
+            "throughput": lambda: throughput_page(arguments.separated),
+            "simulation": lambda: simulation_page(measure_block_seconds()),
+        }[part]()
+        page += (
+            f"\n{cpu()}, {os.cpu_count()} cores; {background_load(watch.background_cores())}; "
+            f"{datetime.date.today()}; `python tests/campaigns/cluster_scale.py {options}`.\n"
+        )
+        (RESULTS / f"cluster_{part}.md").write_text(page)
+        print(page, flush=True)
 
 
 def song(number: int) -> tuple[str, int, str]:
@@ -85,8 +96,7 @@ def listing(keys: int) -> tuple[float, float, int, int]:
             for key, size, etag in map(song, range(start, min(end, keys // 2)))
         ]
 
-    with ListingServer(found) as server:
-        os.environ.update(environment(server.port))
+    with ListingServer(found) as server, patch.dict(os.environ, environment(server.port)):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         start = time.perf_counter()
         songs = list_songs(
@@ -104,7 +114,7 @@ def listing(keys: int) -> tuple[float, float, int, int]:
 def listing_page(keys: int) -> str:
     seconds, mib, pages, left = listing(keys)
     return (
-        "## Listing\n\n"
+        "# Listing a million songs\n\n"
         f"{keys:,} songs and {keys // 2:,} records, in {pages:,} pages of 1,000 keys: "
         f"{seconds:.0f} s, {mib:.0f} MiB more at the peak; {left:,} songs were left. The server "
         "that computes the pages ran in the same process, so both figures include it; a real "
@@ -130,9 +140,8 @@ for count in map(int, counts):
 """
 
 
-def memory(most: int) -> list[tuple[int, float]]:
+def memory(counts: Sequence[int]) -> list[tuple[int, float]]:
     """Returns the resident MiB of one worker after more and more songs."""
-    counts = [count for count in (10, 100, 1000, 10_000) if count <= most]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "gain.onnx").write_bytes(gain_model())
@@ -153,11 +162,65 @@ def memory(most: int) -> list[tuple[int, float]]:
 
 
 def memory_page(most: int) -> str:
-    rows = "\n".join(f"| {count:,} | {mib:.1f} |" for count, mib in memory(most))
+    counts = [count for count in (10, 100, 1000, 10_000) if count <= most]
+    rows = "\n".join(f"| {count:,} | {mib:.1f} |" for count, mib in memory(counts))
     return (
-        "## Memory of a worker\n\nResident memory after so many songs of 0.1 s, each claimed, "
+        "# Memory of a worker\n\nResident memory after so many songs of 0.1 s, each claimed, "
         "separated with a model that only scales, published and recorded in a folder.\n\n"
         f"| songs | MiB |\n|---|---|\n{rows}\n"
+    )
+
+
+THROUGHPUT = """
+import json, sys, time
+from bsmamba2_cluster import separate_library
+source, destination, model, workers = sys.argv[1:]
+seen = []
+def watch(summary):
+    if not summary.notes:
+        seen.append((time.monotonic(), summary.audio_s))
+summary = separate_library(
+    source, destination, model, device="cpu", workers=int(workers), cpus_per_worker=1, watch=watch
+)
+assert summary.done == summary.songs, summary
+steady = seen[2 * int(workers):]  # without the start of the workers
+(start, audio), (end, all_audio) = steady[0], steady[-1]
+print(json.dumps([(all_audio - audio) / (end - start), summary.busy_s / summary.done]))
+"""
+
+
+def throughput(songs: int) -> list[tuple[int, float, float]]:
+    """Returns workers, seconds of audio per second, and seconds per song in a worker."""
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model, noise = write_checkpoint(folder / "voice.safetensors"), np.random.default_rng(0)
+        (folder / "songs").mkdir()
+        for number in range(songs):
+            samples = noise.uniform(-0.1, 0.1, (3 * 44100, 2))
+            soundfile.write(folder / "songs" / f"{number}.flac", samples, 44100, "PCM_16")
+        for workers in range(1, (os.cpu_count() or 1) + 1):
+            command = [sys.executable, "-c", THROUGHPUT, str(folder / "songs")]
+            command += [str(folder / f"stems{workers}"), str(model), str(workers)]
+            variables = os.environ | {"BSMAMBA2_CACHE": name, "BSMAMBA2_SPOOL": name}
+            ran = subprocess.run(
+                command, env=variables, stdout=subprocess.PIPE, text=True, check=True
+            )
+            rows.append((workers, *json.loads(ran.stdout.splitlines()[-1])))
+    return rows
+
+
+def throughput_page(songs: int) -> str:
+    rows = "\n".join(
+        f"| {workers} | {rate:.1f} | {seconds:.2f} |"
+        for workers, rate, seconds in throughput(songs)
+    )
+    return (
+        f"# Throughput against workers\n\n{songs} songs of 3 s in a local folder, a model of size "
+        "`tiny` with random weights, one core per worker, without the start of the workers. The "
+        "background load below took the rest of the cores, so this shows only how the work is "
+        "shared.\n\n| workers | seconds of audio per second | seconds per song in a worker |\n"
+        f"|---|---|---|\n{rows}\n"
     )
 
 
@@ -252,7 +315,7 @@ def simulation_page(block_seconds: float) -> str:
             rows.append(f"| {songs:,} | {hours:,.0f} | {workers:,} | {speed:g} | {cells} |")
     table = "\n".join(rows)
     return (
-        "## Simulation: time of the workers that is lost\n\n"
+        "# A million songs, simulated: time of the workers that is lost\n\n"
         f"Ray Data took {block_seconds * 1000:.1f} ms per block on this machine, during this run. "
         "A worker starts in 30 s and needs 0.5 s per song for storage, which does not count as "
         "lost. One song of 1,000 takes 1 to 3 hours, the others about 3.7 minutes.\n\n"
