@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-# Before Ray is imported: it reports no usage.
+# Before Ray is imported: it reports no usage, and waits longer for its processes on a busy machine.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
 
 import pyarrow as pa
 import pyarrow.compute as pc

@@ -33,7 +33,8 @@ ROOT = Path(__file__).parents[2]
 os.environ.update(
     RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled", OMP_NUM_THREADS="1",
     RAY_BACKEND_LOG_LEVEL="fatal", OMP_WAIT_POLICY="passive",
-    RAY_health_check_timeout_ms="60000", RAY_health_check_initial_delay_ms="60000",
+    RAY_raylet_start_wait_time_s="300", RAY_health_check_timeout_ms="60000",
+    RAY_health_check_initial_delay_ms="60000", RAY_agent_register_timeout_ms="600000",
 )  # fmt: skip
 sys.path += [str(ROOT / "tests")]
 

@@ -104,6 +104,29 @@ def test_errors_name_the_place_and_the_cause_but_no_credentials(
         assert secret not in text
 
 
+@pytest.mark.parametrize(
+    "endpoint",
+    ["http://user:hunter2@localhost:1", "http://localhost:1/?token=hunter2", "hunter2", "http://["],
+)
+def test_an_endpoint_with_credentials_or_without_a_host_is_refused_unquoted(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with pytest.raises(StorageError, match="AWS_ENDPOINT_URL must be an address") as refused:
+        ObjectStorage("s3", "music", "").head("a")
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["a%2fb", "%2e%2e/x", "a*b~`|<>^{}[]?#&=+", "é/é", " x "])
+def test_an_unusual_key_is_listed_and_read_as_it_is(key: str, server: S3Server) -> None:
+    folder = f"unusual-{key.encode().hex()}"
+    storage = open_storage(f"s3://music/{folder}")
+    server.request("PUT", f"/music/{folder}/{key}", b"x")
+    (entry,) = (entry for page in storage.pages() for entry in page)
+    assert entry.key == key
+    assert storage.head(key) == entry
+
+
 def test_a_bucket_that_does_not_exist_is_an_error_in_one_sentence(server: S3Server) -> None:
     with pytest.raises(StorageError, match="s3://no-such-bucket cannot be listed"):
         list(ObjectStorage("s3", "no-such-bucket", "").pages())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +21,18 @@ from bsmamba2_cluster.storage import Storage, StorageError, open_storage
 Rows = list[dict[str, Any]]
 SONGS = ("one.flac", "cd/two.wav", "cd/three.flac")
 Make = Callable[..., SeparateSongs]
+
+
+in_both = pytest.mark.parametrize("address", ["folder", "bucket"], indirect=True)
+
+
+@pytest.fixture
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty folder, or a bucket's prefix where a test asks for both."""
+    if getattr(request, "param", "folder") == "folder":
+        return str(tmp_path / "storage")
+    request.getfixturevalue("server")
+    return f"s3://music/{tmp_path.name}-{os.getpid()}"
 
 
 @pytest.fixture
@@ -55,6 +68,7 @@ def all_keys(storage: Storage) -> set[str]:
     return {entry.key for page in storage.pages() for entry in page}
 
 
+@in_both
 def test_the_stems_are_those_of_separate(
     make: Make, album: Path, model: str, tmp_path: Path
 ) -> None:
@@ -85,6 +99,7 @@ def test_a_song_of_an_earlier_run_is_already_done(make: Make) -> None:
     assert rows(make(), "one.flac")[0]["status"] == "done"  # a task of this run that ran again
 
 
+@in_both
 def test_whatever_a_song_raises_is_a_row_and_the_rest_goes_on(make: Make, address: str) -> None:
     source = open_storage(f"{address}/albums")
     source.replace("noise.flac", b"no audio")
@@ -99,6 +114,7 @@ def test_whatever_a_song_raises_is_a_row_and_the_rest_goes_on(make: Make, addres
     assert len(contents(worker._destination)) == 2
 
 
+@in_both
 @pytest.mark.parametrize(
     ("key", "message"),
     [
@@ -139,6 +155,7 @@ def test_a_bug_is_a_row_that_says_so(make: Make, monkeypatch: pytest.MonkeyPatch
     assert "this is a bug" in row["error"]
 
 
+@in_both
 def test_a_song_that_was_replaced_since_it_was_listed_is_a_failure(
     make: Make, address: str
 ) -> None:
@@ -158,6 +175,7 @@ def test_a_song_that_needs_more_than_the_spool_is_a_failure_before_it_is_separat
     assert "spool_gib" in row["error"]
 
 
+@in_both
 def test_a_claimed_song_is_busy_until_its_holder_is_known_to_be_dead(make: Make) -> None:
     worker = make(run="new")
     dead = make(run="old")
@@ -193,6 +211,7 @@ def test_a_model_in_storage_is_downloaded(make: Make, address: str, model: str) 
     assert rows(worker, "one.flac")[0]["status"] == "done"
 
 
+@in_both
 def test_a_song_that_is_replaced_gets_new_stems_and_one_record(make: Make, address: str) -> None:
     worker = make()
     rows(worker, "one.flac")
