@@ -6,7 +6,7 @@ KILLS random moments a worker, a node or a driver is killed with SIGKILL; a node
 driver is started again. DRIVERS run at the same time. A proxy answers the fraction FAULTS of all
 requests with 503, slowly, or by dropping the connection. After each phase every song must have one
 record, the stems must be those that `separate` writes, byte for byte, and nothing else may be in
-the bucket. Writes results/cluster_kills.md.
+the bucket. Writes results/NAME.md.
 """
 
 from __future__ import annotations
@@ -106,16 +106,16 @@ def main() -> None:
     parser.add_argument("phases", nargs="*", type=Phase.parse, metavar="PHASE")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--gap", type=float, default=10.0, help="Mean seconds between kills.")
+    parser.add_argument("--name", default="cluster_kills", help="Name of the page.")
     parser.add_argument("--client", action="store_true", help="Drivers use ray:// addresses.")
     arguments = parser.parse_args()
-    name = "cluster_client" if arguments.client else "cluster_kills"
     phases = arguments.phases or [Phase.parse(text) for text in PHASES]
     rows: list[str] = []
     for found in campaign(phases, arguments.seed, arguments.gap, arguments.client):
         rows.append(row(found))
         page = describe(rows, " ".join(sys.argv[1:]))
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{name}.md").write_text(page)
+        (RESULTS / f"{arguments.name}.md").write_text(page)
     print(page)
 
 
@@ -291,8 +291,9 @@ class _Campaign:
                 errors = self._log(driver)
                 running.remove(driver)
                 if driver.returncode == 0:
-                    summary = json.loads(output.splitlines()[-1])
-                    print(f"finished: {summary}", flush=True)
+                    print(f"{time.ctime()}: finished: {output}", flush=True)
+                    lines = output.splitlines()  # Ray may print more
+                    summary = json.loads(next(line for line in lines if line.startswith('{"run"')))
                     assert not summary["failed"] + summary["set_aside"], errors[-3000:]
                     computed += summary["done"]
                 else:

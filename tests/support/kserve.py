@@ -40,7 +40,7 @@ def _schema() -> Any:
     """Loads the schema that tritonclient contains; the rest of its package needs gRPC."""
     found = importlib.util.find_spec("tritonclient")
     assert found is not None
-    (folder,) = found.submodule_search_locations or ()
+    (folder,) = found.submodule_search_locations or [""]
     path = Path(folder, "grpc", "model_config_pb2.py")
     spec = importlib.util.spec_from_file_location("model_config_pb2", path)
     assert spec is not None

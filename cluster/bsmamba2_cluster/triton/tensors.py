@@ -19,7 +19,9 @@ def expected_tensors(manifest: Manifest) -> tuple[Shapes, Shapes]:
     The states of a stream stay on the server, so they are not among them.
     """
     stems, channels = len(manifest.stems), manifest.channels
-    spectrum, waveform = (channels, -1, manifest.bins, 2), (channels, -1)
+    spectrum: tuple[int, ...] = (channels, -1, manifest.bins, 2)
+    waveform: tuple[int, ...] = (channels, -1)
+    outputs: Shapes
     if manifest.streaming:
         names = {"block": spectrum, "lookahead": spectrum}
         outputs = {f"{name}_stems": (-1, stems, *sizes) for name, sizes in names.items()}
