@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+from contextlib import redirect_stdout
 from typing import Any, get_args
 
 import click
@@ -87,7 +88,9 @@ def library(
         return
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its messages are no help to users
-    with hint_if_stopped("to continue, repeat the command"), _Bar() as bar:
+    # Ray prints deaths of its processes to the standard output, which is for the result.
+    quiet = redirect_stdout(sys.stderr)
+    with hint_if_stopped("to continue, repeat the command"), _Bar() as bar, quiet:
         summary = separate_library(source, destination, watch=bar.show, **options)
     if as_json:
         click.echo(json.dumps(summary.to_json()))

@@ -107,20 +107,32 @@ class ObjectStorage(Storage):
 
         So such a key hides only what is in its own folder and below, which is reported.
         """
-        pages = iter(self._listed(folder, last))
+        pages: Iterator[Any] | None = None
+
+        def following() -> Any:
+            nonlocal pages
+            if pages is None:  # at first, and after an answer that broke off
+                pages = iter(
+                    obstore.list(self._store, folder or None, offset=last, chunk_size=PAGE)
+                )
+            try:
+                return next(pages, None)
+            except BaseException:
+                pages = None
+                raise
+
         while True:
             try:
-                with self._errors("cannot be listed"):
-                    page = next(pages, None)
+                page = self._repeat(following, "cannot be listed")
             except UnsafeKey:
                 break
             if page is None:
                 return
             last = page[-1]["path"]
             yield [entry for meta in page if (entry := self._entry(meta)) is not None]
+        look = partial(obstore.list_with_delimiter, self._store, folder or None)
         try:
-            with self._errors("cannot be listed"):
-                level = obstore.list_with_delimiter(self._store, folder or None)
+            level: Any = self._repeat(look, "cannot be listed")
         except UnsafeKey as error:
             refused(self._relative(folder), error)
             return
@@ -130,9 +142,6 @@ class ObjectStorage(Storage):
         for below in level["common_prefixes"]:
             if last is None or f"{below}0" > last:  # "0" follows "/"
                 yield from self._pages(below, last, refused)
-
-    def _listed(self, folder: str, last: str | None) -> Iterator[Any]:
-        return iter(obstore.list(self._store, folder or None, offset=last, chunk_size=PAGE))
 
     def head(self, key: str) -> Entry | None:
         def look() -> Entry | None:

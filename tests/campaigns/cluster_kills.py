@@ -294,7 +294,7 @@ class _Campaign:
                     print(f"{time.ctime()}: finished: {output}", flush=True)
                     lines = output.splitlines()  # Ray may print more
                     summary = json.loads(next(line for line in lines if line.startswith('{"run"')))
-                    assert not summary["failed"] + summary["set_aside"], errors[-3000:]
+                    assert not summary["failed"] + summary["set_aside"], self._failures()
                     computed += summary["done"]
                 else:
                     assert driver.returncode == -9, errors[-3000:]
@@ -341,6 +341,10 @@ class _Campaign:
             driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
         self._log_of[driver.pid] = log
         return driver
+
+    def _failures(self) -> list[bytes | None]:
+        destination = open_storage(self._where[1])
+        return [destination.read(e.key) for page in destination.pages(FAILURES) for e in page]
 
     def _log(self, driver: subprocess.Popen[str]) -> str:
         return self._log_of[driver.pid].read_text(errors="replace")

@@ -60,6 +60,22 @@ def test_every_operation_survives_a_fault(
     assert (tmp_path / "copy").read_bytes() == (tmp_path / "file").read_bytes()
 
 
+@pytest.mark.parametrize("fault", ["503", "drop before", "drop after", "drop within"])
+def test_a_listing_survives_a_fault_of_every_request(
+    through: Callable[[FaultyProxy], ObjectStorage],
+    server: S3Server,
+    fault: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with FaultyProxy(server.port, 0.0) as proxy:
+        storage = through(proxy)
+        for key in ("a/1", "b/2", "b/evil\n"):
+            server.request("PUT", f"/music/proxy-{proxy.port}/{key}", b"x")
+        turns = iter(range(1000))
+        monkeypatch.setattr(proxy, "_choose", lambda: fault if next(turns) % 2 == 0 else "")
+        assert [entry.key for page in storage.pages() for entry in page] == ["a/1"]
+
+
 def test_an_upload_whose_process_is_killed_leaves_no_object(
     server: S3Server, tmp_path: Path
 ) -> None:
