@@ -12,7 +12,7 @@ import pytest
 from bsmamba2.errors import for_command_line
 
 ROOT = Path(__file__).parents[1]
-LAYERS = ("runtime", "network", "export", "training", "plugin_bridge")
+LAYERS = ("runtime", "network", "export", "training", "plugin_bridge", "cluster")
 FILES = [path for layer in LAYERS for path in sorted((ROOT / layer).glob("bsmamba2*/**/*.py"))]
 COMMANDS = [path for path in FILES if "\nimport click" in path.read_text(encoding="utf-8")]
 """Modules of the command line, whose messages nobody else sees."""

@@ -38,6 +38,7 @@ EXTRAS = {
     "bsmamba2_training": "training",
     "bsmamba2_pedalboard": "pedalboard",
     "bsmamba2.commands.ui": "ui",
+    "bsmamba2_cluster": "cluster",
 }
 """The extra that installs the dependencies of a package or of a module."""
 

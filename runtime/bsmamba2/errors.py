@@ -20,7 +20,7 @@ from collections.abc import Iterable
 
 _ARGUMENT = re.compile(
     r"\b(clip|device|io|overwrite|precision|resume|streaming|subtype|target)=(True|'[^']*')"
-    r"|\b(block_ms|headroom_ms|lookahead_ms|start_s|duration_s)(?= must )"
+    r"|\b(block_ms|headroom_ms|kernel_at|lookahead_ms|start_s|duration_s)(?= must )"
 )
 """An argument that a message tells the caller to give, or that it is about."""
 

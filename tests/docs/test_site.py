@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ["bsmamba2", "bsmamba2_pedalboard", "bsmamba2_network", "bsmamba2_export"]
+PACKAGES.append("bsmamba2_cluster")
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("zensical") is None, reason='needs pip install ".[docs]"'

@@ -140,7 +140,7 @@ def test_a_copy_without_any_record_is_installed_from_a_checkout(
 
 def test_every_extra_in_a_command_exists() -> None:
     used: set[str] = set()
-    for folder in ("runtime", "network", "export", "training", "plugin_bridge"):
+    for folder in ("runtime", "network", "export", "training", "plugin_bridge", "cluster"):
         for path in (ROOT / folder).rglob("*.py"):
             used |= set(re.findall(r"install_command\([\"']([\w-]+)", path.read_text()))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

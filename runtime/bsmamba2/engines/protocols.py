@@ -50,6 +50,19 @@ class ReducedPrecisionEngine(Engine, Protocol):
         ...
 
 
+@runtime_checkable
+class StreamingEngine(Engine, Protocol):
+    """An engine whose model can also run the steps of a stream."""
+
+    def new_stepper(self) -> Stepper:
+        """Returns a stepper for one more stream.
+
+        Raises:
+            ModelError: the model has no graph for streams.
+        """
+        ...
+
+
 class Stepper(Protocol):
     """Something that separates a stream step by step, and keeps states between steps.
 
@@ -78,5 +91,24 @@ class Stepper(Protocol):
 
         Returns:
             Stems of both, each (batch, stems, channels, frames, bins, 2).
+        """
+        ...
+
+
+class SharedStepper(Stepper, Protocol):
+    """A stepper whose model other streams can use too, and that can run a whole spectrum."""
+
+    def another(self) -> SharedStepper:
+        """Returns a stepper for another stream, which shares the model but not the states."""
+        ...
+
+    def whole(self, spectrum: Audio) -> Audio:
+        """Separates a whole spectrum in one run, without touching the stream.
+
+        Args:
+            spectrum: (batch, channels, frames, bins, 2), at least one frame.
+
+        Returns:
+            (batch, stems, channels, frames, bins, 2).
         """
         ...

@@ -20,6 +20,7 @@ from bsmamba2.engines.ort_session import (
     require_float32,
     require_shape,
 )
+from bsmamba2.engines.protocols import SharedStepper
 from bsmamba2.errors import AudioError, ModelError, printable
 from bsmamba2.formats.manifest import Manifest
 from bsmamba2.formats.onnx_file import OnnxFile
@@ -192,10 +193,14 @@ class StepEngine:
 class StepsAsEngine:
     """A streaming model as an engine for whole chunks; may be shared between threads."""
 
-    def __init__(self, steps: StepEngine) -> None:
+    def __init__(self, steps: SharedStepper) -> None:
         self.steps = steps
         self.manifest = steps.manifest
         self.device = steps.device
+
+    def new_stepper(self) -> SharedStepper:
+        """See :meth:`bsmamba2.engines.protocols.StreamingEngine.new_stepper`."""
+        return self.steps.another()
 
     def run(self, chunk: Audio) -> Audio:
         """See :meth:`bsmamba2.engines.protocols.Engine.run`."""
@@ -215,7 +220,7 @@ class SteppedEngine(StepsAsEngine):
         schedule: the frames of a step.
     """
 
-    def __init__(self, steps: StepEngine, schedule: Schedule) -> None:
+    def __init__(self, steps: SharedStepper, schedule: Schedule) -> None:
         super().__init__(steps)
         self._schedule = schedule
 

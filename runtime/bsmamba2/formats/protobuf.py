@@ -30,24 +30,28 @@ def fields(data: mmap.mmap, message: range) -> Iterator[tuple[int, range]]:
     """
     at = message.start
     while at < message.stop:
-        key, at = _varint(data, at, message.stop)
+        key, at = varint(data, at, message.stop)
         kind = key & 7
         if kind == _BYTES:
-            size, at = _varint(data, at, message.stop)
+            size, at = varint(data, at, message.stop)
             if size > message.stop - at:
                 raise ModelError("a field reaches past its message")
             yield key >> 3, range(at, at + size)
             at += size
         elif kind == _VARINT:
-            _, at = _varint(data, at, message.stop)
+            _, at = varint(data, at, message.stop)
         elif kind in (_FIXED64, _FIXED32):
             at += 8 if kind == _FIXED64 else 4
         else:
             raise ModelError("a field of unknown kind")
 
 
-def _varint(data: mmap.mmap, at: int, stop: int) -> tuple[int, int]:
-    """Returns a base-128 number and the offset after it."""
+def varint(data: mmap.mmap, at: int, stop: int) -> tuple[int, int]:
+    """Returns a base-128 number and the offset after it.
+
+    Raises:
+        ModelError: the number does not end before ``stop``.
+    """
     value = shift = 0
     while at < stop and shift < 64:
         byte = data[at]

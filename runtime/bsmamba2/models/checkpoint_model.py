@@ -69,8 +69,10 @@ class CheckpointModel(Model):
     def manifest(self) -> Manifest:
         return self.graph().manifest
 
-    def graph(self) -> Graph:
-        return self._pour()
+    def graph(self, *, streaming: bool = False, io: str = "spectrum") -> Graph:
+        if streaming and not self.can_stream:
+            raise ModelError(offline_only(self._checkpoint.family))
+        return self._pour(streaming=streaming, io=io)
 
     def chunk_engine(
         self, device: Device, *, verify: bool = True, speed: str = DEFAULT_SPEED
@@ -85,9 +87,7 @@ class CheckpointModel(Model):
     def step_engine(
         self, device: Device, *, verify: bool = True, speed: str = DEFAULT_SPEED
     ) -> StepEngine:
-        if not self.can_stream:
-            raise ModelError(offline_only(self._checkpoint.family))
-        graph = self._pour(streaming=True)
+        graph = self.graph(streaming=True)
         engine = StepEngine(graph.file, device, graph.weights, graph.manifest, speed=speed)
         if verify:
             verify_steps(engine, graph, speed)

@@ -7,12 +7,13 @@ from threading import RLock
 from typing import TYPE_CHECKING
 
 from bsmamba2.devices.products import DEFAULT_SPEED, products, require_speed
-from bsmamba2.engines.step_engine import StepEngine, StepsAsEngine
+from bsmamba2.engines.protocols import StreamingEngine
 from bsmamba2.errors import DeviceError, ModelError
 from bsmamba2.models.open_model import open_model
 
 if TYPE_CHECKING:
-    from bsmamba2.engines.protocols import Engine
+    from bsmamba2.engines.protocols import Engine, Stepper
+    from bsmamba2.engines.step_engine import StepEngine
     from bsmamba2.models.model import Model
 
 
@@ -77,20 +78,20 @@ class LoadedModel:
         """See :attr:`bsmamba2.models.model.Model.guesses`."""
         return self._model.guesses if self._model else ()
 
-    def new_stepper(self) -> StepEngine:
+    def new_stepper(self) -> Stepper:
         """Returns a stepper for one more stream, which shares the session but not the states.
 
         Raises:
             ModelError: the model has no graph for streams.
         """
         with self._lock:
+            if isinstance(self.engine, StreamingEngine):
+                return self.engine.new_stepper()
             if self._steps is None:
                 self._steps = self._load_steps()
             return self._steps.another()
 
     def _load_steps(self) -> StepEngine:
-        if isinstance(self.engine, StepsAsEngine):
-            return self.engine.steps
         if self._model is None:
             raise ModelError(
                 "lookahead_ms must be None with an engine, which runs whole chunks: create the "

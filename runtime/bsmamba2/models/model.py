@@ -82,11 +82,16 @@ class Model(ABC):
         """
 
     @abstractmethod
-    def graph(self) -> Graph:
-        """Returns the graph, from which another kind of engine can be built.
+    def graph(self, *, streaming: bool = False, io: str = "spectrum") -> Graph:
+        """Returns a graph, from which another kind of engine can be built.
+
+        Args:
+            streaming: whether to return a checkpoint's graph for the steps of a stream.
+            io: input of a checkpoint's graph for whole chunks, ``spectrum`` or ``waveform``, if
+                there are both. An ONNX file has only one graph, which is returned.
 
         Raises:
-            ModelError: the model is an engine already.
+            ModelError: the model is an engine already, or has no graph for streams.
         """
 
     def checkable_engines(self, device: Device) -> Iterator[tuple[str, Engine]]:
