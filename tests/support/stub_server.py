@@ -1,0 +1,62 @@
+"""A server with a stub model, started like a plugin starts the real one: in the background.
+
+    python -m support.stub_server START_SECONDS SECONDS_PER_CHUNK [--background]
+
+The model has two stems: the mixture at a quarter of its level, and the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from bsmamba2 import Separator
+from bsmamba2.audio.array import Audio
+from bsmamba2_pedalboard.server import Server, is_serving, server_folder
+from support.engines import StubEngine
+
+CHUNK = 22050
+GAIN = 0.25
+
+
+def separator(seconds_per_chunk: float = 0.0) -> Separator:
+    """Returns the stub model."""
+
+    def separate(chunk: Audio) -> Audio:
+        time.sleep(seconds_per_chunk)
+        stems: Audio = GAIN * chunk[None]
+        return stems
+
+    return Separator(StubEngine(separate, chunk=CHUNK))
+
+
+def command(start_seconds: float, seconds_per_chunk: float) -> list[str]:
+    """Returns the command that starts the server."""
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); "
+    code += "from support.stub_server import main; main()"
+    words = [sys.executable, "-c", code, f"{start_seconds:g}", f"{seconds_per_chunk:g}"]
+    return [*words, "--background"]
+
+
+def main() -> None:
+    """Serves, or starts a server and waits for it."""
+    start_seconds, seconds_per_chunk = map(float, sys.argv[1:3])
+    folder = server_folder()
+    if "--background" in sys.argv:
+        words = command(start_seconds, seconds_per_chunk)[:-1]
+        with (folder / "log").open("ab") as log:
+            process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
+        while not is_serving(folder) and process.poll() is None:
+            time.sleep(0.02)
+        sys.exit(not is_serving(folder))
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    time.sleep(start_seconds)
+    (folder / "pid").write_text(str(__import__("os").getpid()))
+    Server(separator(seconds_per_chunk), headroom_ms=50).run(idle_exit=5)
+
+
+if __name__ == "__main__":
+    main()
