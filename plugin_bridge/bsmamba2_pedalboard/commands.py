@@ -46,6 +46,8 @@ from bsmamba2_pedalboard.server import (
 
 FOLDER = Path("~/.vst3")
 """Where DAWs on Linux look for a user's plugins."""
+RESOURCES = Path("Contents", "Resources")
+"""The bundle's folder for the plugin's own files."""
 
 _OPTIONS = (
     click.option(
@@ -213,7 +215,9 @@ def install(
     require_headroom(headroom_ms)
     separator = Separator(model, device, speed=speed)
     models = OfferedModels(separator, lookahead_ms, headroom_ms, _other_models(device, speed))
-    target = _install(words, models.to_text(), folder.expanduser())
+    folder = folder.expanduser()
+    installed = folder / plugin_path().name / RESOURCES / OFFERS
+    target = install_bundle([*words, "--installed", str(installed)], models.to_text(), folder)
     click.echo(
         f"{one_line(target)}\nlatency {models.default_latency_ms / 1000:g} s with "
         f"{separator.manifest.name}; let your DAW scan for new plugins; it is called bsmamba2 "
@@ -221,24 +225,22 @@ def install(
     )
 
 
-def _install(start_command: list[str], offers: str, folder: Path) -> Path:
-    """Copies the bundle with its offers and the command that starts its server.
+def install_bundle(start_command: list[str], offers: str, folder: Path) -> Path:
+    """Copies the VST3 with its offers and the command that starts its server; returns its path.
 
     An earlier copy is replaced.
     """
     source = plugin_path()
     target = folder / source.name
     folder.mkdir(parents=True, exist_ok=True)
-    resources = target / "Contents" / "Resources"
-    command = [*start_command, "--installed", str(resources / OFFERS)]
     with tempfile.TemporaryDirectory(dir=folder, prefix=".bsmamba2-") as temporary:
         copy = Path(temporary, source.name)
         shutil.copytree(source, copy)
-        files = copy / "Contents" / "Resources"
-        files.mkdir()
-        for name, text in (("serve", "\n".join(command) + "\n"), (OFFERS, offers)):
-            (files / name).write_text(text, encoding="utf-8")
-            (files / name).chmod(0o600)
+        (copy / RESOURCES).mkdir()
+        for name, text in (("serve", "\n".join(start_command) + "\n"), (OFFERS, offers)):
+            file = copy / RESOURCES / name
+            file.write_text(text, encoding="utf-8")
+            file.chmod(0o600)
         if target.exists():
             target.rename(Path(temporary, "old"))
         copy.rename(target)

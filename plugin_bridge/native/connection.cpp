@@ -63,8 +63,7 @@ Connection::Answer Connection::receive_welcome() {
 
 void Connection::begin(Mixer& mixer, int64_t time) {
   sent_ = received_ = time;
-  mixer.stem_begin = time;
-  mixer.stem_end = time;
+  mixer.begin_stems(time);
   outgoing_.clear();
   incoming_.clear();
   outgoing_sent_ = 0;

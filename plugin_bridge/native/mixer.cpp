@@ -10,7 +10,7 @@ void Mixer::start(int channels, int stems, int buses, uint32_t latency, int max_
   input_.resize(channels, capacity);
   wet_.resize(channels * stems, capacity);
   settings_.assign(size_t(input_.capacity()), {});
-  stem_begin = stem_end = 0;
+  begin_stems(0);
   input_end_ = output_end_ = 0;
   position_ = 0;
   due_ = -int64_t(latency);
@@ -33,8 +33,10 @@ void Mixer::take(const Block& block, int start, int samples) {
 }
 
 bool Mixer::mix(const Block& block, int start, int samples, bool silent) {
-  const int64_t begin = stem_begin.load(std::memory_order_acquire);
-  const int64_t end = stem_end.load(std::memory_order_acquire);
+  const int64_t first = stem_begin_;
+  const int64_t end = stem_end;
+  // If the stems began anew in between, the two do not belong together.
+  const int64_t begin = stem_begin_ == first ? first : never;
   const size_t mask = settings_.size() - 1;
   bool missed = false;
   for (int i = 0; i < samples; ++i) {

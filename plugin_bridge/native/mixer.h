@@ -7,6 +7,7 @@
 // input and are delayed with it, so automation switches where the host says.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <vector>
@@ -40,15 +41,30 @@ class Mixer {
   int64_t input_end() const { return input_end_.load(std::memory_order_acquire); }
   int64_t output_end() const { return output_end_.load(std::memory_order_acquire); }
 
-  // Start and end of the stems that have arrived.
-  std::atomic<int64_t> stem_begin{0}, stem_end{0};
+  // From now on the stems that arrive start at this time.
+  void begin_stems(int64_t time) {
+    stem_begin_ = never;  // the audio thread may be reading both
+    stem_end = time;
+    stem_begin_ = time;
+  }
+  int64_t stem_begin() const { return stem_begin_; }
+  // The end of the stems that have arrived.
+  std::atomic<int64_t> stem_end{0};
+
+  // Whether the stems of the next mix are there, from the first sample that is due.
+  bool is_ready(int64_t needed_end) const {
+    return stem_end >= needed_end && stem_begin_ <= std::max<int64_t>(0, output_end());
+  }
 
  private:
+  static constexpr int64_t never = INT64_MAX;
+
   void glide(const Settings& target);
   float stem(int index, int channel, int64_t time) const;
 
   int channels_ = 2, stems_ = 1, buses_ = 1;
   Ring input_, wet_;
+  std::atomic<int64_t> stem_begin_{0};
   std::vector<Settings> settings_;  // a ring, like the input
   std::atomic<int64_t> input_end_{0}, output_end_{0};
 

@@ -15,7 +15,9 @@ class Pace {
   using Clock = std::chrono::steady_clock;
 
   void start(double sample_rate, double latency_seconds) {
+    const bool says_both = says_both_;  // what a host has shown holds for its later signals
     *this = Pace();
+    says_both_ = says_both;
     rate_ = sample_rate;
     lead_limit_ = std::clamp(latency_seconds / 2, 0.1, 0.5);
   }
@@ -58,17 +60,19 @@ class Pace {
     audio_ = keep * audio_ + block_seconds_;
     clock_ = keep * clock_ + gap;
     lead_ = std::clamp(lead_ + 0.9 * block_seconds_ - gap, 0.0, 2 * lead_limit_);
+    const bool keeps_pace = clock_ > 0.9 * audio_ && clock_ < 1.2 * audio_;
+    steady_ = keeps_pace ? steady_ + block_seconds_ : 0;
   }
 
-  bool is_live_like() const {
-    return audio_ > 0.2 && clock_ > 0.9 * audio_ && clock_ < 1.1 * audio_;
-  }
+  // A render may pass through the speed of playback, but only playback keeps it.
+  bool is_live_like() const { return steady_ > lead_limit_; }
 
-  void forget() { audio_ = clock_ = lead_ = 0; }
+  void forget() { audio_ = clock_ = lead_ = steady_ = 0; }
 
   static constexpr double window = 1;  // second
   double rate_ = 44100, lead_limit_ = 0.5;
   double audio_ = 0, clock_ = 0;  // seconds of audio and of time in the window
+  double steady_ = 0;             // for how long the two have agreed, in seconds
   double lead_ = 0;               // how far the blocks have run ahead of the clock, in seconds
   double block_seconds_ = 0, own_wait_ = 0;
   long others_wait_us_ = 0;

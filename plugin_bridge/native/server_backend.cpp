@@ -144,18 +144,20 @@ class ServerBackend : public Backend {
   double wait_for(int64_t time) {
     const auto begin = Clock::now();
     auto last_progress = begin;
-    int64_t end = mixer_.stem_end, last_end = end;
-    while (running_ && !gave_up_ && (end = mixer_.stem_end) < time) {
+    int64_t last_end = mixer_.stem_end;
+    bool ready = false;
+    while (running_ && !gave_up_ && !(ready = mixer_.is_ready(time))) {
       const Link link = link_;
       if (link == Link::unavailable) break;
       std::this_thread::sleep_for(milliseconds(1));
       const auto now = Clock::now();
+      const int64_t end = mixer_.stem_end;
       if (end != last_end) last_progress = now;
       last_end = end;
       const auto limit = link == Link::connected ? response_timeout : startup_timeout;
       gave_up_ = now - last_progress > limit;  // so that later blocks do not wait again
     }
-    if (end >= time) gave_up_ = false;
+    if (ready) gave_up_ = false;
     return std::chrono::duration<double>(Clock::now() - begin).count();
   }
 
@@ -168,7 +170,8 @@ class ServerBackend : public Backend {
       follow_choice();
       send_notices();
       if (link_ == Link::connected) {
-        if (!is_too_late() && connection_.exchange(mixer_, missed_)) continue;
+        const bool is_of_use = !is_too_late() && !begins_too_late();
+        if (is_of_use && connection_.exchange(mixer_, missed_)) continue;
         connection_.close();
         link_ = Link::connecting;
         next_try_ = Clock::now();
@@ -257,18 +260,23 @@ class ServerBackend : public Backend {
     return fits;
   }
 
-  // The stems start with the input from now on or, in a render, with the samples that have not been
-  // output yet.
+  // In a render the stems start with the samples that have not been output yet. In playback they
+  // start with the input that the server needs before it can answer, so that it is not late.
   void begin() {
-    const int64_t next = std::max<int64_t>(0, mixer_.output_end());
-    connection_.begin(mixer_, waits_ ? next : mixer_.input_end());
+    const int64_t recent = mixer_.input_end() - int64_t(server().needed);
+    connection_.begin(mixer_, waits_ ? next_output() : std::max(next_output(), recent));
     link_ = Link::connected;
   }
+
+  int64_t next_output() const { return std::max<int64_t>(0, mixer_.output_end()); }
+
+  // Whether a render has begun and needs stems of earlier input than those that arrive.
+  bool begins_too_late() const { return waits_ && mixer_.stem_begin() > next_output(); }
 
   // Whether the stems are so late in live playback that those to come are useless.
   bool is_too_late() const {
     const int64_t late = mixer_.output_end() - mixer_.stem_end - int64_t(sample_rate_);
-    return !waits_ && late > 0 && connection_.sent() > mixer_.stem_begin;
+    return !waits_ && late > 0 && connection_.sent() > mixer_.stem_begin();
   }
 
   // Notifies the host on a separate thread, which nothing waits for: the host may stop the socket

@@ -8,6 +8,8 @@ The model has two stems: the mixture at a quarter of its level, and the rest.
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -41,6 +43,21 @@ def command(start_seconds: float, seconds_per_chunk: float) -> list[str]:
     return [*words, "--background"]
 
 
+def kill_when_serving(folder: Path) -> None:
+    """Waits until the server serves, and kills it."""
+    while not is_serving(folder):
+        time.sleep(0.02)
+    os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
+    while is_serving(folder):
+        time.sleep(0.02)
+
+
+def stop(folder: Path) -> None:
+    """Ends the server, if there is one."""
+    if is_serving(folder):
+        os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
+
+
 def main() -> None:
     """Serves, or starts a server and waits for it."""
     start_seconds, seconds_per_chunk = map(float, sys.argv[1:3])
@@ -54,7 +71,7 @@ def main() -> None:
         sys.exit(not is_serving(folder))
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     time.sleep(start_seconds)
-    (folder / "pid").write_text(str(__import__("os").getpid()))
+    (folder / "pid").write_text(str(os.getpid()))
     Server(separator(seconds_per_chunk), headroom_ms=50).run(idle_exit=5)
 
 
