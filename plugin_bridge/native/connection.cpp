@@ -57,8 +57,9 @@ Connection::Answer Connection::receive_welcome() {
     std::memcpy(&welcome_, received_welcome_.data(), sizeof welcome_);
     if (is_valid(welcome_)) return Answer::accepted;
   }
+  const bool answered = !received_welcome_.empty();
   close();
-  return Answer::refused;
+  return answered ? Answer::refused : Answer::lost;
 }
 
 void Connection::begin(Mixer& mixer, int64_t time) {

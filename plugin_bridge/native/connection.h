@@ -37,8 +37,8 @@ class Connection {
   bool is_open() const { return socket_.is_open(); }
 
   // Waits a few milliseconds for the welcome. A server that has to load a model takes a while. The
-  // connection is closed if the server has refused.
-  enum class Answer { pending, accepted, refused };
+  // connection is closed if the server has refused, or has ended without an answer: lost.
+  enum class Answer { pending, accepted, refused, lost };
   Answer receive_welcome();
   bool is_accepted() const { return welcome_.stems > 0; }
   const Welcome& welcome() const { return welcome_; }

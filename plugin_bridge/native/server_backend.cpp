@@ -60,7 +60,8 @@ class ServerBackend : public Backend {
     latency_ = known_latency();
     channels_ = channels;
     running_ = true;
-    const bool answers = open_connection() && receive_welcome(milliseconds(1000));
+    const bool answers =
+        open_connection() && receive_welcome(milliseconds(1000)) == Connection::Answer::accepted;
     if (!latency_ && answers) latency_ = server().latency;
     const Choices::Choice choice = choices_->choice();
     mixer_.start(channels, answers ? int(server().stems) : choice.stems,
@@ -201,10 +202,13 @@ class ServerBackend : public Backend {
   bool connect(milliseconds limit) {
     if (connection_.is_open() || open_connection()) {
       link_ = Link::starting;
-      if (receive_welcome(limit)) return true;
-      link_ = Link::unavailable;
+      const auto answer = receive_welcome(limit);
+      if (answer == Connection::Answer::accepted) return true;
       connection_.close();
-      return false;
+      if (answer != Connection::Answer::lost) {
+        link_ = Link::unavailable;
+        return false;
+      }
     }
     link_ = launch_server() == Launch::starting ? Link::starting : Link::unavailable;
     return false;
@@ -215,19 +219,20 @@ class ServerBackend : public Backend {
     return connection_.open(asked_, sample_rate_, channels_);
   }
 
-  // A server that loads the model first takes a while. Returns false, with the connection open, if
-  // it has not answered in that time; with the connection closed if it has refused.
-  bool receive_welcome(milliseconds limit) {
+  // A server that loads the model first takes a while. Returns pending, with the connection open, if
+  // it has not answered in that time.
+  Connection::Answer receive_welcome(milliseconds limit) {
     const auto deadline = Clock::now() + limit;
     auto answer = Connection::Answer::pending;
     while (answer == Connection::Answer::pending) {
-      if (!running_ || Clock::now() >= deadline || !is_asked()) return false;
+      if (!running_ || Clock::now() >= deadline || !is_asked()) return answer;
       answer = connection_.receive_welcome();
     }
-    if (answer == Connection::Answer::refused) return false;
-    choices_->refresh();
-    if (asked_.model.empty()) asked_ = choices_->choice();
-    return true;
+    if (answer == Connection::Answer::accepted) {
+      choices_->refresh();
+      if (asked_.model.empty()) asked_ = choices_->choice();
+    }
+    return answer;
   }
 
   bool is_asked() {
