@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from bsmamba2.audio.array import Audio
-from bsmamba2_pedalboard.commands import install_bundle
+from bsmamba2_pedalboard.commands import RESOURCES, install_bundle
 from bsmamba2_pedalboard.offered_models import OfferedModels
 from support import ardour, stub_server
 from support.vst3_host import STEM
@@ -34,7 +34,9 @@ local list = ARDOUR.LuaAPI.plugin_automation(track:nth_plugin(0), {STEM})
 list:set_interpolation(Evoral.InterpolationStyle.Discrete)
 list:editor_add(Temporal.timepos_t(0), 0, false)
 list:editor_add(Temporal.timepos_t({SWITCH}), 1, false)
-list:set_automation_state(ARDOUR.AutoState.Play)
+local parameter = Evoral.Parameter(ARDOUR.AutomationType.PluginAutomation, 0, {STEM})
+local control = track:nth_plugin(0):to_automatable():automation_control(parameter, false)
+control:set_automation_state(ARDOUR.AutoState.Play)
 """
 CHOOSE_REST = f"ARDOUR.LuaAPI.set_plugin_insert_param(insert, {STEM}, 1)"
 DESCRIBE = """
@@ -45,7 +47,7 @@ for i = 0, effect:parameter_count() - 1 do
   for name in pairs(ARDOUR.LuaAPI.desc_scale_points(results[2])) do names[#names + 1] = name end
   table.sort(names)
   local kind = effect:parameter_is_input(i) and "input" or "output"
-  print("parameter", effect:parameter_label(i), kind, table.concat(names, ", "))
+  print("parameter|" .. effect:parameter_label(i) .. "|" .. kind .. "|" .. table.concat(names, ", "))
 end
 """
 
@@ -102,7 +104,7 @@ def close(output: Audio, expected: Audio) -> None:
 
 def test_parameters_have_names_and_can_be_set(session: Session) -> None:
     lines = session.host.change(session.path, DESCRIBE)
-    rows = [line.split("\t")[1:] for line in lines if line.startswith("parameter")]
+    rows = [line.split("|")[1:] for line in lines if line.startswith("parameter|")]
     assert ["Stem", "input", "instrumental, vocals"] in rows
     assert ["While waiting", "input", "Silence, Silence in renders, Unprocessed"] in rows
     assert ["Model", "input", "stub"] in rows
@@ -133,8 +135,7 @@ def test_an_export_whose_server_is_killed_is_silent_from_there_and_the_next_is_r
     started = tmp_path / "started"  # the server starts only once
     once = ["/bin/sh", "-c", 'mkdir "$0" && exec "$@"', str(started)]
     words = [*once, *stub_server.command(0, 0.3)]
-    offers = OfferedModels(stub_server.separator(), headroom_ms=50).to_text()
-    install_bundle(words, offers, session.bundle.parent)
+    (session.bundle / RESOURCES / "serve").write_text("\n".join(words) + "\n")
     session.host.change(session.path, CHOOSE_REST)
     stub_server.stop(session.server)
     process = session.host.start_export(session.path, tmp_path / "out.wav")

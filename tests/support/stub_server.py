@@ -53,9 +53,9 @@ def kill_when_serving(folder: Path) -> None:
 
 
 def stop(folder: Path) -> None:
-    """Ends the server, if there is one."""
+    """Ends the server, if there is one, and waits until it has ended."""
     if is_serving(folder):
-        os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
+        kill_when_serving(folder)
 
 
 def main() -> None:
