@@ -12,7 +12,7 @@
 // What a sample is processed with.
 struct Settings {
   float gain = 1, mix = 1;  // gain of the stem; mix 0 is the input, 1 the stem
-  int stem = 0;             // of the model's stems
+  int stem = 0;             // of the model's stems, or their number for the mixture
 };
 
 // Settings from a sample of a block on.

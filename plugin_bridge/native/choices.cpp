@@ -8,7 +8,7 @@
 namespace {
 
 constexpr size_t max_models = 500, max_names = 64, max_file = 1 << 20, max_name = 120;
-constexpr char head[] = "bsmamba2 offers 1";
+constexpr char head[] = "bsmamba2 offers 1", mixture[] = "mixture";
 
 std::vector<std::string> split(const std::string& text, char separator) {
   std::vector<std::string> parts;
@@ -87,8 +87,9 @@ std::vector<Model> Choices::read_offers() {
 }
 
 std::string Choices::stem_name() const {
-  const size_t at = size_t(std::clamp(selected(List::stem), 0, int(current().stems.size()) - 1));
-  return current().stems[at];
+  const auto& stems = current().stems;
+  const size_t at = size_t(std::max(0, selected(List::stem)));
+  return at < stems.size() ? stems[at] : mixture;
 }
 
 uint32_t Choices::lookahead_ms() const {
@@ -104,10 +105,11 @@ void Choices::adopt(const std::string& stem, uint32_t lookahead) {
   auto ms = model.latency_ms.find(lookahead);
   if (ms == model.latency_ms.end()) ms = model.latency_ms.find(model.default_lookahead_ms);
   counts_[int(List::model)] = int(models_.size());
-  counts_[int(List::stem)] = int(model.stems.size());
+  counts_[int(List::stem)] = int(model.stems.size()) + 1;
   counts_[int(List::lookahead)] = int(model.latency_ms.size());
   select(List::model, model_);
-  select(List::stem, found == model.stems.end() ? 0 : int(found - model.stems.begin()));
+  const bool is_unknown = found == model.stems.end() && stem != mixture;
+  select(List::stem, is_unknown ? 0 : int(found - model.stems.begin()));
   select(List::lookahead, int(std::distance(model.latency_ms.begin(), ms)));
 }
 
@@ -155,7 +157,8 @@ std::string Choices::name(List list, int index) {
   std::lock_guard lock(mutex_);
   follow_model_locked();
   if (index < 0 || index >= count(list)) return {};
-  if (list == List::stem) return current().stems[size_t(index)];
+  if (list == List::stem)
+    return size_t(index) < current().stems.size() ? current().stems[size_t(index)] : mixture;
   if (list == List::model) return models_[size_t(index)].name;
   const uint32_t ms = std::next(current().latency_ms.begin(), index)->first;
   return ms ? std::to_string(ms) + " ms" : "Whole chunks";

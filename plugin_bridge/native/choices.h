@@ -31,6 +31,7 @@ struct Model {
 // Returns the models of a file; none if it is damaged.
 std::vector<Model> parse_offers(const std::string& text);
 
+// The last stem is the mixture.
 enum class List { stem, model, lookahead };
 
 class Choices {

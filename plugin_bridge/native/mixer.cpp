@@ -100,5 +100,6 @@ void Mixer::glide(const Settings& target) {
 }
 
 float Mixer::stem(int index, int channel, int64_t time) const {
-  return wet_.get(std::clamp(index, 0, stems_ - 1) * channels_ + channel, time);
+  if (index >= stems_) return input_.get(channel, time);
+  return wet_.get(std::max(index, 0) * channels_ + channel, time);
 }

@@ -141,7 +141,9 @@ vst3::ParameterInfo Parameters::info(int id) const {
   put(info.title, description.title);
   put(info.short_title, description.title);
   put(info.units, description.unit);
-  info.steps = steps(id);
+  // Hosts show a list of two as a switch, without names.
+  List which;
+  info.steps = to_list(id, &which) && steps(id) == 1 ? 0 : steps(id);
   info.initial = to_normalised(id, description.initial);
   info.flags = description.flags;
   return info;
@@ -226,6 +228,6 @@ size_t Parameters::restore_version_1(const std::string& text) {
     if (!(lines >> value) || lines.get() != '\n' || !(value >= 0 && value <= 1)) return 0;
   values_[gain] = values[0];
   values_[mix] = values[1];
-  choices_->select(List::stem, std::min(int(values[2] * 16), choices_->count(List::stem) - 1));
+  choices_->select(List::stem, std::min(int(values[2] * 16), choices_->count(List::stem) - 2));
   return sizeof head_1 - 1 + size_t(lines.tellg());
 }

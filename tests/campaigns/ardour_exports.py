@@ -47,8 +47,8 @@ def main() -> None:
     right = sum("right" in line for line in lines)
     page = (
         "# Cold exports in Ardour\n\n"
-        f"{right} of {arguments.exports} exports of {arguments.seconds} s had the stem alone on the "
-        "plugin's track, aligned with the other two to the sample.\n\n"
+        f"{right} of {arguments.exports} exports of {arguments.seconds} s had the stem alone on "
+        "the plugin's track, aligned with the other two to the sample.\n\n"
         f"{datetime.date.today()}; `python tests/campaigns/ardour_exports.py --exports "
         f"{arguments.exports} --seconds {arguments.seconds} --busy {arguments.busy}` on "
         f"{os.cpu_count()} cores\n\n" + "".join(f"- {line}\n" for line in lines)

@@ -1,9 +1,9 @@
 """Outputs of stems, enabled at random: python tests/campaigns/stem_buses.py [--sequences 1000]
 
 A host renders with the plugin and a model of six stems and a residual. In each sequence all eight
-outputs of stems are disabled, then enabled one after the other in random order, with a block of 1 to
-40 random samples after each. A disabled output must be silent. After each sequence the outputs must
-sum to the input, delayed by the latency. Writes results/stem_buses.md.
+outputs of stems are disabled, then enabled one after the other in random order, with a block of 1
+to 40 random samples after each. A disabled output must be silent. After each sequence the outputs
+must sum to the input, delayed by the latency. Writes results/stem_buses.md.
 """
 
 from __future__ import annotations

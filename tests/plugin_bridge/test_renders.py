@@ -44,10 +44,10 @@ def close(output: Audio, expected: Audio) -> None:
 def test_a_render_waits_by_default_whatever_the_host_says(
     plugin: host.Plugin, noise: Callable[..., Audio], setup_mode: int, block_mode: int
 ) -> None:
-    audio = noise(2, 22050)
+    audio, block = noise(2, 44100), 8000
     with serving(slow_half, headroom_ms=2000, chunk=4410):  # a latency as long as a real one
-        latency = plugin.start(mode=setup_mode)
-        close(render(plugin, audio, latency, mode=block_mode), 0.5 * audio)
+        latency = plugin.start(mode=setup_mode, max_samples=block)
+        close(render(plugin, audio, latency, block, block_mode), 0.5 * audio)
     assert plugin.missed == 0
 
 
@@ -236,7 +236,18 @@ def test_a_model_that_the_server_does_not_have_does_not_hold_a_render(
     assert plugin.missed > 0
 
 
-# Automation
+# The chosen stem
+
+
+def test_the_last_stem_of_the_list_is_the_mixture(
+    plugin: host.Plugin, noise: Callable[..., Audio]
+) -> None:
+    audio = noise(2, 9000)
+    with serving():
+        plugin.start()
+        assert play(plugin, lambda _: len(plugin.texts(STEM)) == 3)
+        plugin.choose(STEM, "mixture")
+        close(rendered(plugin, audio), audio)
 
 
 def test_the_stem_switches_at_the_sample_of_the_automation(
@@ -245,9 +256,9 @@ def test_the_stem_switches_at_the_sample_of_the_automation(
     audio, switch, fade = noise(2, 9000), 3000, 256
     with serving(lambda chunk: np.float32(0.25) * chunk[np.newaxis]):
         plugin.start()
-        assert play(plugin, lambda _: len(plugin.texts(STEM)) == 2)
+        assert play(plugin, lambda _: len(plugin.texts(STEM)) == 3)
         latency = plugin.start(mode=OFFLINE, max_samples=9000)
-        first = plugin.process(audio, changes=host.Changes({STEM: {0: 0.0, switch: 1.0}}))
+        first = plugin.process(audio, changes=host.Changes({STEM: {0: 0.0, switch: 0.5}}))
         output = np.concatenate([first, plugin.process(np.zeros((2, 9000)))], axis=1)[:, latency:]
     close(output[:, : switch + 1], 0.25 * audio[:, : switch + 1])
     close(output[:, switch + fade : 9000], 0.75 * audio[:, switch + fade :])

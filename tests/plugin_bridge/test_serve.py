@@ -60,7 +60,7 @@ def test_stem_gain_and_mix_follow_the_hosts_parameters(
     plugin.set(MIX, 0.5)
     with serving(lambda chunk: 0.25 * chunk[np.newaxis]):
         plugin.start()  # the plugin gets the list of stems
-        assert play(plugin, lambda _: plugin.texts(STEM) == ["vocals", "instrumental"])
+        assert play(plugin, lambda _: plugin.texts(STEM) == ["vocals", "instrumental", "mixture"])
         plugin.choose(STEM, "instrumental")
         output = rendered(plugin, noise(2, 9000))
     close(output, (0.5 + 0.5 * 10 * 0.75) * noise(2, 9000))

@@ -349,11 +349,16 @@ def test_parameters_begin_with_their_defaults(folder: Path) -> None:
 
 def test_lists_show_what_the_server_offers(plugin: host.Plugin) -> None:
     assert plugin.texts(MODEL) == ["small", "four stems"]
-    assert plugin.texts(STEM) == ["vocals", "instrumental"]
+    assert plugin.texts(STEM) == ["vocals", "instrumental", "mixture"]
     assert plugin.texts(LOOKAHEAD) == ["Whole chunks", "500 ms"]
     plugin.choose(MODEL, "four stems")
-    assert plugin.texts(STEM) == ["drums", "bass", "other", "vocals", "instrumental"]
+    assert plugin.texts(STEM) == ["drums", "bass", "other", "vocals", "instrumental", "mixture"]
     assert plugin.texts(LOOKAHEAD) == ["Whole chunks"]
+
+
+def test_a_list_of_two_is_not_a_switch_without_names(plugin: host.Plugin) -> None:
+    steps = {parameter: plugin.info(parameter).steps for parameter in (STEM, WAIT, MODEL)}
+    assert steps == {STEM: 2, WAIT: 1, MODEL: 0}
 
 
 def test_a_stem_stays_chosen_by_name_when_the_model_changes(plugin: host.Plugin) -> None:
@@ -399,7 +404,8 @@ def test_a_damaged_list_of_models_is_not_used(tmp_path: Path, plugin: host.Plugi
 @pytest.mark.parametrize(
     ("parameter", "value", "shown"),
     [
-        *((GAIN, 0.75, "0.0"), (GAIN, 0, "-60.0"), (MIX, 0.5, "50.0"), (STEM, 1, "instrumental")),
+        *((GAIN, 0.75, "0.0"), (GAIN, 0, "-60.0"), (MIX, 0.5, "50.0"), (STEM, 1, "mixture")),
+        (STEM, 0.5, "instrumental"),
         *((WAIT, 1, "On"), (WAITING, 1, "Silence"), (MODEL, 1, "four stems")),
         *((LOOKAHEAD, 1, "500 ms"), (MISSED, 1, "9999")),
     ],

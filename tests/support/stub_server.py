@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from bsmamba2 import Separator
@@ -22,6 +23,8 @@ from support.engines import StubEngine
 
 CHUNK = 22050
 GAIN = 0.25
+READY = "ready"
+"""The file that the command leaves when it has started the server."""
 
 
 def separator(seconds_per_chunk: float = 0.0) -> Separator:
@@ -44,10 +47,11 @@ def command(start_seconds: float, seconds_per_chunk: float) -> list[str]:
 
 
 def kill_when_serving(folder: Path) -> None:
-    """Waits until the server serves, and kills it."""
-    while not is_serving(folder):
+    """Waits until the command has started the server, and kills it."""
+    while not (folder / READY).exists():
         time.sleep(0.02)
-    os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
+    with suppress(ProcessLookupError):  # it may have ended by itself
+        os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
     while is_serving(folder):
         time.sleep(0.02)
 
@@ -66,11 +70,15 @@ def main() -> None:
         words = command(start_seconds, seconds_per_chunk)[:-1]
         with (folder / "log").open("ab") as log:
             process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
-        while not is_serving(folder) and process.poll() is None:
+        while not is_serving(folder):
+            if process.poll() is not None:
+                sys.exit(1)
             time.sleep(0.02)
-        sys.exit(not is_serving(folder))
+        (folder / READY).touch()
+        sys.exit()
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     time.sleep(start_seconds)
+    (folder / READY).unlink(missing_ok=True)
     (folder / "pid").write_text(str(os.getpid()))
     Server(separator(seconds_per_chunk), headroom_ms=50).run(idle_exit=5)
 

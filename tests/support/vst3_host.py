@@ -330,14 +330,19 @@ class Plugin:
         assert self.controller.call("text_of", number, current, pointer_to(letters)) == OK
         return text(letters)
 
+    def last_step(self, parameter: int) -> int:
+        """The plain value of 1: the last index of a list."""
+        arguments = c_uint32(parameter), c_double(1.0)
+        return int(self.controller.call("plain_of", *arguments, returns=c_double))
+
     def texts(self, parameter: int) -> list[str]:
         """The texts of all values of a list."""
-        steps = self.info(parameter).steps
+        steps = self.last_step(parameter)
         return [self.shown(parameter, step / max(1, steps)) for step in range(steps + 1)]
 
     def choose(self, parameter: int, shown: str) -> None:
         """Sets a list to the value with this text."""
-        steps = self.info(parameter).steps
+        steps = self.last_step(parameter)
         assert self.set(parameter, self.texts(parameter).index(shown) / max(1, steps)) == OK
 
     @property
