@@ -21,8 +21,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bsmamba2_pedalboard.commands import install_bundle
-from bsmamba2_pedalboard.offered_models import OfferedModels
+from bsmamba2_pedalboard.server import OFFERS
 from support import ardour
+from support.engines import half
 from support.serving import serving
 
 PICTURE = Path(__file__).parents[2] / "docs" / "images" / "ardour.png"
@@ -59,15 +60,15 @@ def main() -> None:
         server = Path(folder, "s")
         server.mkdir(mode=0o700)
         os.environ |= {"BSMAMBA2_SERVE_DIR": str(server), "DISPLAY": DISPLAY}
-        with serving(name="bs_mamba2_vocals", headroom_ms=3000, chunk=22050) as running:
-            host, session = prepare(Path(folder), running._models)
+        with serving(half, name="bs_mamba2_vocals", headroom_ms=3000, chunk=22050):
+            host, session = prepare(Path(folder), (server / OFFERS).read_text())
             photograph(host, session, patience)
 
 
-def prepare(folder: Path, models: OfferedModels) -> tuple[ardour.Ardour, Path]:
+def prepare(folder: Path, offers: str) -> tuple[ardour.Ardour, Path]:
     """Creates a session with a song on two tracks."""
     host = ardour.Ardour(folder / "home")
-    bundle = install_bundle(["/bin/false"], models.to_text(), folder / "home" / ".vst3")
+    bundle = install_bundle(["/bin/false"], offers, folder / "home" / ".vst3")
     host.scan(bundle)
     config = folder / "home" / ".config" / "ardour7"
     config.mkdir(parents=True)

@@ -23,8 +23,8 @@ from support.engines import StubEngine
 
 CHUNK = 22050
 GAIN = 0.25
-READY = "ready"
-"""The file that the command leaves when it has started the server."""
+STARTING = "starting-"
+"""Begins the name of a file that exists while a command starts the server."""
 
 
 def separator(seconds_per_chunk: float = 0.0) -> Separator:
@@ -47,19 +47,25 @@ def command(start_seconds: float, seconds_per_chunk: float) -> list[str]:
 
 
 def kill_when_serving(folder: Path) -> None:
-    """Waits until the command has started the server, and kills it."""
-    while not (folder / READY).exists():
+    """Waits until the server serves and the command that started it has ended, and kills it."""
+    while not is_serving(folder) or is_starting(folder):
         time.sleep(0.02)
-    with suppress(ProcessLookupError):  # it may have ended by itself
-        os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
-    while is_serving(folder):
-        time.sleep(0.02)
+    stop(folder)
 
 
 def stop(folder: Path) -> None:
-    """Ends the server, if there is one, and waits until it has ended."""
-    if is_serving(folder):
-        kill_when_serving(folder)
+    """Ends the server, if there is one, also if it is still starting."""
+    while is_starting(folder):
+        time.sleep(0.02)
+    while is_serving(folder):
+        with suppress(FileNotFoundError, ValueError, ProcessLookupError):
+            os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def is_starting(folder: Path) -> bool:
+    """Whether a command is starting a server."""
+    return any(folder.glob(f"{STARTING}*"))
 
 
 def main() -> None:
@@ -67,20 +73,29 @@ def main() -> None:
     start_seconds, seconds_per_chunk = map(float, sys.argv[1:3])
     folder = server_folder()
     if "--background" in sys.argv:
-        words = command(start_seconds, seconds_per_chunk)[:-1]
-        with (folder / "log").open("ab") as log:
-            process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
-        while not is_serving(folder):
-            if process.poll() is not None:
-                sys.exit(1)
-            time.sleep(0.02)
-        (folder / READY).touch()
-        sys.exit()
+        mark = folder / f"{STARTING}{os.getpid()}"
+        mark.touch()
+        is_started = start(folder, command(start_seconds, seconds_per_chunk)[:-1])
+        mark.unlink()
+        sys.exit(not is_started)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     time.sleep(start_seconds)
-    (folder / READY).unlink(missing_ok=True)
+    server = Server(separator(seconds_per_chunk), headroom_ms=50)
     (folder / "pid").write_text(str(os.getpid()))
-    Server(separator(seconds_per_chunk), headroom_ms=50).run(idle_exit=5)
+    server.run(idle_exit=5)
+
+
+def start(folder: Path, words: list[str]) -> bool:
+    """Starts a server, unless one is running; returns whether it serves."""
+    if is_serving(folder):
+        return True
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
+    while not is_serving(folder):
+        if process.poll() is not None:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 if __name__ == "__main__":
