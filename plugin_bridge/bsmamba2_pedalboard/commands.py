@@ -39,6 +39,7 @@ from bsmamba2_pedalboard.server import (
     OFFERS,
     Server,
     ServerError,
+    is_locked,
     is_serving,
     require_headroom,
     server_folder,
@@ -111,7 +112,8 @@ def serve(
     itself. In the background it writes to the file 'log' in the server's folder.
     """
     if background:
-        _serve_in_background([word for word in sys.argv[1:] if word != _BACKGROUND])
+        words = [word for word in sys.argv[1:] if word != _BACKGROUND]
+        start_in_background([sys.executable, "-m", "bsmamba2", *words])
         return
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     separator = Separator(model, device, speed=speed)
@@ -132,30 +134,34 @@ def serve(
     server.run(idle_exit)
 
 
-def _serve_in_background(words: list[str]) -> None:
+def start_in_background(command: list[str]) -> None:
     """Starts a server, unless one is running, and waits until it accepts connections.
+
+    Another process may be starting one too, or one may be ending; so this waits for it first.
 
     Raises:
         ServerError: it could not start; the message is its own.
     """
     folder = server_folder()
-    if is_serving(folder):
-        return
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = folder / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bsmamba2", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
     while not is_serving(folder):
-        if process.poll() is not None:
+        if is_locked(folder):
+            time.sleep(0.05)
+            continue
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        while not is_serving(folder) and process.poll() is None:
+            time.sleep(0.05)
+        if process.poll() is not None and not is_serving(folder) and not is_locked(folder):
             lines = log.read_text(errors="replace").strip().splitlines()
             raise ServerError(f"the server did not start: {lines[-1] if lines else 'see its log'}")
-        time.sleep(0.05)
 
 
 def _other_models(device: str, speed: str) -> list[OtherModel]:

@@ -249,6 +249,14 @@ def is_serving(folder: Path) -> bool:
     return False
 
 
+def is_locked(folder: Path) -> bool:
+    """Returns whether a server runs in the folder, also if it is starting or ending."""
+    lock = _lock(folder)
+    if lock is not None:
+        os.close(lock)
+    return lock is None
+
+
 def _lock_private_folder(folder: Path) -> int:
     """Creates and checks the folder; returns the lock file that this server holds while it runs."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -259,10 +267,19 @@ def _lock_private_folder(folder: Path) -> int:
             f"{stat.filemode(info.st_mode)} of user {info.st_uid}: chmod 700 it, or set "
             "BSMAMBA2_SERVE_DIR to another folder"
         )
+    for _ in range(10):
+        if (lock := _lock(folder)) is not None:
+            return lock
+        time.sleep(0.02)  # is_locked may be trying it
+    raise ServerError(f"bsmamba2 serve is already running in {folder}: stop it first")
+
+
+def _lock(folder: Path) -> int | None:
+    """Returns the locked file; None if another process holds the lock."""
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(lock)
-        raise ServerError(f"bsmamba2 serve is already running in {folder}: stop it first") from None
+        return None
     return lock

@@ -110,8 +110,8 @@ def test_parameters_are_controls_that_show_names_and_a_meter(session: Session) -
         ["Stem", "input", "0 to 2"],
         ["Wait when rendering", "switch", "0 to 1"],
         ["While waiting", "input", "0 to 2"],
-        ["Model", "input", "0 to 0"],
-        ["Lookahead", "input", "0 to 0"],
+        ["Model", "input", "0 to 0.01"],
+        ["Lookahead", "input", "0 to 0.01"],
         ["Missed blocks", "output", "0 to 9999"],
     ]
 

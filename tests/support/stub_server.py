@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from bsmamba2 import Separator
 from bsmamba2.audio.array import Audio
+from bsmamba2_pedalboard.commands import start_in_background
 from bsmamba2_pedalboard.server import Server, is_serving, server_folder
 from support.engines import StubEngine
 
@@ -75,27 +75,16 @@ def main() -> None:
     if "--background" in sys.argv:
         mark = folder / f"{STARTING}{os.getpid()}"
         mark.touch()
-        is_started = start(folder, command(start_seconds, seconds_per_chunk)[:-1])
-        mark.unlink()
-        sys.exit(not is_started)
+        try:
+            start_in_background(command(start_seconds, seconds_per_chunk)[:-1])
+        finally:
+            mark.unlink()
+        return
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     time.sleep(start_seconds)
     server = Server(separator(seconds_per_chunk), headroom_ms=50)
     (folder / "pid").write_text(str(os.getpid()))
     server.run(idle_exit=5)
-
-
-def start(folder: Path, words: list[str]) -> bool:
-    """Starts a server, unless one is running; returns whether it serves."""
-    if is_serving(folder):
-        return True
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
-    while not is_serving(folder):
-        if process.poll() is not None:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 if __name__ == "__main__":
