@@ -36,8 +36,9 @@ struct Block {
   float* const* out[1 + stem_buses] = {};
   const TimedSettings* settings = nullptr;  // in order; the first offset is 0
   int settings_count = 0;
-  bool offline = false;  // what the host says
-  bool wait = true;      // in a render, block until the stems arrive
+  bool settings_of_output = false;  // their offsets count from the first output sample, not input
+  bool offline = false;             // what the host says
+  bool wait = true;                 // in a render, block until the stems arrive
   Fallback fallback = Fallback::silence_in_renders;
 };
 

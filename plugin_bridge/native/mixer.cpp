@@ -20,11 +20,12 @@ void Mixer::start(int channels, int stems, int buses, uint32_t latency, int max_
 
 void Mixer::take(const Block& block, int start, int samples) {
   const size_t mask = settings_.size() - 1;
+  const int64_t first = block.settings_of_output ? due_ : position_;
   int next = 0;
   while (next + 1 < block.settings_count && block.settings[next + 1].offset <= start) ++next;
   for (int i = 0; i < samples; ++i) {
     if (next + 1 < block.settings_count && block.settings[next + 1].offset <= start + i) ++next;
-    settings_[size_t(position_ + i) & mask] = block.settings[next].settings;
+    if (first + i >= 0) settings_[size_t(first + i) & mask] = block.settings[next].settings;
   }
   for (int c = 0; c < channels_; ++c)
     for (int i = 0; i < samples; ++i) input_.put(c, position_ + i, block.in[c][start + i]);

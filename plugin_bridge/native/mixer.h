@@ -4,7 +4,7 @@
 // Samples are addressed by time. A sample of a stem is used if it has arrived by the time it is due;
 // otherwise the fallback is heard. The level of the stems follows the number of buffered samples, so
 // they fade out when they run out and fade in when they return. Settings belong to a sample of the
-// input and are delayed with it, so automation switches where the host says.
+// input, and are delayed with it, or to one of the output, as the host says.
 #pragma once
 
 #include <algorithm>

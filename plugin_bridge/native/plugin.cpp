@@ -89,7 +89,10 @@ class Effect final : public Component, public AudioProcessor, public EditControl
 
   // PluginBase
 
-  Result initialize(Unknown*) override { return ok; }
+  Result initialize(Unknown* context) override {
+    automates_output_ = is_ardour(context);
+    return ok;
+  }
 
   Result terminate() override {
     set_active(false);
@@ -232,6 +235,7 @@ class Effect final : public Component, public AudioProcessor, public EditControl
       block.offline = setup_.mode == offline || data->mode == offline;
       block.wait = parameters_.waits();
       block.fallback = parameters_.fallback();
+      block.settings_of_output = automates_output_;
       backend_->process(block);
       report_missed(data->changes_out);
       return ok;
@@ -302,6 +306,20 @@ class Effect final : public Component, public AudioProcessor, public EditControl
     count_instance(-1);
   }
 
+  // Ardour, and Mixbus, which is made from it, align automation with the plugin's output; other
+  // hosts with its input.
+  static bool is_ardour(Unknown* context) {
+    HostApplication* host = nullptr;
+    char16_t name[128] = {};
+    if (!context || context->query(&HostApplication::id, reinterpret_cast<void**>(&host)) != ok ||
+        !host)
+      return false;
+    host->name(name);
+    host->release();
+    const std::u16string text(name, std::find(name, name + 128, u'\0'));
+    return !text.compare(0, 6, u"Ardour") || !text.compare(0, 6, u"Mixbus");
+  }
+
   bool has(uint32_t id) { return id < uint32_t(parameter_count()); }
   bool has_bus(int32_t media, int32_t direction, int32_t index) {
     return index >= 0 && index < bus_count(media, direction);
@@ -360,6 +378,7 @@ class Effect final : public Component, public AudioProcessor, public EditControl
   Parameters parameters_{choices_};
   std::unique_ptr<Backend> backend_;
   const std::shared_ptr<Handler> handler_ = std::make_shared<Handler>();
+  bool automates_output_ = false;
   ProcessSetup setup_{0, float32, 1024, 44100};
   int32_t channels_ = 2;
   std::atomic<bool> active_{false};

@@ -45,6 +45,11 @@ struct PluginBase : Unknown {
   static constexpr Id id{0x22888DDB, 0x156E45AE, 0x8358B348, 0x08190625};
 };
 
+struct HostApplication : Unknown {
+  virtual Result name(char16_t* text) = 0;  // of 128 characters
+  static constexpr Id id{0x58E595CC, 0xDB2D4969, 0x8B6AAF8C, 0x36A664E5};
+};
+
 enum Media { audio = 0, event = 1 };
 enum Direction { input = 0, output = 1 };
 constexpr int32_t main_bus = 0, aux_bus = 1;  // BusInfo::type

@@ -250,16 +250,21 @@ def test_the_last_stem_of_the_list_is_the_mixture(
         close(rendered(plugin, audio), audio)
 
 
+@pytest.mark.parametrize(("name", "of_output"), [("Reaper", False), ("Ardour", True)])
 def test_the_stem_switches_at_the_sample_of_the_automation(
-    plugin: host.Plugin, noise: Callable[..., Audio]
+    folder: Path, noise: Callable[..., Audio], name: str, of_output: bool
 ) -> None:
-    audio, switch, fade = noise(2, 9000), 3000, 256
+    """Ardour aligns automation with the plugin's output, other hosts with its input."""
+    audio, fade = noise(2, 9000), 256
+    plugin = host.Plugin(host.bundle(), name=name)
     with serving(lambda chunk: np.float32(0.25) * chunk[np.newaxis]):
         plugin.start()
         assert play(plugin, lambda _: len(plugin.texts(STEM)) == 3)
         latency = plugin.start(mode=OFFLINE, max_samples=9000)
-        first = plugin.process(audio, changes=host.Changes({STEM: {0: 0.0, switch: 0.5}}))
+        first = plugin.process(audio, changes=host.Changes({STEM: {0: 0.0, 6000: 0.5}}))
         output = np.concatenate([first, plugin.process(np.zeros((2, 9000)))], axis=1)[:, latency:]
+    plugin.close()
+    switch = 6000 - latency if of_output else 6000
     close(output[:, : switch + 1], 0.25 * audio[:, : switch + 1])
     close(output[:, switch + fade : 9000], 0.75 * audio[:, switch + fade :])
     steps = np.abs(output[:, :9000] / audio)

@@ -329,11 +329,11 @@ def test_parameters_have_names_units_and_steps(plugin: host.Plugin) -> None:
     assert described == [
         ("Gain", "dB", 0, CAN_AUTOMATE),
         ("Mix", "%", 0, CAN_AUTOMATE),
-        ("Stem", "", 1, CAN_AUTOMATE | IS_LIST),
+        ("Stem", "", 2, CAN_AUTOMATE | IS_LIST),
         ("Wait when rendering", "", 1, CAN_AUTOMATE | IS_LIST),
         ("While waiting", "", 2, CAN_AUTOMATE | IS_LIST),
-        ("Model", "", 1, CAN_AUTOMATE | IS_LIST),
-        ("Lookahead", "", 1, CAN_AUTOMATE | IS_LIST),
+        ("Model", "", 0, CAN_AUTOMATE | IS_LIST),
+        ("Lookahead", "", 0, CAN_AUTOMATE | IS_LIST),
         ("Missed blocks", "", 9999, IS_READ_ONLY),
     ]
 

@@ -49,6 +49,7 @@ def iid(*words: int) -> bytes:
 
 
 UNKNOWN = iid(0x00000000, 0x00000000, 0xC0000000, 0x00000046)
+APPLICATION = iid(0x58E595CC, 0xDB2D4969, 0x8B6AAF8C, 0x36A664E5)
 FACTORY = iid(0x7A4D811C, 0x52114A1F, 0xAED9D2EE, 0x0B43BF9F)
 FACTORY2 = iid(0x0007B650, 0xF24B4C0B, 0xA464EDB9, 0xF00B2ABB)
 BASE = iid(0x22888DDB, 0x156E45AE, 0x8358B348, 0x08190625)
@@ -164,7 +165,7 @@ class HostObject:
             CFUNCTYPE(c_uint32, c_void_p),
             CFUNCTYPE(c_uint32, c_void_p),
         ]
-        own: list[Callable[..., int]] = [lambda *_: NO_INTERFACE, lambda *_: 1, lambda *_: 1]
+        own: list[Callable[..., int]] = [self._query, lambda *_: 1, lambda *_: 1]
         self._functions: list[Any] = [kind(work) for kind, work in zip(types, own, strict=True)]
         self._functions += [CFUNCTYPE(c_int32, c_void_p, *kinds)(work) for kinds, work in functions]
         self._table = (c_void_p * len(self._functions))(
@@ -172,6 +173,27 @@ class HostObject:
         )
         self._object = c_void_p(ctypes.addressof(self._table))
         self.pointer = pointer_to(self._object)
+
+    def _query(self, _: Any, wanted: int, place: int) -> int:
+        return NO_INTERFACE
+
+
+class Application(HostObject):
+    """Tells a plugin the host's name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(((c_void_p,), self._name))
+
+    def _query(self, _: Any, wanted: int, place: int) -> int:
+        if ctypes.string_at(wanted, 16) != APPLICATION:
+            return NO_INTERFACE
+        ctypes.cast(place, POINTER(c_void_p))[0] = self.pointer
+        return OK
+
+    def _name(self, _: Any, place: int) -> int:
+        ctypes.memmove(place, (self.name + "\0").encode("utf-16-le"), 2 * len(self.name) + 2)
+        return OK
 
 
 class Memory(HostObject):
@@ -213,7 +235,7 @@ class Handler(HostObject):
 class Plugin:
     """One instance of the plugin, and what a host does with it."""
 
-    def __init__(self, bundle: Path, channels: int = 2) -> None:
+    def __init__(self, bundle: Path, channels: int = 2, name: str = "a host") -> None:
         machine = platform.machine()
         self.library = ctypes.CDLL(str(bundle / "Contents" / f"{machine}-linux" / "bsmamba2.so"))
         self.library.GetPluginFactory.restype = c_void_p
@@ -228,7 +250,8 @@ class Plugin:
         self.processor = self.component.require(PROCESSOR, PROCESSOR_METHODS)
         self.controller = self.component.require(CONTROLLER, CONTROLLER_METHODS)
         self.handler = Handler()
-        assert self.component.call("initialize", c_void_p()) == OK
+        self.application = Application(name)
+        assert self.component.call("initialize", self.application.pointer) == OK
         assert self.controller.call("set_handler", self.handler.pointer) == OK
         self.arrange(channels)
         self.active = False
