@@ -1,63 +1,46 @@
-"""One model for all plugin instances in all DAWs of one user, over a local socket.
+"""One server for all plugin instances in all DAWs of one user, over a local socket.
 
 ``native/server_backend.cpp`` documents the protocol. A folder that only the user can open contains
-the socket, a token that a client must send, and the latency, which a plugin reports to its host
-before it has connected. Each connection is one signal. The server buffers one message per client,
-at most ``MAX_BLOCK`` samples: a client that sends faster than the model runs has to wait. If all
+the socket, a token that a client must send, and the offers, which a plugin reads before it has
+connected. Each connection is one signal. The server buffers one message per client, at most
+``MAX_BLOCK`` samples: a client that sends faster than the model runs has to wait. If all
 connections are taken, the one that has been silent longest makes room for a new one.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hmac
 import logging
-import math
 import os
 import secrets
 import select
 import socket
 import stat
-import struct
 import threading
 import time
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from bsmamba2 import Error, Separator, Stream
+from bsmamba2 import Error
 from bsmamba2.files.cache import in_home
 from bsmamba2.files.part_file import write_atomically
+from bsmamba2_pedalboard.connection import Client, Signal, require_same_user
+from bsmamba2_pedalboard.offered_models import OfferedModels, OtherModel
 from bsmamba2_pedalboard.settings import EffectSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from bsmamba2 import Separator
 
 log = logging.getLogger("bsmamba2.serve")
 
-MAGIC = b"bsm2"
-VERSION = 1
-HELLO = struct.Struct("<4sIdII32s")
-WELCOME = struct.Struct("<4sIII")
-REQUEST_HEADER = struct.Struct("<II")
-RESPONSE_HEADER = struct.Struct("<I")
-
-MAX_BLOCK = 8192
-"""The most samples in one message."""
 MAX_CONNECTIONS = 32
-CLIENT_TIMEOUT_SECONDS = 5.0
-"""How long a client may take to send its hello or the rest of a message, or to receive one."""
 THREAD_NAME = "bsmamba2 serve"
-GRACE_SECONDS = 1.0
-"""How long a client may send no audio after its hello before it makes room for others."""
-RESAMPLING_MS = 150
-"""The most latency that resampling adds at rates other than the model's."""
 MAX_HEADROOM_MS = 60_000
-FADE_SAMPLES = 512
-"""How early a response must arrive for the plugin not to fade to the input."""
+OFFERS = "models"
+"""The name of the file with the offers."""
+MAX_OFFERS_BYTES = 1 << 20
 
 
 class ServerError(Error):
@@ -73,43 +56,29 @@ def server_folder() -> Path:
     return in_home("~/.cache/bsmamba2/serve", "BSMAMBA2_SERVE_DIR")
 
 
-@dataclass(eq=False)
-class _Client:
-    """A connection, and how long it has been silent."""
+def require_headroom(headroom_ms: float | None) -> None:
+    """Refuses a headroom out of range.
 
-    connection: socket.socket
-    thread: threading.Thread | None = None
-    last_heard: float = field(default_factory=time.monotonic)
-    patience_seconds: float = 0.0
-    """How long it may be silent while others wait for a connection."""
-    is_busy: bool = False
-    """Whether it waits for the model."""
-
-    def heard(self, patience_seconds: float) -> None:
-        self.last_heard, self.patience_seconds = time.monotonic(), patience_seconds
-
-    @contextmanager
-    def busy(self) -> Iterator[None]:
-        self.is_busy = True
-        try:
-            yield
-        finally:
-            self.heard(CLIENT_TIMEOUT_SECONDS)
-            self.is_busy = False
-
-    def close(self) -> None:
-        with suppress(OSError):  # it has ended already
-            self.connection.shutdown(socket.SHUT_RDWR)
+    Raises:
+        ServerError: it is out of range.
+    """
+    if headroom_ms is not None and not 0 <= headroom_ms <= MAX_HEADROOM_MS:
+        raise ServerError(
+            f"headroom_ms must be 0 to {MAX_HEADROOM_MS} ms; got {headroom_ms:g}: leave it out to "
+            "have it measured"
+        )
 
 
 class Server:
     """Listens in :func:`server_folder`; :meth:`run` serves until :meth:`stop`.
 
     Args:
-        separator: runs the model, for one connection at a time.
-        lookahead_ms: as in :class:`EffectSettings`.
+        separator: the default model. Models run for one connection at a time.
+        lookahead_ms: the default lookahead, as in :class:`EffectSettings`.
         headroom_ms: extra latency reserved for inference. Default: twice the measured time.
         folder: used instead of :func:`server_folder`.
+        others: models that plugins can choose as well.
+        installed: the offers in the installed plugin, whose latencies are kept.
 
     Raises:
         ArgumentTypeError, ArgumentValueError: lookahead_ms is not valid.
@@ -124,23 +93,22 @@ class Server:
         lookahead_ms: float | None = None,
         headroom_ms: float | None = None,
         folder: Path | None = None,
+        others: Sequence[OtherModel] = (),
+        installed: Path | None = None,
     ) -> None:
-        if headroom_ms is not None and not 0 <= headroom_ms <= MAX_HEADROOM_MS:
-            raise ServerError(
-                f"headroom_ms must be 0 to {MAX_HEADROOM_MS} ms; got {headroom_ms:g}: leave it "
-                "out to have it measured"
-            )
-        self._separator = separator
-        self._settings = EffectSettings(lookahead_ms=lookahead_ms)
+        require_headroom(headroom_ms)
+        EffectSettings(lookahead_ms=lookahead_ms)
         self._model_lock = threading.Lock()
         self._stopping = threading.Event()
-        self._clients: dict[_Client, None] = {}
+        self._publish_lock = threading.Lock()
+        self._published = ""
+        self._clients: dict[Client, None] = {}
         self._folder = server_folder() if folder is None else folder
         self._lock_file = _lock_private_folder(self._folder)
-        rate = separator.manifest.sample_rate
-        latency = 1000 * self._stream(rate, 2).latency_samples / rate
-        headroom = self._measured_headroom_ms() if headroom_ms is None else headroom_ms
-        self.latency_ms = math.ceil(latency + RESAMPLING_MS + headroom)
+        self._models = OfferedModels(
+            separator, lookahead_ms, headroom_ms, others, self._known_latencies(installed)
+        )
+        self.latency_ms = self._models.default_latency_ms
         self._token = secrets.token_bytes(32)
         self._listener = self._listen()
 
@@ -166,29 +134,26 @@ class Server:
         """Ends :meth:`run`; may be called from any thread or signal handler."""
         self._stopping.set()
 
-    def _stream(self, sample_rate: float, channels: int) -> Stream:
-        return self._settings.open_stream(self._separator, sample_rate, channels)
+    def _known_latencies(self, installed: Path | None) -> list[str]:
+        """Returns the offers of earlier servers and of the installed plugin."""
+        paths = [path for path in (installed, self._folder / OFFERS) if path is not None]
+        texts = []
+        for path in paths:
+            with suppress(OSError), path.open(encoding="utf-8", errors="replace") as file:
+                texts.append(file.read(MAX_OFFERS_BYTES))
+        return texts
 
-    def _measured_headroom_ms(self) -> float:
-        """Returns twice the longest step of a stream; this also warms the model up."""
-        rate, longest = self._separator.manifest.sample_rate, 0.0
-        stream = self._stream(rate, 2)
-        noise = np.random.default_rng(0).uniform(-0.1, 0.1, (2, MAX_BLOCK)).astype(np.float32)
-        for _ in range(2 * stream.latency_samples // MAX_BLOCK + 2):
-            start = time.perf_counter()
-            stream.push(noise)
-            longest = max(longest, time.perf_counter() - start)
-        if stream.load > 1:
-            log.warning(
-                "the model takes %.2f s for a second of audio here, so playback in a DAW stays "
-                "unprocessed; render with the plugin's 'Wait when rendering' on",
-                stream.load,
-            )
-        return 100 * math.ceil(20 * longest) + 50
+    def _publish(self) -> None:
+        """Writes the offers, if they have changed."""
+        with self._publish_lock:
+            text = self._models.to_text()
+            if text != self._published:
+                write_atomically(self._folder / OFFERS, text.encode(), mode=0o600)
+                self._published = text
 
     def _listen(self) -> socket.socket:
         write_atomically(self._folder / "token", self._token.hex().encode(), mode=0o600)
-        write_atomically(self._folder / "latency_ms", str(self.latency_ms).encode(), mode=0o600)
+        self._publish()
         path = self._folder / "socket"
         path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -212,7 +177,7 @@ class Server:
         """
         self._stopping.set()
         self._listener.close()
-        for name in ("socket", "token"):  # plugins need latency_ms until the next server starts
+        for name in ("socket", "token"):  # plugins need the offers until the next server starts
             (self._folder / name).unlink(missing_ok=True)
         clients = list(self._clients)
         for client in clients:
@@ -232,7 +197,7 @@ class Server:
             log.info("a silent client made room for another")
             self._clients.pop(silent, None)
             silent.close()
-        client = _Client(self._listener.accept()[0])
+        client = Client(self._listener.accept()[0])
         self._clients[client] = None
         client.thread = threading.Thread(
             target=self._serve, args=[client], name=THREAD_NAME, daemon=True
@@ -245,7 +210,7 @@ class Server:
             client.connection.close()
             raise
 
-    def _longest_silent(self) -> _Client | None:
+    def _longest_silent(self) -> Client | None:
         now = time.monotonic()
         silent = [
             client
@@ -256,10 +221,18 @@ class Server:
             silent, key=lambda client: (client.patience_seconds, client.last_heard), default=None
         )
 
-    def _serve(self, client: _Client) -> None:
+    def _serve(self, client: Client) -> None:
         try:
             with client.connection:
-                self._handle(client)
+                require_same_user(client.connection)
+                Signal(
+                    client,
+                    self._token,
+                    self._models,
+                    self._model_lock,
+                    self._stopping.is_set,
+                    self._publish,
+                ).run()
         except (OSError, Error) as error:
             log.info("a connection ended: %s", error)
         except Exception:
@@ -267,69 +240,21 @@ class Server:
         finally:
             self._clients.pop(client, None)
 
-    def _handle(self, client: _Client) -> None:
-        connection = client.connection
-        connection.settimeout(CLIENT_TIMEOUT_SECONDS)
-        _require_same_user(connection)
-        magic, version, sample_rate, channels, _, token = HELLO.unpack(_receive(connection, HELLO))
-        known = magic == MAGIC and hmac.compare_digest(token, self._token)
-        if not known or version != VERSION or channels not in (1, 2):
-            connection.sendall(WELCOME.pack(MAGIC, 1, 0, 0))
-            raise ConnectionError("refused a client with another protocol or token")
-        try:
-            stream = self._stream(sample_rate, channels)
-        except Error:
-            connection.sendall(WELCOME.pack(MAGIC, 1, 0, 0))
-            raise
-        latency = math.ceil(self.latency_ms * sample_rate / 1000)
-        if stream.latency_samples + FADE_SAMPLES > latency:
-            connection.sendall(WELCOME.pack(MAGIC, 1, 0, 0))
-            raise ConnectionError(
-                f"refused {sample_rate:g} Hz, whose latency is more than {self.latency_ms} ms"
-            )
-        names = self._separator.manifest.available
-        client.heard(GRACE_SECONDS)
-        connection.sendall(WELCOME.pack(MAGIC, 0, latency, len(names)))
-        while True:
-            connection.settimeout(None)  # a DAW may pause for any time
-            stem, samples = REQUEST_HEADER.unpack(_receive(connection, REQUEST_HEADER))
-            client.heard(CLIENT_TIMEOUT_SECONDS)
-            if not 1 <= samples <= MAX_BLOCK:
-                raise ConnectionError(f"refused a message of {samples} samples")
-            connection.settimeout(CLIENT_TIMEOUT_SECONDS)
-            audio = np.frombuffer(_receive(connection, 4 * channels * samples), "<f4")
-            with client.busy(), self._model_lock:
-                if self._stopping.is_set():
-                    raise ConnectionError("the server is stopping")
-                stems = stream.push(audio.reshape(channels, samples))
-            ready = stems[names[min(stem, len(names) - 1)]]
-            for start in range(0, ready.shape[1], MAX_BLOCK):
-                part = ready[:, start : start + MAX_BLOCK]
-                header = RESPONSE_HEADER.pack(part.shape[1])
-                connection.sendall(header + part.astype("<f4").tobytes())
+
+def is_serving(folder: Path) -> bool:
+    """Returns whether a server accepts connections in the folder."""
+    with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
+        client.connect(str(folder / "socket"))
+        return True
+    return False
 
 
-def _receive(connection: socket.socket, message: struct.Struct | int) -> bytes:
-    size = message if isinstance(message, int) else message.size
-    parts = []
-    while size:
-        part = connection.recv(size)
-        if not part:
-            raise ConnectionError("the client closed the connection")
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
-
-
-def _require_same_user(connection: socket.socket) -> None:
-    if not hasattr(socket, "SO_PEERCRED"):
-        return  # macOS: the folder and the token protect the socket
-    size = struct.calcsize("3i")
-    _, user, _ = struct.unpack(
-        "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-    )
-    if user != os.geteuid():
-        raise ConnectionError(f"refused user {user}")
+def is_locked(folder: Path) -> bool:
+    """Returns whether a server runs in the folder, also if it is starting or ending."""
+    lock = _lock(folder)
+    if lock is not None:
+        os.close(lock)
+    return lock is None
 
 
 def _lock_private_folder(folder: Path) -> int:
@@ -342,10 +267,19 @@ def _lock_private_folder(folder: Path) -> int:
             f"{stat.filemode(info.st_mode)} of user {info.st_uid}: chmod 700 it, or set "
             "BSMAMBA2_SERVE_DIR to another folder"
         )
+    for _ in range(10):
+        if (lock := _lock(folder)) is not None:
+            return lock
+        time.sleep(0.02)  # is_locked may be trying it
+    raise ServerError(f"bsmamba2 serve is already running in {folder}: stop it first")
+
+
+def _lock(folder: Path) -> int | None:
+    """Returns the locked file; None if another process holds the lock."""
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(lock)
-        raise ServerError(f"bsmamba2 serve is already running in {folder}: stop it first") from None
+        return None
     return lock

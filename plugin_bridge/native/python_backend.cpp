@@ -103,7 +103,7 @@ class PythonBackend : public Backend {
     if (report) python.call_later(report_closed, nullptr);
   }
 
-  void set_rate(double sample_rate) override {
+  void set_rate(double sample_rate, bool) override {
     sample_rate_ = sample_rate;
     latency_ = 0;
     if (!is_open()) return;
@@ -123,10 +123,13 @@ class PythonBackend : public Backend {
 
   void stop() override { started_ = failed_ = false; }
 
-  uint32_t latency_samples() const override { return latency_; }
+  uint32_t latency_samples() override { return latency_; }
 
-  void process(const float* const* in, float* const* out, int channels, int samples,
-               const Settings&, bool) override {
+  void process(const Block& host_block) override {
+    const float* const* const in = host_block.in;
+    float* const* const out = host_block.out[0];
+    const int channels = host_block.channels, samples = host_block.samples;
+    if (!out) return;
     if (!is_open()) return silence(out, channels, samples);  // the host is probing the plugin
     const PythonCall call;
     if (!call) {
@@ -159,7 +162,7 @@ class PythonBackend : public Backend {
     slots[slot_].state = state;
   }
 
-  bool has_parameters() const override { return false; }
+  bool is_for_hosts() const override { return false; }
 
  private:
   bool is_open() {

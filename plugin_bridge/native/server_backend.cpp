@@ -1,90 +1,83 @@
-// The plugin in a DAW: it sends samples to 'bsmamba2 serve' and receives a stem.
+// The plugin in a DAW: it sends samples to 'bsmamba2 serve' and receives the stems.
 //
-//     audio thread ── input ring ──► socket thread ── socket ──► server
-//     audio thread ◄── wet ring ──── socket thread ◄── socket ── server
+//     audio thread ── input ──► socket thread ── socket ──► server
+//     audio thread ◄── stems ── socket thread ◄── socket ── server
 //
-// The rings are addressed by time. A sample of the stem is used if it has arrived by the time it is
-// due; otherwise the input passes through unprocessed, with the same latency. The level of the stem
-// follows the number of buffered samples, so it fades out when they run out and fades in when they
-// return. The audio thread takes no lock, allocates nothing and makes no system call, except when
-// the user has switched on waiting for the stem in offline processing.
-//
-// The protocol of the socket, little-endian, audio planar float32:
-//
-//     hello      "bsm2", version u32, sample rate f64, channels u32, 0 u32, token 32 bytes
-//     welcome    "bsm2", refused u32, latency in samples u32, outputs u32
-//     request    output u32, samples u32, audio …
-//     response   samples u32, audio …        in total as many samples as requested, in order
+// Live, the audio thread takes no lock that it would have to wait for, allocates nothing and makes
+// no system call. In a render it waits for the stems, if the user has not switched that off.
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
+#include <cstdio>
 #include <memory>
+#include <mutex>
 #include <thread>
 
 #include "backend.h"
-#include "ring.h"
+#include "connection.h"
+#include "mixer.h"
+#include "pace.h"
 #include "socket.h"
+#include "vst3.h"
 
 namespace {
 
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-constexpr uint32_t version = 1;
-constexpr int fade = 256;             // samples in which the stem fades in or out
-constexpr uint32_t max_latency = 1 << 24;
-constexpr int max_block = 8192;       // the most samples in one message
-// How long offline processing waits: for a chunk on a slow machine, for a server that is loading
-// its model, and without a server.
+// How long a render waits without progress: for a chunk on a slow machine, and for a server that is
+// loading its model.
 constexpr auto response_timeout = std::chrono::minutes(5);
 constexpr auto startup_timeout = std::chrono::minutes(2);
-constexpr auto no_server_timeout = std::chrono::minutes(0);
 
-struct Hello {
-  char magic[4];
-  uint32_t version;
-  double sample_rate;
-  uint32_t channels, zero;
-  unsigned char token[32];
-};
-static_assert(sizeof(Hello) == 56);
-
-struct Welcome {
-  char magic[4];
-  uint32_t refused, latency, outputs;
-};
-static_assert(sizeof(Welcome) == 16);
+// starting: a server that is loading its model; unavailable: there is none, or it has refused.
+enum class Link { connecting, starting, connected, unavailable };
 
 class ServerBackend : public Backend {
  public:
+  explicit ServerBackend(std::shared_ptr<Choices> choices)
+      : choices_(std::move(choices)), known_lists_(choices_->revision()) {}
   ~ServerBackend() override { stop(); }
 
-  void set_rate(double sample_rate) override {
+  void set_rate(double sample_rate, bool offline) override {
     sample_rate_ = sample_rate;
-    latency_ = last_server_latency();
+    choices_->refresh();
+    latency_ = known_latency();
+    // Only the first server of a user has a latency that nobody knows yet.
+    if (!latency_ && offline && !running_) {
+      running_ = true;
+      if (wait_for_server(startup_timeout)) latency_ = server().latency;
+      running_ = false;
+      connection_.close();
+    }
   }
 
   void start(int channels, int max_samples) override {
     stop();
+    std::lock_guard lock(signal_mutex_);
+    choices_->refresh();
+    latency_ = known_latency();
     channels_ = channels;
-    // A running server answers immediately; otherwise one is launched, which takes a while.
-    if (!connect(milliseconds(1000))) starting_ = launch_server();
-    const int64_t capacity = int64_t(latency_) + 4 * int64_t(max_samples) + 4 * max_block;
-    input_.resize(channels, capacity);
-    wet_.resize(channels, capacity);
-    position_ = input_end_ = output_end_ = stem_begin_ = stem_end_ = 0;
-    level_ = 0;
-    gave_up_ = false;
-    sent_ = 0;
     running_ = true;
+    const bool answers =
+        open_connection() && receive_welcome(milliseconds(1000)) == Connection::Answer::accepted;
+    if (!latency_ && answers) latency_ = server().latency;
+    const Choices::Choice choice = choices_->choice();
+    mixer_.start(channels, answers ? int(server().stems) : choice.stems,
+                 answers ? int(server().buses) : choice.buses, latency_, max_samples);
+    pace_.start(sample_rate_, latency_ / sample_rate_);
+    missed_ = 0;
+    gave_up_ = waits_ = was_render_ = must_restart_ = false;
+    wanted_latency_ = latency_;
+    if (notified_latency_ != latency_) notified_latency_ = unreported;
+    link_ = Link::connecting;
     thread_ = std::thread([this] {
       try {
         run();
-      } catch (...) {  // out of memory or threads: the input passes through until the next start
-        drop();
+      } catch (...) {  // out of memory or threads: nothing is separated until the next start
+        connection_.close();
+        link_ = Link::unavailable;
       }
     });
   }
@@ -92,263 +85,261 @@ class ServerBackend : public Backend {
   void stop() override {
     running_ = false;
     if (thread_.joinable()) thread_.join();
-    socket_.close();
-    connected_ = false;
+    std::lock_guard lock(signal_mutex_);
+    connection_.close();
   }
 
-  uint32_t latency_samples() const override { return latency_; }
+  uint32_t latency_samples() override {
+    if (!running_) latency_ = known_latency();
+    reported_latency_ = latency_.load();
+    return latency_;
+  }
 
-  void process(const float* const* in, float* const* out, int channels, int samples,
-               const Settings& settings, bool offline) override {
-    stem_.store(settings.stem, std::memory_order_relaxed);
-    const bool waits = offline && settings.wait;
-    waits_.store(waits, std::memory_order_relaxed);
-    for (int done = 0; done < samples; done += max_block)
-      block(in, out, channels, done, std::min(max_block, samples - done), settings, waits);
+  int missed_blocks() const override { return missed_; }
+
+  void process(const Block& block) override {
+    // Some hosts restart the plugin while they process.
+    std::unique_lock lock(signal_mutex_, std::try_to_lock);
+    if (!lock || !running_ || block.channels != mixer_.channels()) return silence(block);
+    const bool render = pace_.is_render(block.samples, block.offline, Clock::now());
+    if (render && !was_render_) missed_ = 0;
+    was_render_ = render;
+    const bool waits = render && block.wait;
+    waits_ = waits;
+    last_block_ms_ = now_ms();
+    const bool silent = block.fallback == Fallback::silence ||
+                        (block.fallback == Fallback::silence_in_renders && render);
+    bool missed = false;
+    double waited = 0;
+    for (int start = 0; start < block.samples; start += Mixer::max_block) {
+      const int samples = std::min(Mixer::max_block, block.samples - start);
+      mixer_.take(block, start, samples);
+      if (waits) waited += wait_for(mixer_.needed(samples));
+      missed |= mixer_.mix(block, start, samples, silent);
+    }
+    if (missed && !missed_++ && render)
+      std::fputs("bsmamba2: a part of this render could not be separated\n", stderr);
+    pace_.end_block(Clock::now(), waited);
   }
 
  private:
-  void block(const float* const* in, float* const* out, int channels, int start, int samples,
-             const Settings& settings, bool waits) {
-    for (int c = 0; c < channels; ++c)
-      for (int i = 0; i < samples; ++i) input_.put(c, position_ + i, in[c][start + i]);
-    const int64_t time = position_ - int64_t(latency_);  // of the first output sample
-    position_ += samples;
-    input_end_.store(position_, std::memory_order_release);
-    if (waits) wait_for(time + samples + fade);
+  static constexpr uint32_t unreported = ~0u;
 
-    const int64_t begin = stem_begin_.load(std::memory_order_acquire);
-    const int64_t end = stem_end_.load(std::memory_order_acquire);
-    const float gain = float(std::pow(10.0, settings.gain_db / 20)), mix = float(settings.mix);
-    const float gain_step = (gain - gain_) / samples, mix_step = (mix - mix_) / samples;
-    for (int i = 0; i < samples; ++i) {
-      const int64_t now = time + i;
-      // Before time 0 the level already rises if the start of the stem has arrived.
-      const int64_t supply = std::max<int64_t>(now, 0) >= begin ? std::max<int64_t>(0, end - now) : 0;
-      level_ = std::min(level_ + 1.0f / fade, std::min(1.0f, float(supply) / fade));
-      gain_ += gain_step;
-      mix_ += mix_step;
-      for (int c = 0; c < channels; ++c) {
-        const float dry = now >= 0 ? input_.get(c, now) : 0.0f;
-        const float wet = now >= 0 && supply > 0 ? gain_ * wet_.get(c, now) : dry;
-        out[c][start + i] = dry + level_ * mix_ * (wet - dry);
-      }
-    }
-    gain_ = gain;
-    mix_ = mix;
-    output_end_.store(time + samples, std::memory_order_release);
+  static int64_t now_ms() {
+    return std::chrono::duration_cast<milliseconds>(Clock::now().time_since_epoch()).count();
   }
 
-  // Called only in offline processing, and only if the user has switched it on.
-  void wait_for(int64_t time) {
-    // It cannot wait for samples that have not been sent yet.
-    const int64_t needed = std::min(time, input_end_ - int64_t(server_latency_) + 2 * fade);
-    auto last_progress = Clock::now();
-    int64_t last_end = stem_end_;
-    while (!gave_up_ && stem_end_.load(std::memory_order_acquire) < needed) {
-      const auto limit = connected_  ? response_timeout
-                         : starting_ ? startup_timeout
-                                     : no_server_timeout;
-      if (Clock::now() - last_progress > limit) break;
+  static void silence(const Block& block) {
+    for (float* const* out : block.out)
+      for (int c = 0; out && c < block.channels; ++c) std::fill_n(out[c], block.samples, 0.0f);
+  }
+
+  const Connection::Welcome& server() const { return connection_.welcome(); }
+
+  uint32_t known_latency() {
+    const double samples = std::ceil(choices_->choice().latency_ms * sample_rate_ / 1000);
+    return samples <= max_latency ? uint32_t(samples) : 0;
+  }
+
+  // Called only in a render. Returns the seconds that it took.
+  double wait_for(int64_t time) {
+    const auto begin = Clock::now();
+    auto last_progress = begin;
+    int64_t last_end = mixer_.stem_end;
+    bool ready = false;
+    while (running_ && !gave_up_ && !(ready = mixer_.is_ready(time))) {
+      const Link link = link_;
+      if (link == Link::unavailable) break;
       std::this_thread::sleep_for(milliseconds(1));
-      if (stem_end_ != last_end) last_progress = Clock::now();
-      last_end = stem_end_;
+      const auto now = Clock::now();
+      const int64_t end = mixer_.stem_end;
+      if (end != last_end) last_progress = now;
+      last_end = end;
+      const auto limit = link == Link::connected ? response_timeout : startup_timeout;
+      gave_up_ = now - last_progress > limit;  // so that later blocks do not wait again
     }
-    gave_up_ = stem_end_ < needed;  // so that later blocks do not wait again
+    if (ready) gave_up_ = false;
+    return std::chrono::duration<double>(Clock::now() - begin).count();
   }
 
-  // The functions below run on the socket thread.
+  // The functions below run on the socket thread, or while there is none.
 
   void run() {
-    auto next_try = Clock::now();
-    if (connected_) accept_server();
+    next_try_ = Clock::now();
+    if (connection_.is_accepted() && !accept_server()) connection_.close();  // it has answered in start
     while (running_) {
-      if (connected_) {
-        if (!exchange()) drop();
-      } else if (Clock::now() < next_try) {
+      follow_choice();
+      send_notices();
+      if (link_ == Link::connected) {
+        const bool is_of_use = !is_too_late() && !begins_too_late();
+        if (is_of_use && connection_.exchange(mixer_, missed_)) continue;
+        connection_.close();
+        link_ = Link::connecting;
+        next_try_ = Clock::now();
+      } else if (Clock::now() < next_try_) {
         std::this_thread::sleep_for(milliseconds(5));
-      } else if (connect(milliseconds(2000))) {
-        next_try = Clock::now() + milliseconds(accept_server() ? 500 : 5000);
-      } else {
-        starting_ = launch_server();
-        next_try = Clock::now() + milliseconds(500);
+      } else if (!connect(startup_timeout)) {
+        next_try_ = Clock::now() + milliseconds(link_ == Link::starting ? 50 : 500);
+      } else if (!accept_server()) {
+        connection_.close();
+        link_ = Link::unavailable;
+        next_try_ = Clock::now() + milliseconds(1000);
       }
     }
   }
 
-  // Returns false if responses would be later than the latency that the host knows. They are
-  // useless until the host has restarted the plugin.
+  bool wait_for_server(milliseconds limit) {
+    const auto deadline = Clock::now() + limit;
+    while (Clock::now() < deadline) {
+      if (connect(limit)) return true;
+      if (link_ == Link::unavailable) return false;
+      std::this_thread::sleep_for(milliseconds(20));
+    }
+    return false;
+  }
+
+  // Connects, or launches a server. Afterwards link_ says why not.
+  bool connect(milliseconds limit) {
+    if (connection_.is_open() || open_connection()) {
+      link_ = Link::starting;
+      const auto answer = receive_welcome(limit);
+      if (answer == Connection::Answer::accepted) return true;
+      connection_.close();
+      if (answer != Connection::Answer::lost) {
+        link_ = Link::unavailable;
+        return false;
+      }
+    }
+    link_ = launch_server() == Launch::starting ? Link::starting : Link::unavailable;
+    return false;
+  }
+
+  bool open_connection() {
+    asked_ = choices_->choice();
+    return connection_.open(asked_, sample_rate_, channels_);
+  }
+
+  // A server that loads the model first takes a while. Returns pending, with the connection open, if
+  // it has not answered in that time.
+  Connection::Answer receive_welcome(milliseconds limit) {
+    const auto deadline = Clock::now() + limit;
+    auto answer = Connection::Answer::pending;
+    while (answer == Connection::Answer::pending) {
+      if (!running_ || Clock::now() >= deadline || !is_asked()) return answer;
+      answer = connection_.receive_welcome();
+    }
+    if (answer == Connection::Answer::accepted) {
+      choices_->refresh();
+      if (asked_.model.empty()) asked_ = choices_->choice();
+    }
+    return answer;
+  }
+
+  bool is_asked() {
+    const Choices::Choice choice = choices_->choice();
+    return choice.model == asked_.model && choice.lookahead_ms == asked_.lookahead_ms;
+  }
+
+  // Connects again if another model or lookahead has been chosen.
+  void follow_choice() {
+    choices_->follow_model();
+    if (is_asked()) return;
+    asked_ = choices_->choice();
+    if (const uint32_t latency = known_latency()) wanted_latency_ = latency;
+    connection_.close();
+    link_ = Link::connecting;
+    next_try_ = Clock::now();
+  }
+
+  // Returns false if the host must restart the plugin first.
   bool accept_server() {
-    starting_ = false;
-    notify_host();
-    if (server_latency_ > latency_) {
-      drop();
-      return false;
+    wanted_latency_ = server().latency;
+    const bool fits = server().needed <= latency_ && int(server().stems) == mixer_.stems() &&
+                      int(server().buses) == mixer_.buses();
+    if (fits) {
+      begin();
+    } else if (!must_restart_) {
+      must_restart_ = true;
+      notified_latency_ = unreported;
     }
-    begin();
-    return true;
+    return fits;
   }
 
-  bool connect(milliseconds timeout) {
-    Hello hello{{'b', 's', 'm', '2'}, version, sample_rate_, uint32_t(channels_), 0, {}};
-    Welcome welcome;
-    if (!socket_.open(hello.token)) return false;
-    const auto deadline = Clock::now() + timeout;
-    connected_ = socket_.send(&hello, sizeof hello) == sizeof hello &&
-                 receive_all(&welcome, sizeof welcome, deadline) &&
-                 !std::memcmp(welcome.magic, hello.magic, sizeof hello.magic) &&
-                 welcome.refused == 0 && welcome.latency <= max_latency;
-    if (connected_)
-      server_latency_ = welcome.latency;
-    else
-      socket_.close();
-    return connected_;
-  }
-
-  bool receive_all(void* bytes, size_t size, Clock::time_point deadline) {
-    for (size_t got = 0; got < size;) {
-      if (Clock::now() >= deadline) return false;
-      socket_.wait(false, 5);
-      const long count = socket_.receive(static_cast<char*>(bytes) + got, size - got);
-      if (count < 0) return false;
-      got += count;
-    }
-    return true;
-  }
-
-  // The responses start with the input from now on or, if the host waits, with the samples that it
-  // has not output yet.
+  // In a render the stems start with the samples that have not been output yet. In playback they
+  // start with the input that the server needs before it can answer, so that it is not late.
   void begin() {
-    const int64_t now = input_end_.load(std::memory_order_acquire);
-    sent_ = waits_ ? std::max<int64_t>(0, output_end_) : now;
-    received_ = sent_;
-    stem_begin_.store(sent_, std::memory_order_release);
-    stem_end_.store(sent_, std::memory_order_release);
-    outgoing_.clear();
-    incoming_.clear();
-    outgoing_sent_ = 0;
+    const int64_t recent = mixer_.input_end() - int64_t(server().needed);
+    connection_.begin(mixer_, waits_ ? next_output() : std::max(next_output(), recent));
+    link_ = Link::connected;
+  }
+
+  int64_t next_output() const { return std::max<int64_t>(0, mixer_.output_end()); }
+
+  // Whether a render has begun and needs stems of earlier input than those that arrive.
+  bool begins_too_late() const { return waits_ && mixer_.stem_begin() > next_output(); }
+
+  // Whether the stems are so late in live playback that those to come are useless.
+  bool is_too_late() const {
+    const int64_t late = mixer_.output_end() - mixer_.stem_end - int64_t(sample_rate_);
+    return !waits_ && late > 0 && connection_.sent() > mixer_.stem_begin();
   }
 
   // Notifies the host on a separate thread, which nothing waits for: the host may stop the socket
   // thread in response, or wait until its main thread, which may be in stop, has restarted the
-  // plugin. While a notification is running there is no second one: the next attempt notifies.
-  void notify_host() {
-    if (server_latency_ == latency_ || notified_latency_ == server_latency_) return;
-    if (!on_latency_changed || *notifying_) return;
-    notified_latency_ = server_latency_;
+  // plugin. There is no notice in a render, which a restart would break.
+  void send_notices() {
+    const uint32_t reported = reported_latency_;
+    const bool restart = must_restart_ || (reported != unreported && reported != wanted_latency_);
+    if (restart && notified_latency_ != wanted_latency_) notices_ |= vst3::latency_changed;
+    if (choices_->revision() != known_lists_) notices_ |= lists_changed;
+    known_lists_ = choices_->revision();
+    const bool in_render = waits_ && now_ms() - last_block_ms_ < 1000;
+    if (!notices_ || *notifying_ || in_render || !on_changed) return;
+    if (notices_ & vst3::latency_changed) notified_latency_ = wanted_latency_;
     *notifying_ = true;
-    std::thread([notify = on_latency_changed, notifying = notifying_] {
-      notify();
+    std::thread([notify = on_changed, flags = notices_, notifying = notifying_] {
+      notify(flags);
       *notifying = false;
     }).detach();
+    notices_ = 0;
   }
 
-  void drop() {
-    socket_.close();
-    connected_ = false;
-  }
+  static constexpr int32_t lists_changed =
+      vst3::values_changed | vst3::parameters_changed | vst3::bus_names_changed;
 
-  // Sends and receives once; returns false if the connection is no longer usable.
-  bool exchange() {
-    if (outgoing_sent_ == outgoing_.size() && !next_message()) return false;
-    const bool to_write = outgoing_sent_ < outgoing_.size();
-    socket_.wait(to_write, 2);
-    if (to_write) {
-      const size_t left = outgoing_.size() - outgoing_sent_;
-      const long sent = socket_.send(outgoing_.data() + outgoing_sent_, left);
-      if (sent < 0) return false;
-      outgoing_sent_ += sent;
-    }
-    char buffer[16384];
-    const long received = socket_.receive(buffer, sizeof buffer);
-    if (received < 0) return false;
-    incoming_.insert(incoming_.end(), buffer, buffer + received);
-    return take_responses();
-  }
-
-  // Returns false if the server is too slow: then its pending responses are useless.
-  bool next_message() {
-    const int64_t end = input_end_.load(std::memory_order_acquire);
-    const int64_t output_end = output_end_.load(std::memory_order_acquire);
-    const int64_t late = output_end - stem_end_ - int64_t(sample_rate_);
-    if (end - sent_ > input_.capacity() - 2 * max_block || (late > 0 && sent_ > stem_begin_))
-      return false;
-    const int samples = int(std::min<int64_t>(max_block, end - sent_));
-    if (!samples) return true;
-    const uint32_t head[2] = {stem_.load(std::memory_order_relaxed), uint32_t(samples)};
-    outgoing_.resize(sizeof head + sizeof(float) * channels_ * samples);
-    std::memcpy(outgoing_.data(), head, sizeof head);
-    char* place = outgoing_.data() + sizeof head;
-    for (int c = 0; c < channels_; ++c)
-      for (int i = 0; i < samples; ++i, place += sizeof(float)) {
-        const float sample = input_.get(c, sent_ + i);
-        // One bad sample from another plugin must not end the stream.
-        const float finite = std::isfinite(sample) ? sample : 0.0f;
-        std::memcpy(place, &finite, sizeof finite);
-      }
-    sent_ += samples;
-    outgoing_sent_ = 0;
-    return true;
-  }
-
-  // Returns false if the received bytes are not a response.
-  bool take_responses() {
-    size_t at = 0;
-    for (uint32_t samples; incoming_.size() - at >= sizeof samples;) {
-      std::memcpy(&samples, incoming_.data() + at, sizeof samples);
-      if (int64_t(samples) > sent_ - received_) return false;  // this also bounds incoming_
-      const size_t size = sizeof samples + sizeof(float) * channels_ * samples;
-      if (incoming_.size() - at < size) break;
-      const char* place = incoming_.data() + at + sizeof samples;
-      for (int c = 0; c < channels_; ++c)
-        for (uint32_t i = 0; i < samples; ++i, place += sizeof(float)) {
-          float sample;
-          std::memcpy(&sample, place, sizeof sample);
-          wet_.put(c, received_ + i, std::isfinite(sample) ? sample : 0.0f);
-        }
-      received_ += samples;
-      stem_end_.store(received_, std::memory_order_release);
-      at += size;
-    }
-    incoming_.erase(incoming_.begin(), incoming_.begin() + at);
-    return true;
-  }
-
-  // A server writes its latency to a file, which it leaves in place when it stops.
-  uint32_t last_server_latency() const {
-    const std::string text = read_own_file(server_folder() + "/latency_ms", 40);
-    const double samples = std::ceil(std::atof(text.c_str()) * sample_rate_ / 1000);
-    return samples > 0 && samples <= max_latency ? uint32_t(samples) : 0;
-  }
-
+  const std::shared_ptr<Choices> choices_;
   double sample_rate_ = 44100;
   int channels_ = 2;
-  uint32_t latency_ = 0;                     // reported to the host
-  std::atomic<uint32_t> server_latency_{0};  // reported by the server
+  std::atomic<uint32_t> latency_{0};  // of this signal
+  std::atomic<uint32_t> reported_latency_{unreported};
 
-  Ring input_, wet_;
-  // Times, in samples since start.
-  std::atomic<int64_t> input_end_{0}, output_end_{0};
-  std::atomic<int64_t> stem_begin_{0}, stem_end_{0};  // start and end of the responses
+  std::mutex signal_mutex_;  // held while a signal is started, stopped or processed
+  Mixer mixer_;
+  std::thread thread_;
 
   // Used only by the audio thread.
-  int64_t position_ = 0;
-  float level_ = 0, gain_ = 1, mix_ = 1;
-  bool gave_up_ = false;
+  Pace pace_;
+  bool was_render_ = false;
 
-  std::atomic<uint32_t> stem_{0};
-  std::atomic<bool> running_{false}, connected_{false}, waits_{false};
-  std::atomic<bool> starting_{false};  // a server that this plugin has launched
-  std::thread thread_;
+  std::atomic<bool> running_{false}, waits_{false}, gave_up_{false};
+  std::atomic<int> missed_{0};
+  std::atomic<int64_t> last_block_ms_{0};
+  std::atomic<Link> link_{Link::connecting};
+
+  // Used only by the socket thread, or while there is none.
+  Choices::Choice asked_{};
+  int known_lists_;  // the revision of the choices that the host knows
+  Connection connection_;
+  Clock::time_point next_try_;
+  int32_t notices_ = 0;
+  uint32_t wanted_latency_ = 0, notified_latency_ = unreported;
+  bool must_restart_ = false;
   // Whether a notification is running; it may outlive this object.
   const std::shared_ptr<std::atomic<bool>> notifying_ = std::make_shared<std::atomic<bool>>(false);
-  uint32_t notified_latency_ = 0;
-  Socket socket_;
-  int64_t sent_ = 0, received_ = 0;
-  std::vector<char> outgoing_, incoming_;
-  size_t outgoing_sent_ = 0;
 };
 
 }  // namespace
 
-std::unique_ptr<Backend> server_backend() { return std::make_unique<ServerBackend>(); }
+std::unique_ptr<Backend> server_backend(std::shared_ptr<Choices> choices) {
+  return std::make_unique<ServerBackend>(std::move(choices));
+}

@@ -55,19 +55,16 @@ bool parse_token(const std::string& text, unsigned char token[32]) {
   return true;
 }
 
-bool run_start_command() {
-  Dl_info self;
-  if (!dladdr(reinterpret_cast<const void*>(&run_start_command), &self) || !self.dli_fname) return false;
-  std::string path = self.dli_fname;  // …/bsmamba2.vst3/Contents/x86_64-linux/bsmamba2.so
-  for (int up = 0; up < 2; ++up) path.resize(std::min(path.size(), path.rfind('/')));
-  const std::string text = read_own_file(path + "/Resources/serve", 4096);
+// Returns the process of the command; 0 if there is no command or it cannot run.
+pid_t run_start_command() {
+  const std::string text = read_own_file(resources_folder() + "/serve", 4096);
   std::vector<std::string> words;
   for (size_t at = 0; at < text.size();) {
     const size_t end = std::min(text.find('\n', at), text.size());
     words.push_back(text.substr(at, end - at));
     at = end + 1;
   }
-  if (words.empty() || words[0].empty() || words[0][0] != '/') return false;
+  if (words.empty() || words[0].empty() || words[0][0] != '/') return 0;
 
   std::vector<char*> arguments;
   for (std::string& word : words) arguments.push_back(word.data());
@@ -88,9 +85,7 @@ bool run_start_command() {
                                  environ);
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&files);
-  // The command detaches itself, so this wait is short.
-  if (!failed) waitpid(child, nullptr, 0);
-  return !failed;
+  return failed ? 0 : child;
 }
 
 }  // namespace
@@ -100,6 +95,15 @@ std::string server_folder() {
   if (const char* folder = getenv("XDG_RUNTIME_DIR")) return std::string(folder) + "/bsmamba2";
   const char* home = getenv("HOME");
   return std::string(home ? home : "/nonexistent") + "/.cache/bsmamba2/serve";
+}
+
+std::string resources_folder() {
+  Dl_info self;
+  if (!dladdr(reinterpret_cast<const void*>(&run_start_command), &self) || !self.dli_fname)
+    return "/nonexistent";
+  std::string path = self.dli_fname;  // …/bsmamba2.vst3/Contents/x86_64-linux/bsmamba2.so
+  for (int up = 0; up < 2; ++up) path.resize(std::min(path.size(), path.rfind('/')));
+  return path + "/Resources";
 }
 
 std::string read_own_file(const std::string& path, size_t limit) {
@@ -166,14 +170,24 @@ long Socket::receive(void* bytes, size_t size) {
   return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -1;
 }
 
-bool launch_server() {
+Launch launch_server() {
   using Clock = std::chrono::steady_clock;
   static std::mutex mutex;
-  static Clock::time_point last;
-  static bool launched = false;
+  static Clock::time_point next_launch;
+  static pid_t child = 0;
+  static Launch result = Launch::failed;
   std::lock_guard lock(mutex);
-  if (last != Clock::time_point() && Clock::now() - last < std::chrono::seconds(30))
-    return launched;
-  last = Clock::now();
-  return launched = run_start_command();
+  if (child) {
+    int status = 0;
+    const pid_t ended = waitpid(child, &status, WNOHANG);
+    if (!ended) return Launch::starting;
+    // A host that waits for every child itself takes the status away.
+    const bool succeeded = ended != child || (WIFEXITED(status) && !WEXITSTATUS(status));
+    child = 0;
+    result = succeeded ? Launch::starting : Launch::failed;
+    next_launch = Clock::now() + std::chrono::seconds(succeeded ? 5 : 30);
+  }
+  if (Clock::now() < next_launch) return result;
+  child = run_start_command();
+  return child ? Launch::starting : Launch::failed;
 }

@@ -28,10 +28,16 @@ class Socket {
   int handle_ = -1;
 };
 
-// The folder of the server's socket, token and latency.
+// The folder of the server's socket, token and offers.
 std::string server_folder();
+// The folder in the plugin's bundle that 'bsmamba2 plugin install' writes to.
+std::string resources_folder();
 // Reads a small text file; returns an empty text if it is missing, too large or not this user's.
 std::string read_own_file(const std::string& path, size_t limit);
-// Starts the command that 'bsmamba2 plugin install' wrote into the plugin's bundle, one argument a
-// line; at most every 30 s for all instances together. Returns false if there is no command.
-bool launch_server();
+
+enum class Launch { starting, failed };
+// Runs the command that 'bsmamba2 plugin install' wrote into the plugin's bundle, one argument a
+// line, unless it is running or has failed in the last 30 s. The command ends when the server
+// accepts connections. Returns at once: starting while it runs and for a while after it has
+// succeeded; failed if it has failed or there is no command.
+Launch launch_server();

@@ -45,11 +45,17 @@ struct PluginBase : Unknown {
   static constexpr Id id{0x22888DDB, 0x156E45AE, 0x8358B348, 0x08190625};
 };
 
+struct HostApplication : Unknown {
+  virtual Result name(char16_t* text) = 0;  // of 128 characters
+  static constexpr Id id{0x58E595CC, 0xDB2D4969, 0x8B6AAF8C, 0x36A664E5};
+};
+
 enum Media { audio = 0, event = 1 };
 enum Direction { input = 0, output = 1 };
+constexpr int32_t main_bus = 0, aux_bus = 1;  // BusInfo::type
 constexpr uint32_t bus_default_active = 1;
 using Arrangement = uint64_t;
-constexpr Arrangement stereo = 3, mono = 1ull << 19;
+constexpr Arrangement empty = 0, stereo = 3, mono = 1ull << 19;
 
 struct BusInfo {
   int32_t media, direction, channels;
@@ -128,7 +134,7 @@ struct ParameterInfo {
   double initial;  // normalised
   int32_t unit, flags;
 };
-constexpr int32_t can_automate = 1, is_list = 2;  // ParameterInfo::flags
+constexpr int32_t can_automate = 1 << 0, is_read_only = 1 << 1, is_list = 1 << 3;  // flags
 
 struct ComponentHandler : Unknown {
   virtual Result begin_edit(uint32_t parameter) = 0;
@@ -136,7 +142,9 @@ struct ComponentHandler : Unknown {
   virtual Result end_edit(uint32_t parameter) = 0;
   virtual Result restart_component(int32_t flags) = 0;
 };
-constexpr int32_t latency_changed = 1 << 3;  // for restart_component
+// For restart_component.
+constexpr int32_t values_changed = 1 << 2, latency_changed = 1 << 3, parameters_changed = 1 << 4,
+                  bus_names_changed = 1 << 7;
 
 struct EditController : PluginBase {
   virtual Result set_component_state(Stream* stream) = 0;

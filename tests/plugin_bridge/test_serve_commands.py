@@ -15,6 +15,8 @@ from click.testing import CliRunner
 from bsmamba2.cli import main
 from bsmamba2.devices.products import products
 from bsmamba2_pedalboard import plugin_path
+from bsmamba2_pedalboard.server import is_serving
+from support import stub_server
 from support import vst3_host as host
 from support.serving import is_dry, play
 
@@ -69,6 +71,13 @@ def test_serve_detaches_and_exits_when_idle(folder: Path, tiny: Path) -> None:
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     assert eventually((folder / "socket").exists)
     assert eventually(lambda: not (folder / "socket").exists())
+
+
+def test_two_commands_that_start_a_server_at_once_both_find_one(folder: Path) -> None:
+    commands = [subprocess.Popen(stub_server.command(0.5, 0)) for _ in range(2)]
+    assert [command.wait(60) for command in commands] == [0, 0]
+    assert is_serving(folder)
+    stub_server.stop(folder)
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 60) -> bool:

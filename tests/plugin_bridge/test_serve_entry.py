@@ -22,17 +22,9 @@ from hypothesis import strategies as st
 
 from bsmamba2 import Separator
 from bsmamba2.audio.array import Audio
-from bsmamba2_pedalboard import server
-from bsmamba2_pedalboard.server import (
-    HELLO,
-    MAX_CONNECTIONS,
-    REQUEST_HEADER,
-    RESPONSE_HEADER,
-    THREAD_NAME,
-    WELCOME,
-    Server,
-    ServerError,
-)
+from bsmamba2_pedalboard import connection
+from bsmamba2_pedalboard.connection import HELLO, REQUEST_HEADER, RESPONSE_HEADER, WELCOME
+from bsmamba2_pedalboard.server import MAX_CONNECTIONS, THREAD_NAME, Server, ServerError
 from support import vst3_host as host
 from support.engines import StubEngine, half
 from support.serving import is_wet, play, serving
@@ -76,10 +68,13 @@ def hello(
     token: bytes | None = None,
     rate: float = 44100.0,
     channels: int = 2,
-    version: int = 1,
+    version: int = 2,
+    model: str = "",
+    lookahead_ms: int = 0,
 ) -> bytes:
     right_token = bytes.fromhex((folder / "token").read_text())
-    return HELLO.pack(b"bsm2", version, rate, channels, 0, right_token if token is None else token)
+    sent_token = right_token if token is None else token
+    return HELLO.pack(b"bsm2", version, rate, channels, lookahead_ms, sent_token, model.encode())
 
 
 def is_accepted(answer: bytes) -> bool:
@@ -95,7 +90,10 @@ def test_only_the_right_token_is_accepted(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"rate": float("nan")}, {"rate": 1e9}, {"channels": 0}, {"channels": 99}, {"version": 2}],
+    [
+        *({"rate": float("nan")}, {"rate": 1e9}, {"channels": 0}, {"channels": 99}),
+        *({"version": 1}, {"model": "nothing"}, {"model": "stub", "lookahead_ms": 7}),
+    ],
 )
 def test_invalid_hello_is_refused(folder: Path, changes: Any) -> None:
     with serving():
@@ -116,8 +114,8 @@ def connected(folder: Path, *messages: bytes) -> socket.socket:
     return client
 
 
-def audio_message(samples: int = 8192) -> bytes:
-    return REQUEST_HEADER.pack(0, samples) + np.ones(2 * samples, np.float32).tobytes()
+def audio_message(samples: int = 8192, missed: int = 0) -> bytes:
+    return REQUEST_HEADER.pack(samples, missed) + np.ones(2 * samples, np.float32).tobytes()
 
 
 @pytest.mark.parametrize("kind", ["silent", "after its hello", "in a message"])
@@ -126,7 +124,7 @@ def test_silent_clients_make_room_for_another(folder: Path, kind: str) -> None:
         messages = {
             "silent": [],
             "after its hello": [hello(folder)],
-            "in a message": [hello(folder), audio_message(), REQUEST_HEADER.pack(0, 8192)],
+            "in a message": [hello(folder), audio_message(), REQUEST_HEADER.pack(8192, 0)],
         }[kind]
         for _ in range(MAX_CONNECTIONS + 3):
             held.enter_context(connected(folder, *messages))
@@ -137,7 +135,7 @@ def test_clients_that_send_audio_keep_their_connections(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("GRACE_SECONDS", "CLIENT_TIMEOUT_SECONDS"):
-        monkeypatch.setattr(server, name, 60.0)
+        monkeypatch.setattr(connection, name, 60.0)
     with serving(), contextlib.ExitStack() as held:
         clients = [
             held.enter_context(connected(folder, hello(folder), audio_message()))
@@ -169,7 +167,7 @@ def test_no_thread_runs_the_model_when_the_server_has_stopped(folder: Path) -> N
     assert THREAD_NAME not in {thread.name for thread in threading.enumerate()}
 
 
-@pytest.mark.parametrize("head", [(0, 0), (0, 8193), (0, 2**32 - 1)])
+@pytest.mark.parametrize("head", [(0, 0), (8193, 0), (2**32 - 1, 0)])
 def test_message_of_invalid_size_ends_the_connection(folder: Path, head: tuple[int, int]) -> None:
     with serving():
         answer = exchange(folder, hello(folder), REQUEST_HEADER.pack(*head), bytes(1 << 16))
@@ -180,7 +178,7 @@ def test_non_finite_samples_end_only_their_own_connection(
     folder: Path, plugin: host.Plugin
 ) -> None:
     with serving():
-        exchange(folder, hello(folder), REQUEST_HEADER.pack(0, 4), b"\xff" * 32)
+        exchange(folder, hello(folder), REQUEST_HEADER.pack(4, 0), b"\xff" * 32)
         plugin.start()
         assert play(plugin, is_wet)
 
@@ -242,6 +240,19 @@ def test_another_user_gets_no_answer_even_with_the_token(folder: Path) -> None:
         assert results[1].stdout.strip() in (b"0", b"")
 
 
+# Reports
+
+
+def test_missed_blocks_are_logged_once_for_each_render(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving():
+        for counts in ((0, 3, 3), (0, 0)):
+            exchange(folder, hello(folder), *(audio_message(64, count) for count in counts))
+    missed = [text for text in caplog.messages if "without stems" in text]
+    assert missed == ["a plugin has output 3 blocks without stems"]
+
+
 # Fake servers
 
 
@@ -250,7 +261,6 @@ def fake_server(folder: Path, answer: bytes) -> Iterator[None]:
     """Runs another program on the server's socket; it sends these bytes to every client."""
     (folder / "token").write_text("00" * 32)
     (folder / "token").chmod(0o600)
-    (folder / "latency_ms").write_text("10")
     stop = threading.Event()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / "socket"))
@@ -281,13 +291,18 @@ def fake_server(folder: Path, answer: bytes) -> Iterator[None]:
     [
         b"",
         b"HTTP/1.1 200 OK\r\n\r\n" * 100,
-        WELCOME.pack(b"bsm2", 1, 441, 2),
-        WELCOME.pack(b"bsm2", 0, 2**31, 2),
-        WELCOME.pack(b"bsm2", 0, 441, 2) + RESPONSE_HEADER.pack(2**32 - 1) + bytes(100_000),
-        WELCOME.pack(b"bsm2", 0, 441, 2) + os.urandom(100_000),
-        WELCOME.pack(b"bsm2", 0, 441, 2) + RESPONSE_HEADER.pack(1) + b"\xff" * 8,
+        WELCOME.pack(b"bsm2", 1, 441, 9, 2, 2),
+        WELCOME.pack(b"bsm2", 0, 2**31, 9, 2, 2),
+        WELCOME.pack(b"bsm2", 0, 441, 9, 2**31, 2),
+        WELCOME.pack(b"bsm2", 0, 441, 9, 2, 3),
+        WELCOME.pack(b"bsm2", 0, 441, 9, 1, 1) + RESPONSE_HEADER.pack(2**32 - 1) + bytes(100_000),
+        WELCOME.pack(b"bsm2", 0, 441, 9, 1, 1) + os.urandom(100_000),
+        WELCOME.pack(b"bsm2", 0, 441, 9, 1, 1) + RESPONSE_HEADER.pack(1) + b"\xff" * 8,
     ],
-    ids=["silence", "another protocol", "refusal", "latency", "length", "garbage", "NaN"],
+    ids=[
+        *("silence", "another protocol", "refusal", "latency", "stems", "buses"),
+        *("length", "garbage", "NaN"),
+    ],
 )
 def test_nonsense_from_the_server_leaves_the_output_dry(
     folder: Path, plugin: host.Plugin, answer: bytes
@@ -298,4 +313,4 @@ def test_nonsense_from_the_server_leaves_the_output_dry(
             output = plugin.process(np.full((2, 441), 0.25))
             assert np.isfinite(output).all()
             assert np.abs(output).max() <= 0.25
-            time.sleep(0.005)
+            time.sleep(0.01)

@@ -21,18 +21,45 @@ from hypothesis import strategies as st
 
 from bsmamba2.audio.array import Audio
 from support import vst3_host as host
-from support.vst3_host import INVALID, MONO, NO, OK, STEREO
+from support.serving import play
+from support.vst3_host import (
+    GAIN,
+    INVALID,
+    LOOKAHEAD,
+    MISSED,
+    MIX,
+    MODEL,
+    MONO,
+    NO,
+    OFFLINE,
+    OK,
+    STEM,
+    STEREO,
+    UNPROCESSED,
+    WAIT,
+    WAITING,
+)
 
-GAIN, MIX, STEM, WAIT = range(4)
 LATENCY_MS = 100
+STEM_BUSES = 8
+CAN_AUTOMATE, IS_READ_ONLY, IS_LIST = 1, 2, 8
+OFFERS = f"""bsmamba2 offers 1
+setup\tanything
+model\tsmall\t0\t2\tvocals\tinstrumental
+lookahead\t0\t{LATENCY_MS}
+lookahead\t500\t200
+model\tfour stems\t0\t4\tdrums\tbass\tother\tvocals\tinstrumental
+lookahead\t0\t300
+"""
 
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[host.Plugin]:
     """An instance with the latency of a server that has stopped."""
     monkeypatch.setenv("BSMAMBA2_SERVE_DIR", str(tmp_path))
-    (tmp_path / "latency_ms").write_text(str(LATENCY_MS))
+    (tmp_path / "models").write_text(OFFERS)
     plugin = host.Plugin(host.bundle())
+    plugin.set(WAITING, UNPROCESSED)
     yield plugin
     plugin.close()
 
@@ -88,13 +115,15 @@ def test_factory_creates_no_unknown_class(plugin: host.Plugin) -> None:
 # Buses
 
 
-def test_there_is_one_audio_bus_each_way_and_no_event_bus(plugin: host.Plugin) -> None:
+def test_there_are_outputs_for_the_chosen_stem_and_all_stems_and_no_event_bus(
+    plugin: host.Plugin,
+) -> None:
     counts = {
         (media, direction): plugin.component.call("bus_count", c_int32(media), c_int32(direction))
         for media in (0, 1)
         for direction in (0, 1)
     }
-    assert counts == {(0, 0): 1, (0, 1): 1, (1, 0): 0, (1, 1): 0}
+    assert counts == {(0, 0): 1, (0, 1): 1 + STEM_BUSES, (1, 0): 0, (1, 1): 0}
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -109,6 +138,36 @@ def test_buses_report_their_channels(plugin: host.Plugin, channels: int) -> None
             "bus_arrangement", c_int32(direction), c_int32(0), host.pointer_to(arrangement)
         )
         assert arrangement.value == (MONO if channels == 1 else STEREO)
+
+
+def test_only_the_main_output_is_active_at_first(plugin: host.Plugin) -> None:
+    active = []
+    for index in range(1 + STEM_BUSES):
+        info = host.BusInfo()
+        place = c_int32(0), c_int32(1), c_int32(index)
+        plugin.component.call("bus_info", *place, host.pointer_to(info))
+        active.append((info.type, info.flags))
+    assert active == [(0, 1)] + [(1, 0)] * STEM_BUSES
+
+
+def test_outputs_have_the_names_of_the_models_stems(plugin: host.Plugin) -> None:
+    names = [plugin.bus_name(index) for index in range(4)]
+    assert names == ["Stem", "vocals", "instrumental", "unused 3"]
+    plugin.choose(MODEL, "four stems")
+    assert [plugin.bus_name(index) for index in range(1, 6)] == [
+        *("drums", "bass", "other", "vocals"),
+        "unused 5",
+    ]
+
+
+def test_an_output_can_be_left_out_of_the_arrangement(plugin: host.Plugin) -> None:
+    stereo, empty = c_uint64(STEREO), c_uint64(0)
+    outputs = [stereo, stereo, empty, *[stereo] * (STEM_BUSES - 2)]
+    assert plugin.set_arrangements(stereo, *outputs) == OK
+    arrangement = c_uint64(1)
+    place = c_int32(1), c_int32(2)
+    plugin.processor.call("bus_arrangement", *place, host.pointer_to(arrangement))
+    assert arrangement.value == 0
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(MONO, STEREO), (STEREO, MONO), (7, 7), (0, 0)])
@@ -127,7 +186,9 @@ def test_arrangement_and_setup_cannot_change_while_active(plugin: host.Plugin) -
     assert plugin.processor.call("setup", host.pointer_to(setup)) == NO
 
 
-@pytest.mark.parametrize("place", [(0, 0, 1), (0, 0, -1), (1, 0, 0), (0, 2, 0), (2, 0, 0)])
+@pytest.mark.parametrize(
+    "place", [(0, 0, 1), (0, 1, 1 + STEM_BUSES), (0, 0, -1), (1, 0, 0), (0, 2, 0), (2, 0, 0)]
+)
 def test_nonexistent_buses_are_refused(plugin: host.Plugin, place: tuple[int, int, int]) -> None:
     numbers = [c_int32(number) for number in place]
     info = host.BusInfo()
@@ -210,39 +271,168 @@ def test_calls_out_of_order_are_harmless(plugin: host.Plugin) -> None:
     plugin.process(np.ones((1, 64)))  # fewer channels than arranged
 
 
+# Without a server
+
+
+@pytest.mark.parametrize(
+    ("waiting", "mode", "level"),
+    [
+        (0.0, 0, 1),
+        (0.0, OFFLINE, 1),
+        (0.5, 0, 1),
+        (0.5, OFFLINE, 0),
+        (1.0, 0, 0),
+        (1.0, OFFLINE, 0),
+    ],
+)
+def test_what_is_heard_without_stems_follows_the_choice(
+    plugin: host.Plugin, waiting: float, mode: int, level: float
+) -> None:
+    plugin.set(WAITING, waiting)
+    latency = plugin.start(max_samples=9000)
+    assert plugin.process(np.ones((2, 9000)), mode=mode)[0, latency:].max() == level
+
+
+def test_every_block_without_stems_is_counted(plugin: host.Plugin) -> None:
+    latency = plugin.start(max_samples=9000)
+    plugin.process(np.ones((2, latency)))
+    assert plugin.missed == 0  # nothing of the signal was due
+    for count in range(1, 4):
+        plugin.process(np.ones((2, 64)))
+        assert plugin.missed == count
+        assert plugin.reported.values == {MISSED: pytest.approx(count / 9999)}
+    plugin.start()
+    plugin.process(np.ones((2, 64)))
+    assert plugin.missed == 0
+
+
+def test_stem_outputs_sum_to_the_delayed_input_without_a_server(
+    plugin: host.Plugin, noise: Callable[..., Audio]
+) -> None:
+    for index in range(1, 1 + STEM_BUSES):
+        plugin.enable(index)
+    latency = plugin.start(max_samples=9000)
+    audio = noise(2, 9000)
+    outputs = plugin.process_buses(audio, 1 + STEM_BUSES)
+    np.testing.assert_array_equal(outputs[1:].sum(axis=0), delayed(audio, latency))
+
+
 # Parameters and state
 
 
 def test_parameters_have_names_units_and_steps(plugin: host.Plugin) -> None:
     described = []
     for index in range(plugin.controller.call("parameter_count")):
-        info = host.ParameterInfo()
-        plugin.controller.call("parameter_info", c_int32(index), host.pointer_to(info))
+        info = plugin.info(index)
         assert info.id == index
-        assert plugin.get(index) == info.initial
-        described.append((host.text(info.title), host.text(info.units), info.steps))
+        described.append((host.text(info.title), host.text(info.units), info.steps, info.flags))
     assert described == [
-        ("Gain", "dB", 0),
-        ("Mix", "%", 0),
-        ("Stem", "", 16),
-        ("Wait when rendering", "", 1),
+        ("Gain", "dB", 0, CAN_AUTOMATE),
+        ("Mix", "%", 0, CAN_AUTOMATE),
+        ("Stem", "", 2, CAN_AUTOMATE | IS_LIST),
+        ("Wait when rendering", "", 1, CAN_AUTOMATE | IS_LIST),
+        ("While waiting", "", 2, CAN_AUTOMATE | IS_LIST),
+        ("Model", "", 0, CAN_AUTOMATE | IS_LIST),
+        ("Lookahead", "", 0, CAN_AUTOMATE | IS_LIST),
+        ("Missed blocks", "", 9999, IS_READ_ONLY),
     ]
+
+
+def test_parameters_begin_with_their_defaults(folder: Path) -> None:
+    plugin = host.Plugin(host.bundle())
+    shown = [plugin.shown(index) for index in (GAIN, MIX, WAIT, WAITING, MISSED)]
+    assert shown == ["0.0", "100.0", "On", "Silence in renders", "0"]
+    for index in (GAIN, MIX, WAIT, WAITING, MISSED):
+        assert plugin.get(index) == plugin.info(index).initial
+    plugin.close()
+
+
+def test_lists_show_what_the_server_offers(plugin: host.Plugin) -> None:
+    assert plugin.texts(MODEL) == ["small", "four stems"]
+    assert plugin.texts(STEM) == ["vocals", "instrumental", "mixture"]
+    assert plugin.texts(LOOKAHEAD) == ["Whole chunks", "500 ms"]
+    plugin.choose(MODEL, "four stems")
+    assert plugin.texts(STEM) == ["drums", "bass", "other", "vocals", "instrumental", "mixture"]
+    assert plugin.texts(LOOKAHEAD) == ["Whole chunks"]
+
+
+def test_a_list_of_two_is_not_a_switch_without_names(plugin: host.Plugin) -> None:
+    steps = {parameter: plugin.info(parameter).steps for parameter in (STEM, WAIT, MODEL)}
+    assert steps == {STEM: 2, WAIT: 1, MODEL: 0}
+
+
+def test_a_stem_stays_chosen_by_name_when_the_model_changes(plugin: host.Plugin) -> None:
+    plugin.choose(STEM, "instrumental")
+    plugin.choose(MODEL, "four stems")
+    assert plugin.shown(STEM) == "instrumental"
+    plugin.choose(STEM, "bass")
+    plugin.choose(MODEL, "small")
+    assert plugin.shown(STEM) == "vocals"  # the first, because this model has no bass
+
+
+@pytest.mark.parametrize(
+    ("parameter", "shown", "latency_ms"),
+    [(LOOKAHEAD, "500 ms", 200), (MODEL, "four stems", 300), (MODEL, "small", LATENCY_MS)],
+)
+def test_latency_follows_the_model_and_the_lookahead(
+    plugin: host.Plugin, parameter: int, shown: str, latency_ms: int
+) -> None:
+    plugin.choose(parameter, shown)
+    assert plugin.start() == 44100 * latency_ms // 1000
+
+
+@pytest.mark.parametrize("restarts", [True, False])
+def test_host_is_notified_of_another_model(plugin: host.Plugin, restarts: bool) -> None:
+    plugin.start()
+    plugin.choose(MODEL, "four stems")
+    assert play(plugin, lambda _: plugin.handler.restarts)
+    latency, values, parameters, buses = 1 << 3, 1 << 2, 1 << 4, 1 << 7
+    assert plugin.handler.restarts == [latency | values | parameters | buses]
+    if restarts:
+        assert plugin.start() == 13230
+        assert not play(plugin, lambda _: len(plugin.handler.restarts) > 1, seconds=0.3)
+
+
+def test_a_damaged_list_of_models_is_not_used(tmp_path: Path, plugin: host.Plugin) -> None:
+    for damaged in ("", "model", OFFERS.replace("\t2\t", "\t9\t"), OFFERS.replace("0\t100", "x")):
+        (tmp_path / "models").write_text(damaged)
+        other = host.Plugin(host.bundle())
+        assert (other.start(), other.texts(MODEL)) == (0, ["Default"])
+        other.close()
 
 
 @pytest.mark.parametrize(
     ("parameter", "value", "shown"),
-    [(GAIN, 0.75, "0.0"), (GAIN, 0, "-60.0"), (MIX, 0.5, "50.0"), (STEM, 1, "17"), (WAIT, 1, "On")],
+    [
+        *((GAIN, 0.75, "0.0"), (GAIN, 0, "-60.0"), (MIX, 0.5, "50.0"), (STEM, 1, "mixture")),
+        (STEM, 0.5, "instrumental"),
+        *((WAIT, 1, "On"), (WAITING, 1, "Silence"), (MODEL, 1, "four stems")),
+        *((LOOKAHEAD, 1, "500 ms"), (MISSED, 1, "9999")),
+    ],
 )
 def test_values_convert_to_text_and_back(
     plugin: host.Plugin, parameter: int, value: float, shown: str
 ) -> None:
-    letters = (ctypes.c_uint16 * 128)()
-    number = c_uint32(parameter)
-    plugin.controller.call("text_of", number, c_double(value), host.pointer_to(letters))
-    assert host.text(letters) == shown
-    back = c_double()
+    assert plugin.shown(parameter, value) == shown
+    letters = (ctypes.c_uint16 * 128)(*map(ord, shown))
+    number, back = c_uint32(parameter), c_double()
     plugin.controller.call("value_of", number, host.pointer_to(letters), host.pointer_to(back))
     assert back.value == pytest.approx(value)
+
+
+def test_a_text_that_is_no_value_is_refused(plugin: host.Plugin) -> None:
+    for parameter, shown in {GAIN: "loud", STEM: "kazoo"}.items():
+        letters = (ctypes.c_uint16 * 128)(*map(ord, shown))
+        arguments = c_uint32(parameter), host.pointer_to(letters), host.pointer_to(c_double())
+        assert plugin.controller.call("value_of", *arguments) == NO
+
+
+def test_names_beyond_ascii_are_shown(tmp_path: Path, plugin: host.Plugin) -> None:
+    (tmp_path / "models").write_text(OFFERS.replace("vocals", "Gesänge 🎤"), encoding="utf-8")
+    other = host.Plugin(host.bundle())
+    shown = other.shown(STEM)
+    assert shown.encode("utf-16", "surrogatepass").decode("utf-16") == "Gesänge 🎤"
+    other.close()
 
 
 @given(value=st.floats(0, 1), parameter=st.sampled_from([GAIN, MIX]))
@@ -263,6 +453,7 @@ def test_values_out_of_range_are_refused_and_change_nothing(
     before = plugin.get(MIX)
     assert plugin.set(MIX, value) == INVALID
     assert plugin.set(99, 0.5) == INVALID
+    assert plugin.set(MISSED, 0.5) == INVALID
     assert plugin.get(MIX) == before
 
 
@@ -289,12 +480,37 @@ def test_state_is_the_same_in_a_locale_with_decimal_commas(
 
 
 def test_state_can_be_saved_and_loaded(plugin: host.Plugin, tmp_path: Path) -> None:
-    for parameter, value in {GAIN: 0.1, MIX: 1 / 3, STEM: 0.5, WAIT: 1}.items():
+    for parameter, value in {GAIN: 0.1, MIX: 1 / 3, WAIT: 0, WAITING: 1}.items():
         plugin.set(parameter, value)
+    plugin.choose(MODEL, "four stems")
+    plugin.choose(STEM, "bass")
     twin = host.Plugin(host.bundle())
     assert twin.load(plugin.save()) == OK
-    assert [twin.get(p) for p in range(4)] == [0.1, 1 / 3, 0.5, 1]
+    assert [twin.get(p) for p in (GAIN, MIX, WAIT, WAITING)] == [0.1, 1 / 3, 0, 1]
+    assert [twin.shown(p) for p in (MODEL, STEM)] == ["four stems", "bass"]
+    assert twin.save() == plugin.save()
     twin.close()
+
+
+def test_a_saved_choice_needs_neither_the_server_nor_its_list(
+    plugin: host.Plugin, tmp_path: Path
+) -> None:
+    plugin.choose(MODEL, "four stems")
+    plugin.choose(STEM, "bass")
+    state = plugin.save()
+    for offered in ("", OFFERS.split("model\tfour")[0]):
+        (tmp_path / "models").write_text(offered)
+        twin = host.Plugin(host.bundle())
+        assert twin.load(state) == OK
+        assert twin.start() == 13230
+        assert [twin.shown(p) for p in (MODEL, STEM)] == ["four stems", "bass"]
+        twin.close()
+
+
+def test_state_of_the_first_version_is_read_and_waits_in_renders(plugin: host.Plugin) -> None:
+    assert plugin.load(b"bsmamba2 1\n0.25\n0.5\n0.0625\n0\n") == OK
+    shown = [plugin.shown(p) for p in (GAIN, MIX, STEM, WAIT)]
+    assert shown == ["-40.0", "50.0", "instrumental", "On"]
 
 
 @given(st.binary(max_size=300), st.integers(0, 300))
@@ -302,8 +518,9 @@ def test_state_can_be_saved_and_loaded(plugin: host.Plugin, tmp_path: Path) -> N
 def test_damaged_state_leaves_values_in_range(plugin: host.Plugin, damage: bytes, cut: int) -> None:
     plugin.load(damage)
     plugin.load(plugin.save()[:cut] + damage)
-    for parameter in range(4):
+    for parameter in range(8):
         assert 0 <= plugin.get(parameter) <= 1
+        assert plugin.shown(parameter)
 
 
 def test_oversized_state_is_refused(plugin: host.Plugin) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,18 @@ from bsmamba2 import Separator
 from bsmamba2.audio.array import Audio
 from bsmamba2_pedalboard.server import Server
 from support.engines import StubEngine, half
-from support.vst3_host import Plugin
+from support.vst3_host import OFFLINE, REALTIME, Plugin
+
+SERVER = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from bsmamba2 import Separator
+from bsmamba2_pedalboard.server import Server
+from support.engines import StubEngine, half
+server = Server(Separator(StubEngine(half)), headroom_ms=50)
+print("up", flush=True)
+server.run()
+"""
 
 
 @contextmanager
@@ -32,16 +46,52 @@ def serving(
         thread.join()
 
 
+@contextmanager
+def server_process() -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a server in a process of its own, whose stem is half of the mixture."""
+    process = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def rendered(plugin: Plugin, audio: Audio, rate: float = 44100, block: int = 512) -> Audio:
+    """Renders like a host: with the latency compensated, and to the end."""
+    latency = plugin.start(rate, block, OFFLINE)
+    return render(plugin, audio, latency, block)
+
+
+def render(
+    plugin: Plugin, audio: Audio, latency: int, block: int = 512, mode: int = REALTIME
+) -> Audio:
+    """Renders with a plugin that is running already; ``mode`` is that of every block."""
+    audio = np.pad(audio, ((0, 0), (0, latency)))
+    starts = range(0, audio.shape[1], block)
+    parts = [plugin.process(audio[:, a : a + block], mode=mode) for a in starts]
+    return np.concatenate(parts, axis=1)[:, latency:]
+
+
 def play(plugin: Plugin, until: Callable[[float], object], seconds: float = 20) -> bool:
-    """Plays ones until the last sample of a block fulfils a condition; False if it never does."""
+    """Plays ones, as fast as they are heard, until the last sample of a block fulfils a condition.
+
+    Returns False if it does not in that time.
+    """
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    next_block = time.monotonic()
+    while True:
         output = plugin.process(np.ones((2, 441)))
         assert np.isfinite(output).all()
         if until(float(output[0, -1])):
             return True
-        time.sleep(0.005)
-    return False
+        if time.monotonic() > deadline:
+            return False
+        # A device drops the blocks for which a host was too late.
+        next_block = max(next_block + 0.01, time.monotonic())
+        time.sleep(max(0.0, next_block - time.monotonic()))
 
 
 def is_wet(sample: float) -> bool:

@@ -49,6 +49,7 @@ def iid(*words: int) -> bytes:
 
 
 UNKNOWN = iid(0x00000000, 0x00000000, 0xC0000000, 0x00000046)
+APPLICATION = iid(0x58E595CC, 0xDB2D4969, 0x8B6AAF8C, 0x36A664E5)
 FACTORY = iid(0x7A4D811C, 0x52114A1F, 0xAED9D2EE, 0x0B43BF9F)
 FACTORY2 = iid(0x0007B650, 0xF24B4C0B, 0xA464EDB9, 0xF00B2ABB)
 BASE = iid(0x22888DDB, 0x156E45AE, 0x8358B348, 0x08190625)
@@ -60,6 +61,10 @@ STRANGE = iid(1, 2, 3, 4)
 OK, NO_INTERFACE, NO, INVALID = 0, -1, 1, 2
 STEREO, MONO = 3, 1 << 19
 REALTIME, OFFLINE = 0, 2
+GAIN, MIX, STEM, WAIT, WAITING, MODEL, LOOKAHEAD, MISSED = range(8)
+"""The plugin's parameters."""
+UNPROCESSED, SILENCE_IN_RENDERS, SILENCE = 0.0, 0.5, 1.0
+"""Values of WAITING."""
 
 FACTORY_METHODS = ["info", "count", "class_info", "create", "class_info2"]
 COMPONENT_METHODS = [
@@ -160,7 +165,7 @@ class HostObject:
             CFUNCTYPE(c_uint32, c_void_p),
             CFUNCTYPE(c_uint32, c_void_p),
         ]
-        own: list[Callable[..., int]] = [lambda *_: NO_INTERFACE, lambda *_: 1, lambda *_: 1]
+        own: list[Callable[..., int]] = [self._query, lambda *_: 1, lambda *_: 1]
         self._functions: list[Any] = [kind(work) for kind, work in zip(types, own, strict=True)]
         self._functions += [CFUNCTYPE(c_int32, c_void_p, *kinds)(work) for kinds, work in functions]
         self._table = (c_void_p * len(self._functions))(
@@ -168,6 +173,27 @@ class HostObject:
         )
         self._object = c_void_p(ctypes.addressof(self._table))
         self.pointer = pointer_to(self._object)
+
+    def _query(self, _: Any, wanted: int, place: int) -> int:
+        return NO_INTERFACE
+
+
+class Application(HostObject):
+    """Tells a plugin the host's name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(((c_void_p,), self._name))
+
+    def _query(self, _: Any, wanted: int, place: int) -> int:
+        if ctypes.string_at(wanted, 16) != APPLICATION:
+            return NO_INTERFACE
+        ctypes.cast(place, POINTER(c_void_p))[0] = self.pointer
+        return OK
+
+    def _name(self, _: Any, place: int) -> int:
+        ctypes.memmove(place, (self.name + "\0").encode("utf-16-le"), 2 * len(self.name) + 2)
+        return OK
 
 
 class Memory(HostObject):
@@ -209,7 +235,7 @@ class Handler(HostObject):
 class Plugin:
     """One instance of the plugin, and what a host does with it."""
 
-    def __init__(self, bundle: Path, channels: int = 2) -> None:
+    def __init__(self, bundle: Path, channels: int = 2, name: str = "a host") -> None:
         machine = platform.machine()
         self.library = ctypes.CDLL(str(bundle / "Contents" / f"{machine}-linux" / "bsmamba2.so"))
         self.library.GetPluginFactory.restype = c_void_p
@@ -224,7 +250,8 @@ class Plugin:
         self.processor = self.component.require(PROCESSOR, PROCESSOR_METHODS)
         self.controller = self.component.require(CONTROLLER, CONTROLLER_METHODS)
         self.handler = Handler()
-        assert self.component.call("initialize", c_void_p()) == OK
+        self.application = Application(name)
+        assert self.component.call("initialize", self.application.pointer) == OK
         assert self.controller.call("set_handler", self.handler.pointer) == OK
         self.arrange(channels)
         self.active = False
@@ -234,12 +261,25 @@ class Plugin:
         assert self.set_arrangements(kind, kind) == OK
         self.channels = channels
 
-    def set_arrangements(self, inputs: c_uint64, outputs: c_uint64) -> int:
-        one = c_int32(1)
+    def set_arrangements(self, inputs: c_uint64, *outputs: c_uint64) -> int:
+        array = (c_uint64 * len(outputs))(*(output.value for output in outputs))
         result: int = self.processor.call(
-            "set_bus_arrangements", pointer_to(inputs), one, pointer_to(outputs), one
+            *("set_bus_arrangements", pointer_to(inputs), c_int32(1)),
+            *(pointer_to(array), c_int32(len(outputs))),
         )
         return result
+
+    def bus_name(self, index: int) -> str:
+        """The name of an output."""
+        info = BusInfo()
+        place = c_int32(0), c_int32(1), c_int32(index)
+        assert self.component.call("bus_info", *place, pointer_to(info)) == OK
+        return text(info.name)
+
+    def enable(self, index: int, on: bool = True) -> None:
+        """Activates an output."""
+        place = c_int32(0), c_int32(1), c_int32(index), c_uint8(on)
+        assert self.component.call("activate_bus", *place) == OK
 
     def start(self, rate: float = 44100, max_samples: int = 512, mode: int = REALTIME) -> int:
         """Starts processing; returns the latency."""
@@ -263,21 +303,75 @@ class Plugin:
         return samples
 
     def process(
-        self, audio: npt.ArrayLike, in_place: bool = False, changes: Changes | None = None
+        self,
+        audio: npt.ArrayLike,
+        in_place: bool = False,
+        changes: Changes | None = None,
+        mode: int = REALTIME,
     ) -> Audio:
-        """Processes (channels, samples) in one call."""
+        """Processes (channels, samples) in one call; returns the main output."""
         block_in = np.array(audio, np.float32, order="C")
         output = block_in if in_place else np.full_like(block_in, np.nan)
-        buses, keep = [], []
-        for block in (block_in, output):
-            rows = (c_void_p * len(block))(*(row.ctypes.data for row in block))
-            keep.append(rows)
-            buses.append(AudioBus(len(block), 0, ctypes.cast(rows, c_void_p)))
-        data = Data(0, 0, block_in.shape[1], 1, 1, *(pointer_to(bus) for bus in buses))
+        self._process(block_in, [output], changes, mode)
+        return output
+
+    def process_buses(self, audio: npt.ArrayLike, buses: int, mode: int = REALTIME) -> Audio:
+        """Processes (channels, samples); returns all outputs, (buses, channels, samples)."""
+        block_in = np.array(audio, np.float32, order="C")
+        outputs = np.full((buses, *block_in.shape), np.nan, np.float32)
+        self._process(block_in, list(outputs), None, mode)
+        return outputs
+
+    def _process(
+        self, block_in: Audio, outputs: list[Audio], changes: Changes | None, mode: int
+    ) -> None:
+        blocks = [block_in, *outputs]
+        rows = [(c_void_p * len(block))(*(row.ctypes.data for row in block)) for block in blocks]
+        buses = (AudioBus * len(blocks))(
+            *(AudioBus(len(row), 0, ctypes.cast(row, c_void_p)) for row in rows)
+        )
+        data = Data(mode, 0, block_in.shape[1], 1, len(outputs))
+        data.inputs = ctypes.addressof(buses)
+        data.outputs = ctypes.addressof(buses) + ctypes.sizeof(AudioBus)
         if changes is not None:
             data.changes_in = changes.pointer.value
+        self.reported = Reported()
+        data.changes_out = self.reported.pointer.value
         assert self.processor.call("process", pointer_to(data)) == OK
-        return output
+
+    def info(self, parameter: int) -> ParameterInfo:
+        """The description of a parameter."""
+        info = ParameterInfo()
+        assert self.controller.call("parameter_info", c_int32(parameter), pointer_to(info)) == OK
+        return info
+
+    def shown(self, parameter: int, value: float | None = None) -> str:
+        """The text of a value; default: the current one."""
+        letters = (ctypes.c_uint16 * 128)()
+        number = c_uint32(parameter)
+        current = c_double(self.get(parameter) if value is None else value)
+        assert self.controller.call("text_of", number, current, pointer_to(letters)) == OK
+        return text(letters)
+
+    def last_step(self, parameter: int) -> int:
+        """The plain value of 1: the last index of a list."""
+        arguments = c_uint32(parameter), c_double(1.0)
+        return int(self.controller.call("plain_of", *arguments, returns=c_double))
+
+    def texts(self, parameter: int) -> list[str]:
+        """The texts of all values of a list."""
+        steps = self.last_step(parameter)
+        return [self.shown(parameter, step / max(1, steps)) for step in range(steps + 1)]
+
+    def choose(self, parameter: int, shown: str) -> None:
+        """Sets a list to the value with this text."""
+        steps = self.last_step(parameter)
+        assert self.set(parameter, self.texts(parameter).index(shown) / max(1, steps)) == OK
+
+    @property
+    def missed(self) -> int:
+        """The plugin's count of blocks that were output without stems."""
+        return int(self.shown(MISSED))
 
     def save(self) -> bytes:
         memory = Memory()
@@ -306,36 +400,65 @@ class Plugin:
 
 
 class Queue(HostObject):
-    """The values of one parameter in a block."""
+    """The values of one parameter in a block, by the sample at which they begin."""
 
-    def __init__(self, parameter: int, value: float) -> None:
+    def __init__(self, parameter: int, points: Mapping[int, float]) -> None:
+        self.points = dict(points)
+
         def point(_: Any, index: int, offset: Any, place: Any) -> int:
-            offset[0], place[0] = 0, value
+            offset[0], place[0] = list(self.points.items())[index]
+            return OK
+
+        def add(_: Any, offset: int, value: float, index: Any) -> int:
+            self.points[offset] = value
+            index[0] = len(self.points) - 1
             return OK
 
         super().__init__(
             ((), lambda *_: parameter),
-            ((), lambda *_: 1),
+            ((), lambda *_: len(self.points)),
             ((c_int32, POINTER(c_int32), POINTER(c_double)), point),
+            ((c_int32, c_double, POINTER(c_int32)), add),
         )
 
 
 class Changes(HostObject):
-    """Parameters that change in a block: ``Changes({1: 0.5})``."""
+    """Parameters that change in a block: ``Changes({1: 0.5})``, or ``Changes({1: {64: 0.5}})``."""
 
-    def __init__(self, values: Mapping[int, float]) -> None:
-        self._queues = [Queue(parameter, value) for parameter, value in values.items()]
-        super().__init__(((), lambda *_: len(self._queues)))
-        # This one returns a pointer.
+    def __init__(self, values: Mapping[int, float | Mapping[int, float]]) -> None:
+        self.queues = {
+            parameter: Queue(parameter, value if isinstance(value, Mapping) else {0: value})
+            for parameter, value in values.items()
+        }
+        super().__init__(((), lambda *_: len(self.queues)))
+        # These return a pointer.
         queue = CFUNCTYPE(c_void_p, c_void_p, c_int32)(
-            lambda _, index: self._queues[index].pointer.value
+            lambda _, index: list(self.queues.values())[index].pointer.value
         )
-        self._functions.append(queue)
-        self._table = (c_void_p * 5)(
+        add = CFUNCTYPE(c_void_p, c_void_p, POINTER(c_uint32), POINTER(c_int32))(self._add)
+        self._functions += [queue, add]
+        self._table = (c_void_p * 6)(
             *(ctypes.cast(function, c_void_p) for function in self._functions)
         )
         self._object = c_void_p(ctypes.addressof(self._table))
         self.pointer = pointer_to(self._object)
+
+    def _add(self, _: Any, parameter: Any, index: Any) -> int | None:
+        index[0] = len(self.queues)
+        queue = self.queues[parameter[0]] = Queue(parameter[0], {})
+        return queue.pointer.value
+
+
+class Reported(Changes):
+    """The parameters that the plugin changes in a block."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+
+    @property
+    def values(self) -> dict[int, float]:
+        """The last value of each parameter."""
+        return {number: list(queue.points.values())[-1] for number, queue in self.queues.items()}
 
 
 def text(letters: Any) -> str:

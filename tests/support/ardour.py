@@ -1,0 +1,178 @@
+"""Sessions of Ardour 7: made with its Lua interpreter, exported with its command, without a window.
+
+A session has stereo tracks that play WAV files, and the plugin on the first track. Ardour's Lua has
+no function that imports audio, so the regions are written into the session's XML.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import soundfile
+
+from bsmamba2.audio.array import Audio
+
+LUA, EXPORT = "ardour7-lua", "ardour7-export"
+SCANNER = Path("/usr/lib/ardour7/ardour-vst3-scanner")
+PLUGIN_ID = "62736D616D6261325365706172617465"
+RATE = 44100
+TICKS = 282_240_000 // RATE
+"""Ardour's unit of time, for each sample."""
+TIMEOUT_SECONDS = 300
+
+CREATE = """
+local backend = AudioEngine:set_backend("None (Dummy)", "", "")
+backend:set_buffer_size({block})
+local session = create_session("{folder}", "song", {rate})
+assert(session, "no session")
+local order, mode = ARDOUR.PresentationInfo.max_order, ARDOUR.TrackMode.Normal
+local first = true
+for track in session:new_audio_track(2, 2, nil, {tracks}, "Track", order, mode, true):iter() do
+  track:set_strict_io(true)
+  if first then
+    local plugin = ARDOUR.LuaAPI.new_plugin(session, "{plugin}", ARDOUR.PluginType.VST3, "")
+    assert(not plugin:isnil(), "no plugin")
+    assert(track:add_processor_by_index(plugin, 0, nil, true) == 0)
+    first = false
+  end
+end
+session:save_state("", false, false, false, false, false)
+close_session()
+quit()
+"""
+
+CHANGE = """
+local backend = AudioEngine:set_backend("None (Dummy)", "", "")
+backend:set_buffer_size({block})
+local session = load_session("{folder}", "song")
+assert(session, "no session")
+local track = session:route_by_name("Track 1")
+local plugin = track:nth_plugin(0)
+local insert = plugin:to_insert()
+{code}
+session:save_state("", false, false, false, false, false)
+close_session()
+quit()
+"""
+
+
+def missing() -> str | None:
+    """Returns why Ardour cannot be used here; None if it can."""
+    if SCANNER.is_file() and shutil.which(LUA) and shutil.which(EXPORT):
+        return None
+    return "Ardour 7 is not installed: apt-get install ardour"
+
+
+@dataclass(frozen=True)
+class Ardour:
+    """Ardour with a home folder of its own, in which the plugin is installed as ``~/.vst3``."""
+
+    home: Path
+    block: int = 1024
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables of its processes."""
+        home = str(self.home)
+        folders = {"XDG_CACHE_HOME": f"{home}/.cache", "XDG_CONFIG_HOME": f"{home}/.config"}
+        return os.environ | folders | {"HOME": home}
+
+    def scan(self, bundle: Path) -> str:
+        """Scans a plugin; returns what Ardour has found."""
+        libraries = {"LD_LIBRARY_PATH": str(SCANNER.parent)}
+        subprocess.run(
+            [SCANNER, "-f", bundle], env=self.environment | libraries, check=True, timeout=60
+        )
+        (found,) = (self.home / ".cache").rglob("*.v3i")
+        return found.read_text()
+
+    def create(self, folder: Path, songs: Sequence[Audio]) -> Path:
+        """Creates a session that plays each song on a track, the first through the plugin."""
+        code = CREATE.format(
+            block=self.block, folder=folder, rate=RATE, tracks=len(songs), plugin=PLUGIN_ID
+        )
+        self._lua(folder, code)
+        _add_songs(folder, songs)
+        return folder
+
+    def change(self, folder: Path, code: str) -> list[str]:
+        """Opens a session, runs Lua code, saves and closes it; returns the printed lines.
+
+        The code finds ``session``, ``track``, ``plugin`` and ``insert``.
+        """
+        text = CHANGE.format(block=self.block, folder=folder, code=code)
+        return self._lua(folder, text).splitlines()
+
+    def _lua(self, folder: Path, code: str) -> str:
+        script = folder.with_suffix(".lua")
+        script.write_text(code)
+        result = subprocess.run(
+            [LUA, script],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert "Error:" not in result.stdout + result.stderr, result.stdout + result.stderr
+        return result.stdout
+
+    def start_export(self, folder: Path, output: Path) -> subprocess.Popen[str]:
+        """Starts the export of a session."""
+        return subprocess.Popen(
+            [EXPORT, "-b", "float", "-o", output, folder, "song"],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def export(self, folder: Path, output: Path) -> Audio:
+        """Exports a session; returns the audio, (channels, samples)."""
+        process = self.start_export(folder, output)
+        text, _ = process.communicate(timeout=TIMEOUT_SECONDS)
+        assert process.returncode == 0, text
+        return read(output)
+
+
+def read(path: Path) -> Audio:
+    """Returns the audio of a file, (channels, samples)."""
+    audio, _ = soundfile.read(path, dtype="float32", always_2d=True)
+    return np.ascontiguousarray(audio.T)
+
+
+def _add_songs(folder: Path, songs: Sequence[Audio]) -> None:
+    path = folder / "song.ardour"
+    tree = ElementTree.parse(path)
+    root = tree.getroot()
+    files = folder / "interchange" / folder.name / "audiofiles"
+    sources, playlists = root.find("Sources"), root.findall("Playlists/Playlist")
+    locations = root.find("Locations")
+    assert sources is not None
+    assert locations is not None
+    end = max(song.shape[1] for song in songs) * TICKS
+    number = 100_000
+    for track, (song, playlist) in enumerate(zip(songs, playlists, strict=True), 1):
+        name = f"song{track}.wav"
+        soundfile.write(files / name, song.T, RATE, subtype="FLOAT")
+        region = {"name": name, "type": "audio", "start": "a0", "position": "a0"}
+        region |= {"length": f"a{song.shape[1] * TICKS}@a0", "channels": str(len(song))}
+        region |= {"opaque": "1", "fade-in-active": "0", "fade-out-active": "0", "flags": ""}
+        for channel in range(len(song)):
+            number += 1
+            source = {"name": name, "type": "audio", "flags": "", "id": str(number)}
+            ElementTree.SubElement(sources, "Source", source | {"channel": str(channel)})
+            region |= {f"source-{channel}": str(number), f"master-source-{channel}": str(number)}
+        number += 1
+        ElementTree.SubElement(playlist, "Region", region | {"id": str(number)})
+    location = {"name": "session", "start": "a0", "end": f"a{end}", "flags": "IsSessionRange"}
+    ElementTree.SubElement(locations, "Location", location | {"id": str(number + 1)})
+    root.set("id-counter", str(number + 2))
+    tree.write(path, encoding="UTF-8", xml_declaration=True)
