@@ -112,6 +112,36 @@ def dataset(
     help=f"Weight of the loss for output where no voice sounds. Default: {Plan.silence}.",
 )
 @click.option(
+    "--silence-rise",
+    type=float,
+    help="Fraction of steps, 0 to 1, over which the weight of that loss rises from 0. "
+    f"Default: {Plan.silence_rise}.",
+)
+@click.option(
+    "--sdr",
+    type=float,
+    help="Weight of the loss for the SDR of each item, which a missed voice costs. "
+    f"Default: {Plan.sdr}.",
+)
+@click.option(
+    "--singers",
+    type=float,
+    help="Share of items, 0 to 1, with the voices of singers that a teacher separated from songs. "
+    f"Default: {Plan.singers}.",
+)
+@click.option(
+    "--songs",
+    type=float,
+    help="Share of items, 0 to 1, that are whole songs with the teacher's vocals. "
+    f"Default: {Plan.songs}.",
+)
+@click.option(
+    "--stereo",
+    type=float,
+    help="Probability, 0 to 1, that a voice is placed anywhere in stereo, and that the mixture is "
+    f"made narrower, wider, mono or one-sided. Default: {Plan.stereo}.",
+)
+@click.option(
     "--variety",
     type=float,
     help="Probability, 0 to 1, that other music is added to the music, and that a stem is "

