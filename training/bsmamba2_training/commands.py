@@ -282,8 +282,11 @@ def _progress_bar() -> Progress:
 @catalogue_option
 @click.option(
     "--estimates",
+    "folders",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Score another tool's stems, DIR/SONG/vocals.wav, instead of a model.",
+    multiple=True,
+    help="Score another tool's stems, DIR/SONG/vocals.wav, beside the models given by -m, or "
+    "instead of a model. Repeat it to compare tools.",
 )
 @click.option("-o", "--output", type=PATH, help="Folder for the scores: JSON, CSV, table, plots.")
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON, not as a table.")
@@ -322,7 +325,7 @@ def _progress_bar() -> Progress:
 def evaluate(
     dataset: Path,
     models: tuple[str, ...],
-    estimates: Path | None,
+    folders: tuple[Path, ...],
     output: Path | None,
     as_json: bool,
     split: str,
@@ -337,15 +340,14 @@ def evaluate(
 ) -> None:
     """Score models on DATASET: MUSDB18-HQ, or folders with mixture.wav and vocals.wav.
 
-    Scores: cSDR (BSS Eval v4), uSDR, SI-SDR, uSDR by how long a voice sounds, and the level of the
-    vocals where no voice sounds. Several models are scored on the same songs, side by side.
+    Scores: uSDR, the level of the voice in the vocals, cSDR (BSS Eval v4), SI-SDR, uSDR by how long
+    a voice sounds, and the level of the vocals where no voice sounds. Several models and the stems
+    of other tools are scored on the same songs, side by side.
     """
     from bsmamba2 import Separator
     from bsmamba2_training import evaluation, layout, results
     from bsmamba2_training.protocol import evaluation_protocol, model_protocol
 
-    if models and estimates is not None:
-        raise click.UsageError("give a model (-m) or a folder (--estimates), not both")
     options = {
         "--device": device,
         "--overlap": overlap,
@@ -353,9 +355,9 @@ def evaluate(
         "--block-ms": block_ms,
     }
     given = ", ".join(option for option, value in options.items() if value is not None)
-    if estimates is not None and given:
+    if folders and not models and given:
         raise click.UsageError(
-            f"only a model accepts {given}: leave out {given}, or give -m instead of --estimates"
+            f"only a model accepts {given}: leave out {given}, or add -m to --estimates"
         )
     if block_ms is not None and lookahead_ms is None:
         raise click.UsageError("--block-ms applies only to a stream: add --lookahead-ms")
@@ -366,22 +368,22 @@ def evaluate(
         )
     songs = layout.songs(dataset, split)[:max_songs]
     details: dict[str, dict[str, Any]] = {}
-    if estimates is not None:
-        name = evaluation.system_name(estimates.resolve().name, "estimates")
-        systems = {name: evaluation.files_estimator(estimates)}
-    else:
-        systems = {}
-        for model in models or (None,):
-            separator = Separator(model, "auto" if device is None else device)
-            name = evaluation.system_name(separator.manifest.name, "model", systems)
-            details[name] = model_protocol(
-                separator, model, overlap=overlap, block_ms=block_ms, lookahead_ms=lookahead_ms
-            )
-            systems[name] = (
-                evaluation.model_estimator(separator, overlap)
-                if lookahead_ms is None
-                else evaluation.stream_estimator(separator, block_ms, lookahead_ms)
-            )
+    systems: dict[str, evaluation.Estimator] = {}
+    for folder in folders:
+        name = evaluation.system_name(folder.resolve().name, "estimates", systems)
+        details[name] = {}
+        systems[name] = evaluation.files_estimator(folder)
+    for model in models or (() if folders else (None,)):
+        separator = Separator(model, "auto" if device is None else device)
+        name = evaluation.system_name(separator.manifest.name, "model", systems)
+        details[name] = model_protocol(
+            separator, model, overlap=overlap, block_ms=block_ms, lookahead_ms=lookahead_ms
+        )
+        systems[name] = (
+            evaluation.model_estimator(separator, overlap)
+            if lookahead_ms is None
+            else evaluation.stream_estimator(separator, block_ms, lookahead_ms)
+        )
     protocol = evaluation_protocol(list(systems), dataset, len(songs), details, split=split)
     if baselines:
         systems = evaluation.baseline_estimators() | systems

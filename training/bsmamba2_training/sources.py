@@ -422,8 +422,10 @@ def format_attributions(licence_text: Callable[[Package], str]) -> str:
         use = f"{package.split}, {package.kind}"
         cells = (package.name, package.version, use, package.licence, package.by)
         lines.append(f"| {' | '.join(cells)} |")
-    cells = (SPLEETER.name, SPLEETER.version, "teacher of the songs", SPLEETER.licence, SPLEETER.by)
-    lines.append(f"| {' | '.join(cells)} |")
+    if any(package.kind == "songs" for package in PACKAGES):
+        use = "teacher that separated the songs"
+        cells = (SPLEETER.name, SPLEETER.version, use, SPLEETER.licence, SPLEETER.by)
+        lines.append(f"| {' | '.join(cells)} |")
     by_name = {package.name: package for package in PACKAGES}
     lines += [f"\n## {name}\n\n{licence_text(package)}" for name, package in by_name.items()]
     return "\n".join(lines) + "\n"
