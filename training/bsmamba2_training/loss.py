@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
+from bsmamba2_training.spectral_loss import spectral_l1
+
 WINDOWS = (4096, 2048, 1024, 512, 256)
 HOP = 147
 SMALLEST_FFT = 2048
@@ -37,13 +39,7 @@ def separation_loss(estimate: Tensor, target: Tensor, hop: int = HOP) -> tuple[T
     waveform = WAVEFORM_WEIGHT * l1_loss(estimate, target)
     # The transform is linear, so one transform of the difference replaces two.
     difference = (estimate - target).reshape(-1, estimate.shape[-1])
-    spectral = difference.new_zeros(())
-    for size in WINDOWS:
-        window = torch.hann_window(size, device=difference.device)
-        spectrum = torch.stft(
-            difference, max(size, SMALLEST_FFT), hop, size, window, return_complex=True
-        )
-        spectral = spectral + _modulus(spectrum).mean()
+    spectral = spectral_l1(difference, WINDOWS, SMALLEST_FFT, hop)
     return waveform, spectral
 
 
@@ -91,9 +87,3 @@ def _window_power(audio: Tensor) -> Tensor:
     """Returns the power of all channels together, (…, windows)."""
     windows = audio.unfold(-1, SILENCE_WINDOW, SILENCE_WINDOW)
     return windows.square().mean(-1).sum(-2)
-
-
-def _modulus(spectrum: Tensor) -> Tensor:
-    """Returns |z| with a finite gradient at 0: exactly reproduced silence must not give NaN."""
-    power = torch.view_as_real(spectrum).square().sum(-1)
-    return torch.sqrt(power + 1e-14)

@@ -220,8 +220,13 @@ class Run:
             self.net.load_state_dict(mean_weights(nets))
         self.net.to(device).train()
         self.average = Average(self.net, plan.ema)
+        # On CUDA the default is as fast.
+        self._is_fused = device.type == "cpu"
         self.optimizer = torch.optim.AdamW(
-            self.net.parameters(), plan.learning_rate, weight_decay=plan.weight_decay
+            self.net.parameters(),
+            plan.learning_rate,
+            weight_decay=plan.weight_decay,
+            fused=self._is_fused,
         )
         self.step = 0
         self.seconds = 0.0
@@ -295,6 +300,8 @@ class Run:
             state = torch.load(path, map_location=self.device, weights_only=True)
             self.net.load_state_dict(state["net"])
             self.average.net.load_state_dict(state["average"])
+            for group in state["optimizer"]["param_groups"]:
+                group["fused"] = self._is_fused  # the run may come from another device or version
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.seconds = int(state["step"]), float(state["seconds"])
         except (
