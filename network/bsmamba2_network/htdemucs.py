@@ -58,8 +58,9 @@ class DilatedBlocks(nn.Module):
         self.layers = nn.Sequential(*(DilatedBlock(channels, 2**i) for i in range(2)))
 
     def forward(self, x: Tensor) -> Tensor:
+        out: Tensor
         if x.ndim == 3:
-            out: Tensor = self.layers(x)
+            out = self.layers(x)
             return out
         rows = x.transpose(1, 2)
         out = self.layers(rows.flatten(0, 1))

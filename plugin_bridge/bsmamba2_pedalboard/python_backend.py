@@ -133,10 +133,12 @@ def _closed(slot: int) -> None:
 
 def _raise_later(error: BaseException) -> int:
     # To raise an exception on another thread, Python takes a class and instantiates it there. This
-    # class returns the error instead of a new instance.
-    def raised(cls: type) -> BaseException:
-        _open().bsmamba2_raised()
-        _pending.remove(cls)
+    # class returns the error instead of a new instance. If that thread is handling another
+    # exception, Python instantiates the class twice, the second time with the error.
+    def raised(cls: type, *_: object) -> BaseException:
+        if cls in _pending:
+            _open().bsmamba2_raised()
+            _pending.remove(cls)
         return error
 
     pending = type(type(error).__name__, (BaseException,), {"__new__": raised})

@@ -88,6 +88,20 @@ def test_loading_does_not_run_the_model() -> None:
     assert engine.lengths == []
 
 
+def test_it_reaches_a_caller_that_is_handling_another_exception(
+    noise: Callable[..., Audio],
+) -> None:
+    def fail(chunk: Audio) -> Audio:
+        raise ZeroDivisionError("in the model")
+
+    failing = Separate(StubEngine(fail))
+    try:
+        raise KeyError("another")
+    except KeyError:
+        with pytest.raises(ZeroDivisionError, match="in the model"):
+            failing(noise(2, 9000), 44100)
+
+
 @pytest.mark.parametrize(
     "container", [lambda p: Pedalboard([Gain(), p]), lambda p: Mix([p, Gain()]), lambda p: p]
 )

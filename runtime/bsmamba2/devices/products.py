@@ -39,7 +39,8 @@ def require_speed(speed: str, device: Device) -> None:
     if speed != DEFAULT_SPEED and device.kind != "cpu":
         raise DeviceError(
             f"speed must be {DEFAULT_SPEED} on {device}, where the model's precision determines "
-            f"the products; got {speed!r}: export the model with --precision bf16 or fp16"
+            f"the products; got {speed!r}: export the model with precision='bf16' or "
+            "precision='fp16'"
         )
 
 

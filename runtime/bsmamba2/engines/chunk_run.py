@@ -47,8 +47,8 @@ def run_chunk(manifest: Manifest, chunk: Audio, call: Call) -> Audio:
 
 def _run_graph(manifest: Manifest, chunk: Audio, call: Call) -> Audio:
     if manifest.io == "waveform":
-        waveforms: Audio = call([chunk[np.newaxis]])[0]
-        return waveforms[0]
+        waveform: Audio = call([chunk[np.newaxis]])[0][0]
+        return waveform
     transform = KINDS[manifest.transform](manifest.n_fft, manifest.hop)
     inputs = [transform.analyse(chunk)[np.newaxis]]
     if manifest.io == "both":

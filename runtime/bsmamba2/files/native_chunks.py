@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bsmamba2.files.chunks import ChunkFile
+from bsmamba2.files.regular_file import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,7 +93,7 @@ def read_native_chunks(path: Path) -> NativeChunks:
     Raises:
         OSError: the file cannot be read.
     """
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         try:
             file = ChunkFile(stream, os.fstat(stream.fileno()).st_size)
         except ValueError:

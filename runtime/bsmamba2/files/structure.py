@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from bsmamba2.files.chunks import ChunkFile
 from bsmamba2.files.mpeg_frames import Frames, count_frames, find_first_frame
 from bsmamba2.files.ogg_pages import find_pages, page_checksum
+from bsmamba2.files.regular_file import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +63,7 @@ def read_structure(path: Path) -> Structure:
     Raises:
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(16)
         if start[:4] in _OTHERS:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bsmamba2.engines.protocols import Engine
 from bsmamba2.errors import ModelError, first_line, not_one_of, printable, require
+from bsmamba2.files.regular_file import open_regular
 from bsmamba2.models.model_file import (
     BAG_SUFFIXES,
     COMBINATION_SUFFIX,
@@ -118,7 +119,7 @@ def read_combination(path: Path) -> Ensemble | Chain:
         ModelError: the file cannot be read, is too large, or is not a combination.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             text = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a character that no path can have
         shown = printable(str(path))

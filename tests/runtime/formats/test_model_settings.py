@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
-from bsmamba2 import Manifest
+from bsmamba2 import Manifest, ModelError
 from bsmamba2.formats.model_settings import ModelSettings, origins
 
 GRAPH = Manifest("graph", family="bs_roformer")
@@ -23,6 +24,14 @@ def test_known_settings_replace_those_of_the_graph() -> None:
     assert (manifest.stems, manifest.residual) == (("drums",), "residual")
     assert (manifest.hop, manifest.chunk, manifest.zero_dc) == (512, 131584, True)
     assert manifest.overlap == pytest.approx(44100 / 131584)
+
+
+@pytest.mark.parametrize("name", ["sample_rate", "hop", "chunk"])
+@pytest.mark.parametrize("value", [0, -1, 10**30])
+def test_settings_out_of_range_are_refused(name: str, value: int) -> None:
+    settings: dict[str, Any] = {name: value}
+    with pytest.raises(ModelError, match=name):
+        ModelSettings(**settings).apply(GRAPH)
 
 
 def test_without_settings_a_graph_keeps_its_own() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +112,13 @@ def test_a_file_states_what_is_wrong_and_its_name(
 ) -> None:
     with pytest.raises(ModelError, match=rf"both\.json: .*{message}"):
         read_combination(write(tmp_path, content))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no named pipes")
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(ModelError, match="named pipe"):
+        read_combination(tmp_path / "pipe.json")
 
 
 def test_a_file_that_is_missing_not_json_or_too_large_is_refused(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_without_weights_all_models_count_alike_for_all_stems(tmp_path: Path) ->
         ("models: [a, e]", "must hold one file of the model e"),
         ("models: [a]\nsegment: 44", "segment in .* must be left out; got 44"),
         ("training: {}", "the models in .* must be 1 to 16 different signatures"),
-        ("models: &a [a]\nweights: *a", "it has aliases"),
+        ("models: &a [a]\nweights: *a", "must be 1 rows, one for each model"),
     ],
 )
 def test_other_files_are_refused_with_the_reason(tmp_path: Path, text: str, message: str) -> None:
