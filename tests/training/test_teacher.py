@@ -88,6 +88,22 @@ def test_the_vocals_scale_with_the_song_and_end_at_11_khz(
     assert spectrum[:, 11500:].max() < 1e-3 * spectrum.max()
 
 
+def test_segments_are_crossfaded_to_the_song_where_all_is_voice(
+    wheel: Path, tone: Callable[[float, float], Audio], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_frames = []
+
+    def all_voice(self: Teacher, magnitude: torch.Tensor) -> torch.Tensor:
+        first_frames.append(float(magnitude[0, 0, 1].max()))
+        return torch.ones_like(magnitude)
+
+    monkeypatch.setattr(Teacher, "_mask", all_voice)
+    mixture = np.stack([tone(440, 25)] * 2)
+    np.testing.assert_allclose(Teacher(wheel)(mixture), mixture, atol=1e-4)
+    assert len(first_frames) == 3
+    assert min(first_frames) > 10  # no segment starts with silence
+
+
 def test_a_silent_song_has_silent_vocals(wheel: Path) -> None:
     assert not Teacher(wheel)(np.zeros((2, 9000), np.float32)).any()
 

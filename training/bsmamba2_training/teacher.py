@@ -10,6 +10,7 @@ none.
 from __future__ import annotations
 
 import codecs
+import itertools
 import zipfile
 from collections.abc import Mapping
 from io import BytesIO
@@ -58,7 +59,7 @@ class UNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        pairs = list(zip(_ENCODER[:-1], _ENCODER[1:], strict=True))
+        pairs = list(itertools.pairwise(_ENCODER))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 5, 2) for a, b in pairs)
         self.down_norm = nn.ModuleList(nn.BatchNorm2d(b, eps=1e-3) for _, b in pairs)
         inputs = [_ENCODER[-1], *(2 * width for width in _DECODER[:-1])]
@@ -82,8 +83,8 @@ class UNet(nn.Module):
 class _Doubling(nn.Module):
     """A transposed convolution with stride 2 and five taps on each axis, cut to twice the input.
 
-    It is computed as a convolution with three taps for each of the four parities of an output, which
-    is several times faster on a CPU.
+    It is computed as a convolution with three taps for each of the four parities of an output,
+    which is several times faster on a CPU.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -126,7 +127,8 @@ class Teacher:
     def __call__(self, mixture: Audio) -> Audio:
         """Returns the vocals of a song, (2, samples), at the level they have in it.
 
-        Segments overlap and are crossfaded, since their borders are audible otherwise.
+        Segments overlap and are crossfaded, since their borders are audible otherwise. The first
+        starts with the song: after silence the model finds less of a voice.
         """
         level = loud_rms(mixture)
         if not level:
@@ -137,15 +139,15 @@ class Teacher:
         x = torch.from_numpy(np.ascontiguousarray(mixture, np.float32)) * gain
         full = torch.stft(x, N_FFT, HOP, window=window, pad_mode="constant", return_complex=True)
         frames = full.shape[-1]
-        magnitude = full[:, :BINS].abs().transpose(1, 2)  # (2, frames, bins)
-        magnitude = pad(magnitude, (0, 0, OVERLAP, FRAMES + OVERLAP))
+        magnitude = pad(full[:, :BINS].abs().transpose(1, 2), (0, 0, 0, FRAMES))
         ramp = (torch.arange(FRAMES) + 0.5) / OVERLAP
         fade = torch.minimum(ramp, ramp.flip(0)).clamp_max(1)[:, None]
-        mask = torch.zeros_like(magnitude)
-        for at in range(0, OVERLAP + frames, FRAMES - OVERLAP):
+        mask, total = torch.zeros_like(magnitude), torch.zeros_like(magnitude[..., :1])
+        for at in range(0, max(1, frames - OVERLAP), FRAMES - OVERLAP):
             part = slice(at, at + FRAMES)
             mask[:, part] += fade * self._mask(magnitude[None, :, part])[0]
-        full[:, :BINS] *= mask[:, OVERLAP : OVERLAP + frames].transpose(1, 2)
+            total[:, part] += fade
+        full[:, :BINS] *= (mask[:, :frames] / total[:, :frames]).transpose(1, 2)
         full[:, BINS:] = 0
         out: Audio = (torch.istft(full, N_FFT, HOP, window=window, length=samples) / gain).numpy()
         return out
