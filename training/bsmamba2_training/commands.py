@@ -285,8 +285,7 @@ def _progress_bar() -> Progress:
     "folders",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     multiple=True,
-    help="Score another tool's stems, DIR/SONG/vocals.wav, beside the models given by -m, or "
-    "instead of a model. Repeat it to compare tools.",
+    help="Score another tool's stems, DIR/SONG/vocals.wav, with or without -m. May be repeated.",
 )
 @click.option("-o", "--output", type=PATH, help="Folder for the scores: JSON, CSV, table, plots.")
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON, not as a table.")
@@ -340,9 +339,8 @@ def evaluate(
 ) -> None:
     """Score models on DATASET: MUSDB18-HQ, or folders with mixture.wav and vocals.wav.
 
-    Scores: uSDR, the level of the voice in the vocals, cSDR (BSS Eval v4), SI-SDR, uSDR by how long
-    a voice sounds, and the level of the vocals where no voice sounds. Several models and the stems
-    of other tools are scored on the same songs, side by side.
+    Scores: uSDR, the level of the voice, cSDR (BSS Eval v4), SI-SDR, uSDR by how long a voice
+    sounds, and the vocals' level where none does. Models and other tools stand side by side.
     """
     from bsmamba2 import Separator
     from bsmamba2_training import evaluation, layout, results

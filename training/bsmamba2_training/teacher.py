@@ -39,9 +39,13 @@ MAX_WEIGHTS_BYTES = 100_000_000
 _ENCODER = (2, 16, 32, 64, 128, 256, 512)
 _DECODER = (256, 128, 64, 32, 16, 1)
 _EPS = 1e-10
+_REBUILDING = {
+    "multiarray._reconstruct": np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
+    "multiarray.scalar": np._core.multiarray.scalar,  # type: ignore[attr-defined]
+}
 _ALLOWED = (
-    (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),  # type: ignore[attr-defined]
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
+    *((function, f"numpy.core.{name}") for name, function in _REBUILDING.items()),
+    *((function, f"numpy._core.{name}") for name, function in _REBUILDING.items()),
     (codecs.encode, "_codecs.encode"),
     np.ndarray,
     np.dtype,
@@ -180,7 +184,7 @@ def _load(wheel: Path, number: int) -> UNet:
         net = UNet()
         net.load_state_dict(net.state_dict() | _rename(arrays))
     except (
-        OSError, KeyError, RuntimeError, TypeError, AttributeError, ValueError,
+        OSError, EOFError, KeyError, RuntimeError, TypeError, AttributeError, ValueError,
         zipfile.BadZipFile, UnpicklingError,
     ) as error:  # fmt: skip
         reason = printable(str(error).partition("\n")[0])
