@@ -4,9 +4,10 @@
 
 SET is a data set written by `bsmamba2 dataset`. After all measurements, this writes
 benchmarks/results/quality/ (the files of `bsmamba2 evaluate`, the plot of the streams and the
-spectrograms of the real songs), quality.md and singers.md beside it, and, for the shipped model on
-all songs, the table in README.md. Needs the extras cpu and training, and apt-get and pip with a
-network (200 MB, kept in --work); about forty minutes on two cores, most of it BSS Eval (cSDR).
+spectrograms of the real songs), quality.md and singers.md in benchmarks/results, and the table in
+README.md if the shipped model is measured on all songs. Needs the extras cpu and training, and
+apt-get and pip with a network (200 MB, kept in --work); about forty minutes on two cores, most of
+it BSS Eval (cSDR).
 """
 
 from __future__ import annotations

@@ -58,10 +58,10 @@ def main() -> None:
         dataset = Path(folder, "set")
         write_noise(dataset)
         measured: dict[str, list[tuple[float, float]]] = {name: [] for name in checkouts}
-        losses = {}
+        losses: dict[str, float] = {}
         for number in range(arguments.rounds):
             for name, checkout in checkouts.items():
-                run = Path(folder, f"{len(losses)}-{name}-{number}")
+                run = Path(folder, f"{name}-{number}")
                 measured[name] += time_steps(Path(checkout), dataset, run, arguments.steps)
                 losses[name] = first_loss(run)
         reference = losses[HERE]
