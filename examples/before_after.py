@@ -43,7 +43,9 @@ def main(arguments: list[str] | None = None) -> None:
             f"{options.seconds[0]:g} and {options.seconds[1]:g}"
         )
     picture = options.folder / "spectrograms.png"
-    draw({"song": song, **stems}, stems.sample_rate, (first, last), picture)
+    part = slice(int(first * stems.sample_rate), int(last * stems.sample_rate))
+    shown = {name: audio[:, part] for name, audio in {"song": song, **stems}.items()}
+    draw(shown, stems.sample_rate, (first, last), picture)
     print(picture)
 
 
@@ -53,17 +55,20 @@ def draw(
     seconds: tuple[float, float],
     path: Path,
 ) -> None:
-    """Plots one spectrogram per row, up to 8 kHz, all from the song's maximum to 80 dB below it."""
+    """Plots one spectrogram per row, up to 8 kHz, all from the song's maximum to 80 dB below it.
+
+    Args:
+        audio: the part of the song and of its stems that lies between the two ``seconds``.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    first, last = (int(at * rate) for at in seconds)
     figure, axes = plt.subplots(len(audio), sharex=True, figsize=(10, 7), layout="constrained")
     loudest = None
     for axis, (name, samples) in zip(axes, audio.items(), strict=True):
-        mono = samples[:, first:last].mean(axis=0)
+        mono = samples.mean(axis=0)
         loudest = loudest or 20 * np.log10(np.abs(mono).max() + 1e-9) - 20
         axis.specgram(
             mono, NFFT=4096, Fs=rate, noverlap=3072, scale="dB", mode="magnitude",

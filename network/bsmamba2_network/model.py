@@ -16,7 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from bsmamba2_network import checkpoints, spectrum
+from bsmamba2_network import checkpoints, fused, spectrum
 from bsmamba2_network.bands import (
     BandNorm,
     BandSplit,
@@ -85,12 +85,30 @@ class Mamba2(nn.Module):
         )
         return self.out_proj(y), (end[0], end[1])
 
+    def is_fused(self, x: Tensor) -> bool:
+        """Returns whether :meth:`fused` can be called with ``x``."""
+        return fused.supports(x, self.config.head_dim, self.config.state_size)
+
+    def fused(
+        self, x: Tensor, norm_weight: Tensor, start: State, reverse: bool, needs_state: bool
+    ) -> tuple[Tensor, State | None]:
+        """Computes the residual and norm around the mixer too, for training on a CPU."""
+        conv = self.conv1d
+        assert conv.bias is not None
+        weights = (conv.weight, conv.bias, self.dt_bias, self.A_log, self.D, self.norm.weight)
+        return fused.direction(
+            x, norm_weight, self.in_proj.weight, weights, self.out_proj.weight, start,
+            self.config.head_dim, self.config.state_size, reverse, NORM_EPSILON,
+            needs_state=needs_state,
+        )  # fmt: skip
+
 
 class Direction(nn.Module):
     """x + mixer(norm(x)), forwards or backwards along the sequence.
 
     Returns the result and the final state. With a cut, the sequence runs as two parts, the second
-    starting from the first's final state, and the returned state is the one at the cut.
+    starting from the first's final state, and the returned state is the one at the cut. Without
+    ``needs_state`` the state may be None.
     """
 
     def __init__(self, config: Config, reverse: bool) -> None:
@@ -99,12 +117,16 @@ class Direction(nn.Module):
         self.norm = MixerNorm(config.dim)
         self.mixer = Mamba2(config)
 
-    def forward(self, x: Tensor, start: State, cut: int | None = None) -> tuple[Tensor, State]:
+    def forward(
+        self, x: Tensor, start: State, cut: int | None = None, needs_state: bool = True
+    ) -> tuple[Tensor, State | None]:
         if cut is None:
+            if self.mixer.is_fused(x):
+                return self.mixer.fused(x, self.norm.weight, start, self.reverse, needs_state)
             y, end = self.mixer(self.norm(x), start, self.reverse)
             return x + y, end
         before, between = self(x[:, :cut], start)
-        after, _ = self(x[:, cut:], between)
+        after, _ = self(x[:, cut:], between, needs_state=False)
         return torch.cat([before, after], dim=1), between
 
 
@@ -112,8 +134,8 @@ class Block(nn.Module):
     """Both directions along one axis, joined: y = x + W·[f ; g] + b; the shape is (batch, L, D).
 
     Both directions start from ``zero``; if ``carried`` is given, the forward direction continues
-    from it instead. Returns the result and the forward direction's state, at the cut if there is
-    one.
+    from it instead. Returns the result and, if ``carried`` is given, the forward direction's state,
+    at the cut if there is one.
     """
 
     def __init__(self, config: Config) -> None:
@@ -125,9 +147,14 @@ class Block(nn.Module):
 
     def forward(
         self, x: Tensor, zero: State, carried: State | None = None, cut: int | None = None
-    ) -> tuple[Tensor, State]:
-        f, carried = self.forward_blocks[0](x, carried or zero, cut)
-        g, _ = self.backward_blocks[0](x, zero)
+    ) -> tuple[Tensor, State | None]:
+        needs_state = carried is not None
+        f, carried = self.forward_blocks[0](x, carried or zero, cut, needs_state)
+        g, _ = self.backward_blocks[0](x, zero, needs_state=False)
+        if self.forward_blocks[0].mixer.is_fused(x):
+            assert self.linear.bias is not None
+            weight, bias = self.linear.weight[:, :, 0], self.linear.bias
+            return fused.join(x, f, g, weight, bias), carried
         both = torch.cat([f, g], -1)
         assert self.linear.bias is not None
         return x + both @ self.linear.weight[:, :, 0] + self.linear.bias, carried
@@ -204,7 +231,7 @@ class BSMamba2(nn.Module):
             (b, stems, channels, frames, F, 2).
         """
         masks, _ = self._masks(mixture, grouped=grouped)
-        return apply_masks(masks, mixture)
+        return self._apply_masks(masks, mixture)
 
     def start(self) -> list[State]:
         """Returns the states before a stream's first step: zeros of batch 1, one pair per layer."""
@@ -236,7 +263,7 @@ class BSMamba2(nn.Module):
         cut = block.shape[2]
         mixture = torch.cat([block, lookahead], dim=2)
         masks, states = self._masks(mixture, states, cut)
-        stems = apply_masks(masks, mixture)
+        stems = self._apply_masks(masks, mixture)
         return stems[:, :, :, :cut], stems[:, :, :, cut:], states
 
     def _masks(
@@ -246,7 +273,7 @@ class BSMamba2(nn.Module):
         cut: int | None = None,
         grouped: bool = False,
     ) -> tuple[Tensor, list[State]]:
-        """Computes the masks, and each layer's state along time at the cut."""
+        """Computes the masks and, with a cut, each layer's state along time there."""
         config = self.config
         batch, channels, frames = mixture.shape[:3]
         x = mixture.permute(0, 2, 3, 1, 4).flatten(2)  # (b, t, F·c·2)
@@ -254,10 +281,10 @@ class BSMamba2(nn.Module):
 
         zero = self._zero(x)
         bands, states = x.shape[2], []
-        for layer, state in zip(self.layers, carried or [zero] * len(self.layers), strict=True):
+        for i, layer in enumerate(self.layers):
             along_time, along_bands = cast("nn.ModuleList", layer)
             x = x.transpose(1, 2).reshape(batch * bands, frames, config.dim)
-            x, state = along_time(x, zero, state, cut)
+            x, state = along_time(x, zero, carried[i] if carried else None, cut)
             states.append(state)
             x = x.reshape(batch, bands, frames, config.dim).transpose(1, 2)
             x = x.reshape(batch * frames, bands, config.dim)
@@ -268,6 +295,10 @@ class BSMamba2(nn.Module):
         mask = torch.stack([estimator(x, grouped) for estimator in self.mask_estimators], dim=1)
         mask = mask.reshape(batch, len(config.stems), frames, config.bins, channels, 2)
         return mask.permute(0, 1, 4, 2, 3, 5), states
+
+    def _apply_masks(self, masks: Tensor, mixture: Tensor) -> Tensor:
+        is_fused = fused.supports(masks, self.config.head_dim, self.config.state_size)
+        return fused.apply_masks(masks, mixture) if is_fused else apply_masks(masks, mixture)
 
     def _zero(self, like: Tensor) -> State:
         """Returns the state before any step, of batch 1."""

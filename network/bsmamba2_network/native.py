@@ -32,6 +32,11 @@ def training() -> Iterator[bool]:
         _is_enabled.reset(token)
 
 
+def is_available() -> bool:
+    """Returns whether the call is inside :func:`training` and the library exists."""
+    return _is_enabled.get() and _library() is not None
+
+
 def supports(*inputs: Any) -> bool:
     """Returns whether the kernel is enabled and supports this call.
 
@@ -40,24 +45,28 @@ def supports(*inputs: Any) -> bool:
     """
     *tensors, head_dim, state_size, _, _ = inputs
     return (
-        _is_enabled.get()
+        is_available()
         and all(v.device.type == "cpu" and v.dtype == torch.float32 for v in tensors)
         and head_dim % 64 == 0
         and state_size % 64 == 0
         and tensors[0].numel() > 0
-        and _library() is not None
     )
 
 
-def forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Computes the same as :func:`~bsmamba2_network.scan.scan`, without autograd."""
+def forward(*inputs: Any, needs_states: bool = True) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Computes the same as :func:`~bsmamba2_network.scan.scan`, without autograd.
+
+    Args:
+        inputs: the thirteen inputs of :func:`~bsmamba2_network.scan.mamba2_scan`.
+        needs_states: whether to compute the states after the last step; if not, they are None.
+    """
     tensors = [v.contiguous() for v in inputs[:9]]
     zxbcdt, norm_weight, conv_state, ssm_state = (tensors[i] for i in (0, 6, 7, 8))
     batch, length = zxbcdt.shape[:2]
     outputs = (
         zxbcdt.new_empty(batch, length, norm_weight.shape[0]),
-        conv_state.new_empty(batch, *conv_state.shape[1:]),
-        ssm_state.new_empty(batch, *ssm_state.shape[1:]),
+        conv_state.new_empty(batch, *conv_state.shape[1:]) if needs_states else None,
+        ssm_state.new_empty(batch, *ssm_state.shape[1:]) if needs_states else None,
     )
     _call("bsmamba2_scan", tensors, inputs[9:], outputs)
     return outputs

@@ -25,7 +25,7 @@ for the call (:mod:`bsmamba2_network.mamba_kernels`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -204,7 +204,7 @@ def mamba2_scan(
 def _run(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Computes the operator, by the first kernels that support the inputs or by the body."""
     if native.supports(*inputs):
-        return native.forward(*inputs)
+        return cast("tuple[Tensor, Tensor, Tensor]", native.forward(*inputs))
     body = mamba_kernels.scan if mamba_kernels.supports(*inputs) else scan
     # Autocast would treat the products inside as a layer's, and round the states.
     with torch.autocast(inputs[0].device.type, enabled=False):

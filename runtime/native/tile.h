@@ -73,4 +73,42 @@ INLINE void product(int64_t rows, int64_t columns, int64_t count, const float* a
     });
 }
 
+// The products of lower triangular matrices; a · b, if a_ik is zero for k > i:
+template <class To>
+INLINE void lower_product(int64_t rows, int64_t columns, const float* a, int64_t a_row,
+                          const float* b, int64_t b_k, To to) {
+  for (int64_t j = 0; j < columns; j += panel)
+    each_tile(rows, [&](int64_t i, auto tile) {
+      tile.multiply(a + i * a_row, a_row, 1, b + j, b_k, i + tile.rows);
+      tile.each([&](int r, int v, Vec sum) { to(i + r, j + v, sum); });
+    });
+}
+
+// aᵀ · b, for the same a.
+template <class To>
+INLINE void upper_product(int64_t rows, int64_t columns, const float* a, int64_t a_row,
+                          const float* b, int64_t b_k, To to) {
+  for (int64_t j = 0; j < columns; j += panel)
+    each_tile(rows, [&](int64_t i, auto tile) {
+      tile.multiply(a + i * a_row + i, 1, a_row, b + i * b_k + j, b_k, rows - i);
+      tile.each([&](int r, int v, Vec sum) { to(i + r, j + v, sum); });
+    });
+}
+
+// a · b for columns j ≤ i, and for some columns after them.
+template <class To>
+INLINE void product_below_diagonal(int64_t rows, int64_t count, const float* a, int64_t a_row,
+                                   const float* b, int64_t b_k, To to) {
+  each_tile(rows, [&](int64_t i, auto tile) {
+    constexpr int n = decltype(tile)::rows;
+    auto compute = [&](int64_t j, auto part) {
+      part.multiply(a + i * a_row, a_row, 1, b + j, b_k, count);
+      part.each([&](int r, int v, Vec sum) { to(i + r, j + v, sum); });
+    };
+    int64_t j = 0;
+    for (; j + panel / 2 < i + n; j += panel) compute(j, Tile<n>{});
+    if (j < i + n) compute(j, Tile<n, V / 2>{});
+  });
+}
+
 }  // namespace

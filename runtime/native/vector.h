@@ -77,19 +77,38 @@ INLINE int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
 
 INLINE void add(float* to, Vec v) { store(to, load(to) + v); }
 
-INLINE float sum(Vec v) {
-  float total = 0;
-  for (int l = 0; l < W; ++l) total += v[l];
-  return total;
+// The first or second half of a vector, in double.
+typedef float HalfVec __attribute__((vector_size(W * 2)));
+typedef double Doubles __attribute__((vector_size(W * 4)));
+typedef int64_t Longs __attribute__((vector_size(W * 4)));
+
+INLINE Doubles widened(const float* p) {
+  HalfVec v;
+  memcpy(&v, p, sizeof v);
+  return __builtin_convertvector(v, Doubles);
 }
+
+// Sums pair by pair: a sum one by one would wait for each addition.
+template <class T, int n>
+INLINE T sum(const T (&v)[n]) {
+  if constexpr (n == 1) return v[0];
+  else {
+    T half[n / 2];
+    for (int l = 0; l < n / 2; ++l) half[l] = v[l] + v[l + n / 2];
+    return sum(half);
+  }
+}
+INLINE float sum(Vec v) { float values[W]; memcpy(values, &v, sizeof v); return sum(values); }
+INLINE double sum(Doubles v) { double values[W / 2]; memcpy(values, &v, sizeof v); return sum(values); }
 
 // The dot product of whole vectors, summed in double.
 INLINE double dot(const float* a, const float* b, int64_t count) {
-  double total[W] = {}, all = 0;
-  for (int64_t i = 0; i < count; i += W)
-    for (int l = 0; l < W; ++l) total[l] += double(a[i + l]) * b[i + l];
-  for (int l = 0; l < W; ++l) all += total[l];
-  return all;
+  Doubles low{}, high{};
+  for (int64_t i = 0; i < count; i += W) {
+    low += widened(a + i) * widened(b + i);
+    high += widened(a + i + W / 2) * widened(b + i + W / 2);
+  }
+  return sum(low + high);
 }
 
 // Minimum and maximum that propagate a NaN in their second argument, and 1 / x to the accuracy of

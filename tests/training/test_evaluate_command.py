@@ -109,6 +109,18 @@ def test_models_are_compared_on_the_same_songs_with_silence_next_to_them(
     assert (tmp_path / "out/activity.png").stat().st_size > 1000
 
 
+def test_a_model_and_the_stems_of_other_tools_are_scored_side_by_side(
+    pooled: Path, net: Path, stems: Callable[[str], Path]
+) -> None:
+    options = ("-m", net, "--device", "cpu", "--estimates", stems("one"), "--estimates")
+    run = invoke(pooled, *options, stems("two"), "--json")
+    assert run.exit_code == 0, run.output
+    summary = json.loads(run.stdout)["summary"]
+    assert {"mixture", "silence", "one", "two", "net"} <= summary.keys()
+    assert summary["one"]["level"]["median"] == pytest.approx(0, abs=0.01)
+    assert summary["silence"]["level"]["median"] == -100
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -120,7 +132,6 @@ def test_models_are_compared_on_the_same_songs_with_silence_next_to_them(
             "only a model accepts --overlap, --block-ms",
         ),
         (["--estimates", ".", "--lookahead-ms", 9], "only a model accepts --lookahead-ms"),
-        (["--estimates", ".", "-m", "small"], "not both"),
         (["--songs", 0], "'--songs': 0 is not in the range"),
         (["--jobs", 0], "'--jobs': 0 is not in the range"),
     ],

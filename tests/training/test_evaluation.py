@@ -186,11 +186,20 @@ def test_the_weight_of_a_song_is_its_number_of_stretches() -> None:
     assert (one.low, one.median, one.high, one.songs) == (1, 1, 7, 2)
 
 
-def test_a_cell_shows_median_mean_interval_and_improvement() -> None:
+def test_a_cell_shows_median_mean_and_interval_but_no_improvement_over_the_mixture() -> None:
     one = evaluation.Summary(4, 4.5, 3, 5.25, songs=9, values=9, improvement=12)
     page = results.markdown({"x": {"usdr vocals": one}, "mixture": {"usdr vocals": one}})
     assert "| x | mixture |" in page.splitlines()[0]
-    assert "4.00 (4.50) [3.00, 5.25], +12.00 | 4.00 (4.50) [3.00, 5.25] |" in page
+    assert "| 4.00 (4.50) [3.00, 5.25] | 4.00 (4.50) [3.00, 5.25] |" in page
+
+
+def test_the_level_of_the_voice_stands_directly_under_usdr(
+    scored: list[evaluation.Score],
+) -> None:
+    rows = results.markdown(evaluation.summarise(scored)).splitlines()
+    assert rows[2].startswith("| uSDR of the vocals, dB |")
+    assert rows[3].startswith("| level of the voice in the vocals, dB | -0.01 (-0.01)")
+    assert "| -100.00 (-100.00)" in rows[3]
 
 
 def test_activity_is_plotted_by_length_with_the_absent_voice_on_its_own_axis(

@@ -10,6 +10,7 @@ from bsmamba2_training.loss import (
     SILENCE_WINDOW,
     SMALLEST_FFT,
     WINDOWS,
+    sdr_loss,
     separation_loss,
     silence_loss,
 )
@@ -53,6 +54,32 @@ def test_the_silence_loss_is_zero_where_a_voice_sounds_or_the_mixture_is_silent(
     voice = torch.cat([torch.ones(1, 2, SILENCE_WINDOW), torch.zeros(1, 2, SILENCE_WINDOW)], -1)
     estimate = (0.5 * voice).requires_grad_()
     loss = silence_loss(estimate, voice, voice)
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert estimate.grad is not None
+    assert not estimate.grad.any()
+
+
+@pytest.mark.parametrize(("gain", "expected"), [(0, 3), (2, 3), (0.9, 1.04), (1, 0)])
+@pytest.mark.parametrize("level", [1.0, 0.001])
+def test_the_sdr_loss_is_the_distance_from_30_db_at_any_level(
+    gain: float, expected: float, level: float
+) -> None:
+    voice = level * torch.randn(3, 2, 5000, generator=torch.Generator().manual_seed(0))
+    assert float(sdr_loss(gain * voice, voice)) == pytest.approx(expected, abs=0.01)
+
+
+def test_the_sdr_loss_moves_a_mute_estimate_of_a_quiet_voice_towards_it() -> None:
+    voice = 1e-3 * torch.randn(1, 2, 5000, generator=torch.Generator().manual_seed(0))
+    gain = torch.zeros((), requires_grad=True)
+    sdr_loss(gain * voice, voice).backward()
+    assert gain.grad is not None
+    assert float(gain.grad) == pytest.approx(-0.87, abs=0.01)
+
+
+def test_an_item_without_a_voice_has_no_sdr_loss_and_a_finite_gradient() -> None:
+    estimate = torch.ones(1, 2, 5000, requires_grad=True)
+    loss = sdr_loss(estimate, torch.zeros(1, 2, 5000))
     loss.backward()
     assert float(loss.detach()) == 0
     assert estimate.grad is not None

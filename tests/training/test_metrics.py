@@ -12,6 +12,7 @@ from bsmamba2_training.metrics import (
     csdr_db,
     find_stretches,
     leakage_db,
+    level_db,
     si_sdr_db,
     sparse_usdr_db,
     usdr_db,
@@ -91,3 +92,13 @@ def test_leakage_is_measured_only_where_no_voice_sounds(voice: Audio, hiss: Hiss
 def test_a_song_with_voice_throughout_has_no_leakage_score(tone: Tone) -> None:
     audio = np.repeat(tone(440, 2)[np.newaxis], 2, axis=0)
     assert leakage_db(audio, audio, audio) is None
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.1, -0.5])
+def test_the_level_of_a_voice_is_its_gain_in_the_estimate_whatever_else_leaks(gain: float) -> None:
+    t = np.arange(44100) / 44100
+    voice, other = (np.stack([np.sin(2 * np.pi * hz * t)] * 2) for hz in (440, 1000))
+    level = level_db(voice, gain * voice + 3 * other)
+    assert level == pytest.approx(20 * np.log10(abs(gain)), abs=0.01)
+    assert level_db(voice, 0 * voice) == -100
+    assert level_db(0 * voice, voice) == 0

@@ -34,7 +34,7 @@ def packed(pooled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_pack_keeps_to_its_size_and_can_be_trained_on(packed: Path) -> None:
     size = sum(path.stat().st_size for path in packed.rglob("*.ogg"))
     assert 0.2e6 < size < 0.6e6
-    mixture, vocals = Mixtures(training_pools(packed), 4410, seed=0)[1]
+    mixture, vocals, _ = Mixtures(training_pools(packed), 4410, seed=0)[1]
     assert mixture.any()
     assert vocals.shape == (2, 4410)
 

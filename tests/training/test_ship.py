@@ -12,6 +12,7 @@ from bsmamba2.formats.checkpoint import read_checkpoint
 from bsmamba2.models.open_model import open_model
 from bsmamba2_network import BSMamba2, Config
 from bsmamba2_training.ship import ship
+from bsmamba2_training.sources import SCRATCH, STEMPEG
 
 SOURCES = """# Sources of this audio
 
@@ -83,6 +84,7 @@ def test_the_page_of_the_weights_has_the_terms_and_only_the_table_of_sources(
     assert "`LicenseRef-bsmamba2-weights`: to be tested" in page
     assert "MIT licence" in page
     assert "legally unsettled" in page
+    assert all(f"{source.name} {source.version}" in page for source in (STEMPEG, SCRATCH))
     assert [line for line in page.splitlines() if line.startswith("|")] == SOURCES.splitlines()[2:5]
 
 

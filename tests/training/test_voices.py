@@ -15,9 +15,10 @@ import soxr
 
 from bsmamba2.audio.array import Audio
 from bsmamba2.errors import AudioError
+from bsmamba2_training.fetching import fetch
 from bsmamba2_training.singing import MAJOR, Style, _time_map, find_syllables, sing
 from bsmamba2_training.songs import estimate_key, place_passages
-from bsmamba2_training.sources import PACKAGES, fetch
+from bsmamba2_training.sources import PACKAGES
 from bsmamba2_training.voices import clean, frame_levels_db, gate_gains, join
 
 Tone = Callable[[float, float], Audio]

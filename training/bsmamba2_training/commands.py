@@ -112,6 +112,36 @@ def dataset(
     help=f"Weight of the loss for output where no voice sounds. Default: {Plan.silence}.",
 )
 @click.option(
+    "--silence-rise",
+    type=float,
+    help="Fraction of steps, 0 to 1, over which the weight of that loss rises from 0. "
+    f"Default: {Plan.silence_rise}.",
+)
+@click.option(
+    "--sdr",
+    type=float,
+    help="Weight of the loss for the SDR of each item, which a missed voice costs. "
+    f"Default: {Plan.sdr}.",
+)
+@click.option(
+    "--singers",
+    type=float,
+    help="Share of items, 0 to 1, with the voices of singers that a teacher separated from songs. "
+    f"Default: {Plan.singers}.",
+)
+@click.option(
+    "--songs",
+    type=float,
+    help="Share of items, 0 to 1, that are whole songs with the teacher's vocals. "
+    f"Default: {Plan.songs}.",
+)
+@click.option(
+    "--stereo",
+    type=float,
+    help="Probability, 0 to 1, that a voice is placed anywhere in stereo, and that the mixture is "
+    f"made narrower, wider, mono or one-sided. Default: {Plan.stereo}.",
+)
+@click.option(
     "--variety",
     type=float,
     help="Probability, 0 to 1, that other music is added to the music, and that a stem is "
@@ -252,8 +282,10 @@ def _progress_bar() -> Progress:
 @catalogue_option
 @click.option(
     "--estimates",
+    "folders",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Score another tool's stems, DIR/SONG/vocals.wav, instead of a model.",
+    multiple=True,
+    help="Score another tool's stems, DIR/SONG/vocals.wav, with or without -m. May be repeated.",
 )
 @click.option("-o", "--output", type=PATH, help="Folder for the scores: JSON, CSV, table, plots.")
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON, not as a table.")
@@ -292,7 +324,7 @@ def _progress_bar() -> Progress:
 def evaluate(
     dataset: Path,
     models: tuple[str, ...],
-    estimates: Path | None,
+    folders: tuple[Path, ...],
     output: Path | None,
     as_json: bool,
     split: str,
@@ -307,15 +339,13 @@ def evaluate(
 ) -> None:
     """Score models on DATASET: MUSDB18-HQ, or folders with mixture.wav and vocals.wav.
 
-    Scores: cSDR (BSS Eval v4), uSDR, SI-SDR, uSDR by how long a voice sounds, and the level of the
-    vocals where no voice sounds. Several models are scored on the same songs, side by side.
+    Scores: uSDR, the level of the voice, cSDR (BSS Eval v4), SI-SDR, uSDR by how long a voice
+    sounds, and the vocals' level where none does. Models and other tools stand side by side.
     """
     from bsmamba2 import Separator
     from bsmamba2_training import evaluation, layout, results
     from bsmamba2_training.protocol import evaluation_protocol, model_protocol
 
-    if models and estimates is not None:
-        raise click.UsageError("give a model (-m) or a folder (--estimates), not both")
     options = {
         "--device": device,
         "--overlap": overlap,
@@ -323,9 +353,9 @@ def evaluate(
         "--block-ms": block_ms,
     }
     given = ", ".join(option for option, value in options.items() if value is not None)
-    if estimates is not None and given:
+    if folders and not models and given:
         raise click.UsageError(
-            f"only a model accepts {given}: leave out {given}, or give -m instead of --estimates"
+            f"only a model accepts {given}: leave out {given}, or add -m to --estimates"
         )
     if block_ms is not None and lookahead_ms is None:
         raise click.UsageError("--block-ms applies only to a stream: add --lookahead-ms")
@@ -336,22 +366,22 @@ def evaluate(
         )
     songs = layout.songs(dataset, split)[:max_songs]
     details: dict[str, dict[str, Any]] = {}
-    if estimates is not None:
-        name = evaluation.system_name(estimates.resolve().name, "estimates")
-        systems = {name: evaluation.files_estimator(estimates)}
-    else:
-        systems = {}
-        for model in models or (None,):
-            separator = Separator(model, "auto" if device is None else device)
-            name = evaluation.system_name(separator.manifest.name, "model", systems)
-            details[name] = model_protocol(
-                separator, model, overlap=overlap, block_ms=block_ms, lookahead_ms=lookahead_ms
-            )
-            systems[name] = (
-                evaluation.model_estimator(separator, overlap)
-                if lookahead_ms is None
-                else evaluation.stream_estimator(separator, block_ms, lookahead_ms)
-            )
+    systems: dict[str, evaluation.Estimator] = {}
+    for folder in folders:
+        name = evaluation.system_name(folder.resolve().name, "estimates", systems)
+        details[name] = {}
+        systems[name] = evaluation.files_estimator(folder)
+    for model in models or (() if folders else (None,)):
+        separator = Separator(model, "auto" if device is None else device)
+        name = evaluation.system_name(separator.manifest.name, "model", systems)
+        details[name] = model_protocol(
+            separator, model, overlap=overlap, block_ms=block_ms, lookahead_ms=lookahead_ms
+        )
+        systems[name] = (
+            evaluation.model_estimator(separator, overlap)
+            if lookahead_ms is None
+            else evaluation.stream_estimator(separator, block_ms, lookahead_ms)
+        )
     protocol = evaluation_protocol(list(systems), dataset, len(songs), details, split=split)
     if baselines:
         systems = evaluation.baseline_estimators() | systems

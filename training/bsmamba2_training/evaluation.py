@@ -6,9 +6,11 @@
     RESULTS/plot.png        the summary as a plot
     RESULTS/activity.png    the summary by how long a voice sounds
 
-The same code scores the baselines on the same songs. A summary holds the median, the mean and a 95%
-confidence interval of the median (bootstrap over songs, each with all its stretches). An
-improvement is the difference from the mixture's own score, song by song and stretch by stretch.
+The same code scores the baselines on the same songs. Read uSDR beside the level of the voice: a
+model that outputs silence scores 0 dB, which is better than many mixtures. A summary holds the
+median, the mean and a 95% confidence interval of the median (bootstrap over songs, each with all
+its stretches). An improvement is the difference from the mixture's own score, song by song and
+stretch by stretch; silence improves on most mixtures, so it is in the JSON only.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from bsmamba2_training.metrics import (
     LENGTHS,
     csdr_db,
     leakage_db,
+    level_db,
     si_sdr_db,
     sparse_usdr_db,
     usdr_db,
@@ -49,6 +52,8 @@ METRICS = {
     for metric, name in (("usdr", "uSDR"), ("csdr", "cSDR"), ("sisdr", "SI-SDR"))
     for stem in STEMS
 } | {f"voice {length}": f"uSDR of vocals that sound {length}, dB" for length in LENGTHS}
+LEVEL = "level"
+"""Level of the voice in the estimated vocals, dB: 0 if it is all there."""
 LEAKAGE = "leakage"
 """Energy of the estimated vocals over the mixture's where no voice sounds, dB: lower is better."""
 _BOOTSTRAPS = 2000
@@ -147,6 +152,8 @@ def score(
         for stem, csdr_value in zip(STEMS, csdr_db(references, estimates), strict=True):
             if np.isfinite(csdr_value):
                 values[f"csdr {stem}"] = csdr_value
+    if references[0].any():
+        values[LEVEL] = level_db(references[0], estimates[0])
     leakage = leakage_db(mixture, references[0], estimates[0])
     if leakage is not None:
         values[LEAKAGE] = leakage
@@ -157,7 +164,7 @@ def summarise(scores: list[Score]) -> dict[str, dict[str, Summary]]:
     """Returns ``table[system][metric]``."""
     table: dict[str, dict[str, Summary]] = {}
     for system in dict.fromkeys(item.system for item in scores):
-        for metric in (*METRICS, LEAKAGE):
+        for metric in (*METRICS, LEVEL, LEAKAGE):
             by_key, mixture = _values(scores, system, metric), _values(scores, "mixture", metric)
             if not by_key:
                 continue

@@ -2,7 +2,10 @@
 
 SET/train/SONG/{vocals,drums,bass,other}.wav        MUSDB18-HQ: items mix stems of different songs
 SET/train/vocals/*.wav, SET/train/instrumental/*    pools: items mix any voice with any music
+SET/train/singers/*.wav                             more pools: singers from songs, and
+SET/train/songs/SONG/{mixture,vocals,weight}.wav    whole songs that a teacher separated
 SET/test/SONG/{mixture,vocals,…}.wav                songs for evaluation; SET/valid is the same
+SET/singers/SONG/{mixture,vocals,…}.wav             songs of held-out singers, to score a run
 SET/SONG/{mixture,vocals}.wav                       any folder of songs, for evaluation only
 """
 
@@ -78,6 +81,16 @@ class Track:
 
 
 @dataclass(frozen=True)
+class LabelledSong:
+    """A song whose vocals are those of a teacher."""
+
+    mixture: Track
+    vocals: Track
+    weight: Track
+    """1 where the teacher is sure, 0 elsewhere."""
+
+
+@dataclass(frozen=True)
 class Pools:
     """The tracks from which training draws."""
 
@@ -86,6 +99,9 @@ class Pools:
     """One pool per instrument (drums, bass and other), or a single pool of complete music."""
     has_own_levels: bool
     """Whether the stems belong to songs and keep their levels in the mix."""
+    singers: tuple[Track, ...] = ()
+    """Voices that a teacher separated from songs."""
+    songs: tuple[LabelledSong, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,7 +143,13 @@ def training_pools(dataset: Path) -> Pools:
     vocals = tuple(Track((path,)) for path in _audio_files(train / "vocals"))
     if vocals:
         music = tuple(Track((path,)) for path in _audio_files(train / "instrumental"))
-        pools = Pools(vocals, (music,) if music else (), has_own_levels=False)
+        pools = Pools(
+            vocals,
+            (music,) if music else (),
+            has_own_levels=False,
+            singers=tuple(Track((path,)) for path in _audio_files(train / "singers")),
+            songs=tuple(_labelled_songs(train / "songs")),
+        )
     else:
         train_songs = training_songs(dataset)
         instruments: dict[str, list[Track]] = {}
@@ -146,6 +168,13 @@ def training_pools(dataset: Path) -> Pools:
             "one with bsmamba2 dataset"
         )
     return pools
+
+
+def _labelled_songs(folder: Path) -> Iterator[LabelledSong]:
+    for path in sorted(folder.glob("*")):
+        files = {file.stem: Track((file,)) for file in _audio_files(path)}
+        if {"mixture", "vocals", "weight"} <= files.keys():
+            yield LabelledSong(files["mixture"], files["vocals"], files["weight"])
 
 
 def training_songs(dataset: Path) -> list[Song]:
@@ -174,6 +203,16 @@ def songs(dataset: Path, split: str) -> tuple[Song, ...]:
             f"{dataset} without them: check its path and the name of the split"
         )
     return tuple(selected)
+
+
+def validation_songs(dataset: Path) -> tuple[Song, ...]:
+    """Returns the songs that score a run: those of held-out singers, if there are any.
+
+    Raises:
+        AudioError: there are no validation songs.
+    """
+    singers = _find_songs(dataset / "singers")
+    return tuple(singers) or songs(dataset, "valid")
 
 
 def _find_songs(folder: Path) -> list[Song]:

@@ -15,12 +15,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from bsmamba2.audio.schedule import Schedule
+from bsmamba2.errors import AudioError
 from bsmamba2_network import BSMamba2, native, spectrum
-from bsmamba2_training.layout import Song, songs, training_pools
-from bsmamba2_training.loss import separation_loss, silence_loss
-from bsmamba2_training.metrics import usdr_db
+from bsmamba2_training.layout import Song, training_pools, validation_songs
+from bsmamba2_training.loss import sdr_loss, separation_loss, silence_loss
+from bsmamba2_training.metrics import leakage_db, level_db, usdr_db
 from bsmamba2_training.mixing import Mixing, Mixtures
-from bsmamba2_training.run import Run
+from bsmamba2_training.run import VALIDATION, Run
 
 Report = Callable[[int, int, str], None]
 """Called after each step with its number, the total number of steps, and a line of figures."""
@@ -57,9 +58,21 @@ def train(
     plan, device = run.plan, run.device
     pools = training_pools(dataset)
     levels = None if pools.has_own_levels else Mixing.voice_db
-    mixing = Mixing(voice_db=levels, second_music=plan.variety, equaliser=plan.variety)
+    if (plan.singers and not pools.singers) or (plan.songs and not pools.songs):
+        raise AudioError(
+            "dataset must contain train/singers and train/songs for items with singers and songs; "
+            f"got {dataset} without them: build it with bsmamba2 dataset, or train without them"
+        )
+    mixing = Mixing(
+        voice_db=levels,
+        second_music=plan.variety,
+        equaliser=plan.variety,
+        singers=plan.singers,
+        songs=plan.songs,
+        stereo=plan.stereo,
+    )
     mixtures = Mixtures(pools, plan.samples, plan.seed, mixing)
-    excerpts = list(_validation_excerpts(songs(dataset, "valid"), plan.valid_s))
+    excerpts = list(_validation_excerpts(validation_songs(dataset), plan.valid_s))
     loader = DataLoader(
         mixtures,
         batch_size=plan.batch,
@@ -71,11 +84,11 @@ def train(
     started = saved = time.monotonic()
     before = run.seconds
     with _catch_stop_signals() as is_stop_requested, native.training():
-        for mixture, vocals in loader:
-            figures = _step(run, mixture.to(device), vocals.to(device))
+        for item in loader:
+            figures = _step(run, *(part.to(device) for part in item))
             is_valid_due = (run.step + 1) % plan.valid_every == 0 or run.step + 1 == plan.steps
             if is_valid_due:
-                figures["valid_usdr_db"] = validate(run.average.net, excerpts, device)
+                figures |= validate(run.average.net, excerpts, device)
             now = time.monotonic()
             run.seconds = before + now - started
             run.log(**figures, seconds=run.seconds)
@@ -92,7 +105,7 @@ def train(
     return run.step >= plan.steps
 
 
-def _step(run: Run, mixture: Tensor, vocals: Tensor) -> dict[str, float]:
+def _step(run: Run, mixture: Tensor, vocals: Tensor, known: Tensor) -> dict[str, float]:
     """Runs one optimiser step and returns its row of the curve."""
     plan = run.plan
     rate = plan.rate(run.step)
@@ -100,37 +113,47 @@ def _step(run: Run, mixture: Tensor, vocals: Tensor) -> dict[str, float]:
         group["lr"] = rate
     rng = np.random.default_rng((plan.seed, run.step, 1))
     run.optimizer.zero_grad(set_to_none=True)
-    terms = torch.zeros(3, device=run.device)
-    parts = zip(mixture.chunk(plan.parts), vocals.chunk(plan.parts), strict=True)
-    for mixture_part, vocals_part in parts:
-        weight = len(mixture_part) / len(mixture)
-        part_terms = weight * _loss_terms(run, mixture_part, vocals_part, rng)
-        (part_terms[0] + part_terms[1] + plan.silence * part_terms[2]).backward()
+    weights = torch.tensor([1, 1, plan.silence_weight(run.step), plan.sdr], device=run.device)
+    terms = torch.zeros(4, device=run.device)
+    parts = zip(*(audio.chunk(plan.parts) for audio in (mixture, vocals, known)), strict=True)
+    for part in parts:
+        part_terms = len(part[0]) / len(mixture) * _loss_terms(run, *part, rng)
+        (weights @ part_terms).backward()
         terms += part_terms.detach()
     norm = torch.nn.utils.clip_grad_norm_(run.net.parameters(), plan.clip)
     if torch.isfinite(norm):
         run.optimizer.step()
         run.average.update(run.net, run.step)
-    waveform, spectral, silence = terms.tolist()
+    waveform, spectral, silence, sdr = terms.tolist()
     return {
-        "loss": waveform + spectral + plan.silence * silence,
+        "loss": float(weights @ terms),
         "waveform": waveform,
         "spectral": spectral,
         "silence": silence,
+        "sdr": sdr,
         "gradient": float(norm),
         "rate": rate,
     }
 
 
-def _loss_terms(run: Run, mixture: Tensor, vocals: Tensor, rng: np.random.Generator) -> Tensor:
-    """Returns the waveform, spectral and silence losses, (3,); the last is 0 if unused."""
+def _loss_terms(
+    run: Run, mixture: Tensor, vocals: Tensor, known: Tensor, rng: np.random.Generator
+) -> Tensor:
+    """Returns the waveform, spectral, silence and SDR losses, (4,); the last two 0 if unused.
+
+    Where the vocals are not known, nothing counts: vocals, estimate and mixture are set to zero.
+    """
     plan = run.plan
     with torch.autocast(run.device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
         spectra = separate(run.net, mixture, plan.streaming, rng)
     estimate = spectrum.istft(spectra.float(), *_transform(run.net), mixture.shape[-1])[:, 0]
+    estimate = torch.where(known > 0, estimate, 0)
+    vocals, mixture = vocals * known, mixture * known
     waveform, spectral = separation_loss(estimate, vocals, plan.loss_hop)
-    silence = silence_loss(estimate, vocals, mixture) if plan.silence else waveform.new_zeros(())
-    return torch.stack([waveform, spectral, silence])
+    unused = waveform.new_zeros(())
+    silence = silence_loss(estimate, vocals, mixture) if plan.silence else unused
+    sdr = sdr_loss(estimate, vocals) if plan.sdr else unused
+    return torch.stack([waveform, spectral, silence, sdr])
 
 
 def separate(net: BSMamba2, mixture: Tensor, streaming: float, rng: np.random.Generator) -> Tensor:
@@ -176,13 +199,24 @@ def _separate_in_steps(net: BSMamba2, mixture_spectra: Tensor, schedule: Schedul
 
 
 @torch.no_grad()
-def validate(net: BSMamba2, excerpts: list[tuple[Tensor, Tensor]], device: torch.device) -> float:
-    """Returns the mean uSDR of the vocals over pairs of mixture and vocals, dB."""
-    scores = [
-        usdr_db(vocals.numpy(), net(mixture[None].to(device))[0, 0].cpu().numpy())
-        for mixture, vocals in excerpts
-    ]
-    return float(np.mean(scores))
+def validate(
+    net: BSMamba2, excerpts: list[tuple[Tensor, Tensor]], device: torch.device
+) -> dict[str, float]:
+    """Returns means over pairs of mixture and vocals, dB.
+
+    They are the uSDR of the vocals, the level of the voice in them, and their level where no voice
+    sounds; the last is missing if a voice sounds throughout.
+    """
+    scores: dict[str, list[float]] = {name: [] for name in VALIDATION}
+    for mixture, vocals in excerpts:
+        estimate = net(mixture[None].to(device))[0, 0].cpu().numpy()
+        truth = vocals.numpy()
+        scores["valid_usdr_db"].append(usdr_db(truth, estimate))
+        scores["valid_level_db"].append(level_db(truth, estimate))
+        leakage = leakage_db(mixture.numpy(), truth, estimate)
+        if leakage is not None:
+            scores["valid_leakage_db"].append(leakage)
+    return {name: float(np.mean(values)) for name, values in scores.items() if values}
 
 
 def _validation_excerpts(
@@ -206,8 +240,8 @@ def _transform(net: BSMamba2) -> tuple[int, int]:
 
 
 def _line(figures: dict[str, float]) -> str:
-    valid = figures.get("valid_usdr_db")
-    return f"loss {figures['loss']:.4f}" + (f", valid {valid:.2f} dB" if valid is not None else "")
+    valid = [f"{figures[name]:.2f}" for name in VALIDATION if name in figures]
+    return f"loss {figures['loss']:.4f}" + (f", valid {', '.join(valid)} dB" if valid else "")
 
 
 @contextmanager

@@ -1,4 +1,8 @@
-"""The authors' loss on the waveform and on five spectra, and an extra loss for silence."""
+"""The authors' loss on the waveform and on five spectra, and two extra losses.
+
+One is for output where no voice sounds, the other for the SDR of each item. The first alone teaches
+a network to be mute, because a quiet voice costs L1 almost nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
+from bsmamba2_training.spectral_loss import spectral_l1
+
 WINDOWS = (4096, 2048, 1024, 512, 256)
 HOP = 147
 SMALLEST_FFT = 2048
 WAVEFORM_WEIGHT = 10.0
+SDR_CEILING = 1e-3
+"""Error relative to the voice (30 dB of SDR) below which the SDR loss levels off."""
 SILENCE_WINDOW = 22050
 SILENCE_FLOOR = 1e-4
 """Fraction of the mixture's power (−40 dB) below which the silence loss levels off."""
@@ -31,14 +39,26 @@ def separation_loss(estimate: Tensor, target: Tensor, hop: int = HOP) -> tuple[T
     waveform = WAVEFORM_WEIGHT * l1_loss(estimate, target)
     # The transform is linear, so one transform of the difference replaces two.
     difference = (estimate - target).reshape(-1, estimate.shape[-1])
-    spectral = difference.new_zeros(())
-    for size in WINDOWS:
-        window = torch.hann_window(size, device=difference.device)
-        spectrum = torch.stft(
-            difference, max(size, SMALLEST_FFT), hop, size, window, return_complex=True
-        )
-        spectral = spectral + _modulus(spectrum).mean()
+    spectral = spectral_l1(difference, WINDOWS, SMALLEST_FFT, hop)
     return waveform, spectral
+
+
+def sdr_loss(estimate: Tensor, target: Tensor) -> Tensor:
+    """Returns the mean error of the items relative to their voice, on a logarithmic scale.
+
+    For an item with a voice it is log10(Σ(s − ŝ)² / Σs² + 0.001) + 3: 0 for a perfect estimate, 3
+    for silence, and more if the error exceeds the voice. It does not depend on the level of the
+    voice, so a quiet voice that is missed costs as much as a loud one. Items without a voice do not
+    count.
+
+    Args:
+        estimate, target: (b, channels, samples).
+    """
+    voice = target.square().sum((-2, -1))
+    error = (estimate - target).square().sum((-2, -1))
+    has_voice = voice > 0
+    ratio = error / torch.where(has_voice, voice, 1) + SDR_CEILING
+    return torch.where(has_voice, torch.log10(ratio / SDR_CEILING), 0).mean()
 
 
 def silence_loss(estimate: Tensor, target: Tensor, mixture: Tensor) -> Tensor:
@@ -67,9 +87,3 @@ def _window_power(audio: Tensor) -> Tensor:
     """Returns the power of all channels together, (…, windows)."""
     windows = audio.unfold(-1, SILENCE_WINDOW, SILENCE_WINDOW)
     return windows.square().mean(-1).sum(-2)
-
-
-def _modulus(spectrum: Tensor) -> Tensor:
-    """Returns |z| with a finite gradient at 0: exactly reproduced silence must not give NaN."""
-    power = torch.view_as_real(spectrum).square().sum(-1)
-    return torch.sqrt(power + 1e-14)

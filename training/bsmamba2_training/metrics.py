@@ -46,6 +46,18 @@ def si_sdr_db(reference: Audio, estimate: Audio) -> float:
     return float(10 * np.log10((target @ target + DELTA) / (np.square(e - target).sum() + DELTA)))
 
 
+def level_db(reference: Audio, estimate: Audio) -> float:
+    """Returns the level of the reference in the estimate, dB: 0 if it is all there.
+
+    This is the gain of the estimate's projection on the reference, at least −100 dB. It tells a
+    model that misses a voice from one that lets other sounds pass. If the reference is silent, the
+    level is 0.
+    """
+    s, e = reference.astype(np.float64).ravel(), estimate.astype(np.float64).ravel()
+    energy = float(s @ s)
+    return 20 * float(np.log10(max(abs(float(s @ e)) / energy, 1e-5))) if energy else 0.0
+
+
 def csdr_db(references: tuple[Audio, Audio], estimates: tuple[Audio, Audio]) -> list[float]:
     """Returns the BSS Eval v4 SDR of both sources, each the median over windows of one second.
 

@@ -7,6 +7,7 @@ run therefore sees the same items as one that was never stopped, with any number
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import soxr
@@ -22,8 +23,9 @@ from pedalboard import (
 from torch.utils.data import Dataset
 
 from bsmamba2.audio.array import Audio
-from bsmamba2_training.layout import Pools, Track
+from bsmamba2_training.layout import LabelledSong, Pools, Track
 from bsmamba2_training.notes import play
+from bsmamba2_training.stereo import draw_matrix, draw_place, place, transform
 from bsmamba2_training.voices import SAMPLE_RATE, gate_gains
 
 LONGEST_S = 20 * 60.0
@@ -60,10 +62,32 @@ class Mixing:
     """Gain of each stem that keeps its own level: factors of 0.5 to 1.5."""
     peak_db: tuple[float, float] = (-14.0, 0.0)
     """Peak of the mixture, relative to full scale."""
+    singers: float = 0.0
+    """Share of items with the voice of a singer from a song, over other music."""
+    songs: float = 0.0
+    """Share of items that are whole songs, with the teacher's vocals."""
+    stereo: float = 0.0
+    """Probability that a voice or music is placed as in :mod:`stereo`, and the mixture changed."""
+    singers_low_pass: float = 0.5
+    """Probability of the low pass for singers, of whom the teacher keeps nothing above 11 kHz."""
 
 
-class Mixtures(Dataset[tuple[Audio, Audio]]):
-    """Items to train on: ``mixtures[i]`` is (mixture, vocals), each (2, samples) float32.
+class Item(NamedTuple):
+    """A training item, all float32."""
+
+    mixture: Audio
+    """(2, samples)."""
+    vocals: Audio
+    """(2, samples)."""
+    weight: Audio
+    """(1, samples), 1 where the vocals are known and 0 where they are not."""
+
+
+class Mixtures(Dataset[Item]):
+    """Items to train on; there are three kinds.
+
+    Voices over music are the most. A share of the items has the voices of singers instead, which a
+    teacher separated from songs, and a share are such songs as they are.
 
     Args:
         pools: the tracks to draw from.
@@ -76,25 +100,55 @@ class Mixtures(Dataset[tuple[Audio, Audio]]):
         self.pools, self.samples, self.seed = pools, samples, seed
         self.mixing = mixing or Mixing()
 
-    def __getitem__(self, item: int) -> tuple[Audio, Audio]:
+    def __getitem__(self, item: int) -> Item:
         rng = np.random.default_rng((self.seed, item))
         mixing, samples = self.mixing, self.samples
+        # At 0 no random number is drawn, so the items of older plans do not change.
+        kind = rng.random() if mixing.singers or mixing.songs else 1.0
+        if kind < mixing.songs:
+            return self._draw_song(rng)
+        is_singer = kind < mixing.songs + mixing.singers
+        voices = self.pools.singers if is_singer else self.pools.vocals
         music = np.zeros((2, samples), np.float32)
         vocals = np.zeros((2, samples), np.float32)
         for pool in self.pools.instruments:
             if rng.random() >= mixing.silent:
                 music = music + self._draw_gain(rng) * self._draw_music(pool, rng)
         if rng.random() >= mixing.silent:
-            vocals = self._draw_gain(rng) * self._draw_vocals(rng)
+            vocals = self._draw_gain(rng) * self._draw_vocals(voices, rng)
+        if mixing.stereo and rng.random() < mixing.stereo:
+            matrix = draw_matrix(rng)
+            music, vocals = transform(music, matrix), transform(vocals, matrix)
         if mixing.voice_db:
             vocals = _set_level(vocals, music, rng.uniform(*mixing.voice_db))
-        if rng.random() < mixing.low_pass:
-            cutoff_hz = rng.uniform(4000, 14000)
+        if rng.random() < (mixing.singers_low_pass if is_singer else mixing.low_pass):
+            cutoff_hz = rng.uniform(4000, 11000 if is_singer else 14000)
             music, vocals = _cut_above(music, cutoff_hz), _cut_above(vocals, cutoff_hz)
+        return self._finish(music, vocals, np.ones((1, samples), np.float32), rng)
+
+    def _draw_song(self, rng: np.random.Generator) -> Item:
+        """Draws an excerpt of a labelled song, cut where the teacher's vocals end."""
+        song = _draw_labelled_song(self.pools.songs, rng)
+        speed = self._draw_speed(rng)
+        start, needed = self._draw_start(song.mixture, speed, rng)
+        tracks = (song.mixture, song.vocals, song.weight)
+        mixture, vocals, weight = (
+            self._resample(track.read(start, needed), speed) for track in tracks
+        )
+        if self.mixing.stereo and rng.random() < self.mixing.stereo:
+            matrix = draw_matrix(rng)
+            mixture, vocals = transform(mixture, matrix), transform(vocals, matrix)
+        cutoff_hz = rng.uniform(6000, 10500)
+        mixture, vocals = _cut_above(mixture, cutoff_hz), _cut_above(vocals, cutoff_hz)
+        is_known = (weight[:1] > 0.99).astype(np.float32)
+        return self._finish(mixture - vocals, vocals, is_known, rng)
+
+    def _finish(self, music: Audio, vocals: Audio, weight: Audio, rng: np.random.Generator) -> Item:
+        """Adds the stems and sets the peak of the mixture."""
         peak = float(np.abs(music + vocals).max())
-        gain = 10 ** (rng.uniform(*mixing.peak_db) / 20) / peak if peak > 0 else 1.0
+        gain = 10 ** (rng.uniform(*self.mixing.peak_db) / 20) / peak if peak > 0 else 1.0
         vocals = (gain * vocals).astype(np.float32)
-        return (gain * music).astype(np.float32) + vocals, vocals
+        return Item((gain * music).astype(np.float32) + vocals, vocals, weight)
 
     def _draw_gain(self, rng: np.random.Generator) -> float:
         """Draws the gain of a stem that keeps its own level; 1 if the voice is set to a level."""
@@ -116,7 +170,9 @@ class Mixtures(Dataset[tuple[Audio, Audio]]):
         return music if rng.random() < 0.5 else -music
 
     def _draw_equalised_excerpt(self, pool: tuple[Track, ...], rng: np.random.Generator) -> Audio:
-        return self._equalise(self._draw_excerpt(pool, rng, self.samples), rng)
+        music = self._equalise(self._draw_excerpt(pool, rng), rng)
+        # Most music is as wide as it was recorded.
+        return self._place(music, 0.3 * self.mixing.stereo, rng)
 
     def _equalise(self, audio: Audio, rng: np.random.Generator) -> Audio:
         equaliser = self._draw_equaliser(rng)
@@ -133,19 +189,28 @@ class Mixtures(Dataset[tuple[Audio, Audio]]):
             HighShelfFilter(4000, high_db),
         ]
 
-    def _draw_vocals(self, rng: np.random.Generator) -> Audio:
-        vocals = self._draw_voice(rng)
+    def _place(self, audio: Audio, probability: float, rng: np.random.Generator) -> Audio:
+        if not probability or rng.random() >= probability:
+            return audio
+        return place(audio, draw_place(rng), rng)
+
+    def _draw_vocals(self, voices: tuple[Track, ...], rng: np.random.Generator) -> Audio:
+        vocals = self._draw_voice(voices, rng)
         if rng.random() < self.mixing.second_voice:
-            vocals = vocals + self._draw_voice(rng) * 10 ** (rng.uniform(-12, 0) / 20)
+            vocals = vocals + self._draw_voice(voices, rng) * 10 ** (rng.uniform(-12, 0) / 20)
         if rng.random() < self.mixing.sparse:
             vocals = _keep_one_passage(vocals, rng)
         return vocals
 
-    def _draw_voice(self, rng: np.random.Generator) -> Audio:
+    def _draw_voice(self, voices: tuple[Track, ...], rng: np.random.Generator) -> Audio:
         """Draws one voice with its effects; tails below the gate become exact zeros."""
         mixing = self.mixing
-        voice = self._draw_excerpt(self.pools.vocals, rng, self.samples)
-        if rng.random() < mixing.pan:
+        voice = self._draw_excerpt(voices, rng)
+        # A voice is placed before its room, which then sounds on both sides, or after it.
+        is_dry = bool(mixing.stereo) and rng.random() < 0.5
+        if is_dry:
+            voice = self._place(voice, mixing.stereo, rng)
+        elif rng.random() < mixing.pan:
             side = rng.uniform(-0.5, 0.5)
             voice = voice * np.array([[1 - max(0.0, side)], [1 + min(0.0, side)]], np.float32)
         effects = self._draw_equaliser(rng)
@@ -158,25 +223,39 @@ class Mixtures(Dataset[tuple[Audio, Audio]]):
         if effects and voice.any():
             level_db = _level_db(voice)
             voice = Chain(effects)(voice, SAMPLE_RATE)
-            voice = voice * gate_gains(voice.mean(axis=0), level_db)
-        return voice
+            voice = voice * gate_gains(np.sqrt(np.square(voice).mean(axis=0)), level_db)
+        return voice if is_dry else self._place(voice, mixing.stereo, rng)
 
-    def _draw_excerpt(
-        self, tracks: tuple[Track, ...], rng: np.random.Generator, samples: int
-    ) -> Audio:
+    def _draw_excerpt(self, tracks: tuple[Track, ...], rng: np.random.Generator) -> Audio:
         """Cuts an excerpt from a random track, (2, samples), perhaps played faster or slower."""
         track = draw_track(tracks, rng)
-        speed = 1.0
+        speed = self._draw_speed(rng)
+        start, needed = self._draw_start(track, speed, rng)
+        return self._resample(track.read(start, needed), speed)
+
+    def _draw_speed(self, rng: np.random.Generator) -> float:
         if rng.random() < self.mixing.varispeed:
-            speed = float(2 ** (rng.uniform(-3, 3) / 12))
-        needed = int(np.ceil(samples * speed)) + 1
+            return float(2 ** (rng.uniform(-3, 3) / 12))
+        return 1.0
+
+    def _draw_start(self, track: Track, speed: float, rng: np.random.Generator) -> tuple[int, int]:
+        """Draws the first sample of an excerpt, and returns how many it needs."""
+        needed = int(np.ceil(self.samples * speed)) + 1
         available = int(track.seconds * SAMPLE_RATE)
-        start = int(rng.integers(max(1, available - needed)))
-        audio = track.read(start, needed)
+        return int(rng.integers(max(1, available - needed))), needed
+
+    def _resample(self, audio: Audio, speed: float) -> Audio:
+        """Plays audio at a speed, cut or padded to the length of an item."""
         if speed != 1.0:
             audio = soxr.resample(audio.T, speed, 1.0, quality="LQ").T
-        audio = audio[:, :samples]
-        return np.pad(audio, ((0, 0), (0, samples - audio.shape[1]))).astype(np.float32)
+        audio = audio[:, : self.samples]
+        padding = self.samples - audio.shape[1]
+        return np.pad(audio, ((0, 0), (0, padding))).astype(np.float32)
+
+
+def _draw_labelled_song(songs: tuple[LabelledSong, ...], rng: np.random.Generator) -> LabelledSong:
+    weights = np.array([song.mixture.seconds for song in songs])
+    return songs[int(rng.choice(len(songs), p=weights / weights.sum()))]
 
 
 def draw_track(tracks: tuple[Track, ...], rng: np.random.Generator) -> Track:

