@@ -81,7 +81,8 @@ def join_singing(gated: Audio) -> Audio:
     joined = np.concatenate(pieces, axis=1)
     rms = np.sqrt(np.square(joined).sum() / max(1, np.count_nonzero(joined)))
     gain = 10 ** (LEVEL_DB / 20) / rms
-    return joined * min(gain, 0.98 / float(np.abs(joined).max()))
+    out: Audio = joined * min(gain, 0.98 / float(np.abs(joined).max()))
+    return out
 
 
 def write_labelled_song(mixture: Audio, vocals: Audio, folder: Path, singer: Path) -> None:
