@@ -159,6 +159,8 @@ def start_in_background(command: list[str]) -> None:
             )
         while not is_serving(folder) and process.poll() is None:
             time.sleep(0.05)
+        if process.poll() == 0:
+            return  # it has served, and found nothing to do
         if process.poll() is not None and not is_serving(folder) and not is_locked(folder):
             lines = log.read_text(errors="replace").strip().splitlines()
             raise ServerError(f"the server did not start: {lines[-1] if lines else 'see its log'}")

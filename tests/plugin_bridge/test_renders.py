@@ -255,18 +255,18 @@ def test_the_stem_switches_at_the_sample_of_the_automation(
     folder: Path, noise: Callable[..., Audio], name: str, of_output: bool
 ) -> None:
     """Ardour aligns automation with the plugin's output, other hosts with its input."""
-    audio, fade = noise(2, 9000), 256
+    audio, switch, fade = noise(2, 9000), 6000, 256
     plugin = host.Plugin(host.bundle(), name=name)
     with serving(lambda chunk: np.float32(0.25) * chunk[np.newaxis]):
         plugin.start()
         assert play(plugin, lambda _: len(plugin.texts(STEM)) == 3)
-        latency = plugin.start(mode=OFFLINE, max_samples=9000)
-        first = plugin.process(audio, changes=host.Changes({STEM: {0: 0.0, 6000: 0.5}}))
-        output = np.concatenate([first, plugin.process(np.zeros((2, 9000)))], axis=1)[:, latency:]
+        latency = plugin.start(mode=OFFLINE, max_samples=1 << 17)
+        offset = switch + latency if of_output else switch
+        changes = host.Changes({STEM: {0: 0.0, offset: 0.5}})
+        output = plugin.process(np.pad(audio, ((0, 0), (0, latency))), changes=changes)[:, latency:]
     plugin.close()
-    switch = 6000 - latency if of_output else 6000
     close(output[:, : switch + 1], 0.25 * audio[:, : switch + 1])
-    close(output[:, switch + fade : 9000], 0.75 * audio[:, switch + fade :])
-    steps = np.abs(output[:, :9000] / audio)
+    close(output[:, switch + fade :], 0.75 * audio[:, switch + fade :])
+    steps = np.abs(output / audio)
     assert (steps >= 0.25 - 1e-4).all()
     assert (steps <= 0.75 + 1e-4).all()
