@@ -180,6 +180,16 @@ def spectra(frames: int, seed: int) -> Audio:
     return random.standard_normal((1, 2, frames, 1025, 2)).astype(np.float32)
 
 
+def test_an_engine_that_nobody_uses_any_more_frees_its_memory(
+    lazy: Callable[..., TensorRtEngine],
+) -> None:
+    engine = lazy()
+    engine.run_spectrum(spectra(3, 0))
+    assert LazyTensorRT.card.held
+    del engine
+    assert LazyTensorRT.card.held == 0
+
+
 def test_no_data_is_read_before_it_is_written(lazy: Callable[..., TensorRtEngine]) -> None:
     engine = lazy()
     for seed, frames in enumerate((3, 7, 2, 7)):

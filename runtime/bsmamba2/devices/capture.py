@@ -9,6 +9,9 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+from bsmamba2.devices.device import Device
 
 
 class CaptureLock:
@@ -52,3 +55,8 @@ class CaptureLock:
 
 CAPTURE = CaptureLock()
 """The lock of this process."""
+
+
+def using(device: Device) -> AbstractContextManager[None]:
+    """Returns :meth:`CaptureLock.using` of this process for a card, and nothing for a CPU."""
+    return contextlib.nullcontext() if device.kind == "cpu" else CAPTURE.using()

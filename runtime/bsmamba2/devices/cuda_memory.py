@@ -90,10 +90,8 @@ class CudaBuffer:
         needed = 4 * math.prod(shape)
         if needed <= self._bytes:
             return
-        if self._bytes:
-            self._stream.call("cuMemFree_v2", self._device)
-            self._stream.call("cuMemFreeHost", self._host)
-            self._bytes = 0
+        self._bytes = 0  # if allocating fails, the buffer is empty
+        _free_buffer(self._stream.library, self._stream.context, self._device, self._host)
         self._stream.call("cuMemAlloc_v2", ctypes.byref(self._device), ctypes.c_size_t(needed))
         self._stream.call("cuMemAllocHost_v2", ctypes.byref(self._host), ctypes.c_size_t(needed))
         self._bytes = needed
@@ -139,3 +137,4 @@ def _free_buffer(library: Any, context: Any, device: Any, host: Any) -> None:
     for free, memory in ((library.cuMemFree_v2, device), (library.cuMemFreeHost, host)):
         if memory.value:
             free(memory)
+            memory.value = 0

@@ -69,8 +69,8 @@ class CheckpointModel(Model):
     def manifest(self) -> Manifest:
         return self.graph().manifest
 
-    def graph(self) -> Graph:
-        return self._pour()
+    def graph(self, *, io: str = "spectrum") -> Graph:
+        return self._pour(io=io)
 
     def chunk_engine(
         self, device: Device, *, verify: bool = True, speed: str = DEFAULT_SPEED

@@ -82,8 +82,12 @@ class Model(ABC):
         """
 
     @abstractmethod
-    def graph(self) -> Graph:
+    def graph(self, *, io: str = "spectrum") -> Graph:
         """Returns the graph, from which another kind of engine can be built.
+
+        Args:
+            io: input of a checkpoint's graph, ``spectrum`` or ``waveform``, if there are both; an
+                exported file has only its own.
 
         Raises:
             ModelError: the model is an engine already.

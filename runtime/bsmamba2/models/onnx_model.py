@@ -43,7 +43,7 @@ class OnnxModel(Model):
     def manifest(self) -> Manifest:
         return self._file.manifest
 
-    def graph(self) -> Graph:
+    def graph(self, *, io: str = "spectrum") -> Graph:
         return Graph(self._file, self._file.manifest)
 
     def chunk_engine(

@@ -45,7 +45,7 @@ class TensorRtModel(Model):
     def manifest(self) -> Manifest:
         return self._file.manifest
 
-    def graph(self) -> Graph:
+    def graph(self, *, io: str = "spectrum") -> Graph:
         raise ModelError(f"{self.path} is already an engine: give the model that it was built from")
 
     def chunk_engine(
