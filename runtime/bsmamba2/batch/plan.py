@@ -62,7 +62,7 @@ class FilePlan:
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """The options that all songs share: those of ``Separator.separate_file``, and the speed.
+    """The options that all songs share: those of ``Separator.separate_file``, speed and precision.
 
     Raises:
         AudioError: overlap, format, clip or template is out of range.
@@ -76,7 +76,8 @@ class OutputOptions:
     template: str = DEFAULT_TEMPLATE
     bitrate: float | None = None
     speed: str = DEFAULT_SPEED
-    """The Separator's, because it changes the stems' bytes."""
+    precision: str = "fp32"
+    """Speed and precision are the Separator's: they change the stems' bytes."""
 
     def __post_init__(self) -> None:
         if self.overlap is not None:
@@ -122,6 +123,7 @@ class OutputOptions:
             # Absent by default, as in records of earlier versions.
             **({} if self.bitrate is None else {"bitrate": self.bitrate}),
             **({"speed": self.speed} if self.speed != DEFAULT_SPEED else {}),
+            **({"precision": self.precision} if self.precision != "fp32" else {}),
         }
         return FilePlan(
             song,

@@ -27,6 +27,7 @@ from bsmamba2.errors import for_command_line, one_line
 from bsmamba2.files.encoding import Clip
 from bsmamba2.files.naming import DEFAULT_TEMPLATE
 from bsmamba2.models import registry
+from bsmamba2.models.checkpoint_model import PRECISIONS
 from bsmamba2.separator import Separator
 
 PATH = SongPath()
@@ -48,6 +49,13 @@ PATH = SongPath()
     default=DEFAULT_SPEED,
     show_default=True,
     help=SPEED_HELP,
+)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="fp32",
+    show_default=True,
+    help="Of a checkpoint's products. bf16 and fp16 are for GPUs, and lose some quality.",
 )
 @click.option(
     "--overlap",
@@ -83,6 +91,7 @@ def separate(
     stems: tuple[str, ...],
     device: str,
     speed: str,
+    precision: str,
     overwrite: bool,
     resume: bool,
     only_plan: bool,
@@ -96,8 +105,12 @@ def separate(
     end, and the exit status is 2. A small hidden file next to the stems lets --resume skip songs
     that are done and whose file, model and options have not changed.
     """
-    output_options = OutputOptions(stems=stems or None, speed=speed, **options)
-    separator = Separator(model, device, speed=speed, config=config, load=False)
+    output_options = OutputOptions(
+        stems=stems or None, speed=speed, precision=precision, **options
+    )
+    separator = Separator(
+        model, device, speed=speed, config=config, precision=precision, load=False
+    )
     about = {
         "model": separator.manifest.name,
         "device": separator.device,

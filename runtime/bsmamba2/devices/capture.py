@@ -25,6 +25,11 @@ class CaptureLock:
         self._users = 0
         self._recording = False
 
+    @property
+    def is_recording(self) -> bool:
+        """Whether a thread records, or waits for its turn."""
+        return self._recording
+
     @contextlib.contextmanager
     def using(self) -> Iterator[None]:
         """Waits while another thread records; meanwhile none starts to record."""

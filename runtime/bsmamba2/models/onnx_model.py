@@ -75,7 +75,8 @@ class OnnxModel(Model):
         if self.manifest.precision == "fp32":
             return OrtEngine(self._file, device, speed=speed)
 
-        def in_float32(weights: Mapping[str, Audio]) -> Engine:
+        def in_float32() -> Engine:
+            weights = widened(self._file)
             sha256, name = self.manifest.checkpoint_sha256 or "", self.manifest.name
             file = find_graph(Checkpoint(weights, {}, sha256, name, self.manifest.family))
             return OrtEngine(file, device, weights, widened_manifest(self.manifest, file.manifest))
