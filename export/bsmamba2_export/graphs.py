@@ -1,8 +1,8 @@
 """Writes the graphs without weights that the runtime ships.
 
-Each size of BSMamba2 has five: whole chunks from spectra, whole chunks from audio, in float32 and in
-the precisions of GPUs, and steps of a stream. Each size of another network has one, for whole chunks from spectra (HT Demucs: from spectra
-and audio).
+Each size of BSMamba2 has five: whole chunks from spectra, whole chunks from audio, in float32 and
+in the two precisions of GPUs, and steps of a stream. Each size of another network has one, for
+whole chunks from spectra (HT Demucs: from spectra and audio).
 ``python -m bsmamba2_export.graphs`` writes them into the runtime of this checkout, with the SHA-256
 of the code that they depend on. Tests compare both with the current code.
 """
@@ -68,9 +68,7 @@ def weightless_graph(
     """
     net = untrained(preset)
     target = "portable" if preset in PRESETS else "ort"
-    manifest = describe(
-        net, preset, target=target, io=io, streaming=streaming, precision=precision
-    )
+    manifest = describe(net, preset, target=target, io=io, streaming=streaming, precision=precision)
     traced = trace_nodes(net, manifest.io, streaming=streaming)
     model = finish(traced, net, target, precision=precision)
     accept_float32(model)

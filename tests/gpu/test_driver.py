@@ -64,7 +64,9 @@ def run(tmp_path: Path) -> Start:
     return start
 
 
-def test_calls_run_in_order_on_one_workspace_that_grows_and_is_released(run: Start, fake_driver: Path) -> None:
+def test_calls_run_in_order_on_one_workspace_that_grows_and_is_released(
+    run: Start, fake_driver: Path
+) -> None:
     error, log = run(fake_driver)
     launches = [line.removeprefix("launch ") for line in log if line.startswith("launch")]
     variants = ["bf16_n64"] * 3 + ["fp32_n128"] * 3 + ["fp16_n64"] * 2

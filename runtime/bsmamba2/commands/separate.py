@@ -105,9 +105,7 @@ def separate(
     end, and the exit status is 2. A small hidden file next to the stems lets --resume skip songs
     that are done and whose file, model and options have not changed.
     """
-    output_options = OutputOptions(
-        stems=stems or None, speed=speed, precision=precision, **options
-    )
+    output_options = OutputOptions(stems=stems or None, speed=speed, precision=precision, **options)
     separator = Separator(
         model, device, speed=speed, config=config, precision=precision, load=False
     )

@@ -47,8 +47,9 @@ class CheckpointModel(Model):
         precision: of the products, ``fp32``, or ``fp16`` or ``bf16`` for GPUs.
 
     Raises:
-        ModelError: the precision is unknown or has no graph for this network, or the file is not a checkpoint of a supported network, is damaged, has a size
-            without a shipped graph, is no longer the published file, or disagrees with the yaml.
+        ModelError: the precision is unknown or has no graph for this network, or the file is not a
+            checkpoint of a supported network, is damaged, has a size without a shipped graph, is no
+            longer the published file, or disagrees with the yaml.
     """
 
     def __init__(self, path: Path, config: Path | None = None, precision: str = "fp32") -> None:

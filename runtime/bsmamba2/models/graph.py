@@ -85,7 +85,8 @@ def find_graph(
             float32; a graph of lower precision rounds them when it is loaded.
 
     Raises:
-        ModelError: the network has no graph in this precision, or no graph matches; the message names the differences from the nearest one.
+        ModelError: the network has no graph in this precision, or no graph matches; the message
+            names the differences from the nearest one.
     """
     shapes = checkpoint.shapes
 

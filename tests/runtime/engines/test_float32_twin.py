@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
 
 from bsmamba2 import ModelError
-from bsmamba2.audio.array import Audio
 from bsmamba2.devices.device import CPU
 from bsmamba2.engines.float32_twin import ReducedPrecisionOrtEngine, widened
 from bsmamba2.engines.protocols import Engine
