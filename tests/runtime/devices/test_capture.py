@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import pytest
 
-from bsmamba2.devices.capture import CaptureLock
+from bsmamba2.devices import capture
+from bsmamba2.devices.capture import CAPTURE, CaptureLock
+from bsmamba2.devices.device import CPU, Device
 
 SECONDS = 20
 
@@ -41,11 +43,11 @@ def test_several_threads_use_cuda_at_once() -> None:
 @pytest.mark.parametrize("other", ["using", "recording"])
 def test_nobody_enters_while_a_thread_records(other: str) -> None:
     lock, leave = CaptureLock(), threading.Event()
-    with lock.recording(), inside(getattr(lock, other)(), leave) as entered:
-        assert not entered.wait(0.05)
-        leave.set()
-    with lock.recording():
-        assert entered.is_set()
+    with ExitStack() as stack:
+        with lock.recording():
+            entered = stack.enter_context(inside(getattr(lock, other)(), leave))
+            assert not entered.wait(0.05)
+        assert entered.wait(SECONDS)
 
 
 def test_a_recording_waits_for_users_and_keeps_new_ones_out() -> None:
@@ -81,3 +83,10 @@ def test_a_recording_is_always_alone() -> None:
     with ThreadPoolExecutor(8) as pool:
         wait([pool.submit(use, index) for index in range(500)], SECONDS)
     assert seen == [0] * 100
+
+
+def test_on_a_cpu_nothing_waits() -> None:
+    with CAPTURE.recording(), capture.using(CPU):
+        pass
+    with capture.using(Device("cuda", 0)):
+        assert not CAPTURE.is_recording
