@@ -4,13 +4,15 @@ Each size of BSMamba2 has five: whole chunks from spectra, whole chunks from aud
 in the two precisions of GPUs, and steps of a stream. Each size of another network has one, for
 whole chunks from spectra (HT Demucs: from spectra and audio).
 ``python -m bsmamba2_export.graphs`` writes them into the runtime of this checkout, with the SHA-256
-of the code that they depend on. Tests compare both with the current code.
+of the code that they depend on; with names of files, only those, if nothing changed the others.
+Tests compare both with the current code.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 from onnx import ModelProto
@@ -78,11 +80,11 @@ def weightless_graph(
 
 
 def main() -> None:
-    """Writes every graph."""
+    """Writes the graphs that are named, or every graph."""
     folder = Path(bsmamba2.models.__file__).parent / "graphs"
     folder.mkdir(exist_ok=True)
-    for name, form in FILES.items():
-        artifact.write(weightless_graph(*form), folder / name)
+    for name in sys.argv[1:] or FILES:
+        artifact.write(weightless_graph(*FILES[name]), folder / name)
         print(f"wrote {name}")
     content = json.dumps({"source_sha256": source_sha256()}, indent=1)
     write_atomically(folder / SOURCE, f"{content}\n".encode())
