@@ -231,7 +231,8 @@ def time_song(subject: Subject, seconds: float, row: Row) -> Row:
     def run() -> Audio:
         with engine_threads(THREADS) as pool:
             core = OverlapAdd(subject.engine, overlap=0, pool=pool)
-            return np.concatenate([core.push(audio), core.flush()], axis=-1)[0]
+            stem: Audio = np.concatenate([core.push(audio), core.flush()], axis=-1)[0]
+            return stem
 
     stem = run()
     expected = subject.stems(chunk / manifest.sample_rate)

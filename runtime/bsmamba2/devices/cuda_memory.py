@@ -120,13 +120,13 @@ class CudaBuffer:
         return ctypes.c_void_p(self._stream.handle)
 
 
-# What no Python object uses any more is freed. An error would have no reader, and at the end of the
+# What no Python object uses any more is freed. The driver waits for work in progress: cuMemFree for
+# the card, cuStreamDestroy in the background. An error would have no reader, and at the end of the
 # process the driver frees everything itself.
 
 
 def _free_stream(library: Any, context: Any, device: Any, stream: Any, event: Any) -> None:
     library.cuCtxSetCurrent(context)
-    library.cuStreamSynchronize(stream)
     library.cuEventDestroy_v2(event)
     library.cuStreamDestroy_v2(stream)
     library.cuDevicePrimaryCtxRelease_v2(device)
