@@ -121,7 +121,7 @@ class Engines:
     def tensorrt(self, backend: str, precision: str, plugin: bool, seconds: float) -> Rows:
         """Measures an engine that is built first, for this machine's GPU."""
         what = f"{backend}, {precision}{', plugin' * plugin}"
-        file = Form(precision, "spectrum", "", "off").file(self.preset, self.graphs)
+        file = Form(precision, "waveform", "", "off").file(self.preset, self.graphs)
         if file is None or not all(map(is_installed, BUILDER)):
             return [{"what": what, "note": "bsmamba2 build-engine builds one, for --engine PATH"}]
         task = self.task(

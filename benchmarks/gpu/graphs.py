@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto
 
 from benchmarks.arguments import argument_parser
 from benchmarks.gpu.engines import graph_name
 from bsmamba2.audio import fourier
 from bsmamba2_export import artifact
 from bsmamba2_export.exporter import describe
-from bsmamba2_export.precision import KINDS
+from bsmamba2_export.precision import accept_float32
 from bsmamba2_export.trace import finish, trace_nodes
 from bsmamba2_network import BSMamba2
 
@@ -45,24 +45,6 @@ def write_graphs(
             written.append(folder / graph_name(preset, target, precision, io))
             artifact.write(artifact.without_weights(model, outside), written[-1])
     return written
-
-
-def accept_float32(model: ModelProto) -> None:
-    """Changes the model to take its narrow initialisers as float32 and round them itself."""
-    casts = []
-    for value in model.graph.initializer:
-        if value.data_type not in KINDS.values():
-            continue
-        narrow = f"{value.name}.rounded"
-        for node in model.graph.node:
-            node.input[:] = [narrow if name == value.name else name for name in node.input]
-        casts.append(
-            helper.make_node("Cast", [value.name], [narrow], f"cast_{narrow}", to=value.data_type)
-        )
-        value.data_type = TensorProto.FLOAT
-    nodes = [*casts, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
 
 
 def main() -> None:

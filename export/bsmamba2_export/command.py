@@ -40,8 +40,9 @@ NOTEWORTHY_COST_DB = 0.1
 @click.option(
     "--io",
     type=click.Choice(("spectrum", "waveform", "both")),
-    help="Input and output of the graph. waveform: includes the Fourier transforms, for hosts that "
-    "need a single file. both: HT Demucs, and its default. Default for others: spectrum.",
+    help="Input and output of the graph. waveform: includes the Fourier transforms, for GPUs and "
+    "for hosts that need a single file. both: HT Demucs, and its default. Default for others: "
+    "waveform for fp16 and bf16, else spectrum.",
 )
 @click.option(
     "--streaming", is_flag=True, help="Export one step of a stream instead of whole chunks."

@@ -23,6 +23,7 @@ from bsmamba2.errors import DeviceError, ModelError, first_line
 from bsmamba2.files.cache import cache_folder, read_own, write_bytes
 from bsmamba2.files.part_file import write_atomically
 from bsmamba2.formats.engine_file import BACKENDS, BuildKey, EngineFile, read_engine
+from bsmamba2.formats.manifest import Manifest
 from bsmamba2.models.graph import Graph
 from bsmamba2.models.open_model import open_model
 from bsmamba2_export.tensorrt_target import retarget
@@ -87,12 +88,12 @@ def build_engine(
         tensorrt_plugin.register()
     capabilities = _capabilities(trt, backend, gpus)
     report(f"reading {Path(model).name}")
-    graph = open_model(model).graph()
+    graph = open_model(model).graph(io="waveform")  # so no transform runs on the CPU
     manifest = graph.manifest
-    if manifest.io != "spectrum":
+    if manifest.io not in ("waveform", "spectrum"):
         raise ModelError(
-            f"model must have io spectrum; got {manifest.name} with io {manifest.io}: export it "
-            "with io='spectrum'"
+            f"model must have io waveform or spectrum; got {manifest.name} with io {manifest.io}: "
+            "run it in ONNX Runtime"
         )
     length = seconds or manifest.chunk / manifest.sample_rate
     if not 0.1 <= length <= 60:
@@ -126,7 +127,8 @@ def build_engine(
     report(f"building for {', '.join(names)}, which takes minutes")
     # TensorRT does not time kernels when it builds for a GPU in another machine.
     timings = None if capabilities else TimingCache(key)
-    engine = _build(trt, network, tuple(capabilities.values()), batch, frames, timings)
+    lengths = _lengths(manifest, frames)
+    engine = _build(trt, network, tuple(capabilities.values()), batch, lengths, timings)
     try:
         write_atomically(path, engine)
     except OSError as error:
@@ -211,13 +213,25 @@ def _whole(graph: Graph) -> ModelProto:
     return model
 
 
-def _shapes(shape: tuple[int, ...], batch: int, frames: int) -> list[tuple[int, ...]]:
+Lengths = tuple[int, int, int]
+"""The smallest, the usual and the largest length of a chunk, in frames or in samples."""
+
+
+def _lengths(manifest: Manifest, frames: int) -> Lengths:
+    """Returns the lengths of chunks of up to this many frames, as the graph's input has them."""
+    if manifest.io == "spectrum":
+        return 1, frames, frames
+    most = frames * manifest.hop - 1
+    return manifest.n_fft // 2 + 1, max((frames - 1) * manifest.hop, manifest.n_fft), most
+
+
+def _shapes(shape: tuple[int, ...], batch: int, lengths: Lengths) -> list[tuple[int, ...]]:
     """Returns the smallest, the usual and the largest shape of an input whose free axes are −1.
 
-    Those are the batch, and the frames unless the graph takes only whole chunks.
+    Those are the batch, and the length unless the graph takes only whole chunks.
     """
-    free = {"smallest": (1, 1), "usual": (1, frames), "largest": (batch, frames)}
-    return [(n, *(m if size < 0 else size for size in shape[1:])) for n, m in free.values()]
+    free = zip((1, 1, batch), lengths, strict=True)
+    return [(n, *(m if size < 0 else size for size in shape[1:])) for n, m in free]
 
 
 def _build(
@@ -225,7 +239,7 @@ def _build(
     model: ModelProto,
     capabilities: tuple[Any, ...],
     batch: int,
-    frames: int,
+    lengths: Lengths,
     timings: TimingCache | None,
 ) -> bytes:
     """Runs TensorRT's builder on the model and returns the serialized engine."""
@@ -243,7 +257,7 @@ def _build(
     profile = builder.create_optimization_profile()
     for index in range(network.num_inputs):
         value = network.get_input(index)
-        profile.set_shape(value.name, *_shapes(tuple(value.shape), batch, frames))
+        profile.set_shape(value.name, *_shapes(tuple(value.shape), batch, lengths))
     config.add_optimization_profile(profile)
     if capabilities:
         config.num_compute_capabilities = len(capabilities)

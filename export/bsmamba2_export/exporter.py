@@ -64,7 +64,8 @@ def export(
             has CUDA kernels), ``inlined`` (only standard operators and no functions; also called
             ``openvino``), or ``tensorrt`` or ``tensorrt-plugin``, which are derived from a verified
             portable model.
-        io: ``spectrum``, or ``waveform``, which includes the Fourier transforms.
+        io: ``spectrum``, or ``waveform``, which includes the Fourier transforms. Default: waveform
+            for fp16 and bf16, which are for GPUs, if the network has that form; else spectrum.
         streaming: whether to export one step of a stream, with its states, instead of whole chunks;
             only for a BSMamba2.
         precision: precision of the products with weights, ``fp32``, ``fp16`` or ``bf16``; the rest
@@ -187,6 +188,15 @@ def measure(path: Path, net: Network, minimum_db: float = MINIMUM_SNR_DB["fp32"]
     return file.manifest.replace(verification=verification, check=check)
 
 
+def _default_io(forms: tuple[str, ...], precision: str, streaming: bool) -> str:
+    """Returns the form in which a graph is fast.
+
+    Beside a GPU the Fourier transforms of the CPU take longer than the network.
+    """
+    on_gpu = precision in ("fp16", "bf16") and not streaming
+    return "waveform" if on_gpu and "waveform" in forms else forms[0]
+
+
 def describe(
     net: Network,
     name: str,
@@ -212,7 +222,8 @@ def describe(
             f"streaming must be left out for a {TITLES[net.config.family]}, which sees whole chunks"
         )
     forms = IO_BY_FAMILY.get(net.config.family, ("spectrum", "waveform"))
-    io = forms[0] if io is None else io
+    if io is None:
+        io = _default_io(forms, precision, streaming)
     if io not in forms:
         name = TITLES[net.config.family]
         raise ModelError(f"io must be {' or '.join(forms)} for a {name}; got {io!r}")

@@ -98,6 +98,24 @@ def lower(model: ModelProto, precision: str, *, emulate: bool = False) -> None:
     graph.node.extend(nodes)
 
 
+def accept_float32(model: ModelProto) -> None:
+    """Changes the model to take its narrow initialisers as float32 and round them itself."""
+    casts = []
+    for value in model.graph.initializer:
+        if value.data_type not in KINDS.values():
+            continue
+        narrow = f"{value.name}.rounded"
+        for node in model.graph.node:
+            node.input[:] = [narrow if name == value.name else name for name in node.input]
+        casts.append(
+            helper.make_node("Cast", [value.name], [narrow], f"cast_{narrow}", to=value.data_type)
+        )
+        value.data_type = TensorProto.FLOAT
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
 def store_half(model: ModelProto, names: Collection[str]) -> None:
     """Stores the named matrices in float16 and widens them where they are used, in place.
 

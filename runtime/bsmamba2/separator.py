@@ -60,6 +60,8 @@ class Separator:
         speed: on a CPU, ``exact`` gives float32's result, and ``fast`` loses some quality where
             the processor has faster products, see :mod:`bsmamba2.devices.products`.
         config: MSST's yaml of a single checkpoint. Default: what the catalogue and the file state.
+        precision: of a checkpoint's products: ``fp32``, or ``fp16`` or ``bf16``, which are faster
+            on GPUs and lose some quality.
 
     A copy, and one pickled for another process, loads its model again; one made from an engine
     cannot be copied.
@@ -79,15 +81,21 @@ class Separator:
         load: bool = True,
         speed: str = DEFAULT_SPEED,
         config: str | os.PathLike[str] | None = None,
+        precision: str = "fp32",
     ) -> None:
         def open_one(one: str | os.PathLike[str] | Engine | None) -> LoadedModel:
-            return LoadedModel(one, device, trust_engine, speed, config)
+            return LoadedModel(one, device, trust_engine, speed, config, precision)
 
         # An absolute path, because the current folder may change before a copy is made.
         self._source = portable_source(model) if is_named(model) else model
-        self._speed = speed
+        self._speed, self._precision = speed, precision
         self._copy = partial(
-            type(self), device=device, trust_engine=trust_engine, speed=speed, config=config
+            type(self),
+            device=device,
+            trust_engine=trust_engine,
+            speed=speed,
+            config=config,
+            precision=precision,
         )
         self._model = combine(model, open_one, config)
         self.models = tuple(leaves(self._model))
@@ -243,7 +251,8 @@ class Separator:
         selected = (stems,) if isinstance(stems, str) else None if stems is None else tuple(stems)
         options = OutputOptions(
             selected, overlap, format, subtype, clip, template, bitrate, self._speed,
-            report, excerpt=Excerpt(start_s, duration_s), mix=None if mix is None else Mix(mix),
+            self._precision, report, excerpt=Excerpt(start_s, duration_s),
+            mix=None if mix is None else Mix(mix),
         )  # fmt: skip
         folder = None if directory is None else Path(directory)
         plan = options.plan(Path(path), folder, self.manifest)

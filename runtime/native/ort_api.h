@@ -30,8 +30,14 @@ enum { ORT_REQUIRED = 0, ORT_OPTIONAL = 1 };
 enum { ORT_MEMORY_DEFAULT = 0, ORT_ARENA_ALLOCATOR = 1 };
 enum { ORT_OP_ATTR_INT = 1, ORT_OP_ATTR_FLOAT = 3 };
 
-// The first version with KernelContext_ParallelFor and shape inference.
-constexpr uint32_t ort_api_version = 17;
+// The first version with KernelInfoGetAllocator.
+constexpr uint32_t ort_api_version = 18;
+
+struct OrtAllocator {  // its first functions
+  uint32_t version;
+  void* (*Alloc)(OrtAllocator*, size_t bytes);
+  void (*Free)(OrtAllocator*, void*);
+};
 
 struct OrtCustomOp {
   uint32_t version;
@@ -113,6 +119,7 @@ class Ort {
   ORT_FUNCTION(94, void, ReleaseMemoryInfo, (OrtMemoryInfo*));
   ORT_FUNCTION(96, void, ReleaseValue, (OrtValue*));
   ORT_FUNCTION(99, void, ReleaseTensorTypeAndShapeInfo, (OrtTypeAndShape*));
+  ORT_FUNCTION(132, void, ReleaseAllocator, (OrtAllocator*));
   ORT_FUNCTION(193, OrtStatus*, KernelContext_GetGPUComputeStream,
                (const OrtKernelContext*, void**));
   ORT_FUNCTION(211, OrtStatus*, CreateOpAttr,
@@ -141,5 +148,7 @@ class Ort {
   ORT_FUNCTION(274, OrtStatus*, KernelContext_ParallelFor,
                (const OrtKernelContext*, void (*)(void*, size_t), size_t total, size_t batches,
                 void*));
+  ORT_FUNCTION(278, OrtStatus*, KernelInfoGetAllocator,
+               (const OrtKernelInfo*, int memory, OrtAllocator**));
 #undef ORT_FUNCTION
 };

@@ -72,6 +72,33 @@ struct Tensor {
 // Allocates an output and returns its data, or null if the node omits the output.
 void* output(OrtKernelContext*, size_t index, std::initializer_list<int64_t> sizes);
 
+// Memory of the session, on the device where the kernel runs; it is freed with the session.
+class Memory {
+  OrtAllocator* allocator = nullptr;
+
+ public:
+  explicit Memory(const OrtKernelInfo* info) {
+    check(ort().KernelInfoGetAllocator(info, 0, &allocator));  // 0: the device's own memory
+  }
+  ~Memory() { ort().ReleaseAllocator(allocator); }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+
+  // Memory that others may use after it goes out of scope. Throws std::bad_alloc.
+  struct Block {
+    const Memory& memory;
+    void* const data;
+
+    Block(const Memory& memory, int64_t bytes)
+        : memory(memory), data(memory.allocator->Alloc(memory.allocator, size_t(bytes))) {
+      if (!data && bytes) throw std::bad_alloc();
+    }
+    ~Block() { memory.allocator->Free(memory.allocator, data); }
+    Block(const Block&) = delete;
+    Block& operator=(const Block&) = delete;
+  };
+};
+
 // The type and shape of a tensor at load time. Unknown sizes have names, from which ONNX Runtime
 // infers which buffers have equal sizes and can share memory.
 struct Sketch {

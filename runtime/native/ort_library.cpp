@@ -66,7 +66,7 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
   if (!api) {
     char message[160];
     std::snprintf(message, sizeof message,
-                  "bsmamba2's kernels need ONNX Runtime 1.17 or newer; got %s.",
+                  "bsmamba2's kernels need ONNX Runtime 1.18 or newer; got %s.",
                   base->GetVersionString());
     return create_status(base->GetApi(1), ORT_FAIL, message);
   }

@@ -14,6 +14,8 @@ struct OnCpu {
   static constexpr const char* provider = "CPUExecutionProvider";
   static constexpr const char* types = "float32 or float16";
 
+  explicit OnCpu(const OrtKernelInfo*) {}
+
   static bool accepts(int type) { return type == ORT_FLOAT || type == ORT_FLOAT16; }
   static void run(const Call& call, int, OrtKernelContext* context) {
     scan(call, isa(), [context](int64_t n, const std::function<void(int64_t)>& body) {
@@ -27,8 +29,12 @@ struct OnCuda {
   static constexpr const char* provider = "CUDAExecutionProvider";
   static constexpr const char* types = "float32, float16 or bfloat16";
 
+  Memory memory;
+
+  explicit OnCuda(const OrtKernelInfo* info) : memory(info) {}
+
   static bool accepts(int type) { return OnCpu::accepts(type) || type == ORT_BFLOAT16; }
-  static void run(const Call& call, int type, OrtKernelContext* context) {
+  void run(const Call& call, int type, OrtKernelContext* context) const {
     const Shape& s = call.shape;
     if (s.taps != cuda::taps || !cuda::has_kernels(s.head_dim, s.state))
       throw Refusal("on CUDA conv_weight must have 4 taps, head_dim must be 64 and state_size 64 "
@@ -50,15 +56,26 @@ struct OnCuda {
                                                    : cuda::Kind::fp32;
     void* stream = nullptr;
     check(ort().KernelContext_GetGPUComputeStream(context, &stream));
+    // All work of a session is on one stream, so the next user of this memory runs after the scan.
+    const Memory::Block workspace(memory, cuda::workspace_bytes(on_gpu, kind, s.state));
+    on_gpu.workspace = workspace.data;
     cuda::scan(on_gpu, kind, s.state, static_cast<cuda::Stream>(stream));
   }
 };
 
 template <class Where>
-void compute(const Attributes& attributes, OrtKernelContext* context) {
+struct Kernel {
+  Attributes attributes;
+  Where where;
+
+  explicit Kernel(const OrtKernelInfo* info) : attributes(info), where(info) {}
+};
+
+template <class Where>
+void compute(const Kernel<Where>& kernel, OrtKernelContext* context) {
   const Tensor projected(context, zxbcdt, "zxbcdt", 3);
   const int64_t B = projected.dimensions[0], L = projected.dimensions[1];
-  Call call = scan_call(context, attributes, conv_weight, B, L);
+  Call call = scan_call(context, kernel.attributes, conv_weight, B, L);
   const Shape& s = call.shape;
   if (projected.dimensions[2] != s.row())
     throw Refusal("zxbcdt must have 2 * heads * head_dim + 2 * state_size + heads = " +
@@ -73,7 +90,7 @@ void compute(const Attributes& attributes, OrtKernelContext* context) {
       static_cast<float*>(output(context, conv_state_out, {B, s.channels(), s.taps - 1}));
   call.ssm_state_out =
       static_cast<float*>(output(context, ssm_state_out, {B, s.heads, s.head_dim, s.state}));
-  Where::run(call, projected.type, context);
+  kernel.where.run(call, projected.type, context);
 }
 
 template <class Where>
@@ -86,13 +103,13 @@ const OrtCustomOp& operator_on() {
     table.GetOutputTypeCount = [](const OrtCustomOp*) { return size_t(3); };
     table.CreateKernelV2 = [](const OrtCustomOp*, const OrtApi*, const OrtKernelInfo* info,
                               void** kernel) {
-      return guarded(name, [=] { *kernel = new Attributes(info); });
+      return guarded(name, [=] { *kernel = new Kernel<Where>(info); });
     };
     table.KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
       return guarded(
-          name, [=] { compute<Where>(*static_cast<const Attributes*>(kernel), context); });
+          name, [=] { compute(*static_cast<const Kernel<Where>*>(kernel), context); });
     };
-    table.KernelDestroy = [](void* kernel) { delete static_cast<Attributes*>(kernel); };
+    table.KernelDestroy = [](void* kernel) { delete static_cast<Kernel<Where>*>(kernel); };
     table.InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) {
       return guarded(name, [=] {
         Sketch tokens(context, zxbcdt);

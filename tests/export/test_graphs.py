@@ -58,7 +58,7 @@ def test_a_shipped_graph_equals_the_current_export(name: str) -> None:
     ids=lambda graph: graph.path.stem,
 )
 def test_a_shipped_graph_needs_exactly_its_checkpoints_tensors(graph: OnnxFile) -> None:
-    preset, io, streaming = FILES[graph.path.name]
+    preset, io, streaming, precision = FILES[graph.path.name]
     config: Any = SIZES[preset]
     network: Any = FAMILIES[config.family][0]
     with torch.device("meta"):
@@ -66,8 +66,8 @@ def test_a_shipped_graph_needs_exactly_its_checkpoints_tensors(graph: OnnxFile) 
     matrices = {ANALYSIS, SYNTHESIS} if io == "waveform" else set()
     assert set(graph.missing_weights) == state.keys() | matrices
     assert state.keys() == graph.manifest.initialisers.keys()
-    default = "both" if config.family == "htdemucs" else "spectrum"
-    assert (graph.manifest.io, graph.manifest.streaming) == (io or default, streaming)
+    known = graph.manifest
+    assert (known.io, known.streaming, known.precision) == (io, streaming, precision)
     assert (graph.manifest.family, graph.manifest.stems) == (config.family, config.stems)
     assert graph.path.stat().st_size < 1 << 20
 

@@ -21,6 +21,7 @@ from bsmamba2.engines.protocols import ReducedPrecisionEngine
 from bsmamba2.formats.onnx_file import read_onnx
 from bsmamba2.models.check import check_input
 from bsmamba2_export import export
+from bsmamba2_export.exporter import describe
 from bsmamba2_export.precision import sdr_cost_db, with_half_weights
 from bsmamba2_export.trace import finish, trace_nodes
 from bsmamba2_export.verify import agreement_db, require
@@ -90,6 +91,21 @@ def test_half_weights_halve_the_file_and_compute_in_float32(
 def test_the_error_for_bf16_on_a_cpu_says_what_to_do(narrow: Export) -> None:
     with pytest.raises(DeviceError, match="ONNX Runtime cannot do on a CPU: use a GPU, or export"):
         open_engine(narrow(precision="bf16")[0], "cpu")
+
+
+@pytest.mark.parametrize(
+    ("precision", "streaming", "io"),
+    [
+        ("fp32", False, "spectrum"),
+        ("fp16", False, "waveform"),
+        ("bf16", False, "waveform"),
+        ("bf16", True, "spectrum"),
+    ],
+)
+def test_a_model_for_gpus_takes_audio(
+    tiny: BSMamba2, precision: str, streaming: bool, io: str
+) -> None:
+    assert describe(tiny, "voice", precision=precision, streaming=streaming).io == io
 
 
 def test_the_error_for_a_weight_beyond_float16_names_it(tiny: BSMamba2) -> None:

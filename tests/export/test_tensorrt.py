@@ -144,6 +144,24 @@ def test_engines_do_not_use_tf32(
     assert tf32_flags == [False]
 
 
+def test_an_engine_takes_audio_unless_the_model_takes_spectra(
+    monkeypatch: pytest.MonkeyPatch, checkpoint: Path, portable: Path, tmp_path: Path
+) -> None:
+    lengths = []
+
+    def build(*arguments: Any) -> bytes:
+        lengths.append(arguments[4])
+        return b"engine"
+
+    monkeypatch.setattr(engine_builder, "_build", build)
+    engines = [
+        build_engine(model, tmp_path / f"{name}.engine", gpus=["sm89"], seconds=1)
+        for name, model in (("audio", checkpoint), ("spectra", portable))
+    ]
+    assert [engine.manifest.io for engine in engines] == ["waveform", "spectrum"]
+    assert lengths == [(1025, 44100, 101 * 441 - 1), (1, 101, 101)]
+
+
 def test_an_existing_engine_is_not_rebuilt_or_replaced_by_another(
     engine: EngineFile, portable: Path
 ) -> None:

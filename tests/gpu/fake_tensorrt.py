@@ -37,5 +37,6 @@ class FakeTensorRT:
             self.addresses[name] = address
 
         def execute_async_v3(self, stream: int) -> bool:
-            ctypes.memmove(self.addresses["stems"], self.addresses["spectrum"], self.bytes)
+            (source,) = (self.addresses[name] for name in self.addresses if name != "stems")
+            ctypes.memmove(self.addresses["stems"], source, self.bytes)
             return True

@@ -30,7 +30,14 @@ class LazyCard:
         self._marks: dict[int, tuple[list[bool], int]] = {}
         self._memory: dict[int, ctypes.Array[ctypes.c_char]] = {}
         self._lock = threading.RLock()
+        self._made: set[int] = set()
+        self._contexts = 0
         self._together = threading.Barrier(waiting) if waiting else None
+
+    @property
+    def held(self) -> int:
+        """How many buffers, streams, events and contexts are not freed."""
+        return len(self._memory) + len(self._made) + self._contexts
 
     def put(self, stream: int, work: Callable[[], Any]) -> None:
         """Adds work to a stream."""
@@ -51,6 +58,11 @@ class LazyCard:
         return 0
 
     def cuDevicePrimaryCtxRetain(self, context: Any, device: Any) -> int:
+        self._contexts += 1
+        return 0
+
+    def cuDevicePrimaryCtxRelease_v2(self, device: Any) -> int:
+        self._contexts -= 1
         return 0
 
     def cuCtxSetCurrent(self, context: Any) -> int:
@@ -58,9 +70,16 @@ class LazyCard:
 
     def cuStreamCreate(self, stream: Any, flags: Any) -> int:
         stream._obj.value = next(self._handles)
+        self._made.add(stream._obj.value)
         return 0
 
     cuEventCreate = cuStreamCreate
+
+    def cuStreamDestroy_v2(self, stream: Any) -> int:
+        self._made.remove(stream.value)
+        return 0
+
+    cuEventDestroy_v2 = cuStreamDestroy_v2
 
     def cuEventRecord(self, event: Any, stream: Any) -> int:
         mark = [False]

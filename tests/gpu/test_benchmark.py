@@ -38,7 +38,7 @@ class NotInstalled:
 
 
 sys.meta_path.insert(0, NotInstalled())
-from benchmarks.gpu import chip, compiled, network, rows, scans
+from benchmarks.gpu import chip, compiled, engine, network, rows, scans
 from bsmamba2.devices import cuda, kernel
 from bsmamba2_network import BSMamba2
 from bsmamba2_network.scan import mamba2_scan

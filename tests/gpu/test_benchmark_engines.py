@@ -113,7 +113,7 @@ def test_onnx_runtime_is_checked_then_timed(
     assert shape["chunks"] == "1 s x 2"
 
 
-def test_a_song_is_separated_by_the_separator(make_task: MakeTask) -> None:
+def test_a_song_is_separated_in_chunks(make_task: MakeTask) -> None:
     *_, song = engine.measure(make_task(*FORMS[0], shapes=[], song_seconds=5))
     assert song["what"] == "song of 5 s, engine"
     assert song["dB"] >= 90
@@ -185,8 +185,12 @@ def test_building_is_not_counted_as_loading_time_or_memory(
     assert (check["ok"], check["build s"], check["load s"], shape["GB"]) == (True, 60, 0, 1)
 
 
+@pytest.mark.parametrize("io", ["spectrum", "waveform"])
 def test_an_engine_is_built_from_the_graph_with_its_weights(
-    make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    make_task: MakeTask,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    io: str,
 ) -> None:
     received: dict[str, Any] = {}
 
@@ -196,7 +200,7 @@ def test_an_engine_is_built_from_the_graph_with_its_weights(
 
     monkeypatch.setattr(engine_builder, "build_engine", build_engine)
     options = {"backend": "tensorrt", "plugin": True, "batch": 4, "seconds": 8}
-    output = engine.build(make_task("bf16", "spectrum", "our kernel", **options))
+    output = engine.build(make_task("bf16", io, "our kernel", **options))
     assert received == options | {"overwrite": True}
     assert "building\n" in capsys.readouterr().err
     model = onnx.load(output.with_suffix(".onnx"))

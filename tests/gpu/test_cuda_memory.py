@@ -54,6 +54,19 @@ def test_a_buffer_grows_but_never_shrinks() -> None:
     assert buffer.host([101]).shape == (101,)
 
 
+def test_what_nobody_uses_any_more_is_freed(lazy_card: LazyCard) -> None:
+    stream = CudaStream(0)
+    buffers = [CudaBuffer(stream), CudaBuffer(stream), CudaBuffer(stream)]
+    for samples in (100, 200):  # the second time the buffers grow
+        for buffer in buffers[:2]:
+            buffer.reserve([samples])
+    assert lazy_card.held == 4 + 2 + 1
+    del buffers, buffer
+    assert lazy_card.held == 2 + 1
+    del stream
+    assert lazy_card.held == 0
+
+
 def test_a_stream_waits_for_the_work_of_the_stream_that_it_follows(lazy_card: LazyCard) -> None:
     first, second, done = CudaStream(0), CudaStream(0), list[str]()
     lazy_card.put(first.handle, lambda: done.append("first"))
@@ -75,3 +88,6 @@ def test_a_full_card_is_an_error_with_a_fix(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("FAKE_GPU_FULL", "1")
     with pytest.raises(DeviceError, match="failed at cuMemAlloc_v2: .*; use shorter chunks, or fr"):
         buffer.reserve([1])
+    monkeypatch.delenv("FAKE_GPU_FULL")
+    buffer.upload(values(3))
+    np.testing.assert_array_equal(buffer.download([3]), values(3))

@@ -30,6 +30,8 @@ for length, state_size, kind in [(70, 64, "bf16"), (40, 128, "fp32"), (0, 64, "f
     except errors.DeviceError as error:
         raise SystemExit(str(error))
     assert all(snr_db(e, g) > 40 for e, g in zip(memory.expected(), memory.outputs()))
+cuda.release(opened, 0)
+cuda.release(opened, 0)
 """
 
 Start = Callable[..., tuple[str, list[str]]]
@@ -62,7 +64,9 @@ def run(tmp_path: Path) -> Start:
     return start
 
 
-def test_calls_run_in_order_on_one_workspace_that_grows(run: Start, fake_driver: Path) -> None:
+def test_calls_run_in_order_on_one_workspace_that_grows_and_is_released(
+    run: Start, fake_driver: Path
+) -> None:
     error, log = run(fake_driver)
     launches = [line.removeprefix("launch ") for line in log if line.startswith("launch")]
     variants = ["bf16_n64"] * 3 + ["fp32_n128"] * 3 + ["fp16_n64"] * 2
@@ -70,7 +74,7 @@ def test_calls_run_in_order_on_one_workspace_that_grows(run: Start, fake_driver:
     assert not error
     assert launches == [f"{s}_{v}" for s, v in zip(steps, variants, strict=False)]
     assert log.count("load machine code") == 1
-    assert sum(line.startswith("allocate") for line in log) == 2
+    assert sum(line.startswith("allocate") for line in log) == log.count("free") == 2
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from bsmamba2.audio.array import Audio
+from bsmamba2.devices.capture import CaptureLock
 from bsmamba2.devices.device import CPU, Device
-from bsmamba2.engines import ort_engine, ort_session
+from bsmamba2.engines import ort_binding, ort_engine, ort_session
 from bsmamba2.engines.ort_binding import REPEATS, BoundSession
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.engines.ort_import import import_onnxruntime
@@ -141,6 +142,17 @@ def test_a_repeated_shape_is_recorded_once_and_replayed(session: Any) -> None:
     one(bound, spectrum(5))
     record = ["1", "1"]
     assert mock.graphs == ["-1"] * REPEATS + record + ["1", "1"] + ["-1"] + ["1"]
+
+
+def test_nobody_else_uses_the_card_while_a_shape_is_recorded(
+    session: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, alone = CaptureLock(), list[bool]()
+    monkeypatch.setattr(ort_binding, "CAPTURE", lock)
+    bound = bind(RecordingSession(session, replay=lambda _: alone.append(lock.is_recording)))
+    for _ in range(REPEATS + 2):
+        one(bound, spectrum())
+    assert alone == [True, False, False]  # the replay that is compared, and two others
 
 
 def test_one_thread_runs_the_session_for_all_callers(session: Any) -> None:

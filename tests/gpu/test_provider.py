@@ -79,7 +79,9 @@ def run(libraries: Path) -> Callable[[str, float], Outcome]:
     return run
 
 
-@pytest.mark.parametrize("graph", ["tiny-waveform", "medium-waveform", "paper-waveform"])
+@pytest.mark.parametrize(
+    "graph", ["tiny-waveform", "tiny-waveform-bf16", "medium-waveform", "paper-waveform"]
+)
 def test_a_repeated_chunk_is_recorded_once_and_replayed(
     run: Callable[[str, float], Outcome], graph: str
 ) -> None:
@@ -96,6 +98,15 @@ def test_nothing_that_cuda_forbids_happens(
     run: Callable[[str, float], Outcome], graph: str
 ) -> None:
     assert not [line for r in run(graph, 1.0).runs for line in r.others if "illegal" in line]
+
+
+def test_weights_of_lower_precision_are_rounded_when_the_model_is_loaded(
+    run: Callable[[str, float], Outcome],
+) -> None:
+    plain, narrow = (run(name, 1.0).runs[2] for name in ("tiny-waveform", "tiny-waveform-bf16"))
+    casts = [sum("Cast" in launch.name for launch in r.launches) for r in (plain, narrow)]
+    # Inputs of products are rounded and results widened; the weights would be 31 more.
+    assert 0 < casts[1] - casts[0] <= 60
 
 
 def test_only_shape_arithmetic_runs_on_the_cpu(run: Callable[[str, float], Outcome]) -> None:

@@ -24,6 +24,7 @@ from bsmamba2.formats.manifest import Manifest
 from bsmamba2.models.check import check_input, make_check
 from support.models import open_engine
 
+from .conftest import KEY
 from .fake_tensorrt import FakeTensorRT
 from .lazy_card import LazyCard
 
@@ -44,6 +45,18 @@ def test_a_chunk_is_copied_to_the_card_and_back(write: Write) -> None:
         chunk = check_input(1, 2, samples)
         assert snr_db(chunk[None], engine.run(chunk)) > 110
     assert engine.device == Device("tensorrt", 0)
+
+
+@needs_card
+def test_an_engine_for_audio_takes_as_many_samples_as_it_has_frames(write: Write) -> None:
+    manifest = Manifest("voice", target="tensorrt", io="waveform")
+    engine = open_engine(write(manifest=manifest), verify=False)
+    longest = KEY.frames * manifest.hop - 1
+    for samples in (300, 44100, longest):
+        chunk = check_input(1, 2, samples)
+        np.testing.assert_array_equal(engine.run(chunk), chunk[None])
+    with pytest.raises(AudioError, match="must have up to 2 x 101 frames; got 1 x 102"):
+        engine.run(check_input(1, 2, longest + 1))
 
 
 @needs_card
@@ -178,6 +191,16 @@ def lazy(
 def spectra(frames: int, seed: int) -> Audio:
     random = np.random.default_rng(seed)
     return random.standard_normal((1, 2, frames, 1025, 2)).astype(np.float32)
+
+
+def test_an_engine_that_nobody_uses_any_more_frees_its_memory(
+    lazy: Callable[..., TensorRtEngine],
+) -> None:
+    engine = lazy()
+    engine.run_spectrum(spectra(3, 0))
+    assert LazyTensorRT.card.held
+    del engine
+    assert LazyTensorRT.card.held == 0
 
 
 def test_no_data_is_read_before_it_is_written(lazy: Callable[..., TensorRtEngine]) -> None:

@@ -93,7 +93,7 @@ class FilePlan:
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """The options that all songs share: those of ``Separator.separate_file``, and the speed.
+    """The options that all songs share: those of ``Separator.separate_file``, speed and precision.
 
     Raises:
         AudioError: overlap, format, clip or template is out of range, or a mix has stems.
@@ -107,7 +107,8 @@ class OutputOptions:
     template: str = DEFAULT_TEMPLATE
     bitrate: float | None = None
     speed: str = DEFAULT_SPEED
-    """The Separator's, because it changes the stems' bytes."""
+    precision: str = "fp32"
+    """Speed and precision are the Separator's: they change the stems' bytes."""
     report: bool = False
     """Whether to write a page about each song, named like a stem called ``report``."""
     report_mb: float = SIZE_MB
@@ -219,6 +220,7 @@ class OutputOptions:
             # Absent by default, as in records of earlier versions.
             **({} if self.bitrate is None else {"bitrate": self.bitrate}),
             **({"speed": self.speed} if self.speed != DEFAULT_SPEED else {}),
+            **({"precision": self.precision} if self.precision != "fp32" else {}),
         }
         if not self.excerpt.is_whole:
             options["excerpt"] = [self.excerpt.start_s, self.excerpt.duration_s]

@@ -35,6 +35,7 @@ from bsmamba2.files.naming import DEFAULT_TEMPLATE
 from bsmamba2.files.wav_reader import STDIN
 from bsmamba2.files.wav_writer import STDOUT, ReaderGone
 from bsmamba2.models import registry
+from bsmamba2.models.checkpoint_model import PRECISIONS
 from bsmamba2.separator import Separator
 
 
@@ -83,6 +84,13 @@ from bsmamba2.separator import Separator
     help=SPEED_HELP,
 )
 @click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="fp32",
+    show_default=True,
+    help="Of a checkpoint's products. bf16 and fp16 are for GPUs, and lose some quality.",
+)
+@click.option(
     "--overlap",
     type=float,
     help="Overlap of neighbouring chunks, a fraction in [0, 1). Default: the model's.",
@@ -119,6 +127,7 @@ def separate(
     duration_s: float | None,
     device: str,
     speed: str,
+    precision: str,
     overwrite: bool,
     resume: bool,
     only_plan: bool,
@@ -140,9 +149,16 @@ def separate(
             raise click.UsageError(f"{flag} needs songs and stems that are files; got -")
     is_one_file = options["mix"] is not None or len(stems) == 1
     folder, options = destination(output, songs, is_one_file, options)
-    excerpt = Excerpt(start_s, duration_s)
-    output_options = OutputOptions(stems=stems or None, speed=speed, excerpt=excerpt, **options)
-    separator = Separator(model, device, speed=speed, config=config, load=False)
+    output_options = OutputOptions(
+        stems=stems or None,
+        speed=speed,
+        precision=precision,
+        excerpt=Excerpt(start_s, duration_s),
+        **options,
+    )
+    separator = Separator(
+        model, device, speed=speed, config=config, precision=precision, load=False
+    )
     about = {
         "model": separator.manifest.name,
         "device": separator.device,

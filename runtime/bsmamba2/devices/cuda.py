@@ -35,7 +35,7 @@ class Call(ctypes.Structure):
 
     Tensors are addresses of contiguous GPU memory, with the shapes in ``docs/architecture.md``.
     zxbcdt and y have one of the types in :data:`KINDS`, all others are float32. An output whose
-    address is 0 is not computed. The library sets the workspace.
+    address is 0 is not computed. If the workspace's address is 0, the library uses its own.
     """
 
     _fields_ = (
@@ -81,6 +81,8 @@ def load(library: Path) -> ctypes.CDLL:
         ctypes.POINTER(Call), ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p,
         ctypes.c_size_t,
     ]  # fmt: skip
+    opened.bsmamba2_cuda_release.argtypes = [ctypes.c_void_p]
+    opened.bsmamba2_cuda_release.restype = None
     opened.bsmamba2_cuda_kernels(str(kernels()).encode())
     return opened
 
@@ -107,3 +109,8 @@ def scan(library: ctypes.CDLL, call: Call, kind: str, state_size: int, stream: i
         ctypes.byref(call), KINDS[kind], state_size, stream, sentence, len(sentence)
     ):
         raise DeviceError(sentence.value.decode(errors="replace"))
+
+
+def release(library: ctypes.CDLL, stream: int) -> None:
+    """Frees the workspace that scans on a stream used; call it before the stream is destroyed."""
+    library.bsmamba2_cuda_release(stream)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,16 +26,18 @@ class CudaStream:
         library = open_library(*nvidia.CUDA)
         if library is None:
             raise DeviceError("there is no NVIDIA driver: install one, or use device='cpu'")
-        self._library = library
+        self.library = library
         device = ctypes.c_int()
-        self._context, self._stream = ctypes.c_void_p(), ctypes.c_void_p()
+        self.context, self._stream = ctypes.c_void_p(), ctypes.c_void_p()
         self._event = ctypes.c_void_p()
         self.call("cuInit", 0)
         self.call("cuDeviceGet", ctypes.byref(device), index)
-        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), device)
+        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(self.context), device)
         self.enter()
         self.call("cuStreamCreate", ctypes.byref(self._stream), _NON_BLOCKING)
         self.call("cuEventCreate", ctypes.byref(self._event), _NO_TIMING)
+        owned = self.context, device, self._stream, self._event
+        weakref.finalize(self, _free_stream, library, *owned).atexit = False
 
     @property
     def handle(self) -> int:
@@ -43,7 +46,7 @@ class CudaStream:
 
     def enter(self) -> None:
         """Makes the card's context current in this thread; call it before each use."""
-        self.call("cuCtxSetCurrent", self._context)
+        self.call("cuCtxSetCurrent", self.context)
 
     def follow(self, other: CudaStream) -> None:
         """Makes later work on this stream wait for all work on the other stream so far."""
@@ -60,9 +63,9 @@ class CudaStream:
         Raises:
             DeviceError: the call failed.
         """
-        status = getattr(self._library, name)(*arguments)
+        status = getattr(self.library, name)(*arguments)
         if status:
-            reason = nvidia.error_text(self._library, status)
+            reason = nvidia.error_text(self.library, status)
             fix = "; use shorter chunks, or free the card's memory" if status == 2 else ""
             raise DeviceError(f"the NVIDIA card failed at {name}: {reason}{fix}")
 
@@ -74,6 +77,8 @@ class CudaBuffer:
         self._stream = stream
         self._bytes = 0
         self._device, self._host = ctypes.c_uint64(), ctypes.c_void_p()
+        owned = stream.library, stream.context, self._device, self._host
+        weakref.finalize(self, _free_buffer, *owned).atexit = False
 
     @property
     def address(self) -> int:
@@ -85,10 +90,8 @@ class CudaBuffer:
         needed = 4 * math.prod(shape)
         if needed <= self._bytes:
             return
-        if self._bytes:
-            self._stream.call("cuMemFree_v2", self._device)
-            self._stream.call("cuMemFreeHost", self._host)
-            self._bytes = 0
+        self._bytes = 0  # if allocating fails, the buffer is empty
+        _free_buffer(self._stream.library, self._stream.context, self._device, self._host)
         self._stream.call("cuMemAlloc_v2", ctypes.byref(self._device), ctypes.c_size_t(needed))
         self._stream.call("cuMemAllocHost_v2", ctypes.byref(self._host), ctypes.c_size_t(needed))
         self._bytes = needed
@@ -115,3 +118,23 @@ class CudaBuffer:
     @property
     def _handle(self) -> ctypes.c_void_p:
         return ctypes.c_void_p(self._stream.handle)
+
+
+# What no Python object uses any more is freed. The driver waits for work in progress: cuMemFree for
+# the card, cuStreamDestroy in the background. An error would have no reader, and at the end of the
+# process the driver frees everything itself.
+
+
+def _free_stream(library: Any, context: Any, device: Any, stream: Any, event: Any) -> None:
+    library.cuCtxSetCurrent(context)
+    library.cuEventDestroy_v2(event)
+    library.cuStreamDestroy_v2(stream)
+    library.cuDevicePrimaryCtxRelease_v2(device)
+
+
+def _free_buffer(library: Any, context: Any, device: Any, host: Any) -> None:
+    library.cuCtxSetCurrent(context)
+    for free, memory in ((library.cuMemFree_v2, device), (library.cuMemFreeHost, host)):
+        if memory.value:
+            free(memory)
+            memory.value = 0

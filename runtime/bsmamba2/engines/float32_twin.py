@@ -33,18 +33,19 @@ class ReducedPrecisionOrtEngine(OrtEngine):
     :class:`~bsmamba2.engines.protocols.ReducedPrecisionEngine`.
 
     Args:
-        file, device: as for :class:`~bsmamba2.engines.ort_engine.OrtEngine`.
-        load: loads the float32 twin from widened weights.
+        file, device, weights, manifest: as for :class:`~bsmamba2.engines.ort_engine.OrtEngine`.
+        load: loads the float32 twin.
     """
 
     def __init__(
         self,
         file: OnnxFile,
         device: Device,
-        load: Callable[[Mapping[str, Audio]], Engine],
+        load: Callable[[], Engine],
+        weights: Mapping[str, Audio] | None = None,
+        manifest: Manifest | None = None,
     ) -> None:
-        super().__init__(file, device)
-        self._file = file
+        super().__init__(file, device, weights, manifest)
         self._load = load
         self._twin: Engine | None = None
         self._lock = Lock()
@@ -53,11 +54,11 @@ class ReducedPrecisionOrtEngine(OrtEngine):
         """See :meth:`bsmamba2.engines.protocols.ReducedPrecisionEngine.in_float32`.
 
         Raises:
-            ModelError: the weights are not inside the file, or their size has no shipped graph.
+            ModelError: there is no float32 twin.
         """
         with self._lock:
             if self._twin is None:
-                self._twin = self._load(widened(self._file))
+                self._twin = self._load()
             return self._twin
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from bsmamba2.audio.array import Audio
 from bsmamba2.audio.snr import snr_db
+from bsmamba2.devices.capture import CAPTURE
 
 log = logging.getLogger("bsmamba2")
 
@@ -70,6 +71,15 @@ class BoundSession:
         return stems.result()
 
     def _run(self, values: Values) -> Values:
+        with CAPTURE.using():
+            stems = self._run_once(values)
+        if self._may_record and self._runs == REPEATS:
+            with CAPTURE.recording():
+                self._record(values, stems)
+        return stems
+
+    def _run_once(self, values: Values) -> Values:
+        """Replays the recorded run, if it has these shapes, or runs the session."""
         shapes = [value.shape for value in values]
         if self._recorded is not None and self._recorded.shapes == shapes:
             return self._recorded.run(values, _GRAPH)
@@ -79,13 +89,13 @@ class BoundSession:
             self._plain = _Buffers(self, shapes)
         stems = self._plain.run(values, _NO_GRAPH)
         self._runs += 1
-        if self._may_record and self._runs == REPEATS:
-            self._record(self._plain, values, stems)
         return stems
 
-    def _record(self, buffers: _Buffers, values: Values, expected: Values) -> None:
-        """Records a run of these buffers; keeps the graph if a replay agrees with a plain run."""
+    def _record(self, values: Values, expected: Values) -> None:
+        """Records a run; keeps the graph if a replay agrees with a plain run."""
         self._may_record = False  # only one shape is recorded, in one attempt
+        buffers = self._plain
+        assert buffers is not None
         try:
             buffers.run(values, _GRAPH)
             pairs = zip(expected, buffers.run(values, _GRAPH), strict=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from bsmamba2 import errors
 from bsmamba2.audio.array import Audio
-from bsmamba2.devices import cuda, nvidia, products
+from bsmamba2.devices import capture, cuda, nvidia, products
 from bsmamba2.devices.device import CPU, Device
 from bsmamba2.devices.kernel import instruction_set, library
 from bsmamba2.engines.ort_import import import_onnxruntime
@@ -81,7 +81,8 @@ def open_session(
     in_place = device.kind == "cpu" and _has_plain_weights(file.manifest)
     if in_place:
         _use_weights_in_place(options, file.missing_weights, poured)
-    session = _create(ort, file, options, device, graphs, in_place)
+    with capture.using(device):
+        session = _create(ort, file, options, device, graphs, in_place)
     provider = PROVIDERS[device.kind]
     if session.get_providers()[0] != provider:
         raise DeviceError(

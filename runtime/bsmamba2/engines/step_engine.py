@@ -11,6 +11,7 @@ import numpy as np
 from bsmamba2.audio import stft
 from bsmamba2.audio.array import Audio
 from bsmamba2.audio.schedule import Schedule
+from bsmamba2.devices import capture
 from bsmamba2.devices.device import CPU, Device
 from bsmamba2.devices.products import DEFAULT_SPEED
 from bsmamba2.engines.ort_import import import_onnxruntime
@@ -77,7 +78,8 @@ class StepEngine:
         self._memory = "cpu" if device.kind == "cpu" else "cuda", device.index
         # A state of batch 1 broadcasts, so the same initial states serve any batch.
         zeros = [np.zeros((1, *state.shape[1:]), np.float32) for state in states]
-        self._start = [self._make.ortvalue_from_numpy(zero, *self._memory) for zero in zeros]
+        with capture.using(device):
+            self._start = [self._make.ortvalue_from_numpy(zero, *self._memory) for zero in zeros]
         self._carried, self._batch = self._start, 0
         self._buffers: list[list[Any]] = []
 
@@ -112,8 +114,9 @@ class StepEngine:
             ModelError: ONNX Runtime failed to run the model.
         """
         self._check(block, lookahead)
-        written = self._free_buffers(block.shape[0])
-        stems = self._run(block, lookahead, self._carried, written)
+        with capture.using(self.device):
+            written = self._free_buffers(block.shape[0])
+            stems = self._run(block, lookahead, self._carried, written)
         self._carried = written
         return stems
 
@@ -130,7 +133,8 @@ class StepEngine:
             ModelError: ONNX Runtime failed to run the model.
         """
         # As in the last step of a stream, the last frame is the lookahead.
-        stems = self._run(spectrum[:, :, :-1], spectrum[:, :, -1:], self._start, [])
+        with capture.using(self.device):
+            stems = self._run(spectrum[:, :, :-1], spectrum[:, :, -1:], self._start, [])
         return np.concatenate(stems, axis=3)
 
     def _run(

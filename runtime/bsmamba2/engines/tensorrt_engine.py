@@ -6,12 +6,14 @@ import contextlib
 import hashlib
 import json
 import threading
+import weakref
 from collections.abc import Sequence
 from queue import LifoQueue
 from typing import Any
 
 from bsmamba2.audio.array import Audio
-from bsmamba2.devices import nvidia
+from bsmamba2.devices import cuda, nvidia
+from bsmamba2.devices.capture import CAPTURE
 from bsmamba2.devices.cuda_memory import CudaBuffer, CudaStream
 from bsmamba2.devices.device import Device, missing_card
 from bsmamba2.engines import tensorrt_plugin
@@ -26,8 +28,12 @@ MAX_COMPILED_BYTES = 1 << 28
 SLOTS = 2
 """Runs in flight: while one is computed, the next is uploaded."""
 
-_TENSORS = (("spectrum", "stems"), ("waveform", "waveform_stems"))
-"""The engine's inputs and outputs in order; an engine of spectra has only the first pair."""
+_TENSORS = {
+    "spectrum": (("spectrum", "stems"),),
+    "waveform": (("waveform", "stems"),),
+    "both": (("spectrum", "stems"), ("waveform", "waveform_stems")),
+}
+"""The engine's inputs and outputs in order, by the manifest's io."""
 
 
 class TensorRtEngine:
@@ -61,25 +67,28 @@ class TensorRtEngine:
                 f"{file.path.name} was built by {key.backend} {key.version}, and {trt.__version__} "
                 "is installed: build it again with bsmamba2 build-engine"
             )
-        if key.target == "tensorrt-plugin":
-            tensorrt_plugin.register()
+        library = tensorrt_plugin.register() if key.target == "tensorrt-plugin" else None
         self.manifest, self.device = file.manifest, device
         self._key, self._name = key, file.path.name
+        self._tensors = _TENSORS[self.manifest.io]
         self._lock = threading.Lock()
-        self._compute = CudaStream(device.index)
         # The runtime must live as long as the engine.
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
-        self._engine = self._runtime.deserialize_cuda_engine(content)
-        if self._engine is None:
-            raise ModelError(
-                f"{key.backend} refuses {self._name}: update the driver, or build it again with "
-                "bsmamba2 build-engine"
-            )
         self._compiled = CompiledKernels(file, device)
-        self._context = self._compiled.create_context(self._engine)
         self._slots: LifoQueue[_Slot] = LifoQueue()
-        for _ in range(SLOTS):
-            self._slots.put(_Slot(device.index, 2 if self.manifest.io == "both" else 1))
+        with CAPTURE.using():
+            self._compute = CudaStream(device.index)
+            self._engine = self._runtime.deserialize_cuda_engine(content)
+            if self._engine is None:
+                raise ModelError(
+                    f"{key.backend} refuses {self._name}: update the driver, or build it again "
+                    "with bsmamba2 build-engine"
+                )
+            self._context = self._compiled.create_context(self._engine)
+            for _ in range(SLOTS):
+                self._slots.put(_Slot(device.index, len(self._tensors)))
+        if library is not None:  # it keeps memory for the scans on this stream
+            weakref.finalize(self, cuda.release, library, self._compute.handle).atexit = False
 
     def run(self, chunk: Audio) -> Audio:
         """See :meth:`bsmamba2.engines.protocols.Engine.run`."""
@@ -97,6 +106,8 @@ class TensorRtEngine:
             ModelError: the engine failed to run.
         """
         batch, frames = inputs[0].shape[0], inputs[0].shape[2]
+        if self.manifest.io == "waveform":
+            frames = frames // self.manifest.hop + 1
         if batch > self._key.batch or frames > self._key.frames:
             raise AudioError(
                 f"chunks for {self._name} must have up to {self._key.batch} x {self._key.frames} "
@@ -106,28 +117,36 @@ class TensorRtEngine:
         shapes = [(batch, stems, *values.shape[1:]) for values in inputs]
         slot = self._slots.get()  # waits for a free one
         try:
-            slot.stream.enter()
-            for values, shape, buffers in zip(inputs, shapes, slot.buffers, strict=True):
-                buffers.output.reserve(shape)
-                buffers.input.upload(values)
-            with self._lock:
-                self._compute.follow(slot.stream)
-                self._execute(slot, inputs)
-                slot.stream.follow(self._compute)
-            outputs = [
-                buffers.output.download(shape)
-                for shape, buffers in zip(shapes, slot.buffers, strict=True)
-            ]
+            with CAPTURE.using():
+                outputs = self._run_in(slot, inputs, shapes)
             with self._lock:
                 self._compiled.keep()
             return outputs
         finally:
             self._slots.put(slot)
 
+    def _run_in(
+        self, slot: _Slot, inputs: Sequence[Audio], shapes: Sequence[tuple[int, ...]]
+    ) -> list[Audio]:
+        """Uploads inputs, runs, and downloads outputs of these shapes."""
+        slot.stream.enter()
+        for values, shape, buffers in zip(inputs, shapes, slot.buffers, strict=True):
+            buffers.output.reserve(shape)
+            buffers.input.upload(values)
+        with self._lock:
+            self._compute.follow(slot.stream)
+            self._execute(slot, inputs)
+            slot.stream.follow(self._compute)
+        return [
+            buffers.output.download(shape)
+            for shape, buffers in zip(shapes, slot.buffers, strict=True)
+        ]
+
     def _execute(self, slot: _Slot, inputs: Sequence[Audio]) -> None:
         """Enqueues a run on the computing stream."""
-        names = _TENSORS[: len(inputs)]
-        for (source, target), values, buffers in zip(names, inputs, slot.buffers, strict=True):
+        for (source, target), values, buffers in zip(
+            self._tensors, inputs, slot.buffers, strict=True
+        ):
             self._context.set_input_shape(source, values.shape)
             self._context.set_tensor_address(source, buffers.input.address)
             self._context.set_tensor_address(target, buffers.output.address)

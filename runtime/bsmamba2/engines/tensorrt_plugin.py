@@ -7,6 +7,7 @@ only be one launch of one kernel on bare pointers; a scan is three launches with
 Source: ``tensorrt.plugin`` of TensorRT 10.7 and later. TensorRT-RTX has no plugins in Python.
 """
 
+import ctypes
 import importlib
 from functools import cache
 from typing import Any
@@ -33,8 +34,8 @@ ATTRIBUTES = {
 
 
 @cache
-def register() -> None:
-    """Registers the plugin with TensorRT, once per process.
+def register() -> ctypes.CDLL:
+    """Registers the plugin with TensorRT, once per process, and returns the native library.
 
     Call it before a network with scans is parsed and before an engine with scans is loaded.
 
@@ -90,3 +91,4 @@ def register() -> None:
     describe.__annotations__ = known | ATTRIBUTES | {"return": plugin.TensorDesc}
     plugin.register(PLUGIN)(describe)
     plugin.impl(PLUGIN)(run)
+    return library

@@ -16,8 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from bsmamba2.errors import Error
 from bsmamba2.files.part_file import write_atomically
 from bsmamba2.files.regular_file import is_own, open_own, read_regular
@@ -33,6 +31,9 @@ def cache_folder() -> Path:
     """
     folder = os.environ.get("BSMAMBA2_CACHE")
     if not folder:
+        # Imported here: a machine that only measures kernels need not have it.
+        import platformdirs
+
         try:
             folder = platformdirs.user_cache_dir("bsmamba2", appauthor=False)
         except RuntimeError:  # newer versions raise where older ones leave the ~

@@ -1,8 +1,9 @@
 """The shipped graphs without weights, and how a checkpoint is poured into one of them.
 
 A graph's initialisers have the checkpoint's names and shapes, so the checkpoint's tensors
-determine its graph. There are three for each size of BSMamba2: for chunks as spectra, for chunks
-as audio, and for the steps of a stream. Each size of another network has one.
+determine its graph. There are five for each size of BSMamba2: for chunks as spectra, for chunks
+as audio, in float32 and in the two precisions of GPUs, and for the steps of a stream. Each size of
+another network has one.
 """
 
 from __future__ import annotations
@@ -68,7 +69,11 @@ def _family_of(file_name: str) -> str:
 
 
 def find_graph(
-    checkpoint: Checkpoint, *, streaming: bool = False, io: str = "spectrum"
+    checkpoint: Checkpoint,
+    *,
+    streaming: bool = False,
+    io: str = "spectrum",
+    precision: str = "fp32",
 ) -> OnnxFile:
     """Returns the shipped graph whose initialisers are this checkpoint's tensors.
 
@@ -76,9 +81,12 @@ def find_graph(
         checkpoint: the tensors and their metadata.
         streaming: whether to return the graph for the steps of a stream instead of whole chunks.
         io: input of the graph for whole chunks, ``spectrum`` or ``waveform``, if there are both.
+        precision: of the products, ``fp32``, ``fp16`` or ``bf16``. The checkpoint's weights stay
+            float32; a graph of lower precision rounds them when it is loaded.
 
     Raises:
-        ModelError: no graph matches; the message names the differences from the nearest one.
+        ModelError: the network has no graph in this precision, or no graph matches; the message
+            names the differences from the nearest one.
     """
     shapes = checkpoint.shapes
 
@@ -88,8 +96,13 @@ def find_graph(
             shapes.keys() - expected.keys()
         )
 
-    shipped = shipped_graphs(checkpoint.family)
+    shipped = [g for g in shipped_graphs(checkpoint.family) if g.manifest.precision == precision]
     graphs = [graph for graph in shipped if graph.manifest.streaming == streaming]
+    if not graphs and precision != "fp32":
+        raise ModelError(
+            f"precision must be fp32 for {checkpoint.name}: of a {TITLES[checkpoint.family]} there "
+            f"is no shipped graph in {precision}; bsmamba2 export --precision {precision} makes one"
+        )
     graphs = [graph for graph in graphs if graph.manifest.io == io] or graphs
     nearest = min(graphs, key=differences, default=None)
     if nearest is None or differences(nearest) * 2 > len(nearest.manifest.initialisers):
@@ -125,6 +138,7 @@ def pour(
     *,
     streaming: bool = False,
     io: str = "spectrum",
+    precision: str = "fp32",
 ) -> Graph:
     """Combines a checkpoint with its shipped graph; the tensors are shared, not copied.
 
@@ -132,17 +146,22 @@ def pour(
     hop gets the graph for spectra instead.
 
     Args:
-        checkpoint, streaming, io: as for :func:`find_graph`.
+        checkpoint, streaming, io, precision: as for :func:`find_graph`.
         settings: what the tensors do not tell. Default: what the file itself states.
 
     Raises:
         ModelError: as for :func:`find_graph`, or the sizes that the checkpoint states are damaged.
     """
-    file = find_graph(checkpoint, streaming=streaming, io=io)
+    file = find_graph(checkpoint, streaming=streaming, io=io, precision=precision)
     manifest = poured_manifest(file.manifest, checkpoint, settings)
     if file.manifest.io != "waveform":
         return Graph(file, manifest, checkpoint.tensors)
     if manifest.hop != file.manifest.hop:
+        if precision != "fp32":
+            raise ModelError(
+                f"precision must be fp32 for {checkpoint.name}, whose hop {manifest.hop} has no "
+                f"shipped graph in {precision}; bsmamba2 export --precision {precision} makes one"
+            )
         return pour(checkpoint, settings)
     matrices = fourier.matrices(manifest.n_fft, manifest.hop)
     return Graph(file, manifest, {**checkpoint.tensors, **matrices})

@@ -31,6 +31,7 @@ class LoadedModel:
         trust_engine: bool = False,
         speed: str = DEFAULT_SPEED,
         config: str | os.PathLike[str] | None = None,
+        precision: str = "fp32",
     ) -> None:
         self._model: Model | None = None
         self._engine: Engine | None = None
@@ -38,7 +39,9 @@ class LoadedModel:
         self._lock = RLock()
         self.speed = speed
         if model is None or isinstance(model, (str, os.PathLike)):
-            self._model = open_model(model, config=config, trust_engine=trust_engine)
+            self._model = open_model(
+                model, config=config, trust_engine=trust_engine, precision=precision
+            )
             self.manifest = self._model.manifest
             self.device = self._model.choose_device(device)
             require_speed(speed, self.device)
@@ -46,6 +49,10 @@ class LoadedModel:
             raise ModelError(
                 f"config must be None with an engine, whose manifest states its settings; got "
                 f"{os.fspath(config)!r}"
+            )
+        elif precision != "fp32":
+            raise ModelError(
+                f"precision must be 'fp32' with an engine, which has its own; got {precision!r}"
             )
         elif speed != DEFAULT_SPEED:
             raise DeviceError(

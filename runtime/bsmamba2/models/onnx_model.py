@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bsmamba2.devices.products import DEFAULT_SPEED
-from bsmamba2.engines.float32_twin import ReducedPrecisionOrtEngine
+from bsmamba2.engines.float32_twin import ReducedPrecisionOrtEngine, widened
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.engines.step_engine import StepEngine, StepsAsEngine
 from bsmamba2.errors import ModelError
@@ -17,10 +17,9 @@ from bsmamba2.models.graph import Graph, find_graph, widened_manifest
 from bsmamba2.models.model import Model, verify_chunks, verify_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
-    from bsmamba2.audio.array import Audio
     from bsmamba2.devices.device import Device
     from bsmamba2.engines.protocols import Engine
     from bsmamba2.formats.manifest import Manifest
@@ -75,7 +74,8 @@ class OnnxModel(Model):
         if self.manifest.precision == "fp32":
             return OrtEngine(self._file, device, speed=speed)
 
-        def in_float32(weights: Mapping[str, Audio]) -> Engine:
+        def in_float32() -> Engine:
+            weights = widened(self._file)
             sha256, name = self.manifest.checkpoint_sha256 or "", self.manifest.name
             file = find_graph(Checkpoint(weights, {}, sha256, name, self.manifest.family))
             return OrtEngine(file, device, weights, widened_manifest(self.manifest, file.manifest))

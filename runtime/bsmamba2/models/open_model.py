@@ -20,6 +20,7 @@ def open_model(
     *,
     config: str | os.PathLike[str] | None = None,
     trust_engine: bool = False,
+    precision: str = "fp32",
 ) -> Model:
     """Reads a model without loading it into an engine.
 
@@ -29,6 +30,7 @@ def open_model(
         config: MSST's yaml of a checkpoint, for what its tensors do not tell.
         trust_engine: whether to load an ``.engine`` that this user did not build; it can run any
             code.
+        precision: of a checkpoint's products, ``fp32``, or ``fp16`` or ``bf16`` for GPUs.
 
     Raises:
         ModelError: there is no such model, or it is damaged, is of another network, or has a size
@@ -40,6 +42,11 @@ def open_model(
             f"config must be left out for {path.name}, which contains its settings; it is for "
             f"checkpoints ({', '.join(CHECKPOINT_SUFFIXES)})"
         )
+    if precision != "fp32" and path.suffix not in CHECKPOINT_SUFFIXES:
+        raise ModelError(
+            f"precision must be left out for {path.name}, which has its own; it is for checkpoints "
+            f"({', '.join(CHECKPOINT_SUFFIXES)})"
+        )
     if path.suffix == ".onnx":
         return OnnxModel(path)
     if path.suffix == ".engine":
@@ -47,4 +54,4 @@ def open_model(
         from bsmamba2.models.tensorrt_model import TensorRtModel
 
         return TensorRtModel(path, trust_engine)
-    return CheckpointModel(path, None if config is None else Path(config))
+    return CheckpointModel(path, None if config is None else Path(config), precision)

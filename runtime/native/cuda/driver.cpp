@@ -33,6 +33,7 @@ struct Driver {
   Result (*cuModuleGetFunction)(Function*, Module, const char*);
   Result (*cuFuncSetAttribute)(Function, int, int);
   Result (*cuMemAlloc_v2)(Pointer*, size_t);
+  Result (*cuMemFree_v2)(Pointer);
   Result (*cuLaunchKernel)(Function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
                            unsigned, Stream, void**, void**);
 
@@ -55,6 +56,7 @@ struct Driver {
     FIND(cuModuleGetFunction);
     FIND(cuFuncSetAttribute);
     FIND(cuMemAlloc_v2);
+    FIND(cuMemFree_v2);
     FIND(cuLaunchKernel);
 #undef FIND
   }
@@ -78,7 +80,6 @@ void check(Result result, const char* action) {
 
 std::mutex mutex;  // guards the folder, the modules and the workspaces
 std::string folder;
-
 // The kernels loaded into one context. They stay loaded until the process ends.
 class Kernels {
   Module module = nullptr;
@@ -124,21 +125,28 @@ class Kernels {
   }
 };
 
-// The workspace of one stream. The calls of a stream run one after another, so they can share it.
-// When a larger workspace is needed, the smaller one is not freed, because a captured CUDA graph
-// may still use it.
+// The workspace of one stream, for callers that bring none. The calls of a stream run one after
+// another, so they can share it. Freeing the smaller one waits until the card has used it.
 struct Workspace {
   Pointer data = 0;
   int64_t bytes = 0;
 
   void* at_least(int64_t needed) {
     if (needed > bytes) {
+      release();
       check(driver().cuMemAlloc_v2(&data, size_t(needed)), "allocating the workspace");
       bytes = needed;
     }
     return reinterpret_cast<void*>(data);
   }
+
+  void release() {
+    if (bytes) driver().cuMemFree_v2(data);
+    bytes = 0;
+  }
 };
+
+std::map<std::pair<Context, Stream>, Workspace> workspaces;
 
 struct InContext {
   Context context = nullptr;
@@ -163,12 +171,12 @@ void set_kernels(const char* path) {
 
 void scan(Call call, Kind kind, int64_t N, Stream stream) {
   static std::map<Context, Kernels> modules;
-  static std::map<std::pair<Context, Stream>, Workspace> workspaces;
   const std::lock_guard<std::mutex> lock(mutex);
   const InContext here(stream);
   Kernels& loaded = modules[here.context];
-  Workspace& workspace = workspaces[{here.context, stream}];
-  call.workspace = workspace.at_least(workspace_bytes(call, kind, N));
+  if (!call.workspace)
+    call.workspace =
+        workspaces[{here.context, stream}].at_least(workspace_bytes(call, kind, N));
   launch_scan(call, kind, N, [&](const std::string& name, int64_t blocks, int threads, int shared) {
     void* arguments[] = {&call};
     check(driver().cuLaunchKernel(loaded.find(name, shared), unsigned(blocks), 1, 1,
@@ -178,11 +186,21 @@ void scan(Call call, Kind kind, int64_t N, Stream stream) {
   });
 }
 
+void release(Stream stream) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  const InContext here(stream);
+  const auto found = workspaces.find({here.context, stream});
+  if (found == workspaces.end()) return;
+  found->second.release();
+  workspaces.erase(found);
+}
+
 }  // namespace bsmamba2::cuda
 
 // C functions for other hosts than ONNX Runtime. bsmamba2_cuda_kernels sets the folder of the
 // kernels, also for the operator. bsmamba2_cuda_scan returns 0, or 1 after writing an error
-// message.
+// message. bsmamba2_cuda_release frees what scans on a stream kept; call it before the stream is
+// destroyed.
 extern "C" {
 __attribute__((visibility("default"))) void bsmamba2_cuda_kernels(const char* folder) {
   bsmamba2::cuda::set_kernels(folder);
@@ -198,6 +216,14 @@ __attribute__((visibility("default"))) int bsmamba2_cuda_scan(const bsmamba2::cu
   } catch (const std::exception& error) {
     std::snprintf(message, bytes, "%s", error.what());
     return 1;
+  }
+}
+
+__attribute__((visibility("default"))) void bsmamba2_cuda_release(void* stream) {
+  try {
+    bsmamba2::cuda::release(static_cast<bsmamba2::cuda::Stream>(stream));
+  } catch (const std::exception&) {
+    // Without its context the memory is gone already.
   }
 }
 }

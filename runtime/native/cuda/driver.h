@@ -11,8 +11,11 @@ using Stream = struct CUstream_st*;
 // Sets the folder of the .cubin and .ptx files that compile.py writes.
 void set_kernels(const char* folder);
 
-// Enqueues a call on a stream. Fills in its workspace: there is one per stream, which is kept and
+// Enqueues a call on a stream. A call without a workspace gets the stream's own, which is kept and
 // grows. Throws std::runtime_error with a message that states how to fix the problem.
 void scan(Call call, Kind kind, int64_t N, Stream stream);
+
+// Frees the workspace of a stream.
+void release(Stream stream);
 
 }  // namespace bsmamba2::cuda

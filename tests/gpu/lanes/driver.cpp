@@ -63,6 +63,7 @@ API cuMemAlloc_v2(unsigned long long* out, size_t bytes) {
   return 0;
 }
 API cuMemFree_v2(unsigned long long memory) {
+  log("free");
   std::free(reinterpret_cast<void*>(memory));
   return 0;
 }
@@ -82,8 +83,11 @@ API cuInit(unsigned) { return 0; }
 API cuDeviceGet(int* device, int index) { *device = index; return 0; }
 API cuDevicePrimaryCtxRetain(void** out, int) { *out = &context; return 0; }
 API cuCtxSetCurrent(void*) { return 0; }
+API cuDevicePrimaryCtxRelease_v2(int) { return 0; }
 API cuStreamCreate(void** out, unsigned) { *out = &module; return 0; }
+API cuStreamDestroy_v2(void*) { return 0; }
 API cuEventCreate(void** out, unsigned) { *out = &module; return 0; }
+API cuEventDestroy_v2(void*) { return 0; }
 API cuEventRecord(void*, void*) { return 0; }
 API cuStreamWaitEvent(void*, void*, unsigned) { return 0; }
 API cuStreamSynchronize(void*) { return 0; }

@@ -39,6 +39,7 @@ API int cuCtxPopCurrent_v2(void**) { return 0; }
 API int cuCtxSetCurrent(void*) { return 0; }
 API int cuCtxGetDevice(int* device) { *device = 0; return 0; }
 API int cuDevicePrimaryCtxRetain(void** out, int) { *out = &context; return 0; }
+API int cuDevicePrimaryCtxRelease_v2(int) { return 0; }
 API int cuTensorMapEncodeTiled(...) { return 0; }
 
 API int cuModuleLoadData(void** out, const void*) { *out = &module_of_kernels; return 0; }

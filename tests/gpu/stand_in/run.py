@@ -15,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 
 from bsmamba2.audio import fourier
 from bsmamba2.devices.device import Device
@@ -28,6 +29,8 @@ def main() -> None:
     parser.add_argument("seconds", type=float)
     parser.add_argument("--runs", type=int, default=6)
     arguments = parser.parse_args()
+    # It would load NVIDIA's own libraries, where a package has them, before the stand-ins.
+    onnxruntime.preload_dlls = lambda: None
     warnings: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: warnings.append(record.getMessage())  # type: ignore[method-assign]

@@ -73,6 +73,15 @@ def test_stems_of_another_speed_are_not_those_of_this_one(stub: Stubs, song: Wri
     assert records[1].read() is None
 
 
+def test_stems_of_another_precision_are_not_those_of_this_one(stub: Stubs, song: WriteSong) -> None:
+    path, manifest = song(), stub.half().manifest
+    kinds = ("fp32", "bf16")
+    records = [OutputOptions(precision=kind).plan(path, None, manifest).record for kind in kinds]
+    records[0].write({})
+    assert records[0].read() is not None
+    assert records[1].read() is None
+
+
 def test_an_unknown_stem_is_refused(stub: Stubs) -> None:
     with pytest.raises(ModelError, match="stem must be one of vocals, instrumental; got 'drums'"):
         OutputOptions(("drums",)).selected_stems(stub.half().manifest)

@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from bsmamba2 import ModelError
+from bsmamba2 import DeviceError, ModelError
+from bsmamba2.audio.snr import snr_db
 from bsmamba2.devices.device import CPU, Device
+from bsmamba2.engines.protocols import ReducedPrecisionEngine
 from bsmamba2.engines.step_engine import StepEngine
 from bsmamba2.files.cache import cache_folder
 from bsmamba2.files.hashing import file_sha256
 from bsmamba2.formats.manifest import Manifest
 from bsmamba2.formats.model_settings import ModelSettings
 from bsmamba2.models import checkpoint_model, registry
-from bsmamba2.models.checkpoint_model import CheckpointModel
+from bsmamba2.models.check import FAST_SNR_DB, SNR_DB, check_input
+from bsmamba2.models.checkpoint_model import PRECISIONS, CheckpointModel
 from support.models import random_weights, write_checkpoint
 from support.published import cached_file, make_published
 
@@ -41,6 +44,42 @@ def test_a_checkpoint_runs_whole_chunks_and_streams(path: Path) -> None:
     assert model.chunk_engine(CPU).device == CPU
     assert isinstance(model.step_engine(CPU), StepEngine)
     assert model.graph().manifest == model.manifest
+
+
+def test_a_lower_precision_rounds_the_products_and_has_a_float32_twin(path: Path) -> None:
+    noise = check_input(0, 2, 9000)
+    expected = CheckpointModel(path).chunk_engine(CPU).run(noise)
+    model = CheckpointModel(path, precision="fp16")
+    engine = model.chunk_engine(CPU)
+    assert isinstance(engine, ReducedPrecisionEngine)
+    assert (model.manifest.precision, model.manifest.io) == ("fp16", "waveform")
+    assert 30 < snr_db(expected, engine.run(noise)) < 90
+    np.testing.assert_array_equal(engine.in_float32().run(noise), expected)
+
+
+def test_a_lower_precision_must_reproduce_the_check_less_exactly(path: Path) -> None:
+    CheckpointModel(path).add_checks()
+    least_db = {}
+    for precision in PRECISIONS:
+        check = CheckpointModel(path, precision=precision).manifest.check
+        assert check is not None
+        least_db[precision] = check.snr_db
+    assert least_db == {"fp32": SNR_DB, "fp16": FAST_SNR_DB, "bf16": FAST_SNR_DB}
+    CheckpointModel(path, precision="fp16").chunk_engine(CPU)  # passes it
+
+
+def test_what_has_no_lower_precision_says_so(path: Path, tmp_path: Path) -> None:
+    model = CheckpointModel(path, precision="bf16")
+    with pytest.raises(DeviceError, match="precision must be fp32 or fp16 on a CPU; got 'bf16'"):
+        model.chunk_engine(CPU)
+    with pytest.raises(ModelError, match="precision must be fp32 with lookahead_ms; got 'bf16'"):
+        model.step_engine(CPU)
+    with pytest.raises(ModelError, match="precision must be one of fp32, fp16, bf16; got 'int8'"):
+        CheckpointModel(path, precision="int8")
+    stated = {"stems": ["vocals"], "sample_rate": 44100, "hop": 500, "chunk": 44100}
+    other = write_checkpoint(tmp_path / "x.safetensors", config=json.dumps(stated))
+    with pytest.raises(ModelError, match="whose hop 500 has no shipped graph in fp16; bsmamba2 ex"):
+        CheckpointModel(other, precision="fp16")
 
 
 def test_an_unknown_size_is_refused_when_the_file_is_opened(tmp_path: Path) -> None:

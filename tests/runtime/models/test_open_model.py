@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bsmamba2.errors import ModelError
 from bsmamba2.formats.engine_file import BuildKey, EngineFile
 from bsmamba2.models.checkpoint_model import CheckpointModel
 from bsmamba2.models.onnx_model import OnnxModel
@@ -26,6 +27,13 @@ def test_an_onnx_file_is_an_exported_model(write_onnx: WriteOnnx) -> None:
     model = open_model(write_onnx(gain_model()))
     assert isinstance(model, OnnxModel)
     assert model.manifest == MANIFEST
+
+
+def test_a_precision_is_only_for_checkpoints(write_onnx: WriteOnnx, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="precision must be left out for model.onnx, which has it"):
+        open_model(write_onnx(gain_model()), precision="fp16")
+    path = write_checkpoint(tmp_path / "voice.safetensors")
+    assert open_model(path, precision="fp16").manifest.precision == "fp16"
 
 
 def test_an_engine_file_is_a_tensorrt_model(tmp_path: Path) -> None:
