@@ -99,7 +99,7 @@ class CheckpointModel(Model):
         if self._precision != "fp32":
             raise ModelError(
                 f"precision must be fp32 with lookahead_ms; got {self._precision!r}: use an .onnx "
-                f"that bsmamba2 export --streaming --precision {self._precision} wrote"
+                f"exported with streaming=True and precision={self._precision!r}"
             )
         return self._pour(streaming=True)
 

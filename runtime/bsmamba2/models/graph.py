@@ -101,7 +101,7 @@ def find_graph(
     if not graphs and precision != "fp32":
         raise ModelError(
             f"precision must be fp32 for {checkpoint.name}: of a {TITLES[checkpoint.family]} there "
-            f"is no shipped graph in {precision}; bsmamba2 export --precision {precision} makes one"
+            f"is no shipped graph in {precision}: export it with precision={precision!r}"
         )
     graphs = [graph for graph in graphs if graph.manifest.io == io] or graphs
     nearest = min(graphs, key=differences, default=None)
@@ -160,7 +160,7 @@ def pour(
         if precision != "fp32":
             raise ModelError(
                 f"precision must be fp32 for {checkpoint.name}, whose hop {manifest.hop} has no "
-                f"shipped graph in {precision}; bsmamba2 export --precision {precision} makes one"
+                f"shipped graph in {precision}: export it with precision={precision!r}"
             )
         return pour(checkpoint, settings)
     matrices = fourier.matrices(manifest.n_fft, manifest.hop)

@@ -78,7 +78,7 @@ def test_what_has_no_lower_precision_says_so(path: Path, tmp_path: Path) -> None
         CheckpointModel(path, precision="int8")
     stated = {"stems": ["vocals"], "sample_rate": 44100, "hop": 500, "chunk": 44100}
     other = write_checkpoint(tmp_path / "x.safetensors", config=json.dumps(stated))
-    with pytest.raises(ModelError, match="whose hop 500 has no shipped graph in fp16; bsmamba2 ex"):
+    with pytest.raises(ModelError, match="whose hop 500 has no shipped graph in fp16: export it"):
         CheckpointModel(other, precision="fp16")
 
 

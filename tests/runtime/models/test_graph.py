@@ -39,11 +39,20 @@ def checkpoint(size: str = "tiny", **metadata: str) -> Checkpoint:
 
 
 def test_each_size_has_a_graph_for_spectra_for_audio_and_for_streams() -> None:
-    forms = [(graph.manifest.streaming, graph.manifest.io) for graph in shipped_graphs()]
-    assert len({graph.path.stem for graph in shipped_graphs()}) == len(forms)
+    exact = [graph for graph in shipped_graphs() if graph.manifest.precision == "fp32"]
+    forms = [(graph.manifest.streaming, graph.manifest.io) for graph in exact]
+    assert len({graph.path.stem for graph in exact}) == len(forms)
     assert set(Counter(forms)) == {(False, "spectrum"), (False, "waveform"), (True, "spectrum")}
     assert len(set(Counter(forms).values())) == 1
     assert {graph.path.stem for graph in shipped_graphs()} >= {"paper", "tiny"}
+
+
+def test_a_graph_of_lower_precision_takes_audio_and_the_same_weights() -> None:
+    for precision in ("fp16", "bf16"):
+        narrow = find_graph(checkpoint("tiny"), precision=precision)
+        exact = find_graph(checkpoint("tiny"), io="waveform")
+        assert (narrow.manifest.io, narrow.manifest.precision) == ("waveform", precision)
+        assert set(narrow.missing_weights) == set(exact.missing_weights)
 
 
 def test_the_shipped_graphs_have_no_weights_and_no_check() -> None:
