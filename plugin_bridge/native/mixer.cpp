@@ -36,7 +36,7 @@ void Mixer::take(const Block& block, int start, int samples) {
 bool Mixer::mix(const Block& block, int start, int samples, bool silent) {
   const int64_t first = stem_begin_;
   const int64_t end = stem_end;
-  // If the stems began anew in between, the two do not belong together.
+  // If the stems began again in between, the two do not belong together.
   const int64_t begin = stem_begin_ == first ? first : never;
   const size_t mask = settings_.size() - 1;
   bool missed = false;

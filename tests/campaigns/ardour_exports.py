@@ -1,7 +1,7 @@
 """Cold exports in Ardour: python tests/campaigns/ardour_exports.py [--exports 20] [--seconds 120]
 
 A session has three tracks of noise, and the plugin on the first. Before each export the plugin's
-server is killed, so the plugin starts it anew; before every second one the session is also opened
+server is killed, so the plugin starts it again; before every second one the session is also opened
 and saved. Meanwhile --busy processes compute. The plugin's track must be the stem alone, aligned
 with the other tracks to the sample. The model is a stub, a quarter of the mixture. Writes
 results/ardour_exports.md.
