@@ -16,7 +16,7 @@ import soundfile
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs/images"
-RATE, SECONDS = 44100, 40
+RATE, SECONDS = 44100, 24
 COMMAND = [sys.executable, "-c", "from bsmamba2.cli import main; main(prog_name='bsmamba2')"]
 
 sys.path.insert(0, str(ROOT / "tests"))
@@ -52,11 +52,11 @@ def draw_ui(browser: Browser, song: Path) -> None:
         try:
             assert server.stdout
             browser.open(server.stdout.readline().split()[0])
-            browser.until(lambda: browser.all("#songs input[type=file]"), 120)
+            browser.until(lambda: browser.all("#songs input[type=file]"))
             browser.find("#songs input[type=file]").send_keys(str(song))
             browser.until(lambda: song.stem in browser.find("#songs").text)
             browser.find("#separate").click()
-            browser.until(lambda: browser.find("#progress").text.startswith("Done"), 300)
+            browser.until(lambda: browser.find("#progress").text.startswith("Done"))
             browser.driver.switch_to.frame(browser.until(lambda: browser.find("iframe.report")))
             browser.until(lambda: browser.all("#play"))
             browser.driver.switch_to.default_content()

@@ -80,9 +80,12 @@ def application(sessions: Sessions, names: Sequence[str], device: str, host: str
     app.add_middleware(PageHeaders)
     # A page elsewhere cannot reach this one under a name of its own that resolves to this machine.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[host, "localhost"])
+    page = build(sessions, names, device)
+    # Otherwise gradio lets a request name any file of this machine, and copies it to its uploads.
+    page.has_launched = True
     gr.mount_gradio_app(
         app,
-        build(sessions, names, device),
+        page,
         path="/",
         server_name=host,
         footer_links=[],

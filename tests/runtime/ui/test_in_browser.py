@@ -45,7 +45,7 @@ def open_page(chromium: Browser, ui: UiServer) -> str:
     """Opens the page in a new tab; returns the tab."""
     chromium.driver.switch_to.new_window("tab")
     chromium.open(ui.url)
-    chromium.until(lambda: chromium.all("#songs input[type=file]"), 120)
+    chromium.until(lambda: chromium.all("#songs input[type=file]"))
     return str(chromium.driver.current_window_handle)
 
 
