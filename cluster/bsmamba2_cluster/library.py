@@ -241,7 +241,8 @@ def run_on_head(
 
     connect(on)
     at_head = {"node:__internal_head__": 0.001}
-    actor: Any = ray.remote(num_cpus=0, max_concurrency=2, resources=at_head)(_OnHead)
+    remote: Any = ray.remote
+    actor = remote(num_cpus=0, max_concurrency=2, resources=at_head)(_OnHead)
     head = actor.remote()
     running = head.run.remote((source, destination, model), dict(options))
     try:

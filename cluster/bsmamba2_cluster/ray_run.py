@@ -43,7 +43,7 @@ def connect(on: str | None) -> None:
     """
     if ray.is_initialized():
         return
-    quiet = {"log_to_driver": False, "logging_level": "warning"}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning"}
     for attempt in range(STARTS):
         try:
             if on is None:

@@ -136,7 +136,7 @@ def test_a_hostile_key_is_a_failure_in_one_line_and_writes_nothing(
     before = all_keys(worker._destination)
     with suppress(StorageError):
         worker._source.replace(key, (album / "one.flac").read_bytes())
-    listed = {"bytes": [1], "version": ["1"]} if "x" * 255 in key else {}
+    listed: dict[str, list[Any]] = {"bytes": [1], "version": ["1"]} if "x" * 255 in key else {}
     (row,) = rows(worker, key, **listed)
     assert row["status"] == "failed"
     assert re.search(message, row["error"])
