@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 # Before Ray is imported: it reports no usage, and waits longer for its processes on a busy machine.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
+os.environ.setdefault("RAY_agent_register_timeout_ms", "300000")
 
 import pyarrow as pa
 import pyarrow.compute as pc
