@@ -254,7 +254,7 @@ print((many - few) / 400)
 def measure_block_seconds() -> float:
     """Returns the seconds that Ray Data takes per block of work, on this machine now."""
     command = [sys.executable, "-c", BLOCKS]
-    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return float(ran.stdout.split()[-1])
 
 
