@@ -66,6 +66,11 @@ def connect(on: str | None) -> None:
                 ) from None
 
 
+def disconnect() -> None:
+    """Ends the connection, and Ray if :func:`connect` started it; then Ray prints no more."""
+    ray.shutdown()
+
+
 def node_resources() -> list[Mapping[str, float]]:
     """Returns the resources of the cluster's machines."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]

@@ -19,6 +19,7 @@ from support.s3_server import KEY, SECRET, S3Server
 
 PROGRAM = """
 import json, os, sys
+from contextlib import redirect_stdout
 from bsmamba2_cluster import SeparateSongs, separate_library
 from bsmamba2_cluster import ray_run
 
@@ -33,9 +34,11 @@ ray_run.connect(None)
 ray_run.SeparateSongs = Deadly
 settings = {"cpus_per_worker": 1, "workers": 1, "device": "cpu", "claim_s": 2}
 seen = []
-summary = separate_library(
-    source, destination, model, watch=lambda s: seen.append((s.done, s.failed)), **settings
-)
+with redirect_stdout(sys.stderr):  # Ray prints deaths, as the command knows
+    summary = separate_library(
+        source, destination, model, watch=lambda s: seen.append((s.done, s.failed)), **settings
+    )
+    ray_run.disconnect()
 print(json.dumps(summary.to_json()))
 print(json.dumps(seen))
 """
