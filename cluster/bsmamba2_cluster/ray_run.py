@@ -182,7 +182,7 @@ class RayRun:
             "holder", pa.array(seen) if seen else pa.repeat(pa.scalar(""), len(table))
         )
         blocks, at = [], 0
-        for size in block_sizes(len(table), pool.workers):
+        for size in block_sizes(table["bytes"].to_numpy(), pool.workers):
             blocks.append(table.slice(at, size).drop_columns("key").combine_chunks())
             at += size
         dataset = ray.data.from_arrow(blocks)

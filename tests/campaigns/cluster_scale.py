@@ -294,7 +294,7 @@ def simulate(
     free = [start_seconds] * workers
     driver = end = 0.0
     at = 0
-    for size in block_sizes(len(work), workers):
+    for size in block_sizes((1000 * np.array(work)).astype(np.int64), workers):
         ready = heapq.heappop(free)
         driver = max(driver + block_seconds, ready)
         finished = driver + sum(work[at : at + size])
