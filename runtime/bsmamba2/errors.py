@@ -19,7 +19,7 @@ import reprlib
 from collections.abc import Iterable
 
 _ARGUMENT = re.compile(
-    r"\b(clip|device|io|overwrite|precision|resume|streaming|subtype|target)=(True|'[^']*')"
+    r"\b(backend|clip|device|io|overwrite|precision|resume|streaming|subtype|target|weights)=(True|'[^']*')"
     r"|\b(block_ms|headroom_ms|kernel_at|lookahead_ms)(?= must )"
 )
 """An argument that a message tells the caller to give, or that it is about."""

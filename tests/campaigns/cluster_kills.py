@@ -43,10 +43,10 @@ import numpy as np
 import soundfile
 
 from bsmamba2 import Separator
+from bsmamba2_cluster.address import open_storage
 from bsmamba2_cluster.recipe import FOLDER, KEY
 from bsmamba2_cluster.record import RECORDS, WORK, Record
 from bsmamba2_cluster.run_report import FAILURES, RUNS
-from bsmamba2_cluster.storage import open_storage
 from bsmamba2_cluster.tidy import remove_leftovers, require_conditional_puts
 from support.faulty_proxy import FaultyProxy
 from support.models import write_checkpoint

@@ -32,10 +32,10 @@ import numpy as np
 import soundfile
 
 from benchmarks.machine import Watch, background_load, cpu
+from bsmamba2_cluster.address import open_storage
 from bsmamba2_cluster.recipe import Recipe
 from bsmamba2_cluster.record import RECORDS, record_key, song_id, version_id
 from bsmamba2_cluster.song_list import block_sizes, list_songs
-from bsmamba2_cluster.storage import open_storage
 from support.listing_server import ListingServer
 from support.models import gain_model, write_checkpoint
 from support.s3_server import environment
@@ -126,7 +126,7 @@ def listing_page(keys: int) -> str:
 MEMORY = """
 import os, sys
 from bsmamba2_cluster.separate_songs import SeparateSongs
-from bsmamba2_cluster.storage import open_storage
+from bsmamba2_cluster.address import open_storage
 source, destination, model, *counts = sys.argv[1:]
 worker = SeparateSongs(source, destination, model, "cpu", run="run")
 done = 0

@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bsmamba2 import Separator
+from bsmamba2_cluster.address import open_storage
 from bsmamba2_cluster.commands import library
 from bsmamba2_cluster.recipe import FOLDER
-from bsmamba2_cluster.storage import open_storage
 from support.commands import ENVIRONMENT
 from support.s3_server import KEY, SECRET, S3Server
 

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from bsmamba2 import AudioError, Separator
+from bsmamba2_cluster.address import open_storage
 from bsmamba2_cluster.recipe import FOLDER
 from bsmamba2_cluster.record import WORK
 from bsmamba2_cluster.separate_songs import SeparateSongs
-from bsmamba2_cluster.storage import Storage, StorageError, open_storage
+from bsmamba2_cluster.storage import Storage, StorageError
 
 Rows = list[dict[str, Any]]
 SONGS = ("one.flac", "cd/two.wav", "cd/three.flac")

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bsmamba2_cluster.address import open_storage
 from bsmamba2_cluster.recipe import Recipe
 from bsmamba2_cluster.record import record_key, song_id, version_id
 from bsmamba2_cluster.song_list import SongList, block_sizes, is_song, list_songs
-from bsmamba2_cluster.storage import Storage, StorageError, open_storage
+from bsmamba2_cluster.storage import Storage, StorageError
 
 RECIPE = Recipe("", "model", "0" * 64, {"template": "{name}_{stem}.{ext}"})
 
