@@ -21,11 +21,12 @@ from bsmamba2.devices.products import DEFAULT_SPEED, SPEEDS
 from bsmamba2.errors import one_line
 from bsmamba2.files.encoding import Clip
 from bsmamba2.files.naming import DEFAULT_TEMPLATE
+from bsmamba2_cluster.address import open_storage
 from bsmamba2_cluster.estimate import Estimate, estimate
 from bsmamba2_cluster.library import Library, separate_library
+from bsmamba2_cluster.ray_run import disconnect
 from bsmamba2_cluster.run_report import FailureReport, RunSummary, measured_rate
 from bsmamba2_cluster.separate_songs import SPOOL_GIB
-from bsmamba2_cluster.storage import open_storage
 
 GIB = 1 << 30
 LINE_EVERY_S = 60.0
@@ -92,6 +93,7 @@ def library(
     quiet = redirect_stdout(sys.stderr)
     with hint_if_stopped("to continue, repeat the command"), _Bar() as bar, quiet:
         summary = separate_library(source, destination, watch=bar.show, **options)
+        disconnect()
     if as_json:
         click.echo(json.dumps(summary.to_json()))
     else:

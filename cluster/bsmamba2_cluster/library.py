@@ -14,13 +14,14 @@ from typing import Any
 from bsmamba2 import Error, Separator
 from bsmamba2.batch.plan import OutputOptions
 from bsmamba2.files.hashing import file_sha256
+from bsmamba2_cluster.address import open_storage
 from bsmamba2_cluster.pools import choose_pools
 from bsmamba2_cluster.ray_run import RayRun, Watch, connect, node_resources
 from bsmamba2_cluster.recipe import FOLDER, Recipe
 from bsmamba2_cluster.run_report import FailureReport, RunSummary
 from bsmamba2_cluster.separate_songs import CLAIM_S, SPOOL_GIB, fetch_model
 from bsmamba2_cluster.song_list import SongList, list_songs
-from bsmamba2_cluster.storage import Storage, open_storage
+from bsmamba2_cluster.storage import Storage
 from bsmamba2_cluster.tidy import remove_leftovers, require_conditional_puts
 
 MODEL_SUFFIXES = (".onnx", ".ckpt", ".pt", ".pth", ".th", ".safetensors")
@@ -32,7 +33,7 @@ class Library:
     """A source, a destination and what makes its stems; listed before anything is separated.
 
     Args:
-        source, destination: addresses, see :func:`~bsmamba2_cluster.storage.open_storage`.
+        source, destination: addresses, see :func:`~bsmamba2_cluster.address.open_storage`.
         model: as for :class:`bsmamba2.Separator`.
         overwrite: replace what the destination has, even of another recipe.
         options: of :class:`~bsmamba2.batch.plan.OutputOptions`.
@@ -241,7 +242,8 @@ def run_on_head(
 
     connect(on)
     at_head = {"node:__internal_head__": 0.001}
-    actor: Any = ray.remote(num_cpus=0, max_concurrency=2, resources=at_head)(_OnHead)
+    remote: Any = ray.remote
+    actor = remote(num_cpus=0, max_concurrency=2, resources=at_head)(_OnHead)
     head = actor.remote()
     running = head.run.remote((source, destination, model), dict(options))
     try:

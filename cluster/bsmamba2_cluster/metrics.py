@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ray.util.metrics import Counter, Histogram
 
-BOUNDS_S = [1, 3, 10, 30, 100, 300, 1000, 3000]
+BOUNDS_S = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0]
 
 
 class Meters:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 # Before Ray is imported: it reports no usage, and waits longer for its processes on a busy machine.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
+os.environ.setdefault("RAY_agent_register_timeout_ms", "300000")
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -43,7 +44,7 @@ def connect(on: str | None) -> None:
     """
     if ray.is_initialized():
         return
-    quiet = {"log_to_driver": False, "logging_level": "warning"}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning"}
     for attempt in range(STARTS):
         try:
             if on is None:
@@ -63,6 +64,11 @@ def connect(on: str | None) -> None:
                     f"Ray could not be started on this machine ({first_line(error)}): free memory "
                     "and processors, or name a running cluster"
                 ) from None
+
+
+def disconnect() -> None:
+    """Ends the connection, and Ray if :func:`connect` started it; then Ray prints no more."""
+    ray.shutdown()
 
 
 def node_resources() -> list[Mapping[str, float]]:
@@ -176,7 +182,7 @@ class RayRun:
             "holder", pa.array(seen) if seen else pa.repeat(pa.scalar(""), len(table))
         )
         blocks, at = [], 0
-        for size in block_sizes(len(table), pool.workers):
+        for size in block_sizes(table["bytes"].to_numpy(), pool.workers):
             blocks.append(table.slice(at, size).drop_columns("key").combine_chunks())
             at += size
         dataset = ray.data.from_arrow(blocks)

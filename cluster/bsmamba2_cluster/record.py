@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import json
 from collections.abc import Mapping
@@ -42,11 +43,11 @@ class Record:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Length, time, worker and device."""
 
-    def to_bytes(self) -> bytes:
+    def to_bytes(self) -> builtins.bytes:
         return json.dumps({"format": 1, **asdict(self)}, indent=1).encode()
 
     @classmethod
-    def parse(cls, data: bytes) -> Record:
+    def parse(cls, data: builtins.bytes) -> Record:
         """Reads a record or commit.
 
         Raises:

@@ -20,12 +20,13 @@ from bsmamba2.errors import one_line
 from bsmamba2.files.hashing import file_sha256
 from bsmamba2.files.song_file import SongFile
 from bsmamba2_cluster import in_ray, metrics
+from bsmamba2_cluster.address import open_storage
 from bsmamba2_cluster.claim import Busy, SetAside
 from bsmamba2_cluster.recipe import Recipe
 from bsmamba2_cluster.record import Record, Stem
 from bsmamba2_cluster.song_work import SongWork, complete
 from bsmamba2_cluster.spool import Spool
-from bsmamba2_cluster.storage import Entry, Missing, Storage, open_storage
+from bsmamba2_cluster.storage import Entry, Missing, Storage
 
 if TYPE_CHECKING:
     from bsmamba2.batch.plan import FilePlan
@@ -79,7 +80,7 @@ class SeparateSongs:
     (the ETag) are present, a song that has changed since is a failure.
 
     Args:
-        source, destination: addresses, see :func:`~bsmamba2_cluster.storage.open_storage`. The
+        source, destination: addresses, see :func:`~bsmamba2_cluster.address.open_storage`. The
             folders of a song below the source become folders of its stems.
         model, device: as for :class:`bsmamba2.Separator`. A model may also be an address in
             storage, from which each actor downloads it.

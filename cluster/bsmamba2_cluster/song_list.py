@@ -32,7 +32,7 @@ MOST_PER_BLOCK = 32
 """Songs that a worker gets at once, far from the end of a large library."""
 
 SHARE = 4
-"""A block is this part of what is left per worker, so blocks shrink to one song towards the end."""
+"""A block has at most this part of the bytes that are left per worker, so blocks shrink."""
 
 Refused = Callable[[str, str], object]
 """Receives the address of a song that cannot be separated, and why."""
@@ -137,16 +137,24 @@ def is_song(key: str) -> bool:
     return path.suffix.lower() in SUFFIXES and not hidden
 
 
-def block_sizes(songs: int, workers: int) -> Iterator[int]:
+def block_sizes(sizes: npt.NDArray[np.int64], workers: int) -> Iterator[int]:
     """Yields how many songs go to a worker at once: many first, one at a time in the end.
 
-    Large blocks keep the number of Ray's tasks small; small ones keep the last workers from
-    waiting.
+    Large blocks keep the number of Ray's tasks small. A block is measured in bytes, so that no
+    worker gets several of the longest songs, and the last workers do not wait.
+
+    Args:
+        sizes: bytes of the songs, in their order.
+        workers: how many share them.
     """
-    while songs > 0:
-        size = max(1, min(MOST_PER_BLOCK, songs // (SHARE * workers)))
-        yield size
-        songs -= size
+    ends, at = np.cumsum(np.maximum(sizes, 1)), 0
+    while at < len(ends):
+        start = int(ends[at - 1]) if at else 0
+        share = (int(ends[-1]) - start) // (SHARE * workers)
+        fitting = int(np.searchsorted(ends, start + share, "right")) - at
+        count = max(1, min(MOST_PER_BLOCK, fitting))
+        yield count
+        at += count
 
 
 def _short(song: str, version: str) -> str:

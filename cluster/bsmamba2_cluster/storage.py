@@ -7,7 +7,6 @@ machine (AWS_*, GOOGLE_*, AZURE_*) and appear in no address, message or record.
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,11 +18,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-SCHEMES = ("s3", "gs", "az")
 MAX_KEY_BYTES = 1024
 """The longest key that object stores accept, with the prefix."""
-
-_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL | re.IGNORECASE)
 
 
 class StorageError(Error):
@@ -118,39 +114,6 @@ class Storage(ABC):
     def address_of(self, key: str) -> str:
         """Returns the address of a key."""
         return f"{self.address}/{key}"
-
-
-def open_storage(address: str) -> Storage:
-    """Opens ``s3://bucket/prefix``, ``gs://…``, ``az://container/…``, ``file:///…`` or a folder.
-
-    Raises:
-        StorageError: the address has an unknown scheme, no bucket, or credentials in it.
-    """
-    match = _ADDRESS.fullmatch(address)
-    scheme = match[1].lower() if match else "file"
-    if match is None or scheme == "file":
-        from bsmamba2_cluster.local_storage import LocalStorage
-
-        return LocalStorage(address)
-    if scheme not in SCHEMES:
-        raise StorageError(
-            f"address must begin with s3://, gs://, az:// or file://, or be a folder; got "
-            f"{scheme}://"
-        )
-    from bsmamba2_cluster.object_storage import ObjectStorage
-
-    bucket, _, prefix = match[2].partition("/")
-    if any(mark in bucket for mark in "@:") or "?" in match[2]:
-        raise StorageError(
-            f"an address must have no credentials and no options (@, : or ?); got one that begins "
-            f"with {scheme}://: put credentials into the environment, e.g. AWS_ACCESS_KEY_ID"
-        )
-    if not bucket:
-        raise StorageError(f"address must name a bucket, e.g. {scheme}://music; got {address!r}")
-    prefix = prefix.strip("/")
-    if prefix:
-        require_safe(prefix)
-    return ObjectStorage(scheme, bucket, prefix)
 
 
 def require_safe(key: str, prefix: str = "") -> None:

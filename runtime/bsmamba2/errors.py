@@ -19,7 +19,8 @@ import reprlib
 from collections.abc import Iterable
 
 _ARGUMENT = re.compile(
-    r"\b(clip|device|io|overwrite|precision|resume|streaming|subtype|target)=(True|'[^']*')"
+    r"\b(backend|clip|device|io|overwrite|precision|resume|streaming|subtype|target|weights)"
+    r"=(True|'[^']*')"
     r"|\b(block_ms|headroom_ms|kernel_at|lookahead_ms|start_s|duration_s)(?= must )"
 )
 """An argument that a message tells the caller to give, or that it is about."""

@@ -43,10 +43,10 @@ import numpy as np
 import soundfile
 
 from bsmamba2 import Separator
+from bsmamba2_cluster.address import open_storage
 from bsmamba2_cluster.recipe import FOLDER, KEY
 from bsmamba2_cluster.record import RECORDS, WORK, Record
 from bsmamba2_cluster.run_report import FAILURES, RUNS
-from bsmamba2_cluster.storage import open_storage
 from bsmamba2_cluster.tidy import remove_leftovers, require_conditional_puts
 from support.faulty_proxy import FaultyProxy
 from support.models import write_checkpoint
@@ -282,6 +282,7 @@ class _Campaign:
         """Runs drivers until they finish, and kills what is there until it was enough."""
         killed: Counter[str] = Counter()
         computed = 0
+        self._workers_of_each = max(1, NODES // phase.drivers)
         running = [self._driver() for _ in range(phase.drivers)]
         next_kill = time.monotonic() + 2 * gap_s
         while running:
@@ -335,7 +336,7 @@ class _Campaign:
     def _driver(self) -> subprocess.Popen[str]:
         self._started += 1
         command = [sys.executable, "-c", DRIVER, *self._where, self._model, self._address]
-        command += [str(CLAIM_S), str(NODES)]
+        command += [str(CLAIM_S), str(self._workers_of_each)]
         log = self._logs / f"{self._started}"
         with log.open("wb") as errors:
             driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)

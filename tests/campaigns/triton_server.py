@@ -109,7 +109,7 @@ def noise(seconds: float, channels: int = 2, seed: int = 0) -> Audio:
     return random.uniform(-0.1, 0.1, (channels, int(seconds * RATE))).astype(np.float32)
 
 
-def streamed(separator: Separator, song: Audio, **lengths: float) -> Audio:
+def streamed(separator: Separator, song: Audio, **lengths: Any) -> Audio:
     """Separates a song as a stream, in pushes of odd lengths."""
     stream = separator.stream(RATE, song.shape[0], **lengths)
     parts = [stream.push(song[:, at : at + 9001]) for at in range(0, song.shape[1], 9001)]

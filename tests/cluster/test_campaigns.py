@@ -29,5 +29,5 @@ def test_pages_of_a_listing_are_read_once_and_records_are_matched() -> None:
 
 
 def test_the_memory_of_a_worker_does_not_grow_with_songs() -> None:
-    (_, few), (_, many) = cluster_scale.memory([10, 60])
-    assert many - few < 8
+    (_, few), (_, many) = cluster_scale.memory([5, 30])
+    assert many - few < 4

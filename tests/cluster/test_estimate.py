@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 
 from bsmamba2 import AudioError
+from bsmamba2_cluster.address import open_storage
 from bsmamba2_cluster.estimate import estimate, sampled_seconds_per_byte
 from bsmamba2_cluster.run_report import MeasuredRate
 from bsmamba2_cluster.song_list import SCHEMA, SongList
-from bsmamba2_cluster.storage import open_storage
 
 SONGS = pa.table([["a", "b"], [3000, 1000], ["1", "1"]], schema=SCHEMA)
 LISTED = SongList(SONGS, 5, 0, 0)

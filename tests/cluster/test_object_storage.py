@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from bsmamba2_cluster import object_storage
+from bsmamba2_cluster.address import open_storage
 from bsmamba2_cluster.object_storage import ObjectStorage, cause
-from bsmamba2_cluster.storage import StorageError, open_storage
+from bsmamba2_cluster.storage import StorageError
 from support.commands import ENVIRONMENT
 from support.faulty_proxy import FaultyProxy
 from support.s3_server import SECRET, S3Server, environment
@@ -83,7 +84,7 @@ def test_an_upload_whose_process_is_killed_leaves_no_object(
     with FaultyProxy(server.port, 1.0, delay_s=0.2) as proxy:
         proxy._choose = lambda: "slow"  # type: ignore[method-assign]
         program = "import sys; from pathlib import Path\n"
-        program += "from bsmamba2_cluster.storage import open_storage\n"
+        program += "from bsmamba2_cluster.address import open_storage\n"
         program += "open_storage('s3://music/killed').upload(Path(sys.argv[1]), 'file')"
         process = subprocess.Popen(
             [sys.executable, "-c", program, str(tmp_path / "file")],

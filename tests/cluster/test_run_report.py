@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from bsmamba2_cluster import run_report
+from bsmamba2_cluster.address import open_storage
 from bsmamba2_cluster.run_report import FailureReport, RunSummary, measured_rate
-from bsmamba2_cluster.storage import StorageError, open_storage
+from bsmamba2_cluster.storage import StorageError
 
 
 def test_failures_are_json_lines_in_files_of_bounded_length(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bsmamba2_cluster.address import open_storage
 from bsmamba2_cluster.recipe import Recipe
 from bsmamba2_cluster.record import record_key, song_id, version_id
 from bsmamba2_cluster.song_list import SongList, block_sizes, is_song, list_songs
-from bsmamba2_cluster.storage import Storage, StorageError, open_storage
+from bsmamba2_cluster.storage import Storage, StorageError
 
 RECIPE = Recipe("", "model", "0" * 64, {"template": "{name}_{stem}.{ext}"})
 
@@ -88,9 +90,18 @@ def test_an_empty_library_is_an_empty_list(tmp_path: Path) -> None:
     assert (len(songs.songs), songs.bytes, songs.done) == (0, 0, 0)
 
 
-@given(st.integers(0, 100_000), st.integers(1, 1000))
-def test_blocks_shrink_to_one_song_and_lose_none(songs: int, workers: int) -> None:
-    sizes = list(block_sizes(songs, workers))
-    assert sum(sizes) == songs
-    assert sizes == sorted(sizes, reverse=True)
-    assert set(sizes[-workers:]) <= {1}
+@given(st.lists(st.integers(0, 1 << 34), max_size=300), st.integers(1, 50))
+def test_a_block_is_one_song_or_a_small_part_of_what_is_left(
+    sizes: list[int], workers: int
+) -> None:
+    at = 0
+    for count in block_sizes(np.array(sizes, np.int64), workers):
+        left = sum(max(size, 1) for size in sizes[at:])
+        assert count == 1 or 4 * workers * sum(sizes[at : at + count]) <= left
+        assert 1 <= count <= 32
+        at += count
+    assert at == len(sizes)
+
+
+def test_many_short_songs_are_few_blocks() -> None:
+    assert len(list(block_sizes(np.full(100_000, 1000), 10))) < 3600

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bsmamba2_cluster.storage import Changed, Storage, StorageError, open_storage, require_safe
+from bsmamba2_cluster.address import open_storage
+from bsmamba2_cluster.storage import Changed, Storage, StorageError, require_safe
 
 
 @pytest.fixture

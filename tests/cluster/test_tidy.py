@@ -6,9 +6,10 @@ from datetime import timedelta
 
 import pytest
 
+from bsmamba2_cluster.address import open_storage
 from bsmamba2_cluster.recipe import FOLDER
 from bsmamba2_cluster.record import WORK, record_key
-from bsmamba2_cluster.storage import Storage, StorageError, open_storage
+from bsmamba2_cluster.storage import Storage, StorageError
 from bsmamba2_cluster.tidy import KEPT, remove_leftovers, require_conditional_puts
 from support.memory_storage import NOW, MemoryStorage
 

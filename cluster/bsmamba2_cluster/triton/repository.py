@@ -164,7 +164,7 @@ def _write_plan(
         raise ModelError(
             f"{path.name} must be an engine of tensorrt, without plugin, that takes spectra; got "
             f"{key.backend} with target {key.target} and io {manifest.io}: build it with bsmamba2 "
-            "build-engine --backend tensorrt"
+            "build-engine with backend='tensorrt'"
         )
     folder = repository / _server_name(name or manifest.name)
     _require_new(folder, overwrite)

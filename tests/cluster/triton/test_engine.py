@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -187,7 +188,7 @@ def test_a_song_survives_a_busy_server_and_a_lost_connection(server: KServe, aud
     remote = connect(server.url, "gain")
     server.faults += [status(503), hang_up]
     song = audio[:, :500]
-    assert snr_db(song / 2, remote(song, 44100)["vocals"]) >= 90
+    assert snr_db(song * np.float32(0.5), remote(song, 44100)["vocals"]) >= 90
 
 
 def test_an_output_of_another_shape_is_refused(server: KServe, audio: Audio) -> None:
@@ -200,7 +201,8 @@ def test_an_output_of_another_shape_is_refused(server: KServe, audio: Audio) -> 
 def test_a_configuration_that_is_no_configuration_is_refused(
     server: KServe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for content in ([], {"parameters": 3}, {"parameters": {"bsmamba2.manifest": 3}}):
+    contents: tuple[Any, ...] = ([], {"parameters": 3}, {"parameters": {"bsmamba2.manifest": 3}})
+    for content in contents:
         monkeypatch.setattr(
             server, "describe", lambda request, content=content: answer(request, 200, content)
         )
