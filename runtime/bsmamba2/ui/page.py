@@ -17,7 +17,8 @@ INTRODUCTION = """
 # Separate songs
 Drop songs, choose a model, and listen to the stems. Everything stays on this machine: songs, stems
 and settings are sent nowhere. Closing or reloading this tab stops the separation and removes its
-files, so download what you want to keep.
+stems, so download what you want to keep. The songs that you dropped are removed when `bsmamba2 ui`
+ends.
 """
 THEME = gr.themes.Default(  # its own fonts would be loaded from the network
     font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
