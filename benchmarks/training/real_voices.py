@@ -267,8 +267,8 @@ def tables(found: RealVoices) -> list[str]:
     for name, song in found.song.items():
         phrases = list(found.phrases[name].values())
         worst = min(item.vocals for item in phrases)
-        cells = (song.vocals, song.level, song.accompaniment)
-        cells += (mean(phrases).vocals, worst, mean(phrases).level)
+        cells = [song.vocals, song.level, song.accompaniment]
+        cells += [mean(phrases).vocals, worst, mean(phrases).level]
         lines.append(f"| {name} | {' | '.join(f'{cell:.1f}' for cell in cells)} |")
     return [
         *lines,
@@ -301,7 +301,7 @@ def _systems_table(
 
 def _decode(data: bytes, stream: int) -> Audio:
     """Decodes one stream of an MP4 file at 44.1 kHz, (2, samples)."""
-    with av.open(BytesIO(data)) as container:
+    with av.open(BytesIO(data), "r") as container:
         resampler = av.AudioResampler("fltp", "stereo", SAMPLE_RATE)
         frames = container.decode(audio=stream)
         parts = [part.to_ndarray() for frame in frames for part in resampler.resample(frame)]

@@ -105,7 +105,8 @@ class MaskEstimator(nn.Module):
         return torch.cat(masks, dim=-1)
 
     def _by_groups(self, x: Tensor) -> Tensor:
-        nets = [cast("nn.Sequential", cast("nn.Sequential", net)[0]) for net in self.to_freqs]
+        # Every second part of a perceptron is a linear map, and no other is used here.
+        nets = [cast("Sequence[nn.Linear]", cast("nn.Sequential", n)[0]) for n in self.to_freqs]
         hidden = torch.tanh(_batched(x, [net[0] for net in nets]))  # (K, b, t, hidden)
         for layer in range(2, len(nets[0]) - 1, 2):
             linear = [net[layer] for net in nets]

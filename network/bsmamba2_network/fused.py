@@ -15,7 +15,8 @@ takes as long as the product. So there are as few passes as possible:
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -69,8 +70,10 @@ def direction(
 
 
 class _Direction(torch.autograd.Function):
+    apply: ClassVar[Callable[..., tuple[Any, ...]]]  # PyTorch has no annotations for it
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *inputs: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def forward(ctx: Any, x: Tensor, *inputs: Any) -> tuple[Tensor | None, ...]:
         norm_weight, in_weight, *scan_weights, out_weight = inputs[:9]
         conv_state, ssm_state, attributes, needs_state = inputs[9:]
         tokens = x.reshape(-1, x.shape[-1])
@@ -90,7 +93,7 @@ class _Direction(torch.autograd.Function):
         return out, *end
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, d_out: Tensor | None, *d_end: Tensor | None) -> tuple[Any, ...]:
         unit, scale, y, norm_weight, in_weight, out_weight, *scan_inputs = ctx.saved_tensors
         d_tokens = None if d_out is None else d_out.reshape(unit.shape)

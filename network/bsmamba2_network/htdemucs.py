@@ -64,7 +64,8 @@ class DilatedBlocks(nn.Module):
             return out
         rows = x.transpose(1, 2)
         out = self.layers(rows.flatten(0, 1))
-        return out.unflatten(0, rows.shape[:2]).transpose(1, 2)
+        out = out.unflatten(0, rows.shape[:2]).transpose(1, 2)
+        return out
 
 
 class Encoder(nn.Module):

@@ -151,7 +151,7 @@ class Block(nn.Module):
         needs_state = carried is not None
         f, carried = self.forward_blocks[0](x, carried or zero, cut, needs_state)
         g, _ = self.backward_blocks[0](x, zero, needs_state=False)
-        if self.forward_blocks[0].mixer.is_fused(x):
+        if cast("Direction", self.forward_blocks[0]).mixer.is_fused(x):
             assert self.linear.bias is not None
             weight, bias = self.linear.weight[:, :, 0], self.linear.bias
             return fused.join(x, f, g, weight, bias), carried

@@ -72,7 +72,7 @@ class Stream:
         self._guessed = False
         self._pipeline: SongPipeline
         self.reset()
-        self.latency_samples = self._pipeline.latency_samples
+        self.latency_samples: int = self._pipeline.latency_samples
         """The most samples that can be in the stream: pushed and not yet returned."""
 
     def push(self, samples: npt.ArrayLike) -> Stems:

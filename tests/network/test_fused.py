@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -55,12 +56,19 @@ def test_output_and_every_gradient_equal_those_of_the_plain_network(
 def test_training_on_a_cpu_runs_the_fused_parts(
     separate: Callable[[BSMamba2, Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    called = []
-    for name in ("direction", "join", "apply_masks"):
+    called: list[str] = []
+
+    def record(name: str) -> None:
         part = getattr(fused, name)
-        monkeypatch.setattr(
-            fused, name, lambda *a, _n=name, _p=part, **k: called.append(_n) or _p(*a, **k)
-        )
+
+        def recorded(*arguments: Any, **options: Any) -> Any:
+            called.append(name)
+            return part(*arguments, **options)
+
+        monkeypatch.setattr(fused, name, recorded)
+
+    for name in ("direction", "join", "apply_masks"):
+        record(name)
     with native.training():
         results(separate, torch.float32)
     assert set(called) == {"direction", "join", "apply_masks"}

@@ -232,11 +232,16 @@ def run(
     """
     lua = lupa.LuaRuntime(unpack_returned_tuples=True)
     shown: list[str] = []
+
+    def drawstr(text: str) -> None:
+        if text != "Cancel":
+            shown.append(text)
+
     calls = [name for name in dir(reaper) if callable(getattr(reaper, name)) and name[0] != "_"]
     lua.globals().reaper = lua.table_from({name: getattr(reaper, name) for name in calls})
     lua.globals().gfx = lua.table_from(
         {name: lambda *_: None for name in ("init", "quit", "set", "rect", "update")}
-        | {"drawstr": lambda text: text == "Cancel" or shown.append(text)}
+        | {"drawstr": drawstr}
     )
     gfx = lua.globals().gfx
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bsmamba2 import Separator
-from bsmamba2.audio.array import Audio
+from bsmamba2.audio.array import Audio, Exact
 from bsmamba2_pedalboard.server import Server
 from support.engines import StubEngine, half
 from support.vst3_host import OFFLINE, REALTIME, Plugin
@@ -66,12 +66,12 @@ def rendered(plugin: Plugin, audio: Audio, rate: float = 44100, block: int = 512
 
 
 def render(
-    plugin: Plugin, audio: Audio, latency: int, block: int = 512, mode: int = REALTIME
+    plugin: Plugin, audio: Audio | Exact, latency: int, block: int = 512, mode: int = REALTIME
 ) -> Audio:
     """Renders with a plugin that is running already; ``mode`` is that of every block."""
-    audio = np.pad(audio, ((0, 0), (0, latency)))
-    starts = range(0, audio.shape[1], block)
-    parts = [plugin.process(audio[:, a : a + block], mode=mode) for a in starts]
+    padded = np.pad(audio, ((0, 0), (0, latency)))
+    starts = range(0, padded.shape[1], block)
+    parts = [plugin.process(padded[:, a : a + block], mode=mode) for a in starts]
     return np.concatenate(parts, axis=1)[:, latency:]
 
 

@@ -63,6 +63,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_doubling_is_the_transposed_convolution_cut_to_twice_its_input() -> None:
     torch.manual_seed(0)
     transposed, x = nn.ConvTranspose2d(3, 5, 5, 2), torch.randn(2, 3, 6, 8)
+    assert transposed.bias is not None
     doubling = _Doubling(3, 5)
     weight, bias = _Doubling.convert(transposed.weight.detach(), transposed.bias.detach())
     doubling.load_state_dict({"conv.weight": weight, "conv.bias": bias})

@@ -115,7 +115,8 @@ def _step(run: Run, mixture: Tensor, vocals: Tensor, known: Tensor) -> dict[str,
     run.optimizer.zero_grad(set_to_none=True)
     weights = torch.tensor([1, 1, plan.silence_weight(run.step), plan.sdr], device=run.device)
     terms = torch.zeros(4, device=run.device)
-    parts = zip(*(audio.chunk(plan.parts) for audio in (mixture, vocals, known)), strict=True)
+    count = plan.parts
+    parts = zip(mixture.chunk(count), vocals.chunk(count), known.chunk(count), strict=True)
     for part in parts:
         part_terms = len(part[0]) / len(mixture) * _loss_terms(run, *part, rng)
         (weights @ part_terms).backward()

@@ -7,8 +7,8 @@ transform per frame, taken while the frame is still in the caches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,10 +32,12 @@ def spectral_l1(signals: Tensor, windows: Sequence[int], smallest_fft: int, hop:
         smallest_fft: smallest length of a transform, even.
         hop: samples between frames.
     """
-    return cast("Tensor", _SpectralL1.apply(signals, tuple(windows), smallest_fft, hop))
+    return _SpectralL1.apply(signals, tuple(windows), smallest_fft, hop)
 
 
 class _SpectralL1(torch.autograd.Function):
+    apply: ClassVar[Callable[..., Tensor]]  # PyTorch has no annotations for it
+
     @staticmethod
     def forward(
         ctx: Any, signals: Tensor, windows: tuple[int, ...], smallest_fft: int, hop: int

@@ -12,7 +12,7 @@ from __future__ import annotations
 import codecs
 import itertools
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
@@ -43,7 +43,7 @@ _REBUILDING = {
     "multiarray._reconstruct": np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
     "multiarray.scalar": np._core.multiarray.scalar,  # type: ignore[attr-defined]
 }
-_ALLOWED = (
+_ALLOWED: tuple[Callable[..., Any] | tuple[Callable[..., Any], str], ...] = (
     *((function, f"numpy.core.{name}") for name, function in _REBUILDING.items()),
     *((function, f"numpy._core.{name}") for name, function in _REBUILDING.items()),
     (codecs.encode, "_codecs.encode"),
@@ -160,7 +160,8 @@ class Teacher:
         """Returns the share of the vocals, in [0, 1]."""
         x = magnitude.contiguous(memory_format=torch.channels_last)
         vocals, rest = (net(x).square() for net in self.nets)
-        return (vocals + _EPS / 2) / (vocals + rest + _EPS)
+        share: Tensor = (vocals + _EPS / 2) / (vocals + rest + _EPS)
+        return share
 
 
 def loud_rms(audio: Audio) -> float:

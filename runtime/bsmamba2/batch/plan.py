@@ -211,7 +211,7 @@ class OutputOptions:
         encoding: Encoding,
         names: Mapping[str, str],
     ) -> Record:
-        options = {
+        options: dict[str, object] = {
             "overlap": model.overlap if self.overlap is None else self.overlap,
             "format": encoding.format,
             "subtype": encoding.subtype,

@@ -60,7 +60,7 @@ def bench(models: tuple[str, ...], device: str, seconds: float, as_json: bool) -
     named = models or tuple(row.name for row in listed_models() if row.paths)
     cases = [(model, speed) for model in named for speed in speeds(model, device)]
     console = Console(stderr=True)
-    rows = []
+    rows: list[dict[str, Any]] = []
     with console.status("measuring") as status:
         for model, speed, row in _measure(cases, device, seconds):
             status.update(one_line(f"measuring: {len(rows) + 1} of {len(cases)} done"))

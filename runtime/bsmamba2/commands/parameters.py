@@ -21,8 +21,10 @@ from bsmamba2.pipeline.mix import Mix
 
 if TYPE_CHECKING:
     _Text = click.ParamType[str]
+    _Number = click.ParamType[float]
+    _Mix = click.ParamType[Mix]
 else:  # not generic before click 8.4
-    _Text = click.ParamType
+    _Text = _Number = _Mix = click.ParamType
 
 MODEL_HELP = (
     "A name from bsmamba2 models, an .onnx, .engine, .ckpt, .pt, .pth, .th or .safetensors file, "
@@ -67,7 +69,7 @@ class OutputPath(SongPath):
         return STDOUT if value == "-" else super().convert(value, *context)
 
 
-class Seconds(click.ParamType):
+class Seconds(_Number):
     """A time: seconds, m:ss or h:mm:ss, with decimals."""
 
     name = "time"
@@ -85,7 +87,7 @@ class Seconds(click.ParamType):
         return 3600 * hours + 60 * minutes + seconds
 
 
-class Gains(click.ParamType):
+class Gains(_Mix):
     """A mix: stems with gains in dB."""
 
     name = "mix"

@@ -110,7 +110,8 @@ def peak_memory() -> int | None:
 
 def _chunk_times(model: LoadedModel, deadline: float) -> list[float]:
     """Returns the time of each chunk until the deadline; the first one only if it is the last."""
-    manifest, times = model.manifest, []
+    manifest = model.manifest
+    times: list[float] = []
     noise = check_input(0, manifest.channels, manifest.chunk)
     while not times or time.perf_counter() + times[-1] < deadline:
         start = time.perf_counter()

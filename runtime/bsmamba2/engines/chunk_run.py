@@ -53,12 +53,12 @@ def _run_graph(manifest: Manifest, chunk: Audio, call: Call) -> Audio:
     inputs = [transform.analyse(chunk)[np.newaxis]]
     if manifest.io == "both":
         inputs.append(chunk[np.newaxis])
-    spectrum, *waveform = call(inputs)
+    spectrum, *waveforms = call(inputs)
     if manifest.zero_dc:
         spectrum = spectrum.copy()
         spectrum[..., 0, :] = 0
     stems = transform.synthesise(spectrum[0], chunk.shape[-1])
-    return stems + waveform[0][0] if waveform else stems
+    return stems + waveforms[0][0] if waveforms else stems
 
 
 def _level(chunk: Audio) -> tuple[np.float32, np.float32]:

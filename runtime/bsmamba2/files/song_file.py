@@ -38,7 +38,7 @@ UNKNOWN_SAMPLES = 1 << 62
 """libsndfile's length of a FLAC file without one is about this."""
 
 
-class SequentialFile(soundfile.SoundFile):  # type: ignore[misc] - it has no types
+class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # it has no types
     """A file whose reads continue where the last one ended.
 
     After every read, soundfile seeks to where the file already is, unless it cannot seek. A decoder

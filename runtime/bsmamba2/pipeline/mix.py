@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bsmamba2.audio.array import Exact
+from bsmamba2.audio.array import Audio, Exact
 from bsmamba2.errors import AudioError, shown
 from bsmamba2.formats.stem_names import find_stem
 
@@ -90,7 +90,7 @@ class Mix:
         return tuple(10 ** (gains[stem] / 20) if stem in gains else 0.0 for stem in known)
 
 
-def apply(weights: Sequence[float], outputs: Exact) -> Exact:
+def apply(weights: Sequence[float], outputs: Audio | Exact) -> Exact:
     """Returns the mix (channels, n) of outputs (outputs, channels, n)."""
     mixed: Exact = np.tensordot(np.asarray(weights), outputs.astype(np.float64), axes=1)
     return mixed

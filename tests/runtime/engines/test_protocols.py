@@ -16,7 +16,7 @@ from support.models import gain_model, random_weights
 
 def test_only_engines_of_reduced_precision_have_a_twin(write_onnx: WriteOnnx, stub: Stubs) -> None:
     file = read_onnx(write_onnx(gain_model()))
-    twin = ReducedPrecisionOrtEngine(file, CPU, lambda _: stub.half())
+    twin = ReducedPrecisionOrtEngine(file, CPU, stub.half)
     assert isinstance(twin, ReducedPrecisionEngine)
     for engine in (OrtEngine(file), stub.half()):
         assert not isinstance(engine, ReducedPrecisionEngine)

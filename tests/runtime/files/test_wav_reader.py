@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from bsmamba2 import AudioError
-from bsmamba2.audio.array import Exact
+from bsmamba2.audio.array import Audio, Exact
 from bsmamba2.files.excerpt import WHOLE, Excerpt
 from bsmamba2.files.wav_reader import WavReader
 from support.fixtures import Noise
@@ -18,7 +18,7 @@ from support.fixtures import Noise
 SUBTYPES = ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"]
 
 
-def wav(samples: Exact, subtype: str = "PCM_16", format: str = "WAV") -> bytes:
+def wav(samples: Audio | Exact, subtype: str = "PCM_16", format: str = "WAV") -> bytes:
     file = io.BytesIO()
     soundfile.write(file, samples.T, 8000, subtype, format=format)
     return file.getvalue()

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from bsmamba2 import AudioError
-from bsmamba2.audio.array import Exact
+from bsmamba2.audio.array import Audio, Exact
 from bsmamba2.files.encoding import Clip, Encoding
 from bsmamba2.files.wav_reader import WavReader
 from bsmamba2.files.wav_writer import SUBTYPES, ReaderGone, WavWriter, require_subtype
@@ -27,7 +27,7 @@ class Pipe(io.BytesIO):
 
 def write(
     stream: io.IOBase,
-    samples: Exact,
+    samples: Audio | Exact,
     subtype: str = "FLOAT",
     clip: Clip = "float",
     mask: int | None = None,
@@ -42,7 +42,7 @@ def write(
         clip=clip,
         speaker_mask=mask,
     ) as writer:
-        for part in np.array_split(samples, 3, axis=1):
+        for part in np.array_split(samples.astype(np.float64), 3, axis=1):
             writer.write(np.stack([np.zeros_like(part), part]))
         writer.finish()
 

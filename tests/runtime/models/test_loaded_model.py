@@ -126,5 +126,7 @@ def test_steps_are_loaded_once_and_given_to_each_stream_with_its_own_states(
     one, other = model.new_stepper(), model.new_stepper()
     assert len(loaded) == 1
     assert one is not other
+    assert isinstance(one, StepEngine)
+    assert isinstance(other, StepEngine)
     assert one._session is other._session
     assert one.device == model.engine.device == CPU

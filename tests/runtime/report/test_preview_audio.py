@@ -86,7 +86,7 @@ def test_a_song_that_does_not_fit_ends_early() -> None:
 
 
 def test_a_quiet_stem_is_not_lost_next_to_a_loud_one() -> None:
-    stems = music(2, 15) * np.float32([[[0.01]], [[1]]])
+    stems = music(2, 15) * np.array([[[0.01]], [[1]]], np.float32)
     files, rate = decode(encode(stems, 700_000))
     quiet = stems[0, :, :: RATE // rate].mean(axis=0)
     error = files[0].mean(axis=0) - quiet
