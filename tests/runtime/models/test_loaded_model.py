@@ -29,16 +29,16 @@ def test_an_engine_is_used_as_it_is_on_its_own_device(stub: Stubs) -> None:
 def test_a_name_is_opened_on_the_requested_device(
     stub: Stubs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened: list[tuple[Any, bool, Any]] = []
+    opened: list[tuple[Any, bool, Any, str]] = []
 
-    def open_model(model: str, trust_engine: bool, config: Any) -> StubModel:
-        opened.append((model, trust_engine, config))
+    def open_model(model: str, trust_engine: bool, config: Any, precision: str) -> StubModel:
+        opened.append((model, trust_engine, config, precision))
         return StubModel(stub.half(name=model))
 
     monkeypatch.setattr("bsmamba2.models.loaded_model.open_model", open_model)
     assert LoadedModel("voice", "cpu").engine.manifest.name == "voice"
-    LoadedModel("voice", trust_engine=True, config="voice.yaml")
-    assert opened == [("voice", False, None), ("voice", True, "voice.yaml")]
+    LoadedModel("voice", trust_engine=True, config="voice.yaml", precision="bf16")
+    assert opened == [("voice", False, None, "fp32"), ("voice", True, "voice.yaml", "bf16")]
 
 
 def test_an_engine_takes_no_config(stub: Stubs) -> None:
