@@ -90,15 +90,7 @@ def build_engine(
     report(f"reading {Path(model).name}")
     graph = open_model(model).graph(io="waveform")  # so no transform runs on the CPU
     manifest = graph.manifest
-    if manifest.io not in ("waveform", "spectrum"):
-        raise ModelError(
-            f"model must have io waveform or spectrum; got {manifest.name} with io {manifest.io}: "
-            "run it in ONNX Runtime"
-        )
-    length = seconds or manifest.chunk / manifest.sample_rate
-    if not 0.1 <= length <= 60:
-        raise ModelError(f"seconds must be in [0.1, 60]; got {length:g}")
-    frames = int(length * manifest.sample_rate) // manifest.hop + 1
+    frames = _frames(manifest, seconds)
     driver = nvidia.driver()
     names = tuple(capabilities) or (driver.cards[0].name if driver and driver.cards else "",)
     key = BuildKey(
@@ -213,13 +205,28 @@ def _whole(graph: Graph) -> ModelProto:
     return model
 
 
+def _frames(manifest: Manifest, seconds: float | None) -> int:
+    """Returns the number of frames of the longest chunk."""
+    samples = manifest.chunk
+    if seconds is not None:
+        if manifest.fixed_length:
+            raise ModelError(
+                f"seconds must be left out with {manifest.family}, which takes only whole chunks; "
+                f"got {seconds:g}"
+            )
+        if not 0.1 <= seconds <= 60:
+            raise ModelError(f"seconds must be in [0.1, 60]; got {seconds:g}")
+        samples = int(seconds * manifest.sample_rate)
+    return samples // manifest.hop + 1
+
+
 Lengths = tuple[int, int, int]
 """The smallest, the usual and the largest length of a chunk, in frames or in samples."""
 
 
 def _lengths(manifest: Manifest, frames: int) -> Lengths:
     """Returns the lengths of chunks of up to this many frames, as the graph's input has them."""
-    if manifest.io == "spectrum":
+    if manifest.io != "waveform":
         return 1, frames, frames
     most = frames * manifest.hop - 1
     return manifest.n_fft // 2 + 1, max((frames - 1) * manifest.hop, manifest.n_fft), most
