@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,12 +158,9 @@ def test_stem_fades_in_and_out_without_a_step(plugin: host.Plugin) -> None:
     played: list[Audio] = []
     with server_process() as server:
         plugin.start()
-        conditions: list[Callable[[float], bool]] = [is_wet, is_dry]
-        for reached in conditions:
-            while not played or not reached(played[-1][-1]):
-                played.append(plugin.process(np.ones((2, 441)))[0])
-                time.sleep(0.005)
-            server.kill()
+        assert play(plugin, is_wet, heard=played)
+        server.kill()
+        assert play(plugin, is_dry, heard=played)
     steps = np.abs(np.diff(np.concatenate(played)))
     started = np.argmax(np.concatenate(played) > 0)  # the signal itself begins with a step
     assert steps[started + 1 :].max() < 0.01

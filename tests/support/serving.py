@@ -75,16 +75,23 @@ def render(
     return np.concatenate(parts, axis=1)[:, latency:]
 
 
-def play(plugin: Plugin, until: Callable[[float], object], seconds: float = 20) -> bool:
+def play(
+    plugin: Plugin,
+    until: Callable[[float], object],
+    seconds: float = 20,
+    heard: list[Audio] | None = None,
+) -> bool:
     """Plays ones, as fast as they are heard, until the last sample of a block fulfils a condition.
 
-    Returns False if it does not in that time.
+    Returns False if it does not in that time. Appends what is heard to ``heard``.
     """
     deadline = time.monotonic() + seconds
     next_block = time.monotonic()
     while True:
         output = plugin.process(np.ones((2, 441)))
         assert np.isfinite(output).all()
+        if heard is not None:
+            heard.append(output[0])
         if until(float(output[0, -1])):
             return True
         if time.monotonic() > deadline:
