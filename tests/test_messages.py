@@ -19,7 +19,10 @@ COMMANDS = [path for path in FILES if "\nimport click" in path.read_text(encodin
 LIBRARY = [path for path in FILES if path not in COMMANDS]
 
 OPTION = re.compile(r"(?<![\w-])--[a-z]|\(-[a-z]\)")
-OTHER_PROGRAMS = re.compile(r"--force-reinstall|--no-deps")
+OTHER_PROGRAMS = re.compile(
+    r"--force-reinstall|--no-deps|--only-binary|--quiet"  # pip
+    r"|var\(--[a-z0-9-]+\)"  # CSS
+)
 ARGUMENT = re.compile(r"\b[a-z_]+=(?:True|'\w+')")
 
 

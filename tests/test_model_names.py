@@ -39,8 +39,12 @@ def test_these_commands_take_a_model() -> None:
         "evaluate",
         "export",
         "info",
+        "library",
         "plugin install",
+        "report",
         "separate",
         "serve",
         "train",
+        "triton",
+        "ui",
     }

@@ -254,8 +254,9 @@ class Separator:
             self._precision, report, excerpt=Excerpt(start_s, duration_s),
             mix=None if mix is None else Mix(mix),
         )  # fmt: skip
-        folder = None if directory is None else Path(directory)
-        plan = options.plan(Path(path), folder, self.manifest)
+        plan = options.plan(
+            Path(path), None if directory is None else Path(directory), self.manifest
+        )
         return self.separate_planned(
             plan,
             overwrite=overwrite,
@@ -396,11 +397,7 @@ def separate(
     with SongFile(path, Excerpt(start_s, duration_s)) as song:
         separator = Separator(model, device, speed=speed)
         mixture = np.concatenate([to_float32(block) for block in song.blocks()], axis=1)
+        name, layout = song.path.stem, Layout.CHANNELS_FIRST
         return separator._separate(
-            mixture,
-            song.sample_rate,
-            Layout.CHANNELS_FIRST,
-            song=song.path.stem,
-            stems=stems,
-            overlap=overlap,
+            mixture, song.sample_rate, layout, song=name, stems=stems, overlap=overlap
         )

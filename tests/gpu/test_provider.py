@@ -111,7 +111,7 @@ def test_weights_of_lower_precision_are_rounded_when_the_model_is_loaded(
 
 def test_only_shape_arithmetic_runs_on_the_cpu(run: Callable[[str, float], Outcome]) -> None:
     placed = run("paper-waveform", 1.0).placed
-    assert placed["CUDAExecutionProvider"] > 10 * placed["CPUExecutionProvider"]
+    assert placed["CUDAExecutionProvider"] > 5 * placed["CPUExecutionProvider"]
 
 
 def test_large_means_do_not_take_the_slow_reductions_of_cudnn(

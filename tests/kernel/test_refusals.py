@@ -114,7 +114,7 @@ class OldRuntime:
 def test_an_older_onnx_runtime_is_refused_with_both_versions(library: Path) -> None:
     old = OldRuntime()
     assert ctypes.CDLL(str(library)).RegisterCustomOps(None, old.base)
-    assert old.messages == [b"bsmamba2's kernels need ONNX Runtime 1.17 or newer; got 1.16.3."]
+    assert old.messages == [b"bsmamba2's kernels need ONNX Runtime 1.18 or newer; got 1.16.3."]
 
 
 def test_an_unknown_instruction_set_is_refused_with_the_supported_ones(

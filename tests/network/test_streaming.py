@@ -39,7 +39,7 @@ def stream(net: BSMamba2, spectrum: Tensor, schedule: Schedule) -> Tensor:
 
 
 def forward_without_cut(
-    self: Direction, x: Tensor, start: State, cut: int | None = None
+    self: Direction, x: Tensor, start: State, cut: int | None = None, needs_state: bool = True
 ) -> tuple[Tensor, State]:
     """Runs a direction as defined: one scan of the whole sequence, and one up to the cut."""
     y, end = self.mixer(self.norm(x), start, self.reverse)

@@ -186,7 +186,7 @@ def test_a_data_set_built_before_held_notes_existed_gets_none(
 ) -> None:
     folder = shutil.copytree(built, tmp_path / "set")
     (folder / "amounts.json").write_text('{"sung_minutes": 1, "valid_songs": 1, "test_songs": 0}')
-    with pytest.raises(AudioError, match="held_minutes must be 0, with which"):
+    with pytest.raises(AudioError, match="held_minutes must be 0.0, with which"):
         build(folder, work, SMALL)
 
 

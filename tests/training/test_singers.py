@@ -20,7 +20,7 @@ Song = tuple[Audio, Audio]
 @pytest.fixture
 def song(tone: Callable[[float, float], Audio], hiss: Callable[..., Audio]) -> Song:
     """A mixture and a teacher's vocals: 2 s of voice, 2 s of doubt, and 2 s without a voice."""
-    level = np.repeat([1.0, 0.1, 0.001], 2 * RATE).astype(np.float32)
+    level = np.repeat([1.0, 0.06, 0.001], 2 * RATE).astype(np.float32)
     vocals = np.stack([level * tone(440, 6)] * 2)
     return vocals + 0.3 * hiss(6, 2), vocals
 

@@ -28,9 +28,9 @@ SUNG_DB = -14.0
 UNSUNG_DB = -26.0
 """Level below which nobody does."""
 WINDOW, HOP = 4 * 4410, 4410
-"""The levels are those of 0.4 s, every 0.1 s."""
-SHORTEST = 5
-"""Shorter stretches, in hops, are drums more often than voices."""
+"""The levels are those of 0.5 s, every 0.1 s: the window and the hop at its middle."""
+SHORTEST = 9
+"""Shorter stretches, in hops, are drums more often than voices. A short burst gives five hops."""
 RAMP = 441
 GAP = 6615
 """Silence between the stretches of a singer, in samples."""

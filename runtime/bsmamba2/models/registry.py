@@ -23,7 +23,9 @@ from bsmamba2.models.catalogue import Published, read_catalogue
 DEFAULT = "small"
 """The model that runs if none is named."""
 
-ABOUT = {DEFAULT: "vocals; trained on free game music with singers and with speech turned into singing"}
+ABOUT = {
+    DEFAULT: "vocals; trained on free game music with singers and with speech turned into singing"
+}
 """Descriptions of the shipped weights."""
 
 CATALOGUE_VARIABLE = "BSMAMBA2_CATALOGUE"

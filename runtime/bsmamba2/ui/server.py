@@ -43,7 +43,7 @@ def listen(port: int | None) -> socket.socket:
             continue
         listener.listen(128)
         return listener
-    raise Error(f"port {port} cannot be used ({failure.strerror}): choose another with --port")
+    raise Error(f"port must be free; got {port} ({failure.strerror}): choose another, or none")
 
 
 def serve(

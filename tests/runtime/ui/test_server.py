@@ -28,7 +28,7 @@ def test_a_port_that_is_taken_is_replaced_unless_it_was_asked_for(
         monkeypatch.setattr(server, "PORT", taken)
         with closing(server.listen(None)) as other:
             assert other.getsockname()[1] not in (0, taken)
-        with pytest.raises(Error, match=f"port {taken} cannot be used .*: choose another with"):
+        with pytest.raises(Error, match=f"port must be free; got {taken} .*: choose another"):
             server.listen(taken)
 
 
