@@ -121,9 +121,8 @@ class Separator:
             _ = one.engine
 
     def __repr__(self) -> str:
-        return (
-            f"Separator({self.manifest.name} on {self.device}: {', '.join(self.manifest.outputs)})"
-        )
+        stems = ", ".join(self.manifest.outputs)
+        return f"Separator({self.manifest.name} on {self.device}: {stems})"
 
     def __reduce__(self) -> tuple[partial[Separator], tuple[()]]:
         return partial(self._copy, portable_source(self._source)), ()
@@ -254,9 +253,8 @@ class Separator:
             self._precision, report, excerpt=Excerpt(start_s, duration_s),
             mix=None if mix is None else Mix(mix),
         )  # fmt: skip
-        plan = options.plan(
-            Path(path), None if directory is None else Path(directory), self.manifest
-        )
+        folder = None if directory is None else Path(directory)
+        plan = options.plan(Path(path), folder, self.manifest)
         return self.separate_planned(
             plan,
             overwrite=overwrite,
