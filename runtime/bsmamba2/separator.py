@@ -395,7 +395,5 @@ def separate(
     with SongFile(path, Excerpt(start_s, duration_s)) as song:
         separator = Separator(model, device, speed=speed)
         mixture = np.concatenate([to_float32(block) for block in song.blocks()], axis=1)
-        name, layout = song.path.stem, Layout.CHANNELS_FIRST
-        return separator._separate(
-            mixture, song.sample_rate, layout, song=name, stems=stems, overlap=overlap
-        )
+        rate, layout, name = song.sample_rate, Layout.CHANNELS_FIRST, song.path.stem
+        return separator._separate(mixture, rate, layout, song=name, stems=stems, overlap=overlap)
