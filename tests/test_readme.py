@@ -49,7 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.filterwarnings("ignore:`use_push_based_shuffle`:DeprecationWarning:ray")
+@pytest.mark.filterwarnings("ignore:`use_:DeprecationWarning:ray.data.context")
 @pytest.mark.parametrize("page", PAGES)
 def test_python_on_the_pages_runs(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
