@@ -315,7 +315,7 @@ def test_other_vst3s_stream_through_a_board(
 ) -> None:
     # Without a server the plugin can pass its input through.
     monkeypatch.setenv("BSMAMBA2_SERVE_DIR", str(tmp_path))
-    plugin = pedalboard.load_plugin(str(plugin_path()))
+    plugin: Any = pedalboard.load_plugin(str(plugin_path()))
     plugin.while_waiting = "Unprocessed"
     for sizes in ([1, 3000], [700]):
         close(streamed(Board([plugin]), noise(2, 5000), sizes=sizes), noise(2, 5000))
