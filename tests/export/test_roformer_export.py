@@ -57,12 +57,12 @@ def exported(net: RoFormer, tmp_path_factory: pytest.TempPathFactory) -> Exporte
     "form",
     [
         ("portable", "spectrum", "fp32"),
-        ("ort", "spectrum", "fp32"),
+        pytest.param(("ort", "spectrum", "fp32"), marks=pytest.mark.slow),
         ("ort", "waveform", "fp32"),
-        ("tensorrt", "spectrum", "fp32"),
+        pytest.param(("tensorrt", "spectrum", "fp32"), marks=pytest.mark.slow),
         ("portable", "spectrum", "fp16"),
         ("ort", "spectrum", "bf16"),
-        ("tensorrt", "spectrum", "bf16"),
+        pytest.param(("tensorrt", "spectrum", "bf16"), marks=pytest.mark.slow),
     ],
 )
 def test_every_form_records_that_it_agrees_with_the_network(

@@ -75,7 +75,14 @@ def test_the_number_of_mixing_processes_does_not_change_the_weights(
     assert torch.equal(weights(one), weights(several))
 
 
-@pytest.mark.parametrize(("save_every_s", "kills"), [(0.0, 3), (0.05, 1), (1e9, 1)])
+@pytest.mark.parametrize(
+    ("save_every_s", "kills"),
+    [
+        pytest.param(0.0, 3, marks=pytest.mark.slow),
+        (0.05, 1),
+        pytest.param(1e9, 1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_killed_at_random_moments_ends_with_the_weights_of_an_uninterrupted_run(
     pooled: Path, tmp_path: Path, micro: Config, save_every_s: float, kills: int
 ) -> None:
