@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -136,10 +137,20 @@ class Ardour:
 
     def export(self, folder: Path, output: Path) -> Audio:
         """Exports a session; returns the audio, (channels, samples)."""
-        process = self.start_export(folder, output)
-        text, _ = process.communicate(timeout=TIMEOUT_SECONDS)
-        assert process.returncode == 0, text
+        finish_export(self.start_export(folder, output))
         return read(output)
+
+
+def finish_export(process: subprocess.Popen[str]) -> str:
+    """Waits for the end of an export; returns what it printed.
+
+    When the file is complete, ardour7-export 7.3 at times frees memory twice and aborts, also in
+    sessions without any plugin (2 of 14 exports).
+    """
+    text, _ = process.communicate(timeout=TIMEOUT_SECONDS)
+    aborted = process.returncode == -signal.SIGABRT and "double free or corruption" in text
+    assert process.returncode == 0 or aborted, text
+    return text
 
 
 def read(path: Path) -> Audio:
