@@ -235,7 +235,7 @@ class Server:
                 ).run()
         except (OSError, Error) as error:
             log.info("a connection ended: %s", error)
-        except Exception:
+        except Exception:  # a bug met by one client must not end the server of the others
             log.exception("a connection failed")
         finally:
             self._clients.pop(client, None)

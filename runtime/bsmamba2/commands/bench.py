@@ -16,7 +16,7 @@ from rich.text import Text
 from bsmamba2 import installation
 from bsmamba2.commands.display import length
 from bsmamba2.commands.model_rows import listed_models
-from bsmamba2.commands.parameters import DEVICE_HELP, DeviceName, ModelName, catalogue_option
+from bsmamba2.commands.parameters import ModelName, catalogue_option, device_option
 from bsmamba2.commands.speed import SONG_S, measure_alone
 from bsmamba2.devices import kernel
 from bsmamba2.devices.device import CPU
@@ -38,7 +38,7 @@ THREADS = "a thread on every physical core"
     type=ModelName(),
     help="Measure this model; can be repeated. Default: every named model that is here.",
 )
-@click.option("--device", type=DeviceName(), default="auto", show_default=True, help=DEVICE_HELP)
+@device_option
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0),

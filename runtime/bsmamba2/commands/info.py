@@ -11,13 +11,7 @@ import click
 
 from bsmamba2.audio.snr import describe_snr
 from bsmamba2.commands.display import setting_value
-from bsmamba2.commands.parameters import (
-    DEVICE_HELP,
-    DeviceName,
-    ModelName,
-    catalogue_option,
-    config_option,
-)
+from bsmamba2.commands.parameters import ModelName, catalogue_option, config_option, device_option
 from bsmamba2.formats.families import TITLES
 from bsmamba2.models.check import reproduce
 from bsmamba2.models.combination import Chain
@@ -31,7 +25,7 @@ from bsmamba2.models.open_model import open_model
 @config_option
 @catalogue_option
 @click.option("--check", is_flag=True, help="Also run the model's check on --device.")
-@click.option("--device", type=DeviceName(), default="auto", show_default=True, help=DEVICE_HELP)
+@device_option
 @click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON.")
 def info(model: str | None, config: Path | None, check: bool, device: str, as_json: bool) -> None:
     """Print the stems, format, licence and verification of MODEL.

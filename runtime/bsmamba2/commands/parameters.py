@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 
 from bsmamba2.devices import nvidia
 from bsmamba2.devices.device import NAMES
+from bsmamba2.devices.products import DEFAULT_SPEED, SPEEDS
 from bsmamba2.errors import shown
 from bsmamba2.files.wav_reader import STDIN
 from bsmamba2.files.wav_writer import STDOUT
@@ -170,4 +171,33 @@ config_option = click.option(
     metavar="YAML",
     type=SongPath(),
     help="MSST's yaml of a checkpoint, for what its tensors do not tell.",
+)
+
+device_option = click.option(
+    "--device", type=DeviceName(), default="auto", show_default=True, help=DEVICE_HELP
+)
+
+speed_option = click.option(
+    "--speed",
+    type=click.Choice(SPEEDS),
+    default=DEFAULT_SPEED,
+    show_default=True,
+    help=SPEED_HELP,
+)
+
+start_option = click.option(
+    "--start",
+    "start_s",
+    type=Seconds(),
+    default=0.0,
+    metavar="TIME",
+    help="Skip what is before this time: seconds or m:ss.",
+)
+
+duration_option = click.option(
+    "--duration",
+    "duration_s",
+    type=Seconds(),
+    metavar="TIME",
+    help="Only so much of the song, e.g. for a preview: seconds or m:ss.",
 )

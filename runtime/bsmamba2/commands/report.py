@@ -11,17 +11,16 @@ from bsmamba2.batch.batch import Clock
 from bsmamba2.batch.plan import OutputOptions
 from bsmamba2.commands.display import Display
 from bsmamba2.commands.parameters import (
-    DEVICE_HELP,
     MODEL_HELP,
-    SPEED_HELP,
-    DeviceName,
     ModelName,
-    Seconds,
     SongPath,
     catalogue_option,
     config_option,
+    device_option,
+    duration_option,
+    speed_option,
+    start_option,
 )
-from bsmamba2.devices.products import DEFAULT_SPEED, SPEEDS
 from bsmamba2.errors import one_line
 from bsmamba2.files.excerpt import Excerpt
 from bsmamba2.report.song_report import SIZE_MB, require_free
@@ -34,29 +33,10 @@ from bsmamba2.separator import Separator
 @click.option("-m", "--model", type=ModelName(), help=f"{MODEL_HELP} Default: the shipped model.")
 @config_option
 @catalogue_option
-@click.option(
-    "--start",
-    "start_s",
-    type=Seconds(),
-    default=0.0,
-    metavar="TIME",
-    help="Skip what is before this time: seconds or m:ss.",
-)
-@click.option(
-    "--duration",
-    "duration_s",
-    type=Seconds(),
-    metavar="TIME",
-    help="Only so much of the song: seconds or m:ss.",
-)
-@click.option("--device", type=DeviceName(), default="auto", show_default=True, help=DEVICE_HELP)
-@click.option(
-    "--speed",
-    type=click.Choice(SPEEDS),
-    default=DEFAULT_SPEED,
-    show_default=True,
-    help=SPEED_HELP,
-)
+@start_option
+@duration_option
+@device_option
+@speed_option
 @click.option(
     "--overlap",
     type=float,

@@ -15,19 +15,18 @@ from bsmamba2.batch.plan import OutputOptions
 from bsmamba2.commands.destination import destination
 from bsmamba2.commands.display import Display, describe_guesses, hint_if_stopped, length
 from bsmamba2.commands.parameters import (
-    DEVICE_HELP,
     MODEL_HELP,
-    SPEED_HELP,
-    DeviceName,
     Gains,
     ModelName,
     OutputPath,
-    Seconds,
     SongOrStdin,
     catalogue_option,
     config_option,
+    device_option,
+    duration_option,
+    speed_option,
+    start_option,
 )
-from bsmamba2.devices.products import DEFAULT_SPEED, SPEEDS
 from bsmamba2.errors import for_command_line, one_line
 from bsmamba2.files.encoding import Clip
 from bsmamba2.files.excerpt import Excerpt
@@ -60,29 +59,10 @@ from bsmamba2.separator import Separator
     help='Write one file from the stems at gains in dB, such as "vocals=-14,instrumental=0". '
     "Stems that are not listed are silent.",
 )
-@click.option(
-    "--start",
-    "start_s",
-    type=Seconds(),
-    default=0.0,
-    metavar="TIME",
-    help="Skip what is before this time: seconds or m:ss.",
-)
-@click.option(
-    "--duration",
-    "duration_s",
-    type=Seconds(),
-    metavar="TIME",
-    help="Separate only so much of the song, for a preview: seconds or m:ss.",
-)
-@click.option("--device", type=DeviceName(), default="auto", show_default=True, help=DEVICE_HELP)
-@click.option(
-    "--speed",
-    type=click.Choice(SPEEDS),
-    default=DEFAULT_SPEED,
-    show_default=True,
-    help=SPEED_HELP,
-)
+@start_option
+@duration_option
+@device_option
+@speed_option
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),

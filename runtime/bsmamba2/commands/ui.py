@@ -6,14 +6,7 @@ import webbrowser
 
 import click
 
-from bsmamba2.commands.parameters import (
-    DEVICE_HELP,
-    SPEED_HELP,
-    DeviceName,
-    ModelName,
-    catalogue_option,
-)
-from bsmamba2.devices.products import DEFAULT_SPEED, SPEEDS
+from bsmamba2.commands.parameters import ModelName, catalogue_option, device_option, speed_option
 from bsmamba2.separator import Separator
 
 
@@ -28,14 +21,8 @@ from bsmamba2.separator import Separator
     "are always offered.",
 )
 @catalogue_option
-@click.option("--device", type=DeviceName(), default="auto", show_default=True, help=DEVICE_HELP)
-@click.option(
-    "--speed",
-    type=click.Choice(SPEEDS),
-    default=DEFAULT_SPEED,
-    show_default=True,
-    help=SPEED_HELP,
-)
+@device_option
+@speed_option
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
