@@ -25,8 +25,8 @@ from bsmamba2_pedalboard.settings import EffectSettings
 
 log = logging.getLogger("bsmamba2.serve")
 
-RESAMPLING_MS = 150
-"""The most latency that resampling adds at rates other than the model's."""
+RESAMPLING_SAMPLES = 6615
+"""The most latency that resampling adds at the rates of DAWs, in samples at the model's rate."""
 FADE_SAMPLES = 512
 """How early a response must arrive for the plugin not to fade to its fallback."""
 MEASURED_BLOCK = 8192
@@ -174,7 +174,7 @@ class OfferedModels:
     def _latency_ms(self, separator: Separator, settings: EffectSettings, known: int) -> int:
         rate = separator.manifest.sample_rate
         stream = settings.open_stream(separator, rate, 2)
-        least = 1000 * stream.latency_samples / rate + RESAMPLING_MS
+        least = 1000 * (stream.latency_samples + RESAMPLING_SAMPLES) / rate
         if self._headroom_ms is not None:
             return math.ceil(least + self._headroom_ms)
         if least < known <= MAX_KNOWN_LATENCY_MS:
