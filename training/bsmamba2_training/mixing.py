@@ -28,6 +28,8 @@ from bsmamba2_training.notes import play
 from bsmamba2_training.stereo import draw_matrix, draw_place, place, transform
 from bsmamba2_training.voices import SAMPLE_RATE, gate_gains
 
+SEMITONES = 3.0
+"""Largest change of pitch when a stem is played faster or slower."""
 LONGEST_S = 20 * 60.0
 """Longer tracks are drawn as often as a track of this length, so that no speaker dominates."""
 
@@ -47,7 +49,9 @@ class Mixing:
     equaliser: float = 0.0
     """Probability that a stem is equalised: two shelves and a peak, up to 9 dB each."""
     varispeed: float = 0.5
-    """Probability that a stem is played faster or slower, by up to three semitones."""
+    """Probability that a stem is played faster or slower."""
+    singers_semitones: float = 6.0
+    """The largest change of pitch for singers, who are few: it also moves their formants."""
     reverb: float = 0.5
     """Probability of reverberation on a voice."""
     compressor: float = 0.3
@@ -115,7 +119,8 @@ class Mixtures(Dataset[Item]):
             if rng.random() >= mixing.silent:
                 music = music + self._draw_gain(rng) * self._draw_music(pool, rng)
         if rng.random() >= mixing.silent:
-            vocals = self._draw_gain(rng) * self._draw_vocals(voices, rng)
+            semitones = mixing.singers_semitones if is_singer else SEMITONES
+            vocals = self._draw_gain(rng) * self._draw_vocals(voices, semitones, rng)
         if mixing.stereo and rng.random() < mixing.stereo:
             matrix = draw_matrix(rng)
             music, vocals = transform(music, matrix), transform(vocals, matrix)
@@ -194,18 +199,23 @@ class Mixtures(Dataset[Item]):
             return audio
         return place(audio, draw_place(rng), rng)
 
-    def _draw_vocals(self, voices: tuple[Track, ...], rng: np.random.Generator) -> Audio:
-        vocals = self._draw_voice(voices, rng)
+    def _draw_vocals(
+        self, voices: tuple[Track, ...], semitones: float, rng: np.random.Generator
+    ) -> Audio:
+        vocals = self._draw_voice(voices, semitones, rng)
         if rng.random() < self.mixing.second_voice:
-            vocals = vocals + self._draw_voice(voices, rng) * 10 ** (rng.uniform(-12, 0) / 20)
+            second = self._draw_voice(voices, semitones, rng)
+            vocals = vocals + second * 10 ** (rng.uniform(-12, 0) / 20)
         if rng.random() < self.mixing.sparse:
             vocals = _keep_one_passage(vocals, rng)
         return vocals
 
-    def _draw_voice(self, voices: tuple[Track, ...], rng: np.random.Generator) -> Audio:
+    def _draw_voice(
+        self, voices: tuple[Track, ...], semitones: float, rng: np.random.Generator
+    ) -> Audio:
         """Draws one voice with its effects; tails below the gate become exact zeros."""
         mixing = self.mixing
-        voice = self._draw_excerpt(voices, rng)
+        voice = self._draw_excerpt(voices, rng, semitones)
         # A voice is placed before its room, which then sounds on both sides, or after it.
         is_dry = bool(mixing.stereo) and rng.random() < 0.5
         if is_dry:
@@ -226,16 +236,18 @@ class Mixtures(Dataset[Item]):
             voice = voice * gate_gains(np.sqrt(np.square(voice).mean(axis=0)), level_db)
         return voice if is_dry else self._place(voice, mixing.stereo, rng)
 
-    def _draw_excerpt(self, tracks: tuple[Track, ...], rng: np.random.Generator) -> Audio:
+    def _draw_excerpt(
+        self, tracks: tuple[Track, ...], rng: np.random.Generator, semitones: float = SEMITONES
+    ) -> Audio:
         """Cuts an excerpt from a random track, (2, samples), perhaps played faster or slower."""
         track = draw_track(tracks, rng)
-        speed = self._draw_speed(rng)
+        speed = self._draw_speed(rng, semitones)
         start, needed = self._draw_start(track, speed, rng)
         return self._resample(track.read(start, needed), speed)
 
-    def _draw_speed(self, rng: np.random.Generator) -> float:
+    def _draw_speed(self, rng: np.random.Generator, semitones: float = SEMITONES) -> float:
         if rng.random() < self.mixing.varispeed:
-            return float(2 ** (rng.uniform(-3, 3) / 12))
+            return float(2 ** (rng.uniform(-semitones, semitones) / 12))
         return 1.0
 
     def _draw_start(self, track: Track, speed: float, rng: np.random.Generator) -> tuple[int, int]:
