@@ -21,13 +21,7 @@ from support import vst3_abi as abi
 from support import vst3_host as host
 from support.engines import StubEngine, restless
 from support.serving import is_dry, is_wet, play, rendered, server_process, serving
-from support.vst3_abi import (
-    GAIN,
-    MIX,
-    STEM,
-    UNPROCESSED,
-    WAITING,
-)
+from support.vst3_abi import GAIN, MIX, STEM, UNPROCESSED, WAITING
 
 
 def close(output: Audio, expected: npt.NDArray[Any]) -> None:

@@ -8,10 +8,7 @@ from pathlib import Path
 import pytest
 
 from support import vst3_host as host
-from support.vst3_abi import (
-    UNPROCESSED,
-    WAITING,
-)
+from support.vst3_abi import UNPROCESSED, WAITING
 from support.vst3_offers import OFFERS
 
 

@@ -9,14 +9,7 @@ import pytest
 
 from support import vst3_abi as abi
 from support import vst3_host as host
-from support.vst3_abi import (
-    INVALID,
-    MODEL,
-    MONO,
-    NO,
-    OK,
-    STEREO,
-)
+from support.vst3_abi import INVALID, MODEL, MONO, NO, OK, STEREO
 from support.vst3_offers import STEM_BUSES
 
 

@@ -13,18 +13,7 @@ from hypothesis import strategies as st
 from support import vst3_abi as abi
 from support import vst3_host as host
 from support.serving import play
-from support.vst3_abi import (
-    GAIN,
-    INVALID,
-    LOOKAHEAD,
-    MISSED,
-    MIX,
-    MODEL,
-    NO,
-    STEM,
-    WAIT,
-    WAITING,
-)
+from support.vst3_abi import GAIN, INVALID, LOOKAHEAD, MISSED, MIX, MODEL, NO, STEM, WAIT, WAITING
 from support.vst3_offers import LATENCY_MS, OFFERS
 
 CAN_AUTOMATE, IS_READ_ONLY, IS_LIST = 1, 2, 8

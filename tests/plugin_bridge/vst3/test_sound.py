@@ -18,14 +18,7 @@ from hypothesis import strategies as st
 from bsmamba2.audio.array import Audio
 from support import vst3_abi as abi
 from support import vst3_host as host
-from support.vst3_abi import (
-    INVALID,
-    MISSED,
-    MIX,
-    OFFLINE,
-    OK,
-    WAITING,
-)
+from support.vst3_abi import INVALID, MISSED, MIX, OFFLINE, OK, WAITING
 from support.vst3_offers import LATENCY_MS, STEM_BUSES, delayed
 
 

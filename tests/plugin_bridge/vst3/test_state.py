@@ -12,15 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support import vst3_host as host
-from support.vst3_abi import (
-    GAIN,
-    MIX,
-    MODEL,
-    OK,
-    STEM,
-    WAIT,
-    WAITING,
-)
+from support.vst3_abi import GAIN, MIX, MODEL, OK, STEM, WAIT, WAITING
 from support.vst3_offers import OFFERS
 
 
