@@ -11,9 +11,7 @@ import torch
 
 from bsmamba2_export import export
 from bsmamba2_network import BSMamba2, Config
-from support.traces import shared_traces
-
-__all__ = ["shared_traces"]
+from support.traces import shared_traces  # noqa: F401 - used by every test that traces
 
 FEW_BANDS = replace(Config.preset("tiny"), bands=(8, 64, 953))
 """The smallest preset with 3 of its 25 bands, because a trace takes its time for each band."""
