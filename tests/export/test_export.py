@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from bsmamba2 import DeviceError, ModelError
@@ -136,10 +137,11 @@ def test_an_export_of_weights_that_were_stored_in_half_precision_agrees_exactly(
 def test_a_name_is_exported_like_a_file_with_its_licence(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tensors = load_file(checkpoint)
     small = tmp_path / "weights" / "voice.safetensors"
     small.parent.mkdir()
-    save_file(tensors, small, {LICENCE_KEY: "a licence in one line"})
+    with safe_open(checkpoint, "numpy") as file:
+        sizes = file.metadata()
+    save_file(load_file(checkpoint), small, sizes | {LICENCE_KEY: "a licence in one line"})
     monkeypatch.setattr(registry, "shipped", lambda: {"voice": small})
     for model, output in (("voice", "by_name.onnx"), (small, "by_path.onnx")):
         assert run_command("export", model, "-o", tmp_path / output).exit_code == 0
