@@ -31,9 +31,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in slow]
 
 
-# A slow example on a busy machine is no failure. Every run tries the same examples; ``--all`` and
-# the campaigns try new ones.
-settings.register_profile("same examples", deadline=None, derandomize=True)
+# A slow example on a busy machine is no failure. Every run tries the same few examples; ``--all``
+# and the campaigns try new ones, and more of them. No other conftest may load a profile: it would
+# be that of every module that is imported later.
+settings.register_profile("same examples", deadline=None, derandomize=True, max_examples=25)
 settings.register_profile("new examples", deadline=None)
 settings.load_profile("same examples")
 

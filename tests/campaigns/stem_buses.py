@@ -19,6 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from support import vst3_abi as abi
 from support import vst3_host as host
 from support.engines import SIX, six_shares
 from support.serving import serving
@@ -55,7 +56,7 @@ def run(plugin: host.Plugin, sequences: int, seed: int) -> float:
     inputs, sums = [], []
     with serving(six_shares, chunk=2048, stems=SIX, residual="residual"):
         plugin.start()  # the latency is known from now on
-        latency = plugin.start(mode=host.OFFLINE)
+        latency = plugin.start(mode=abi.OFFLINE)
         for _ in range(sequences):
             for index in stems:
                 plugin.enable(index, on=False)
@@ -64,7 +65,7 @@ def run(plugin: host.Plugin, sequences: int, seed: int) -> float:
                 plugin.enable(int(index))
                 enabled.add(int(index))
                 audio = random.uniform(-1, 1, (2, random.integers(1, 41))).astype(np.float32)
-                outputs = plugin.process_buses(audio, 1 + BUSES, host.OFFLINE)
+                outputs = plugin.process_buses(audio, 1 + BUSES, abi.OFFLINE)
                 assert not outputs[list(set(stems) - enabled)].any(), "a disabled output has sound"
                 inputs.append(audio)
             sums.append((sum(audio.shape[1] for audio in inputs), outputs[1:].sum(axis=0)))

@@ -1,25 +1,43 @@
-"""Fixtures: a tiny network, exported once in each form."""
+"""Fixtures: a network of few bands, exported once in each form."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from bsmamba2_export import export
-from bsmamba2_network import BSMamba2
+from bsmamba2_network import BSMamba2, Config
+from support.traces import shared_traces  # noqa: F401 - used by every test that traces
+
+FEW_BANDS = replace(Config.preset("tiny"), bands=(8, 64, 953))
+"""The smallest preset with 3 of its 25 bands, because a trace takes its time for each band."""
+
+
+def few_bands(seed: int) -> BSMamba2:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return BSMamba2(FEW_BANDS).eval()
 
 
 @pytest.fixture(scope="session")
-def tiny() -> BSMamba2:
-    return BSMamba2.untrained("tiny")
+def net() -> BSMamba2:
+    return few_bands(seed=0)
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tiny: BSMamba2, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def another_net() -> BSMamba2:
+    """A network of the same size with other weights."""
+    return few_bands(seed=1)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(net: BSMamba2, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "voice.safetensors"
-    tiny.save(path)
+    net.save(path)
     return path
 
 

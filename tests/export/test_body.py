@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from torch import Tensor
@@ -106,7 +106,6 @@ def recurrent_scan(inputs: list[Tensor], reverse: bool) -> tuple[Tensor, Tensor,
     )  # fmt: skip
 
 
-@settings(max_examples=60)
 @given(
     st.sampled_from(["portable", "ort"]),
     st.integers(0, 1),
@@ -132,7 +131,6 @@ def test_every_body_agrees_with_the_recurrence_to_90_db(
         assert snr_db(other.numpy(), one) >= 90
 
 
-@settings(max_examples=20)
 @given(st.sampled_from(["portable", "ort"]), st.integers(0, 130), st.integers(0, 130))
 def test_two_parts_with_the_state_passed_on_equal_the_whole(
     target: str, first: int, second: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,7 @@ KINDS = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
 @pytest.fixture(scope="module")
 def narrow(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Export:
-    """Exports the tiny network in a form, once; returns the path and the manifest."""
+    """Exports the network in a form, once; returns the path and the manifest."""
     folder = tmp_path_factory.mktemp("narrow")
     exports: dict[str, tuple[Path, Manifest]] = {}
 
@@ -79,13 +80,13 @@ def test_the_manifest_has_the_snr_of_the_precision(
 
 
 def test_half_weights_halve_the_file_and_compute_in_float32(
-    narrow: Export, exported: Callable[..., Path], tiny: BSMamba2
+    narrow: Export, exported: Callable[..., Path], net: BSMamba2
 ) -> None:
     path, manifest = narrow(weights="fp16")
     assert path.stat().st_size < 0.6 * exported().stat().st_size
     assert manifest.verification["audio"] >= 90 > manifest.verification["stored_weights"]
-    stored = with_half_weights(tiny).state_dict()
-    assert torch.equal(stored["final_norm.gamma"], tiny.state_dict()["final_norm.gamma"])
+    stored = with_half_weights(net).state_dict()
+    assert torch.equal(stored["final_norm.gamma"], net.state_dict()["final_norm.gamma"])
 
 
 def test_the_error_for_bf16_on_a_cpu_says_what_to_do(narrow: Export) -> None:
@@ -103,18 +104,18 @@ def test_the_error_for_bf16_on_a_cpu_says_what_to_do(narrow: Export) -> None:
     ],
 )
 def test_a_model_for_gpus_takes_audio(
-    tiny: BSMamba2, precision: str, streaming: bool, io: str
+    net: BSMamba2, precision: str, streaming: bool, io: str
 ) -> None:
-    assert describe(tiny, "voice", precision=precision, streaming=streaming).io == io
+    assert describe(net, "voice", precision=precision, streaming=streaming).io == io
 
 
-def test_the_error_for_a_weight_beyond_float16_names_it(tiny: BSMamba2) -> None:
-    net = with_half_weights(tiny)
+def test_the_error_for_a_weight_beyond_float16_names_it(net: BSMamba2) -> None:
+    half = with_half_weights(net)
     with torch.no_grad():
-        net.state_dict()["layers.0.0.forward_blocks.0.mixer.in_proj.weight"][0, 0] = 1e5
+        half.state_dict()["layers.0.0.forward_blocks.0.mixer.in_proj.weight"][0, 0] = 1e5
     message = "weights must be within ±65504 in fp16; got 1e[+]05 in .*mixer.in_proj.weight"
     with pytest.raises(ModelError, match=message):
-        finish(trace_nodes(net), net, precision="fp16")
+        finish(trace_nodes(half), half, precision="fp16")
 
 
 def test_weights_cannot_be_combined_with_a_lower_precision(
@@ -124,23 +125,23 @@ def test_weights_cannot_be_combined_with_a_lower_precision(
         export(checkpoint, tmp_path / "x.onnx", precision="fp16", weights="fp32")
 
 
-def test_the_command_reports_that_a_precision_costs_quality(tmp_path: Path) -> None:
-    net = BSMamba2.untrained("tiny")
+def test_the_command_reports_that_a_precision_costs_quality(net: BSMamba2, tmp_path: Path) -> None:
+    steep = copy.deepcopy(net)
     with torch.no_grad():
-        for name, weight in net.mask_estimators.named_parameters():
+        for name, weight in steep.mask_estimators.named_parameters():
             if name.endswith("0.2.weight"):
                 weight.mul_(5000)  # rounding then opens or closes gates
-    net.save(tmp_path / "x.safetensors")
+    steep.save(tmp_path / "x.safetensors")
     words = ["export", tmp_path / "x.safetensors", "-o", tmp_path / "x.onnx", "--precision", "bf16"]
     result = CliRunner().invoke(cli.main, [str(word) for word in words])
     assert (result.exit_code, "estimated cost of this precision" in result.output) == (0, True)
 
 
-def test_the_error_for_a_weight_that_is_not_finite_names_it(tmp_path: Path) -> None:
-    net = BSMamba2.untrained("tiny")
+def test_the_error_for_a_weight_that_is_not_finite_names_it(net: BSMamba2, tmp_path: Path) -> None:
+    damaged = copy.deepcopy(net)
     with torch.no_grad():
-        net.state_dict()["layers.0.0.forward_blocks.0.mixer.A_log"][0] = torch.nan
-    net.save(tmp_path / "x.safetensors")
+        damaged.state_dict()["layers.0.0.forward_blocks.0.mixer.A_log"][0] = torch.nan
+    damaged.save(tmp_path / "x.safetensors")
     with pytest.raises(ModelError, match=r"mixer.A_log is not finite: download it again"):
         export(tmp_path / "x.safetensors", tmp_path / "x.onnx")
 
@@ -179,20 +180,20 @@ def test_a_narrow_step_of_a_stream_agrees_with_the_network(
     assert read_onnx(path).manifest.precision == "fp16"
 
 
-def test_a_narrow_model_has_a_float32_twin(narrow: Export, checkpoint: Path) -> None:
+def test_a_narrow_model_has_a_float32_twin(narrow: Export, exported: Callable[..., Path]) -> None:
     engine, noise = open_engine(narrow(precision="fp16")[0], "cpu"), check_input(0, 2, 9000)
     assert isinstance(engine, ReducedPrecisionEngine)
     assert engine.in_float32() is engine.in_float32()
     assert not isinstance(engine.in_float32(), ReducedPrecisionEngine)
-    expected = open_engine(checkpoint, "cpu").run(noise)
+    expected = open_engine(exported(), "cpu").run(noise)
     assert snr_db(expected, engine.in_float32().run(noise)) > 50
 
 
 @pytest.mark.parametrize(("precision", "digits"), [("fp16", 11), ("bf16", 8)])
 def test_widened_weights_equal_the_checkpoints_up_to_rounding(
-    narrow: Export, tiny: BSMamba2, precision: str, digits: int
+    narrow: Export, net: BSMamba2, precision: str, digits: int
 ) -> None:
     weights = widened(read_onnx(narrow(precision=precision)[0]))
-    for name, tensor in tiny.state_dict().items():
+    for name, tensor in net.state_dict().items():
         error = (tensor - torch.from_numpy(weights[name])).abs()
         assert (error <= tensor.abs() * 2.0**-digits + 1e-7).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -21,7 +22,6 @@ from bsmamba2.audio.array import Audio
 from bsmamba2.audio.schedule import Schedule
 from bsmamba2.audio.snr import snr_db
 from bsmamba2.cli import main
-from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.engines.step_engine import StepEngine, SteppedEngine
 from bsmamba2.formats.onnx_file import read_onnx
 from bsmamba2.models.check import CHECK_STEPS, reproduce
@@ -38,7 +38,7 @@ FORMS = [(target, kernel) for target in ("portable", "ort") for kernel in ("on",
 
 @pytest.fixture(scope="module")
 def engines(exported: Callable[..., Path]) -> Engines:
-    """The tiny network's step engines for each target, with and without the kernel."""
+    """The network's step engines for each target, with and without the kernel."""
     opened = {}
     for target, kernel in FORMS:
         with pytest.MonkeyPatch.context() as patch:
@@ -48,8 +48,8 @@ def engines(exported: Callable[..., Path]) -> Engines:
 
 
 @pytest.fixture(scope="module")
-def exact() -> BSMamba2:
-    return BSMamba2.untrained("tiny").double().requires_grad_(False)
+def exact(net: BSMamba2) -> BSMamba2:
+    return copy.deepcopy(net).double().requires_grad_(False)
 
 
 def noise(frames: int, batch: int = 1, seed: int = 0) -> Audio:
@@ -91,10 +91,10 @@ def test_every_schedule_agrees_with_the_plain_loop_to_100_db(
         assert snr_db(expected, stream(engine, spectrum, schedule)) >= 100
 
 
-def test_steps_that_look_ahead_to_the_end_equal_the_whole(engines: Engines, tiny: BSMamba2) -> None:
+def test_steps_that_look_ahead_to_the_end_equal_the_whole(engines: Engines, net: BSMamba2) -> None:
     spectrum = noise(12)
     with torch.inference_mode():
-        whole = tiny.separate_spectrum(torch.from_numpy(spectrum)).numpy()
+        whole = net.separate_spectrum(torch.from_numpy(spectrum)).numpy()
     for engine in engines.values():
         engine.reset()
         parts = [engine.step(spectrum[:, :, :5], spectrum[:, :, 5:])[0]]
@@ -109,38 +109,23 @@ def test_the_kernel_and_plain_operators_agree_to_100_db(engines: Engines) -> Non
     assert snr_db(other, one) >= 100
 
 
-def test_a_checkpoint_runs_in_both_shipped_graphs(
-    checkpoint: Path, exported: Callable[..., Path]
-) -> None:
-    spectrum, schedule = noise(9), Schedule(4, 3)
-    shipped, whole = (
-        stream(open_step_engine(path, "cpu"), spectrum, schedule)
-        for path in (checkpoint, exported(streaming=True))
-    )
-    np.testing.assert_array_equal(shipped, whole)
-    engine = open_engine(checkpoint, "cpu")
-    assert isinstance(engine, OrtEngine)
-    first_seven = engine.run_spectrum(spectrum[:, :, :7])
-    assert snr_db(first_seven[:, :, :, :4], shipped[:, :, :, :4]) >= 100
-
-
 def test_both_graphs_have_the_same_weights_under_the_same_names(
-    exported: Callable[..., Path], tiny: BSMamba2
+    exported: Callable[..., Path], net: BSMamba2
 ) -> None:
     def weights(streaming: bool) -> dict[str, bytes]:
         graph = onnx.load(exported(streaming=streaming)).graph
         values = {value.name: value for value in graph.initializer}
-        return {name: values[name].raw_data for name in tiny.state_dict()}
+        return {name: values[name].raw_data for name in net.state_dict()}
 
     assert weights(False) == weights(True)
 
 
 def test_only_scans_whose_states_are_used_output_them(
-    exported: Callable[..., Path], tiny: BSMamba2
+    exported: Callable[..., Path], net: BSMamba2
 ) -> None:
     graph = onnx.load(exported(streaming=True)).graph
     nodes = [(n.op_type, n.overload, len(n.output)) for n in graph.node if n.domain == "bsmamba2"]
-    depth = tiny.config.depth
+    depth = net.config.depth
     assert nodes.count(("mamba2_scan", "states", 3)) == depth
     assert nodes.count(("mamba2_mixer", "", 1)) == len(nodes) - depth == 4 * depth
 
@@ -150,9 +135,9 @@ def test_targets_differ_only_in_the_scans_body(exported: Callable[..., Path]) ->
     assert one.graph.SerializeToString() == other.graph.SerializeToString()
 
 
-def test_verification_fails_for_another_network(engines: Engines) -> None:
+def test_verification_fails_for_another_network(engines: Engines, another_net: BSMamba2) -> None:
     with pytest.raises(ModelError, match="must agree with the network to 90 dB"):
-        verify.verify_steps(engines["portable", "on"], BSMamba2.untrained("tiny", seed=1))
+        verify.verify_steps(engines["portable", "on"], another_net)
 
 
 def test_a_streams_check_is_reproduced_only_if_the_states_are_kept(

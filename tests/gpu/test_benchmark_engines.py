@@ -26,6 +26,7 @@ from bsmamba2.formats.onnx_file import read_onnx
 from bsmamba2.models.check import check_input
 from bsmamba2_export import engine_builder
 from bsmamba2_network import BSMamba2
+from support.traces import shared_traces  # noqa: F401 - used by every test that traces
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT))

@@ -11,17 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from bsmamba2.devices import kernel
 
 from . import scans
 
 ROOT = Path(__file__).parents[2]
-
-# No deadline, because an example may be slow on a busy machine.
-settings.register_profile("patient", deadline=None, max_examples=25)
-settings.load_profile("patient")
 
 
 def build(folder: Path, *definitions: str) -> Path:

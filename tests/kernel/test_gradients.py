@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -103,7 +103,6 @@ def errors(got: Gradients, expected: Gradients) -> dict[str, float]:
     return {name: float((got[name] - expected[name]).abs().max()) / size[name] for name in NAMES}
 
 
-@settings(max_examples=20, deadline=None)
 @given(
     batch=st.integers(1, 20),
     length=st.sampled_from([1, 2, 3, 26, 63, 64, 65, 129, 200]),

@@ -50,7 +50,7 @@ def test_strict_loading_works_both_ways(ours: BSMamba2, theirs: nn.Module) -> No
 def test_masks_and_stems_agree_with_the_original_to_100_db(
     ours: BSMamba2, theirs: nn.Module
 ) -> None:
-    waveform = torch.randn(1, 2, 5512, generator=torch.Generator().manual_seed(1))
+    waveform = torch.randn(1, 2, 2205, generator=torch.Generator().manual_seed(1))
     expected, actual = masks_and_stems(theirs, waveform), masks_and_stems(ours, waveform)
     assert snr_db(expected[0], actual[0]) >= 100
     assert snr_db(expected[1].reshape(-1), actual[1].reshape(-1)) >= 100

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -73,14 +73,12 @@ def assert_close(
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
 
-@settings(max_examples=30)
 @given(SIZES)
 def test_the_segmented_form_equals_the_recurrence(sizes: dict[str, Any]) -> None:
     args = arguments(**sizes)
     assert_close(mamba2_scan(*args), scan(*args, state_space=recurrence))
 
 
-@settings(max_examples=30)
 @given(SIZES, st.floats(0, 1))
 def test_two_parts_with_the_state_passed_on_equal_the_whole(
     sizes: dict[str, Any], where: float
@@ -101,7 +99,6 @@ def test_single_steps_equal_the_whole() -> None:
     assert_close([torch.cat(y, 1), *states], mamba2_scan(*args))
 
 
-@settings(max_examples=30)
 @given(SIZES)
 def test_backwards_equals_forwards_over_the_flipped_sequence(sizes: dict[str, Any]) -> None:
     args = arguments(**sizes | {"reverse": True})

@@ -57,14 +57,14 @@ def test_weights_load_strictly_from_the_original() -> None:
     assert not any(ours.load_state_dict(theirs.state_dict(), strict=True))
 
 
-@pytest.mark.parametrize("samples", [11264, 12288, 12000])
 @pytest.mark.parametrize("name", SCNETS)
 @torch.inference_mode()
-def test_waveforms_agree_with_the_original_to_100_db(name: str, samples: int) -> None:
+def test_waveforms_agree_with_the_original_to_100_db(name: str) -> None:
     config = dataclasses.replace(SCNETS[name], widths=(8, 12, 16), dual_paths=2)
     ours, theirs = pair(config)
-    waveform = noise(samples, batch=2)
-    assert snr_db(theirs(waveform), ours(waveform)) >= 100
+    for samples in (11264, 12288, 12000):
+        waveform = noise(samples, batch=2)
+        assert snr_db(theirs(waveform), ours(waveform)) >= 100, samples
 
 
 @pytest.mark.parametrize(

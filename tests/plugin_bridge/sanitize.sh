@@ -17,7 +17,7 @@ for sanitizer in address,undefined thread; do
   echo "== $sanitizer"
   BSMAMBA2_TEST_BUNDLE="$build/bsmamba2.vst3" LD_PRELOAD="$runtime" \
     ASAN_OPTIONS=detect_leaks=0 TSAN_OPTIONS=report_signal_unsafe=0:ignore_noninstrumented_modules=1 \
-    "${PYTHON:-python}" -m pytest tests/plugin_bridge/test_{vst3,serve,serve_entry,renders,stem_buses}.py \
+    "${PYTHON:-python}" -m pytest tests/plugin_bridge/vst3 tests/plugin_bridge/test_{serve,serve_entry,renders,stem_buses}.py \
       -q -p no:cacheprovider "$@"
   rm -r "$build"
 done

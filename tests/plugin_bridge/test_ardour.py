@@ -17,7 +17,7 @@ from bsmamba2.audio.array import Audio
 from bsmamba2_pedalboard.commands import RESOURCES, install_bundle
 from bsmamba2_pedalboard.offered_models import OfferedModels
 from support import ardour, stub_server
-from support.vst3_host import STEM
+from support.vst3_abi import STEM
 
 if reason := ardour.missing():
     pytest.skip(reason, allow_module_level=True)

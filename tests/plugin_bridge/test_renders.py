@@ -20,7 +20,7 @@ from support import stub_server
 from support import vst3_host as host
 from support.engines import half
 from support.serving import is_dry, is_wet, play, render, rendered, server_process, serving
-from support.vst3_host import OFFLINE, REALTIME, STEM, UNPROCESSED, WAIT, WAITING
+from support.vst3_abi import OFFLINE, REALTIME, STEM, UNPROCESSED, WAIT, WAITING
 
 
 def slow_half(chunk: Audio) -> Audio:

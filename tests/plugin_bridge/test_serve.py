@@ -17,10 +17,11 @@ import pytest
 
 from bsmamba2 import Separator
 from bsmamba2.audio.array import Audio
+from support import vst3_abi as abi
 from support import vst3_host as host
 from support.engines import StubEngine, restless
 from support.serving import is_dry, is_wet, play, rendered, server_process, serving
-from support.vst3_host import GAIN, MIX, STEM, UNPROCESSED, WAITING
+from support.vst3_abi import GAIN, MIX, STEM, UNPROCESSED, WAITING
 
 
 def close(output: Audio, expected: npt.NDArray[Any]) -> None:
@@ -120,7 +121,7 @@ class WaitingHandler(host.Handler):
     def _restart(self, _: Any, flags: int) -> int:
         self.entered.set()
         self.released.wait(30)
-        return host.OK
+        return abi.OK
 
 
 @pytest.mark.parametrize("action", ["stop", "close"])

@@ -196,7 +196,7 @@ def flooded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["BSMAMBA2_SERVE_DIR"] = before
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(garbage=st.lists(st.binary(max_size=5000), max_size=5), known=st.booleans())
 def test_garbage_is_refused_and_the_server_keeps_running(
     flooded: Path, garbage: list[bytes], known: bool

@@ -14,7 +14,7 @@ from campaigns import stem_buses
 from support import vst3_host as host
 from support.engines import SIX, half, left_and_right, six_shares
 from support.serving import play, serving
-from support.vst3_host import OFFLINE
+from support.vst3_abi import OFFLINE
 
 BUSES = 8
 CHUNK = 2048

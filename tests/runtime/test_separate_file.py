@@ -78,7 +78,7 @@ def test_float_stems_keep_their_format_and_sum_to_the_song_within_1e_6(
     assert soundfile.info(paths["vocals"]).subtype == subtype
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(gain=st.floats(-1e6, 1e6), bits=st.sampled_from([8, 16, 24]), length=st.integers(1, 300))
 def test_stems_of_any_level_sum_to_the_song(
     song: WriteSong, gain: float, bits: int, length: int

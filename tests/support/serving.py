@@ -17,7 +17,10 @@ from bsmamba2 import Separator
 from bsmamba2.audio.array import Audio, Exact
 from bsmamba2_pedalboard.server import Server
 from support.engines import StubEngine, half
-from support.vst3_host import OFFLINE, REALTIME, Plugin
+from support.vst3_abi import OFFLINE, REALTIME
+from support.vst3_host import (
+    Plugin,
+)
 
 SERVER = f"""
 import sys

@@ -66,6 +66,7 @@ def test_a_run_in_several_legs_ends_with_the_same_weights_as_a_run_in_one(
     assert [row["loss"] for row in whole.rows] == [row["loss"] for row in legs.rows]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2:UserWarning")  # on one core
 def test_the_number_of_mixing_processes_does_not_change_the_weights(
     pooled: Path, tmp_path: Path
 ) -> None:
@@ -76,17 +77,17 @@ def test_the_number_of_mixing_processes_does_not_change_the_weights(
 
 
 @pytest.mark.parametrize(
-    ("save_every_s", "kills"),
+    ("save_every_s", "kills", "steps"),
     [
-        pytest.param(0.0, 3, marks=pytest.mark.slow),
-        (0.05, 1),
-        pytest.param(1e9, 1, marks=pytest.mark.slow),
+        pytest.param(0.0, 3, 60, marks=pytest.mark.slow),
+        (0.05, 1, 24),
+        pytest.param(1e9, 1, 60, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_killed_at_random_moments_ends_with_the_weights_of_an_uninterrupted_run(
-    pooled: Path, tmp_path: Path, micro: Config, save_every_s: float, kills: int
+    pooled: Path, tmp_path: Path, micro: Config, save_every_s: float, kills: int, steps: int
 ) -> None:
-    long_plan = plan(steps=60, valid_every=100)
+    long_plan = plan(steps=steps, valid_every=100)
     whole, killed = (Run(tmp_path / name, long_plan, CPU) for name in ("whole", "killed"))
     train(whole, pooled)
     for moment in np.random.default_rng(kills).integers(1, 12, kills):

@@ -53,17 +53,23 @@ def test_a_pipe_that_is_closed_early_stops_nothing(song: WriteSong) -> None:
     assert len(list(paths[0].parent.glob("*_*.wav"))) == 4
 
 
+NAMES = b"caf\xe9", "ünï".encode(), b"\xff\xfe"
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-@pytest.mark.parametrize("name", [b"caf\xe9", "ünï".encode(), b"\xff\xfe"])
-def test_names_are_printed_in_the_bytes_that_they_have(
-    song: WriteSong, encoding: str, name: bytes
-) -> None:
-    path = song(samples=500)
-    path = path.rename(os.fsdecode(os.fsencode(path.parent) + b"/" + name + b".wav"))
-    status, printed = separate("", path, path.with_name("none.wav"), encoding=encoding)
+def test_names_are_printed_in_the_bytes_that_they_have(song: WriteSong, encoding: str) -> None:
+    songs = [song(f"{number}.wav", samples=500) for number in range(len(NAMES))]
+    folder = os.fsencode(songs[0].parent)
+    paths = [
+        path.rename(os.fsdecode(folder + b"/" + name + b".wav"))
+        for path, name in zip(songs, NAMES, strict=True)
+    ]
+    missing = songs[0].with_name("none.wav")
+    status, printed = separate("", *paths, missing, encoding=encoding)
     assert (status, b"Traceback" in printed) == (2, False)
-    shown = "ünï".encode(encoding) if name[0] == 0xC3 and encoding != "ascii" else name
-    assert b"/" + shown + b"_vocals.wav\n" in printed
+    for name in NAMES:
+        shown = "ünï".encode(encoding) if name[0] == 0xC3 and encoding != "ascii" else name
+        assert b"/" + shown + b"_vocals.wav\n" in printed
 
 
 def test_what_no_encoding_has_is_printed_as_an_escape() -> None:

@@ -63,7 +63,7 @@ def test_an_mp3_that_goes_on_behind_its_stated_end_is_beyond_libsndfile(song: Wr
     assert "longer than its header states" in read_structure(path).beyond_libsndfile
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_every_damaged_page_of_an_ogg_file_is_found(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "a.ogg"

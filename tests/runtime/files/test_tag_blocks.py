@@ -146,7 +146,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     assert not read_tags(tmp_path / "pipe.mp3")
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(data=st.data(), kind=st.sampled_from(["flac", "ogg", "wav", "mp3", "mp4"]))
 def test_mutated_tags_are_read_or_refused(
     data: st.DataObject, kind: str, tmp_path_factory: pytest.TempPathFactory

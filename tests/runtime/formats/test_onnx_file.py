@@ -72,7 +72,7 @@ def test_a_pipe_is_neither_a_model_nor_its_weights(write_onnx: WriteOnnx, tmp_pa
         file_sha256(file.data[0])
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_a_mutated_model_is_read_or_refused_in_a_sentence(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

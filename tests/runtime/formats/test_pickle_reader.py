@@ -200,7 +200,7 @@ def test_a_large_memo_index_takes_no_memory(tmp_path: Path) -> None:
     assert read(write_pickled(tmp_path / "m.ckpt", b"Nr\xff\xff\xff\x7f.")) is None
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_a_mutated_pickle_is_read_or_refused_in_one_sentence(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
