@@ -1,4 +1,4 @@
-"""A batch killed at random moments and resumed: python tests/campaigns/kills.py [--kills 50]
+"""A batch killed at random moments and resumed: python tests/campaigns/kills.py [--kills 100]
 
 A model of size tiny with random weights separates the songs, which have tags and pictures. Each run
 is the command in a process forked from one that has its modules loaded already. One song
@@ -36,7 +36,7 @@ from bsmamba2 import cli
 from bsmamba2.models.graph import shipped_graphs
 
 RESULTS = Path(__file__).parent / "results"
-SECONDS = 4
+SECONDS = 3
 LOADED = ["bsmamba2.cli", "bsmamba2.commands.separate", "bsmamba2.separator", "onnxruntime"]
 FORKS = multiprocessing.get_context("forkserver")
 RECORD = ".bsmamba2.json"
@@ -48,7 +48,7 @@ LOUD = "0.flac"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=50, help="Default: 50.")
+    parser.add_argument("--kills", type=int, default=100, help="Default: 100.")
     parser.add_argument("--seed", type=int, default=0, help="Default: 0.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +69,7 @@ def main() -> None:
     print(page)
 
 
-def campaign(folder: Path, kills: int, seed: int, songs: int = 4) -> Iterator[str]:
+def campaign(folder: Path, kills: int, seed: int, songs: int = 2) -> Iterator[str]:
     """Yields one line about each run.
 
     Raises:
