@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar, cast
+from types import MappingProxyType
+from typing import Any, TypeVar, cast
 
 import torch
 from safetensors.torch import save_file
@@ -13,15 +14,42 @@ from torch import Tensor, nn
 
 from bsmamba2.errors import ModelError
 from bsmamba2.files.part_file import replacing
-from bsmamba2.formats.checkpoint import CONFIG_KEY, Checkpoint, match
-from bsmamba2.formats.demucs_package import package_of
+from bsmamba2.formats.checkpoint import CONFIG_KEY, LICENCE_KEY, Checkpoint, match
+from bsmamba2.formats.demucs_package import ARGUMENTS_KEY, CLASS_KEY, OPTIONS_KEY, package_of
 from bsmamba2.formats.yaml_file import read_yaml
 from bsmamba2.models.model_file import open_checkpoint
+from bsmamba2.models.registry import find_by_sha256
 from bsmamba2_network.htdemucs_config import HTDemucsConfig
 from bsmamba2_network.sizes import Sizes
 
-Network = TypeVar("Network", bound=nn.Module)
+Network = TypeVar("Network", bound="StoredNetwork")
 Config = TypeVar("Config", bound=Sizes)
+
+SIZE_KEYS = (CONFIG_KEY, CLASS_KEY, ARGUMENTS_KEY, OPTIONS_KEY)
+"""The keys of metadata that state a network's sizes, in our files and in Demucs'."""
+
+
+class StoredNetwork(nn.Module):
+    """A network that can be written as a checkpoint."""
+
+    config: Any
+    """The sizes; see :class:`bsmamba2_network.sizes.Sizes`."""
+
+    metadata: Mapping[str, str] = MappingProxyType({})
+    """What the checkpoint states about its weights, such as their licence
+    (``bsmamba2.licence``)."""
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the weights as safetensors, with the sizes and :attr:`metadata` in the file.
+
+        A network that was loaded and trained further keeps the licence of the first weights;
+        change ``metadata`` if another one applies.
+        """
+        # The format has no shared tensors, so each name gets a copy.
+        plain = torch.contiguous_format
+        tensors = {key: v.clone(memory_format=plain) for key, v in self.state_dict().items()}
+        with replacing(Path(path)) as temporary:
+            save_file(tensors, temporary, {**self.metadata, CONFIG_KEY: self.config.to_json()})
 
 
 def load(
@@ -62,7 +90,15 @@ def build_network(
     tensors = {key: torch.tensor(value) for key, value in checkpoint.tensors.items()}
     _require_one_value(net, tensors, checkpoint.name)
     net.load_state_dict(tensors, assign=True)
+    net.metadata = _about_weights(checkpoint)
     return net.eval()
+
+
+def _about_weights(checkpoint: Checkpoint) -> dict[str, str]:
+    """Returns the metadata without the sizes, with the licence of a published checkpoint."""
+    about = {key: text for key, text in checkpoint.metadata.items() if key not in SIZE_KEYS}
+    model = None if LICENCE_KEY in about else find_by_sha256(checkpoint.sha256)
+    return about if model is None else {**about, LICENCE_KEY: model.licence}
 
 
 def _require_one_value(net: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
@@ -75,15 +111,6 @@ def _require_one_value(net: nn.Module, tensors: Mapping[str, Tensor], name: str)
                 f"{name} must have the same values in {known} and {key}, which the network shares; "
                 "got different ones: it is damaged or of another network"
             )
-
-
-def save(net: nn.Module, config: Config, path: Path) -> None:
-    """Writes a network; see :meth:`bsmamba2_network.BSMamba2.save`."""
-    # The format has no shared tensors, so each name gets a copy.
-    plain = torch.contiguous_format
-    tensors = {key: v.clone(memory_format=plain) for key, v in net.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={CONFIG_KEY: config.to_json()})
 
 
 def resolve_config(

@@ -10,7 +10,6 @@ The spectrum branch works on (b, C, rows, frames), rows being frequencies; the w
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -122,7 +121,7 @@ class FrequencyEmbedding(nn.Module):
         return self.embedding.weight * (0.2 * 10)
 
 
-class HTDemucs(nn.Module):
+class HTDemucs(checkpoints.StoredNetwork):
     """The network: from a waveform to stems, internally also from a spectrum to spectra.
 
     Args:
@@ -161,7 +160,7 @@ class HTDemucs(nn.Module):
         """Reads a checkpoint: our ``.safetensors``, or a file of Demucs or MSST.
 
         Args:
-            path: the file. Nothing in it is ever executed.
+            path: the file, or a name from ``bsmamba2 models``. Nothing in it is ever executed.
             config: MSST's yaml, or the sizes. Default: the sizes in the file's metadata, else
                 those derived from the weights' shapes.
 
@@ -169,11 +168,7 @@ class HTDemucs(nn.Module):
             ModelError: the file is not an HT Demucs checkpoint, or has other sizes; the message
                 names every key that is missing, unexpected or of the wrong shape.
         """
-        return checkpoints.load(cls, HTDemucsConfig, Path(path), config)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the weights as safetensors, with the sizes in the file's metadata."""
-        checkpoints.save(self, self.config, Path(path))
+        return checkpoints.load(cls, HTDemucsConfig, path, config)
 
     def separate_both(self, mixture: Tensor, waveform: Tensor) -> tuple[Tensor, Tensor]:
         """Separates a mixture, given in both forms, in real tensors. This is exported.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -160,7 +159,7 @@ class Block(nn.Module):
         return x + both @ self.linear.weight[:, :, 0] + self.linear.bias, carried
 
 
-class BSMamba2(nn.Module):
+class BSMamba2(checkpoints.StoredNetwork):
     """The network: from a waveform to stems, internally from a spectrum to spectra.
 
     Args:
@@ -203,10 +202,6 @@ class BSMamba2(nn.Module):
                 names every key that is missing, unexpected or of the wrong shape.
         """
         return checkpoints.load(cls, Config, path, config)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the weights as safetensors, with the sizes in the file's metadata."""
-        checkpoints.save(self, self.config, Path(path))
 
     def masks(self, mixture: Tensor) -> Tensor:
         """Computes complex masks for a spectrum.

@@ -9,7 +9,6 @@ same names as in the checkpoints of Music-Source-Separation-Training (MSST).
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -131,7 +130,7 @@ class Transformer(nn.Module):
         return out
 
 
-class RoFormer(nn.Module):
+class RoFormer(checkpoints.StoredNetwork):
     """The network: from a waveform to stems, internally from a spectrum to spectra.
 
     Args:
@@ -180,7 +179,7 @@ class RoFormer(nn.Module):
         """Reads a checkpoint: MSST's ``.ckpt``, or a ``.safetensors`` with the same keys.
 
         Args:
-            path: the file. Nothing in it is ever executed.
+            path: the file, or a name from ``bsmamba2 models``. Nothing in it is ever executed.
             config: MSST's yaml, or the sizes. Default: the sizes in the file's metadata, else
                 those derived from the weights' shapes; see :meth:`RoFormerConfig.from_shapes` for
                 what shapes cannot tell.
@@ -189,11 +188,7 @@ class RoFormer(nn.Module):
             ModelError: the file is not such a checkpoint, or contradicts the config; the message
                 names every key that is missing, unexpected or of the wrong shape.
         """
-        return checkpoints.load(cls, RoFormerConfig, Path(path), config)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the weights as safetensors, with the sizes in the file's metadata."""
-        checkpoints.save(self, self.config, Path(path))
+        return checkpoints.load(cls, RoFormerConfig, path, config)
 
     def masks(self, mixture: Tensor, grouped: bool = False) -> Tensor:
         """Computes complex masks for a spectrum.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -229,7 +228,7 @@ def _weights(matrix: Tensor) -> Tensor:
     return torch.where(torch.remainder(index, last) == 0, 1.0, 2.0).to(matrix.dtype)
 
 
-class SCNet(nn.Module):
+class SCNet(checkpoints.StoredNetwork):
     """The network: from a waveform to stems, internally from a spectrum to spectra.
 
     Args:
@@ -264,7 +263,7 @@ class SCNet(nn.Module):
         """Reads a checkpoint: our ``.safetensors``, or the ``.ckpt`` of MSST or of the authors.
 
         Args:
-            path: the file. Nothing in it is ever executed.
+            path: the file, or a name from ``bsmamba2 models``. Nothing in it is ever executed.
             config: MSST's yaml, or the sizes. Default: the sizes in the file's metadata, else
                 those derived from the weights' shapes.
 
@@ -272,11 +271,7 @@ class SCNet(nn.Module):
             ModelError: the file is not an SCNet checkpoint, or has other sizes; the message names
                 every key that is missing, unexpected or of the wrong shape.
         """
-        return checkpoints.load(cls, SCNetConfig, Path(path), config)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the weights as safetensors, with the sizes in the file's metadata."""
-        checkpoints.save(self, self.config, Path(path))
+        return checkpoints.load(cls, SCNetConfig, path, config)
 
     def separate_spectrum(self, mixture: Tensor) -> Tensor:
         """Separates a spectrum, in real tensors. This is exported.

@@ -17,6 +17,7 @@ import logging
 import os
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 GROUP = "bsmamba2.commands"
 
+LOGS = ("bsmamba2", "bsmamba2.cluster", "bsmamba2.serve")
+"""The loggers of every layer: a filter sees only what its own logger records."""
+
 OWN = ("bench", "completion", "doctor", "info", "man", "models", "report", "separate", "ui")
 """The runtime's own subcommands, which also work in a checkout that is not installed."""
 
@@ -41,6 +45,9 @@ EXTRAS = {
     "bsmamba2_cluster": "cluster",
 }
 """The extra that installs the dependencies of a package or of a module."""
+
+LATE = {"bsmamba2.commands.ui": "gradio"}
+"""What a module imports only when its command runs, because that takes seconds."""
 
 
 def entry_points() -> dict[str, metadata.EntryPoint]:
@@ -64,7 +71,10 @@ class Commands(click.Group):
         point = entry_points().get(cmd_name)
         if point is None:
             return None
+        late = LATE.get(point.module)
         try:
+            if late and find_spec(late) is None:
+                raise ModuleNotFoundError(name=late)
             command: click.Command = point.load()
         except (ModuleNotFoundError, MissingExtra) as error:
             extra = _extra(point)
@@ -86,7 +96,8 @@ class Commands(click.Group):
 
     def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
         interruption.during_work()
-        logging.getLogger("bsmamba2").addFilter(_make_printable)
+        for log in LOGS:
+            logging.getLogger(log).addFilter(_make_printable)
         with lenient_streams():
             try:
                 status = self._status(args, *more, **extra)

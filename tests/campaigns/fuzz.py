@@ -2,9 +2,10 @@
 
 Each case is a valid file with some bytes changed, inserted, deleted or cut off; half of the songs
 are changed by what knows their structure (song_mutations.py). With --songs there are no other
-files. Within 10 seconds it must be read, or rejected with a bsmamba2.Error of one line: no crash,
-no hang, no other exception. Each process runs 250 cases, and its memory may grow by at most 768 MiB
-after its imports and one valid song. Writes results/fuzz.md.
+files. Within 10 seconds of computing time, and ten minutes in all, it must be read, or rejected
+with a bsmamba2.Error of one line: no crash, no hang, no other exception. Each process runs 250
+cases, and its memory may grow by at most 768 MiB after its imports and one valid song. Writes
+results/fuzz.md.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +47,8 @@ RESULTS = Path(__file__).parent / "results"
 BATCH = 250
 BOUND_MIB = 768
 SECONDS = 10
+WALL_SECONDS = 600
+"""The machine may be shared, so a hang is measured in computing time; this ends one that waits."""
 SONGS = {
     "wav": "PCM_16",
     "flac": "PCM_24",
@@ -156,8 +158,8 @@ def run_cases(corpus: Path, seed: int, cases: int, songs_only: bool = False) -> 
             path.write_bytes(mutate_song(contents[name], songs, random_numbers))
         else:
             path.write_bytes(mutate(contents[name], random_numbers))
-        signal.alarm(SECONDS)
-        start = time.perf_counter()
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        signal.alarm(WALL_SECONDS)
         try:
             read = readers.get(path.suffix)
             if read:
@@ -172,8 +174,8 @@ def run_cases(corpus: Path, seed: int, cases: int, songs_only: bool = False) -> 
         except Exception as error:
             result = "exception"
             failures.append(f"case {case} {name}: {error!r}"[:300])
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
-        assert time.perf_counter() - start < SECONDS
         counts[f"{name}/{result}"] += 1
     parts = [path.name for path in (corpus / "out").glob(".*.part")]
     failures += [f"{name} is left" for name in parts]

@@ -21,6 +21,7 @@ import onnx
 import safetensors.numpy
 from onnx import TensorProto, helper
 
+from support.memory_bombs import BOMBS, memory_bomb
 from support.models import MANIFEST, gain_model, random_weights
 
 File = tuple[str, bytes]
@@ -266,7 +267,30 @@ def change_manifest(model: onnx.ModelProto, draw: Draw) -> None:
     model.metadata_props[0].value = json.dumps(fields)
 
 
-CHANGES = (add_loop, add_functions, change_output, change_location, change_manifest)
+def ask_for_memory(model: onnx.ModelProto, draw: Draw) -> None:
+    """An operator whose result has from a megabyte to a terabyte, at load or at run."""
+    size = 1 << draw.randrange(20, 41)
+    model.ParseFromString(memory_bomb(draw.choice(sorted(BOMBS)), size))
+
+
+def add_sparse(model: onnx.ModelProto, draw: Draw) -> None:
+    values, at = helper.make_tensor("s", 1, [1], [1.0]), helper.make_tensor("i", 7, [1], [5])
+    sparse = helper.make_sparse_tensor(values, at, [draw.choice((9, 2**20, 2**30, 2**40))])
+    if draw.random() < 0.5:
+        model.graph.sparse_initializer.append(sparse)
+    else:
+        model.graph.node.append(helper.make_node("Constant", [], ["y"], sparse_value=sparse))
+
+
+CHANGES = (
+    add_loop,
+    add_functions,
+    change_output,
+    change_location,
+    change_manifest,
+    ask_for_memory,
+    add_sparse,
+)
 
 
 STRATEGIES: dict[str, Callable[[Draw], File]] = {

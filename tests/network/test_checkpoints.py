@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 from bsmamba2 import ModelError
-from bsmamba2.models.registry import DEFAULT, shipped
+from bsmamba2.formats.checkpoint import read_checkpoint
+from bsmamba2.models.registry import DEFAULT, find_published, shipped
 from bsmamba2_network import BSMamba2, Config, RoFormer, RoFormerConfig
 
 
@@ -32,6 +34,28 @@ def test_safetensors_keep_weights_and_sizes(micro: BSMamba2, tmp_path: Path) -> 
 
 def test_a_name_is_loaded_like_its_file() -> None:
     assert have_same_weights(BSMamba2.load(DEFAULT), BSMamba2.load(shipped()[DEFAULT]))
+
+
+def test_a_saved_network_keeps_the_licence_and_notes_of_its_checkpoint(
+    micro: BSMamba2, tmp_path: Path
+) -> None:
+    stated = {"bsmamba2.licence": "MIT", "notes": "by ear"}
+    stated["bsmamba2.config"] = micro.config.to_json()
+    save_file(micro.state_dict(), tmp_path / "m.safetensors", stated)
+    BSMamba2.load(tmp_path / "m.safetensors").save(tmp_path / "again.safetensors")
+    with safe_open(tmp_path / "again.safetensors", "pt") as file:
+        assert file.metadata() == stated
+    assert read_checkpoint(tmp_path / "again.safetensors").licence == "MIT"
+
+
+def test_a_saved_network_keeps_the_licence_that_the_catalogue_states(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    net, published = roformer(), find_published("mel_band_roformer_kim")
+    net.save(tmp_path / "m.safetensors")
+    monkeypatch.setattr("bsmamba2_network.checkpoints.find_by_sha256", lambda sha256: published)
+    RoFormer.load(tmp_path / "m.safetensors").save(tmp_path / "again.safetensors")
+    assert read_checkpoint(tmp_path / "again.safetensors").licence == published.licence
 
 
 def test_lightnings_prefix_windows_and_bookkeeping_are_ignored(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from importlib import metadata
 from types import SimpleNamespace
@@ -62,6 +63,25 @@ def test_a_bug_has_a_traceback_with_bsmamba2_debug(
     monkeypatch.setenv("BSMAMBA2_DEBUG", "1")
     fail_to_open(run, ZeroDivisionError("by zero"))
     assert isinstance(run("separate", song()).exception, ZeroDivisionError)
+
+
+def test_a_command_that_imports_its_extra_late_is_listed_as_not_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    command = install_command("ui")
+    assert f"ui needs gradio, which is not installed: {command}" in run_command("ui").stderr
+    listed = "".join(run_command("--help").stdout.split())
+    assert "".join(f"Not installed: {command}".split()) in listed
+
+
+@pytest.mark.parametrize("log", cli.LOGS)
+def test_a_name_with_escape_codes_is_logged_without_them(
+    caplog: pytest.LogCaptureFixture, log: str
+) -> None:
+    run_command("--version")
+    logging.getLogger(log).warning("loading %s", "a\x1b[31m\nb")
+    assert caplog.messages == ["loading a�[31m�b"]
 
 
 def test_a_missing_extra_is_reported_with_the_command_that_installs_it(

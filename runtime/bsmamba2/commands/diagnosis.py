@@ -68,6 +68,8 @@ def examine() -> Iterator[Finding]:
         ("pedalboard", "pedalboard", "separation as an effect"),
         ("torch", "network", "the network in PyTorch"),
         ("onnx", "export", "bsmamba2 export"),
+        ("gradio", "ui", "bsmamba2 ui"),
+        ("ray", "cluster", "bsmamba2 library"),
     ):
         yield _package(package, extra, use)
     yield _cache()

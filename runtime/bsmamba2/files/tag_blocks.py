@@ -20,6 +20,7 @@ from mutagen.id3 import ID3, ID3NoHeaderError
 from mutagen.mp4 import MP4
 
 from bsmamba2.errors import first_line
+from bsmamba2.files.ape_and_asf import ASF_START, read_ape, read_asf
 from bsmamba2.files.id3_bounds import MAX_BYTES, Budget, bounded_id3, syncsafe
 from bsmamba2.files.regular_file import open_regular
 
@@ -34,7 +35,8 @@ _OGG_COMMENTS = {b"\x01vorbis": 7, b"OpusHead": 8, b"\x7fFLAC": 4, b"Speex   ": 
 
 
 def open_tags(path: Path, budget: Budget) -> Any:
-    """Returns the song's tags: mutagen's ID3, FLAC or MP4, or an object with Vorbis ``tags``.
+    """Returns the song's tags: mutagen's ID3, FLAC or MP4, or an object with Vorbis ``tags``,
+    or :class:`bsmamba2.files.ape_and_asf.PlainTags`.
 
     Returns None if there are none.
 
@@ -46,8 +48,10 @@ def open_tags(path: Path, budget: Budget) -> Any:
         OSError, mutagen.MutagenError: the file cannot be read, or the tags are damaged.
     """
     with open_regular(path) as file:
-        head = file.read(12)
-        if head[:4] == b"RIFF" and head[8:] == b"WAVE":
+        head = file.read(16)
+        if head == ASF_START:
+            return read_asf(file, budget)
+        if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
             return _id3_in_chunks(file, "little", budget)
         if head[:4] == b"FORM" and head[8:11] == b"AIF":
             return _id3_in_chunks(file, "big", budget)
@@ -59,7 +63,10 @@ def open_tags(path: Path, budget: Budget) -> Any:
         file.seek(start)
         if file.read(4) == b"fLaC":
             return _flac(file, path.name, budget)
-        return _id3(_read(file, 0, start), _tail(file), budget)
+        old = _tail(file)
+        found = _id3(_read(file, 0, start), old, budget) if start else None
+        # A tag of version 1 cuts its values off, so one of APE counts first.
+        return found or read_ape(file, budget) or _id3(b"", old, budget)
 
 
 def _id3(tag: bytes, old_tag: bytes, budget: Budget) -> ID3 | None:

@@ -1,7 +1,8 @@
 """Copies tags and cover art from a song to its stems, as far as both formats support them.
 
 Between files with the same kind of tags (ID3 in MP3, WAV and AIFF; Vorbis comments in FLAC and Ogg)
-all tags are copied; between different kinds, only pictures and the tags in :data:`NAMES`. Tags that
+all tags are copied; between different kinds, pictures and the tags in :data:`NAMES`, and of APE
+tags all that is text. Tags that
 describe the song's samples, such as its loudness, are dropped: they are wrong for a stem.
 """
 
@@ -22,6 +23,7 @@ from mutagen.oggvorbis import OggVorbis
 from mutagen.wave import WAVE
 
 from bsmamba2.errors import first_line
+from bsmamba2.files.ape_and_asf import PlainTags
 from bsmamba2.files.id3_bounds import Budget
 from bsmamba2.files.native_chunks import NativeChunks, read_native_chunks
 from bsmamba2.files.speakers import FLAC_COMMENT, IMPLIED_MASKS
@@ -143,6 +145,9 @@ def _read(path: Path, budget: Budget) -> Tags:
     found = open_tags(path, budget)
     if isinstance(found, ID3):
         return _from_id3(found)
+    if isinstance(found, PlainTags):
+        kept = {k: v for k, v in found.fields.items() if not _is_about_samples(k)}
+        return Tags(kept, pictures=found.pictures)
     if found is None or found.tags is None:
         return Tags()
     return _from_mp4(found.tags) if isinstance(found, MP4) else _from_vorbis(found)

@@ -1,8 +1,9 @@
 """Bounds the work of an untrusted ONNX graph before ONNX Runtime loads it.
 
 A loop may have no end, and a function that calls another twice, which calls another twice, has
-more operators than memory. An export of bsmamba2 has neither: no operator contains a graph, and
-with each function counted wherever it is called there are a few thousand operators.
+more operators than memory. A sparse tensor is stored as a few values and becomes an array of any
+size. An export of bsmamba2 has none of these: no operator contains a graph, with each function
+counted wherever it is called there are a few thousand operators, and no tensor is sparse.
 
 Field numbers: onnx/onnx.proto of ONNX 1.x; they never change.
 """
@@ -26,7 +27,8 @@ _MODEL_GRAPH, _MODEL_FUNCTION = 7, 25
 _GRAPH_NODE, _GRAPH_SPARSE = 1, 15
 _FUNCTION_NAME, _FUNCTION_NODE, _FUNCTION_DOMAIN, _FUNCTION_OVERLOAD = 1, 7, 10, 13
 _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN, _NODE_OVERLOAD = 4, 5, 7, 8
-_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS = 6, 11
+_ATTRIBUTE_GRAPHS = (6, 11)
+_ATTRIBUTE_SPARSE = (22, 23)
 
 _Name: TypeAlias = tuple[str, str, str]
 """Domain, name and overload of an operator."""
@@ -39,8 +41,8 @@ def require_bounded(path: Path) -> None:
         path: an ONNX file that :func:`bsmamba2.formats.onnx_file.read_onnx` has read.
 
     Raises:
-        ModelError: an operator contains a graph, a function calls itself, or there are too many
-            operators.
+        ModelError: an operator contains a graph, a function calls itself, there are too many
+            operators, or a tensor is sparse.
     """
     with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         graph: Counter[_Name] = Counter()
@@ -62,9 +64,11 @@ def _calls(data: mmap.mmap, message: range, node: int, path: Path) -> Counter[_N
     """Returns how often a graph or a function calls each operator."""
     calls: Counter[_Name] = Counter()
     for number, field in fields(data, message):
+        if number == _GRAPH_SPARSE and node == _GRAPH_NODE:
+            raise _sparse(path)
         if number == node:
             name = _name(data, field, _NODE_DOMAIN, _NODE_OPERATOR, _NODE_OVERLOAD)
-            _require_no_graph(data, field, name, path)
+            _require_plain_attributes(data, field, name, path)
             calls[name] += 1
     return calls
 
@@ -75,15 +79,24 @@ def _name(data: mmap.mmap, message: range, domain: int, name: int, overload: int
     return shown[0], shown[1], shown[2]
 
 
-def _require_no_graph(data: mmap.mmap, node: range, name: _Name, path: Path) -> None:
+def _require_plain_attributes(data: mmap.mmap, node: range, name: _Name, path: Path) -> None:
     for number, field in fields(data, node):
         if number == _NODE_ATTRIBUTE:
             for inner, _ in fields(data, field):
-                if inner in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
+                if inner in _ATTRIBUTE_SPARSE:
+                    raise _sparse(path)
+                if inner in _ATTRIBUTE_GRAPHS:
                     raise ModelError(
                         f"{path} contains a loop or a branch ({printable(name[1])}), which no "
                         "export of bsmamba2 has, and is refused: export it again"
                     )
+
+
+def _sparse(path: Path) -> ModelError:
+    return ModelError(
+        f"{path} contains a sparse tensor, which no export of bsmamba2 has, and is refused: export "
+        "it again"
+    )
 
 
 def _total(graph: Counter[_Name], functions: Mapping[_Name, Counter[_Name]], path: Path) -> int:

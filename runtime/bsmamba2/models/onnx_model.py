@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bsmamba2.devices.products import DEFAULT_SPEED
 from bsmamba2.engines.float32_twin import ReducedPrecisionOrtEngine, widened
+from bsmamba2.engines.memory_limit import limited
 from bsmamba2.engines.ort_engine import OrtEngine
-from bsmamba2.engines.step_engine import StepEngine, StepsAsEngine
+from bsmamba2.engines.step_engine import StepEngine, SteppedEngine, StepsAsEngine
 from bsmamba2.errors import ModelError
 from bsmamba2.formats.checkpoint import Checkpoint
 from bsmamba2.formats.families import offline_only
 from bsmamba2.formats.onnx_file import read_onnx
 from bsmamba2.formats.onnx_nodes import require_bounded
+from bsmamba2.models.check import CHECK_STEPS, check_input
 from bsmamba2.models.graph import Graph, find_graph, widened_manifest
 from bsmamba2.models.model import Model, verify_chunks, verify_steps
 
@@ -50,9 +54,11 @@ class OnnxModel(Model):
     ) -> Engine:
         if self.manifest.streaming:
             return StepsAsEngine(self.step_engine(device, verify=verify, speed=speed))
-        engine = self._engine(device, speed)
-        if verify:
-            verify_chunks(engine, self.graph(), speed)
+        with limited(self._file, device, self._noise_bytes):
+            engine = self._engine(device, speed)
+            if verify:
+                self._try(engine)
+                verify_chunks(engine, self.graph(), speed)
         return engine
 
     def step_engine(
@@ -60,15 +66,33 @@ class OnnxModel(Model):
     ) -> StepEngine:
         if not self.manifest.streaming and self.manifest.family != "bs_mamba2":
             raise ModelError(offline_only(self.manifest.family))
-        engine = StepEngine(self._file, device, speed=speed)
-        if verify:
-            verify_steps(engine, self.graph(), speed)
+        with limited(self._file, device, self._noise_bytes):
+            engine = StepEngine(self._file, device, speed=speed)
+            if verify:
+                self._try(SteppedEngine(engine, CHECK_STEPS))
+                verify_steps(engine, self.graph(), speed)
         return engine
 
     def add_checks(
         self, report: Callable[[str], None] = lambda _: None, folder: Path | None = None
     ) -> None:
         """Does nothing: the file already contains its check."""
+
+    @property
+    def _noise_samples(self) -> int:
+        """Length of the noise that checks the model, as exports choose it."""
+        manifest = self.manifest
+        most = manifest.chunk if manifest.fixed_length else manifest.sample_rate
+        return most if manifest.check is None else min(most, manifest.check.samples)
+
+    @property
+    def _noise_bytes(self) -> int:
+        return self._noise_samples * self.manifest.channels * np.dtype(np.float32).itemsize
+
+    def _try(self, engine: Engine) -> None:
+        """Runs a model without a check on noise, so that what it cannot do shows at once."""
+        if self.manifest.check is None:
+            engine.run(check_input(0, self.manifest.channels, self._noise_samples))
 
     def _engine(self, device: Device, speed: str) -> OrtEngine:
         if self.manifest.precision == "fp32":

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import mutagen
 import numpy as np
 import pytest
 import soundfile
@@ -16,6 +17,7 @@ from bsmamba2.audio.array import Audio
 from bsmamba2.files.av_file import AvFile
 from bsmamba2.files.excerpt import Excerpt
 from bsmamba2.files.song_file import SongFile
+from bsmamba2.files.tags import read_tags
 from bsmamba2.installation import install_command
 from support.engines import Stubs
 from support.files import read_song
@@ -56,6 +58,20 @@ def encode(tmp_path: Path) -> Encode:
         return path, sine
 
     return write
+
+
+@pytest.mark.parametrize(("name", "codec"), [("song.wma", "wmav2"), ("song.wv", "wavpack")])
+def test_tags_of_a_song_that_only_ffmpeg_reads_reach_its_stems(
+    stub: Stubs, encode: Encode, name: str, codec: str
+) -> None:
+    path, _ = encode(name, codec, samples=9000)
+    file = mutagen.File(path)
+    if file.tags is None:
+        file.add_tags()
+    file["Title"] = ["Ångström"]
+    file.save()
+    stem = Separator(stub.half()).separate_file(path, format="flac")["vocals"]
+    assert read_tags(stem).fields["title"] == ["Ångström"]
 
 
 @pytest.mark.parametrize("name", KINDS)

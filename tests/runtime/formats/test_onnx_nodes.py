@@ -91,6 +91,20 @@ def test_a_chain_of_functions_without_end_is_refused(tmp_path: Path) -> None:
         require_bounded(save(tmp_path / "m.onnx", model(*chain)))
 
 
+@pytest.mark.parametrize("place", ["initialiser", "attribute", "attribute in a function"])
+def test_a_sparse_tensor_is_refused(tmp_path: Path, place: str) -> None:
+    values, indices = helper.make_tensor("s", 1, [1], [1.0]), helper.make_tensor("i", 7, [1], [5])
+    sparse = helper.make_sparse_tensor(values, indices, [1 << 40])
+    node = helper.make_node("Constant", [], ["y"], sparse_value=sparse)
+    content = model(nodes=[node] if place == "attribute" else None)
+    if place == "initialiser":
+        content.graph.sparse_initializer.append(sparse)
+    elif place == "attribute in a function":
+        content.functions.append(helper.make_function("d", "f", [], ["y"], [node], OPSETS))
+    with pytest.raises(ModelError, match="contains a sparse tensor"):
+        open_model(save(tmp_path / "m.onnx", content))
+
+
 def test_every_shipped_graph_is_within_half_of_the_bound() -> None:
     for file in shipped_graphs():
         require_bounded(file.path)
