@@ -29,6 +29,8 @@ PLUGIN_ID = "62736D616D6261325365706172617465"
 RATE = 44100
 TICKS = 282_240_000 // RATE
 """Ardour's unit of time, for each sample."""
+CYCLES = 100
+"""Of the engine before an export, 2 s. Ardour 7.3 hangs if its disk thread still has work then."""
 TIMEOUT_SECONDS = 300
 
 CREATE = """
@@ -71,7 +73,7 @@ local backend = AudioEngine:set_backend("None (Dummy)", "", "")
 backend:set_buffer_size({block})
 local session = load_session("{folder}", "song")
 assert(session, "no session")
-assert(ARDOUR.LuaAPI.wait_for_process_callback(4, 60000), "no cycle of the engine")
+assert(ARDOUR.LuaAPI.wait_for_process_callback({cycles}, 120000), "no cycle of the engine")
 local export = session:simple_export()
 assert(export:set_preset("{preset}"), "no preset")
 export:set_name("{name}")
@@ -152,6 +154,7 @@ class Ardour:
         code = EXPORT.format(
             block=self.block,
             folder=folder,
+            cycles=CYCLES,
             preset=PRESET_ID,
             name=output.stem,
             output=output.parent,
