@@ -43,10 +43,11 @@ CONFIG = """<?xml version="1.0" encoding="UTF-8"?>
   </EngineStates></AudioMIDISetup></Extra>
 </Ardour>
 """
+CENTRE = (640, 400)
 OK_BUTTON, START_BUTTON = (812, 440), (846, 561)
 TRACK, PROCESSOR = (60, 344), (60, 190)
-EDITOR = "936x320+0+0"
-"""Where the editor appears without a window manager."""
+EDITOR = "936x232+0+54"
+"""Where the editor appears without a window manager; the main window's menu covers its top."""
 
 
 def main() -> None:
@@ -85,9 +86,8 @@ def photograph(host: ardour.Ardour, session: Path, patience: float) -> None:
     time.sleep(patience)
     window = subprocess.Popen(["ardour", "-n", "-a", session], env=host.environment)
     try:
-        click_when("Ardour", OK_BUTTON, patience)  # the session knows another audio device
-        click_when("Audio/MIDI Setup", START_BUTTON, patience)
-        wait_for(f"{session.name} - Ardour")
+        click_until("Audio/MIDI Setup", OK_BUTTON)  # the session knows another audio device
+        click_until(f"{session.name} - Ardour", START_BUTTON)
         time.sleep(10 * patience)
         click(TRACK)
         tool("search", "--name", f"{session.name} - Ardour", "windowfocus")
@@ -106,19 +106,15 @@ def photograph(host: ardour.Ardour, session: Path, patience: float) -> None:
             process.wait()
 
 
-def click_when(name: str, place: tuple[int, int], patience: float) -> None:
-    """Waits for a window and clicks at a place on the screen."""
-    wait_for(name)
-    time.sleep(patience)
-    click(place)
-
-
-def wait_for(name: str, seconds: float = 300) -> None:
+def click_until(name: str, place: tuple[int, int], seconds: float = 300) -> None:
+    """Clicks at a place on the screen, where a button appears, until it has opened a window."""
     deadline = time.monotonic() + seconds
     while not tool("search", "--onlyvisible", "--name", name):
         if time.monotonic() > deadline:
             sys.exit(f"no window is called {name}")
-        time.sleep(0.5)
+        click(place)
+        tool("mousemove", *map(str, CENTRE))  # dialogs appear around the mouse
+        time.sleep(2)
 
 
 def click(place: tuple[int, int], *options: str) -> None:

@@ -144,7 +144,7 @@ def test_an_export_whose_server_is_killed_is_silent_from_there_and_the_next_is_r
     stub_server.stop(session.server)
     process = session.host.start_export(session.path, tmp_path / "out.wav")
     stub_server.kill_when_serving(session.server)
-    text = ardour.finish_export(process)
+    text = ardour.finish(process)
     assert "a part of this render could not be separated" in text
     output = session.track(ardour.read(tmp_path / "out.wav"))
     assert (np.abs(output) <= REST * np.abs(session.songs[0]) + 1e-6).all()

@@ -45,9 +45,12 @@ class UiServer:
         return self.runs.stat().st_size if self.runs.exists() else 0
 
     def kept_files(self) -> list[str]:
-        """Returns the names of the files of all results that exist."""
-        results = self.temporary.glob("bsmamba2-ui-*/results/**/*")
-        return sorted(path.name for path in results if path.is_file())
+        """Returns the names of all uploads and results that exist.
+
+        Gradio also leaves empty files, one for each song of an event.
+        """
+        found = self.temporary.glob("bsmamba2-ui-*/**/*")
+        return sorted(path.name for path in found if path.is_file() and path.stat().st_size)
 
     def stop(self) -> int:
         """Presses Ctrl-C and returns the exit status."""

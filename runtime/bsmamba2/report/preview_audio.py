@@ -80,7 +80,7 @@ class PreviewAudio:
         seconds = samples / sample_rate
         self.form = form = choose_form(tracks, sample_rate, channels, seconds, max_bytes)
         self._tracks = tracks
-        self._rows = tracks * min(channels, 2)
+        self._rows = tracks * form.channels
         self._resampler = Resampler(sample_rate, form.sample_rate, self._rows)
         self._resampled: Fifo[np.float32] = Fifo(self._rows, np.float32)
         self._max_bytes = max_bytes
@@ -104,8 +104,10 @@ class PreviewAudio:
 
     def push(self, stems: Audio) -> None:
         """Takes (tracks, channels, n)."""
-        kept = stems[:, :2].reshape(self._rows, -1)
-        self._resampled.append(self._resampler.push(to_float32(kept)))
+        kept = to_float32(stems[:, :2])
+        if self.form.channels < kept.shape[1]:
+            kept = kept.mean(axis=1)
+        self._resampled.append(self._resampler.push(kept.reshape(self._rows, -1)))
         while len(self._resampled) >= self.form.sample_rate:
             self._encode(self.form.sample_rate)
 
@@ -121,8 +123,6 @@ class PreviewAudio:
     def _encode(self, count: int) -> None:
         """Encodes the next samples, up to a second."""
         stems = self._resampled.take(count).reshape(self._tracks, -1, count)
-        if self.form.channels < stems.shape[1]:
-            stems = stems.mean(axis=1, keepdims=True)
         left_bytes = self._max_bytes - sum(file.tell() for file in self._files)
         left_bytes -= _FRAME * stems.shape[0] * stems.shape[1]  # what the encoders still hold
         left_samples = max(self._wanted - self._written, count)

@@ -165,7 +165,7 @@ class Job:
     def __init__(
         self, songs: Sequence[Path], settings: Settings, folder: Path, shared: SharedModel
     ) -> None:
-        self._songs = songs
+        self.songs = songs
         self.settings = settings
         self.folder = folder
         self.total = len(songs)
@@ -219,7 +219,7 @@ class Job:
         options = OutputOptions(self.settings.stems, format=self.settings.format, report=True)
         plans = [self._plan(number, options, separator) for number in range(self.total)]
         clock = _Clock(sum(plan.seconds for plan in plans if isinstance(plan, FilePlan)))
-        for number, (song, plan) in enumerate(zip(self._songs, plans, strict=True), 1):
+        for number, (song, plan) in enumerate(zip(self.songs, plans, strict=True), 1):
             if self._cancel.is_set():
                 raise Cancelled("stopped between songs")
             self._set(phase=Phase.SEPARATING, song=song.name, number=number)
@@ -231,7 +231,7 @@ class Job:
         self, number: int, options: OutputOptions, separator: SongSeparator
     ) -> FilePlan | Result:
         """Plans a song in a folder of its own: two songs may have the same name."""
-        song = self._songs[number]
+        song = self.songs[number]
         try:
             return options.plan(song, self.folder / f"{number}", separator.manifest)
         except Exception as error:

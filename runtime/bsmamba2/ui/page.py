@@ -16,9 +16,8 @@ TITLE = "bsmamba2"
 INTRODUCTION = """
 # Separate songs
 Drop songs, choose a model, and listen to the stems. Everything stays on this machine: songs, stems
-and settings are sent nowhere. Closing or reloading this tab stops the separation and removes its
-stems, so download what you want to keep. The songs that you dropped are removed when `bsmamba2 ui`
-ends.
+and settings are sent nowhere. Closing or reloading this tab stops the separation and removes your
+songs and stems from this page's folder, so download what you want to keep.
 """
 THEME = gr.themes.Default(  # its own fonts would be loaded from the network
     font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
@@ -26,7 +25,7 @@ THEME = gr.themes.Default(  # its own fonts would be loaded from the network
 
 _INTERVAL_S = 0.3
 _UPLOADS_S = (3600, 24 * 3600)
-"""How often uploads are looked at, and from which age on they are removed, while the page runs."""
+"""How often uploads are looked at, and from which age on those are removed that no visitor has."""
 
 
 def build(sessions: Sessions, names: Sequence[str], device: str = "auto") -> gr.Blocks:
@@ -111,9 +110,13 @@ def build(sessions: Sessions, names: Sequence[str], device: str = "auto") -> gr.
         def stop(request: gr.Request) -> None:
             sessions.cancel(_session(request))
 
+        def keep(paths: list[str] | None, request: gr.Request) -> None:
+            sessions.keep(_session(request), [Path(path) for path in paths or ()])
+
         def leave(request: gr.Request) -> None:
             sessions.close(_session(request))
 
+        songs.change(keep, songs, queue=False, show_progress="hidden", api_visibility="private")
         separate.click(
             run,
             [songs, model, used, stems, format],

@@ -65,6 +65,50 @@ def test_a_visitor_who_leaves_ends_only_the_own_job(sessions: Sessions, song: Wr
     assert remaining.folder.exists()
 
 
+def upload(sessions: Sessions, name: str) -> Path:
+    """Returns a file that was uploaded, as gradio keeps it: in a folder of its content."""
+    path = sessions.uploads / "0123" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"no audio")
+    return path
+
+
+def test_the_uploads_of_a_visitor_who_leaves_are_removed(sessions: Sessions) -> None:
+    sessions.keep("a", [upload(sessions, "a.wav")])
+    sessions.close("a")
+    assert list(sessions.uploads.iterdir()) == []
+
+
+def test_a_song_that_two_visitors_uploaded_remains_until_both_have_left(sessions: Sessions) -> None:
+    path = upload(sessions, "a.wav")
+    for name in "ab":
+        sessions.keep(name, [path])
+    sessions.close("a")
+    assert path.exists()
+    sessions.close("b")
+    assert not path.exists()
+
+
+def test_a_song_that_is_taken_off_the_page_is_removed_unless_the_job_has_it(
+    sessions: Sessions,
+) -> None:
+    first, second = upload(sessions, "first.wav"), upload(sessions, "second.wav")
+    sessions.keep("a", [first, second])
+    sessions.start("a", [first], Settings("stub"))
+    sessions.keep("a", [])
+    assert (first.exists(), second.exists()) == (True, False)
+    sessions.close("a")
+    assert not first.exists()
+
+
+def test_a_file_that_was_not_uploaded_is_never_removed(sessions: Sessions, tmp_path: Path) -> None:
+    own = tmp_path / "own.wav"
+    own.write_bytes(b"")
+    sessions.keep("a", [own])
+    sessions.close("a")
+    assert own.exists()
+
+
 def test_a_token_cannot_be_guessed(sessions: Sessions, song: WriteSong) -> None:
     token = start(sessions, "a", song(samples=500))
     assert len(token) >= 32
