@@ -24,10 +24,11 @@ from bsmamba2.audio.schedule import Schedule
 from bsmamba2.audio.snr import snr_db
 from bsmamba2.devices.device import CPU
 from bsmamba2.engines.ort_engine import OrtEngine
+from bsmamba2.engines.protocols import ReducedPrecisionEngine
 from bsmamba2.formats.onnx_file import OnnxFile, read_onnx
 from bsmamba2.models.check import check_input
 from bsmamba2.models.graph import shipped_graphs
-from bsmamba2_export import artifact
+from bsmamba2_export import artifact, export
 from bsmamba2_export.exporter import describe
 from bsmamba2_export.graphs import FILES, SOURCE, source_sha256, weightless_graph
 from bsmamba2_export.trace import set_target
@@ -133,6 +134,16 @@ def test_a_checkpoint_runs_in_the_graph_of_streams_too(checkpoint: Path) -> None
     assert isinstance(engine, OrtEngine)
     first_seven = engine.run_spectrum(spectrum[:, :, :7])
     assert snr_db(first_seven[:, :, :, :4], streamed) >= 100
+
+
+def test_a_narrow_model_has_a_float32_twin(checkpoint: Path, tmp_path: Path) -> None:
+    export(checkpoint, tmp_path / "narrow.onnx", precision="fp16")
+    engine, noise = open_engine(tmp_path / "narrow.onnx", "cpu"), check_input(0, 2, 9000)
+    assert isinstance(engine, ReducedPrecisionEngine)
+    assert engine.in_float32() is engine.in_float32()
+    assert not isinstance(engine.in_float32(), ReducedPrecisionEngine)
+    expected = open_engine(checkpoint, "cpu").run(noise)
+    assert snr_db(expected, engine.in_float32().run(noise)) > 50
 
 
 # The smallest networks have every form in the other tests of this folder. This size takes seconds.

@@ -16,11 +16,8 @@ from click.testing import CliRunner
 from onnx import TensorProto
 
 from bsmamba2 import DeviceError, Manifest, ModelError, cli
-from bsmamba2.audio.snr import snr_db
 from bsmamba2.engines.float32_twin import widened
-from bsmamba2.engines.protocols import ReducedPrecisionEngine
 from bsmamba2.formats.onnx_file import read_onnx
-from bsmamba2.models.check import check_input
 from bsmamba2_export import export
 from bsmamba2_export.exporter import describe
 from bsmamba2_export.precision import sdr_cost_db, with_half_weights
@@ -178,15 +175,6 @@ def test_a_narrow_step_of_a_stream_agrees_with_the_network(
     verification = export(checkpoint, path, precision="fp16", streaming=True).verification
     assert min(verification.values()) >= 45
     assert read_onnx(path).manifest.precision == "fp16"
-
-
-def test_a_narrow_model_has_a_float32_twin(narrow: Export, exported: Callable[..., Path]) -> None:
-    engine, noise = open_engine(narrow(precision="fp16")[0], "cpu"), check_input(0, 2, 9000)
-    assert isinstance(engine, ReducedPrecisionEngine)
-    assert engine.in_float32() is engine.in_float32()
-    assert not isinstance(engine.in_float32(), ReducedPrecisionEngine)
-    expected = open_engine(exported(), "cpu").run(noise)
-    assert snr_db(expected, engine.in_float32().run(noise)) > 50
 
 
 @pytest.mark.parametrize(("precision", "digits"), [("fp16", 11), ("bf16", 8)])

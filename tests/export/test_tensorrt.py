@@ -24,6 +24,7 @@ from bsmamba2.models.check import check_input
 from bsmamba2_export import engine_builder
 from bsmamba2_export.engine_builder import TimingCache, build_engine
 from bsmamba2_export.tensorrt_target import retarget
+from bsmamba2_network import BSMamba2
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
 
@@ -145,9 +146,10 @@ def test_engines_do_not_use_tf32(
 
 
 def test_an_engine_takes_audio_unless_the_model_takes_spectra(
-    monkeypatch: pytest.MonkeyPatch, checkpoint: Path, portable: Path, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, portable: Path, tmp_path: Path
 ) -> None:
-    lengths = []
+    checkpoint, lengths = tmp_path / "tiny.safetensors", []
+    BSMamba2.untrained("tiny").save(checkpoint)
 
     def build(*arguments: Any) -> bytes:
         lengths.append(arguments[4])

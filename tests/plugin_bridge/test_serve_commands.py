@@ -69,7 +69,8 @@ def test_serve_detaches_and_exits_when_idle(folder: Path, tiny: Path) -> None:
     words = ["--model", str(tiny), "--device", "cpu", "--headroom-ms", "9", "--idle-exit", "0.5"]
     command = [sys.executable, "-m", "bsmamba2", "serve", *words, "--background"]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-    assert eventually((folder / "socket").exists)
+    # On a busy machine it may have ended by now; it leaves this when it has served.
+    assert (folder / "models").exists()
     assert eventually(lambda: not (folder / "socket").exists())
 
 
