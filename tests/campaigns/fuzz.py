@@ -75,29 +75,43 @@ def main() -> None:
         worker = arguments.worker, arguments.seed, arguments.cases, arguments.songs
         print(json.dumps(run_cases(*worker)))
         return
-    counts, failures, growth_mib = campaign(arguments.cases, arguments.seed, arguments.songs)
+    counts: Counter[tuple[str, str]] = Counter()
+    failures: list[str] = []
+    growth_mib, end = 0.0, arguments.seed + arguments.cases
+    for first in range(arguments.seed, end, BATCH):
+        found, new, mib = campaign(min(BATCH, end - first), first, arguments.songs)
+        counts, growth_mib = counts + found, max(growth_mib, mib)
+        failures += new
+        write_page(counts, failures, growth_mib, f"{arguments.seed}{' --songs' * arguments.songs}")
+    sys.exit(1 if failures or growth_mib > BOUND_MIB else 0)
+
+
+def write_page(
+    counts: Counter[tuple[str, str]], failures: list[str], growth_mib: float, options: str
+) -> None:
+    """Writes the results of the cases that have run so far."""
     rows = [f"| {name} | {result} | {n} |" for (name, result), n in sorted(counts.items())]
+    cases = sum(counts.values())
     page = "\n".join(
         [
             "# Mutated files",
             "",
-            f"{sum(counts.values())} files, {len(failures)} failures; the memory of a process grew "
-            f"by at most {growth_mib:.0f} MiB (limit: {BOUND_MIB}).",
+            f"{cases} files, {len(failures)} failures; the memory of a process grew by at most "
+            f"{growth_mib:.0f} MiB (limit: {BOUND_MIB}).",
             "",
             "| file | result | count |",
             "|---|---|---|",
             *rows,
             *(f"- {failure}" for failure in failures),
             "",
-            f"{datetime.date.today()}; `python tests/campaigns/fuzz.py --cases {arguments.cases} "
-            f"--seed {arguments.seed}{' --songs' * arguments.songs}`",
+            f"{datetime.date.today()}; `python tests/campaigns/fuzz.py --cases {cases} "
+            f"--seed {options}`",
             "",
         ]
     )
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "fuzz.md").write_text(page)
     print(page)
-    sys.exit(1 if failures or growth_mib > BOUND_MIB else 0)
 
 
 def campaign(

@@ -56,8 +56,8 @@ def main() -> None:
         run_cases(arguments.worker, arguments.seed, arguments.cases)
         return
     counts: Counter[tuple[str, str]] = Counter()
-    failures, most_mib = [], 0.0
-    end = arguments.seed + arguments.cases
+    failures: list[str] = []
+    most_mib, end = 0.0, arguments.seed + arguments.cases
     for first in range(arguments.seed, end, BATCH):
         found, new, mib = campaign(min(BATCH, end - first), first)
         counts, most_mib = counts + found, max(most_mib, mib)
@@ -126,7 +126,7 @@ def run_cases(folder: Path, seed: int, cases: int) -> None:
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("error")
     for case in range(seed, seed + cases):
-        name, failures = strategy(case), []
+        name, failures = strategy(case), list[str]()
         suffix, content = STRATEGIES[name](random.Random(case))
         path = folder / f"hostile{suffix}"
         path.write_bytes(content)

@@ -51,8 +51,11 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100, help="Default: 100.")
     parser.add_argument("--seed", type=int, default=0, help="Default: 0.")
     arguments = parser.parse_args()
+    runs = []
     with tempfile.TemporaryDirectory() as folder:
-        runs = list(campaign(Path(folder), arguments.kills, arguments.seed))
+        for run in campaign(Path(folder), arguments.kills, arguments.seed):
+            runs.append(run)
+            print(run, flush=True)
     kills = [run for run in runs if run.startswith("killed")]
     changes = [run for run in runs if "replaced" in run]
     page = (
@@ -66,7 +69,6 @@ def main() -> None:
     )
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "kills.md").write_text(page)
-    print(page)
 
 
 def campaign(folder: Path, kills: int, seed: int, songs: int = 2) -> Iterator[str]:
