@@ -1,4 +1,4 @@
-"""Ardour: insert, automate, export and reopen, with a server that is started by the plugin.
+"""Ardour: insert, automate, export, freeze, duplicate, reopen; the plugin starts the server.
 
 The songs are noise, so a track that is one sample late is seen. The stub model has two stems: a
 quarter of the mixture, and the rest.
@@ -6,8 +6,9 @@ quarter of the mixture, and the rest.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,12 @@ local control = track:nth_plugin(0):to_automatable():automation_control(paramete
 control:set_automation_state(ARDOUR.AutoState.Play)
 """
 CHOOSE_REST = f"ARDOUR.LuaAPI.set_plugin_insert_param(insert, {STEM}, 1)"
+FREEZE = f"""
+assert(ARDOUR.LuaAPI.wait_for_process_callback({ardour.CYCLES}, 120000))
+local thread, outputs = ARDOUR.InterThreadInfo(), track:main_outs()
+local region = track:to_track():bounce_range(0, {SAMPLES}, thread, outputs, false, "frozen")
+assert(not region:isnil(), "nothing was bounced")
+"""
 DESCRIBE = """
 local effect = insert:plugin(0)
 for i = 0, effect:parameter_count() - 1 do
@@ -120,10 +127,26 @@ def test_an_export_is_separated_and_aligned_with_the_other_tracks(session: Sessi
     close(session.export(), QUARTER * session.songs[0])
 
 
+def test_a_bounce_as_by_freeze_is_separated_and_aligned(session: Session) -> None:
+    stub_server.stop(session.server)
+    session.host.change(session.path, FREEZE)
+    files = session.path / "interchange" / session.path.name / "audiofiles"
+    frozen = [ardour.read(files / f"frozen%{side}.wav") for side in "LR"]
+    close(np.concatenate(frozen), QUARTER * session.songs[0])
+
+
 def test_the_chosen_stem_survives_save_and_reopen(session: Session) -> None:
     session.host.change(session.path, CHOOSE_REST)
     session.host.change(session.path, "")
     close(session.export(), REST * session.songs[0])
+
+
+def test_a_duplicate_on_another_track_has_the_same_stem(session: Session, tmp_path: Path) -> None:
+    twin = replace(session, path=shutil.copytree(session.path, tmp_path / session.path.name))
+    twin.host.change(twin.path, CHOOSE_REST)
+    ardour.duplicate_plugin(twin.path)
+    first, second = session.songs[:2]
+    close(twin.export(), REST * first + (REST - 1) * second)
 
 
 def test_automation_switches_the_stem_where_it_says(session: Session) -> None:

@@ -10,6 +10,7 @@ commit 7cb8140b3a.
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import subprocess
@@ -198,6 +199,28 @@ def read(path: Path) -> Audio:
     """Returns the audio of a file, (channels, samples)."""
     audio, _ = soundfile.read(path, dtype="float32", always_2d=True)
     return np.ascontiguousarray(audio.T)
+
+
+def duplicate_plugin(folder: Path) -> None:
+    """Inserts a copy of the first track's plugin, with its settings, into the second track."""
+    path = folder / "song.ardour"
+    tree = ElementTree.parse(path)
+    root = tree.getroot()
+    first, second = (root.find(f"Routes/Route[@name='Track {n}']") for n in (1, 2))
+    assert first is not None
+    assert second is not None
+    plugin = copy.deepcopy(first.find("Processor[@type='vst3']"))
+    fader = second.find("Processor[@type='amp']")
+    assert plugin is not None
+    assert fader is not None
+    number = int(root.get("id-counter", "0"))
+    for element in plugin.iter():
+        if element.get("id", "").isdigit() and element.tag != "Port":
+            number += 1
+            element.set("id", str(number))
+    second.insert(list(second).index(fader), plugin)
+    root.set("id-counter", str(number + 1))
+    tree.write(path, encoding="UTF-8", xml_declaration=True)
 
 
 def _add_songs(folder: Path, songs: Sequence[Audio]) -> None:

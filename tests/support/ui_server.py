@@ -37,6 +37,8 @@ class UiServer:
         self.url = url
         self.process = process
         self.runs = folder / "runs"
+        self.errors = folder / "errors"
+        """What it printed to standard error."""
         self.temporary = folder / "tmp"
         """Where the page keeps uploads and results."""
 
@@ -69,9 +71,14 @@ def ui_server(folder: Path) -> Iterator[UiServer]:
         "BSMAMBA2_CACHE": os.environ["BSMAMBA2_CACHE"],
         "PYTHONUNBUFFERED": "1",
     }
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM], env=environment, stdout=subprocess.PIPE, text=True
-    )
+    with (folder / "errors").open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
     try:
         assert process.stdout
         yield UiServer(process.stdout.readline().split()[0], process, folder)

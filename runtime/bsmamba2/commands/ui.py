@@ -35,7 +35,8 @@ def ui(
     """Open a page in the browser: drop songs, choose a model, listen to the stems, download them.
 
     Only browsers of this machine can open it, and nothing is sent anywhere. It runs until Ctrl-C.
-    Uploaded songs and stems are in a temporary folder, which is removed at the end.
+    Songs and stems are in a temporary folder: those of a tab are removed when it is closed, and the
+    folder at the end.
     """
     from bsmamba2.ui.server import serve
 

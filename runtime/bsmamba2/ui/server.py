@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import socket
 import tempfile
@@ -78,10 +80,17 @@ def serve(
         app = application(sessions, choices.models(models), device, HOST)
         # A tab that is open keeps a connection, which must not keep the server.
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+        logging.getLogger("uvicorn.error").addFilter(_is_worth_reading)
         with suppress(KeyboardInterrupt):
             started(f"http://{HOST}:{listener.getsockname()[1]}/")
             uvicorn.Server(config).run(sockets=[listener])
         sessions.close_all()
+
+
+def _is_worth_reading(record: logging.LogRecord) -> bool:
+    """Whether a line of the log is no consequence of ending while a tab is open."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, asyncio.CancelledError) and "shutdown" not in record.getMessage()
 
 
 def _prepare(uploads: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 
 from bsmamba2 import Error
 from bsmamba2.ui import server
@@ -47,3 +48,13 @@ def test_ctrl_c_ends_the_server_and_removes_its_folder(tmp_path: Path) -> None:
         assert list(page.temporary.iterdir()) != []
         assert page.stop() == 0
         assert list(page.temporary.iterdir()) == []
+
+
+@pytest.mark.skipif(find_spec("gradio") is None, reason="needs the extra ui")
+def test_ctrl_c_while_a_tab_is_open_prints_nothing(tmp_path: Path) -> None:
+    with ui_server(tmp_path) as page:
+        address = f"{page.url}gradio_api/heartbeat/tab"
+        with requests.get(address, stream=True, timeout=300) as tab:
+            assert next(tab.iter_lines())
+            assert page.stop() == 0
+        assert page.errors.read_text() == ""
