@@ -6,12 +6,14 @@ import ctypes
 import math
 import weakref
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from bsmamba2.audio.array import Audio
 from bsmamba2.devices import nvidia
+from bsmamba2.devices.capture import CAPTURE
 from bsmamba2.devices.libraries import open_library
 from bsmamba2.errors import DeviceError
 
@@ -37,7 +39,8 @@ class CudaStream:
         self.call("cuStreamCreate", ctypes.byref(self._stream), _NON_BLOCKING)
         self.call("cuEventCreate", ctypes.byref(self._event), _NO_TIMING)
         owned = self.context, device, self._stream, self._event
-        weakref.finalize(self, _free_stream, library, *owned).atexit = False
+        free = partial(_free_stream, library, *owned)
+        weakref.finalize(self, CAPTURE.release, free).atexit = False
 
     @property
     def handle(self) -> int:
@@ -78,7 +81,7 @@ class CudaBuffer:
         self._bytes = 0
         self._device, self._host = ctypes.c_uint64(), ctypes.c_void_p()
         owned = stream.library, stream.context, self._device, self._host
-        weakref.finalize(self, _free_buffer, *owned).atexit = False
+        weakref.finalize(self, CAPTURE.release, partial(_free_buffer, *owned)).atexit = False
 
     @property
     def address(self) -> int:

@@ -19,7 +19,7 @@ import numpy as np
 
 from bsmamba2.audio.array import Audio
 from bsmamba2.audio.snr import snr_db
-from bsmamba2.devices.capture import CAPTURE
+from bsmamba2.devices.capture import CAPTURE, Held
 
 log = logging.getLogger("bsmamba2")
 
@@ -53,7 +53,7 @@ class BoundSession:
     """
 
     def __init__(self, ort: Any, session: Any, memory: tuple[str, int], stems: int) -> None:
-        self._ort, self._session, self._memory, self._stems = ort, session, memory, stems
+        self._ort, self._held, self._memory, self._stems = ort, Held(session), memory, stems
         options = session.get_provider_options().values()
         self._may_record = any(given.get("enable_cuda_graph") == "1" for given in options)
         self._recorded: _Buffers | None = None
@@ -130,26 +130,28 @@ class _Buffers:
     def __init__(self, bound: BoundSession, shapes: list[tuple[int, ...]]) -> None:
         make = bound._ort.OrtValue.ortvalue_from_shape_and_type
         self.shapes = shapes
-        self._ort, self._session = bound._ort, bound._session
-        self._inputs = [make(shape, np.float32, *bound._memory) for shape in shapes]
-        self._outputs = [
+        self._ort, session = bound._ort, bound._held.objects[0]
+        inputs = [make(shape, np.float32, *bound._memory) for shape in shapes]
+        outputs = [
             make((shape[0], bound._stems, *shape[1:]), np.float32, *bound._memory)
             for shape in shapes
         ]
-        self._binding = self._session.io_binding()
-        for known, value in zip(self._session.get_inputs(), self._inputs, strict=True):
-            self._binding.bind_ortvalue_input(known.name, value)
-        for known, value in zip(self._session.get_outputs(), self._outputs, strict=True):
-            self._binding.bind_ortvalue_output(known.name, value)
+        binding = session.io_binding()
+        for known, value in zip(session.get_inputs(), inputs, strict=True):
+            binding.bind_ortvalue_input(known.name, value)
+        for known, value in zip(session.get_outputs(), outputs, strict=True):
+            binding.bind_ortvalue_output(known.name, value)
+        self._held = Held(session, inputs, outputs, binding)
 
     def run(self, values: Values, graph: str) -> Values:
+        session, inputs, outputs, binding = self._held.objects
         options = self._ort.RunOptions()
         options.add_run_config_entry("gpu_graph_id", graph)
-        for buffer, value in zip(self._inputs, values, strict=True):
+        for buffer, value in zip(inputs, values, strict=True):
             buffer.update_inplace(np.ascontiguousarray(value))
-        self._session.run_with_iobinding(self._binding, options)
+        session.run_with_iobinding(binding, options)
         # On the CPU an output is the buffer itself, which the next run overwrites.
         return [
             output.numpy().copy() if output.device_name() == "cpu" else output.numpy()
-            for output in self._outputs
+            for output in outputs
         ]

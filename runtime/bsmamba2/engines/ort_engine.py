@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bsmamba2.audio.array import Audio
+from bsmamba2.devices.capture import Held
 from bsmamba2.devices.device import CPU, Device
 from bsmamba2.devices.products import DEFAULT_SPEED
 from bsmamba2.engines.chunk_run import run_chunk
@@ -48,10 +50,9 @@ class OrtEngine:
             )
         self.manifest = manifest or file.manifest
         self.device = device
-        self._session = open_session(
-            file, device, weights, threads, kernel, graphs=True, speed=speed
-        )
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        session = open_session(file, device, weights, threads, kernel, graphs=True, speed=speed)
+        self._held = Held(session)
+        inputs, outputs = session.get_inputs(), session.get_outputs()
         require_float32(file, inputs, outputs)
         expected = 2 if self.manifest.io == "both" else 1
         if (len(inputs), len(outputs)) != (expected, expected):
@@ -64,9 +65,12 @@ class OrtEngine:
         self._bound: BoundSession | None = None
         if device.kind != "cpu":  # on a CPU there is nothing to copy
             memory = "cuda", device.index
-            self._bound = BoundSession(
-                import_onnxruntime(), self._session, memory, len(self.manifest.stems)
-            )
+            stems = len(self.manifest.stems)
+            self._bound = BoundSession(import_onnxruntime(), session, memory, stems)
+
+    @property
+    def _session(self) -> Any:
+        return self._held.objects[0]
 
     def run(self, chunk: Audio) -> Audio:
         """See :meth:`bsmamba2.engines.protocols.Engine.run`."""
