@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bsmamba2.audio.array import Audio
-from bsmamba2.devices.capture import Held
+from bsmamba2.devices.capture import CAPTURE, Held
+from bsmamba2.devices.cuda_memory import CudaStream
 from bsmamba2.devices.device import CPU, Device
 from bsmamba2.devices.products import DEFAULT_SPEED
 from bsmamba2.engines.chunk_run import run_chunk
@@ -50,8 +51,15 @@ class OrtEngine:
             )
         self.manifest = manifest or file.manifest
         self.device = device
-        session = open_session(file, device, weights, threads, kernel, graphs=True, speed=speed)
-        self._held = Held(session)
+        stream: CudaStream | None = None
+        if device.kind == "cuda":
+            with CAPTURE.using():
+                stream = CudaStream(device.index)
+        session = open_session(
+            file, device, weights, threads, kernel, graphs=True, speed=speed,
+            stream=stream.handle if stream else 0,
+        )  # fmt: skip
+        self._held = Held(stream, session)
         inputs, outputs = session.get_inputs(), session.get_outputs()
         require_float32(file, inputs, outputs)
         expected = 2 if self.manifest.io == "both" else 1
@@ -66,11 +74,11 @@ class OrtEngine:
         if device.kind != "cpu":  # on a CPU there is nothing to copy
             memory = "cuda", device.index
             stems = len(self.manifest.stems)
-            self._bound = BoundSession(import_onnxruntime(), session, memory, stems)
+            self._bound = BoundSession(import_onnxruntime(), session, memory, stems, stream)
 
     @property
     def _session(self) -> Any:
-        return self._held.objects[0]
+        return self._held.objects[1]
 
     def run(self, chunk: Audio) -> Audio:
         """See :meth:`bsmamba2.engines.protocols.Engine.run`."""
