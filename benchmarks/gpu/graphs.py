@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onnx import ModelProto
-
 from benchmarks.arguments import argument_parser
 from benchmarks.gpu.engines import graph_name
 from bsmamba2.audio import fourier
@@ -33,11 +31,9 @@ def write_graphs(
     net = BSMamba2.untrained(preset)
     written = []
     for io in ("spectrum", "waveform"):
-        traced = trace_nodes(net, io)
         for target, precision in forms:
-            model = ModelProto()
-            model.CopyFrom(traced)
-            model = finish(model, net, target, precision=precision)
+            traced = trace_nodes(net, io, precision=precision)
+            model = finish(traced, net, target, precision=precision)
             manifest = describe(net, preset, target=target, io=io, precision=precision)
             artifact.set_manifest(model, manifest)
             accept_float32(model)

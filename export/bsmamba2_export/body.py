@@ -245,7 +245,9 @@ def mamba2_mixer(
     return op.MatMul(y, op.Transpose(out_weight, perm=[1, 0]))
 
 
-def functions(target: str, heads: int, *, states: bool = False) -> list[onnx.FunctionProto]:
+def functions(
+    target: str, heads: int, *, states: bool = False, padded: bool = False
+) -> list[onnx.FunctionProto]:
     """Returns the functions that define the ``bsmamba2`` nodes for one target.
 
     Args:
@@ -254,9 +256,12 @@ def functions(target: str, heads: int, *, states: bool = False) -> list[onnx.Fun
         states: whether the states of some nodes are used. Those nodes have the overload ``states``;
             the body of the others computes no states, because ONNX Runtime computes everything in
             an inlined body and keeps unused results until the run ends.
+        padded: whether zxbcdt has columns of padding.
     """
     space = state_space_contrib(heads) if target == "ort" else state_space.to_function_proto()
     plain = [mamba2_scan.to_function_proto(), convolve.to_function_proto(), space]
+    if padded:
+        _accept_padding(plain[0])
     stateful = [deepcopy(plain[0]), deepcopy(space)] if states else []
     call = next(node for node in plain[0].node if node.op_type == "state_space")
     mixer = mamba2_mixer.to_function_proto()
@@ -271,6 +276,26 @@ def functions(target: str, heads: int, *, states: bool = False) -> list[onnx.Fun
         call = next(node for node in stateful[0].node if node.op_type == "state_space")
         call.op_type = stateful[1].name = "state_space_and_state"
     return [mixer, *plain, *stateful]
+
+
+def _accept_padding(function: onnx.FunctionProto) -> None:
+    """Makes the body of the scan split off the columns after dt, in place."""
+    makers = {name: at for at, node in enumerate(function.node) for name in node.output}
+    split = next(node for node in function.node if list(node.output) == ["z", "xBC", "dt"])
+    at = makers[split.input[1]]
+    sizes = function.node[at]
+    make = onnx.helper.make_node
+    added = [
+        make("Shape", ["zxbcdt"], ["columns"], start=2, end=3),
+        make("Add", sizes.input[:2], ["before_dt"]),
+        make("Add", ["before_dt", sizes.input[2]], ["used"]),
+        make("Sub", ["columns", "used"], ["unused"]),
+    ]
+    sizes.input.append("unused")
+    split.output.append("padding")
+    nodes = [*function.node[:at], *added, *function.node[at:]]
+    del function.node[:]
+    function.node.extend(nodes)
 
 
 def _drop_dead_nodes(function: onnx.FunctionProto) -> None:

@@ -125,7 +125,9 @@ def export_network(
 ) -> Manifest:
     """Exports a network in memory in the form that the manifest states; see :func:`export`."""
     report(f"tracing {manifest.parameters:,} parameters")
-    traced = trace_nodes(net, manifest.io, streaming=manifest.streaming)
+    traced = trace_nodes(
+        net, manifest.io, streaming=manifest.streaming, precision=manifest.precision
+    )
     precision, minimum_db = manifest.precision, MINIMUM_SNR_DB[manifest.precision]
     for_tensorrt = manifest.target in tensorrt_target.TARGETS
     target = "portable" if for_tensorrt else manifest.target
@@ -237,10 +239,12 @@ def describe(
         raise ModelError(not_one_of("precision", MINIMUM_SNR_DB, precision))
     if precision != "fp32" and weights not in (None, precision):
         raise ModelError(
-            f"weights must be left out with precision {precision}, which stores them in "
-            f"{precision}; got {weights!r}"
+            f"weights must be left out with precision {precision}, which determines them; got "
+            f"{weights!r}"
         )
     config = net.config
+    # The compact form multiplies weights when it is loaded, and then rounds them.
+    is_compact = io == "waveform" and config.family == "bs_mamba2"
     state = net.state_dict()
     carried = state_shapes(config) if streaming else {}
     return Manifest(
@@ -261,7 +265,7 @@ def describe(
         zero_dc=config.zero_dc,
         target=target,
         precision=precision,
-        weights=weights or precision,
+        weights=weights or ("fp32" if is_compact else precision),
         states=tuple(State(name, shape) for name, shape in carried.items()),
         parameters=sum(value.numel() for value in net.parameters()),
         checkpoint_sha256=checkpoint_sha256,

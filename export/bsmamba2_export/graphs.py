@@ -71,7 +71,7 @@ def weightless_graph(
     net = untrained(preset)
     target = "portable" if preset in PRESETS else "ort"
     manifest = describe(net, preset, target=target, io=io, streaming=streaming, precision=precision)
-    traced = trace_nodes(net, manifest.io, streaming=streaming)
+    traced = trace_nodes(net, manifest.io, streaming=streaming, precision=precision)
     model = finish(traced, net, target, precision=precision)
     accept_float32(model)
     artifact.set_manifest(model, manifest)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from bsmamba2.audio import fourier
 from bsmamba2.errors import ModelError
-from bsmamba2_export.operators import TAKE_TOKENS
+from bsmamba2_export.operators import NARROW
 from bsmamba2_network.families import Network
 
 KINDS = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
@@ -33,7 +34,10 @@ Float32 itself agrees to about 115 dB. Untrained networks reach 60 dB in fp16 an
 a trained network the export reports the cost but does not fail because of it.
 """
 
-RESHAPES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Gather", "Identity", "Concat")
+MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Gather", "Identity")
+"""Nodes that move the values of their first input."""
+RESHAPES = (*MOVES, "Concat", "Split")
+ARITHMETIC = ("Add", "Mul", "MatMul", "Pad")
 """Nodes that may stand between weights and their product."""
 
 LARGEST = {"fp16": 65504.0, "bf16": 3.3895314e38}
@@ -61,9 +65,30 @@ def lower(model: ModelProto, precision: str, *, emulate: bool = False) -> None:
     products = _products(model)
     nodes: list[NodeProto] = []
     narrow: dict[str, str] = {}
+    results: set[str] = set()
+    """The values that nodes return narrow."""
 
-    def takes_tokens(node: NodeProto) -> bool:
-        return node.op_type in TAKE_TOKENS or node.output[0] in products
+    def narrow_inputs(node: NodeProto) -> tuple[int, ...]:
+        """Returns which inputs of a node are narrow."""
+        if node.output[0] in products:
+            return (0,) if products[node.output[0]].is_stored else (0, 1)
+        if node.op_type in NARROW:
+            return NARROW[node.op_type][0]
+        return (0,) if carries(node) else ()
+
+    def carries(node: NodeProto) -> bool:
+        """Returns whether a node only moves values that are narrow before or after it."""
+        if node.op_type not in MOVES or node.output[0] not in readers:
+            return False
+        return node.input[0] in results or is_read_narrow(node.output[0])
+
+    def is_read_narrow(name: str) -> bool:
+        return all(
+            at in narrow_inputs(reader)
+            for reader in readers[name]
+            for at, read in enumerate(reader.input)
+            if read == name
+        )
 
     def cast(source: str, to: int, result: str) -> str:
         nodes.append(helper.make_node("Cast", [source], [result], f"cast_{result}", to=to))
@@ -78,22 +103,32 @@ def lower(model: ModelProto, precision: str, *, emulate: bool = False) -> None:
         return narrow[source]
 
     for node in graph.node:
-        if not takes_tokens(node):
+        places = narrow_inputs(node)
+        if not places:
             nodes.append(node)
             continue
-        result = node.output[0]
-        node.input[0] = narrowed(node.input[0])
-        node.output[0] = f"{result}.exact" if emulate else f"{result}.{precision}"
+        for at in places:
+            node.input[at] = narrowed(node.input[at])
+        at = NARROW[node.op_type][1] if node.op_type in NARROW else 0
+        result = node.output[at]
+        node.output[at] = f"{result}.exact" if emulate else f"{result}.{precision}"
         nodes.append(node)
         if emulate:
-            cast(cast(node.output[0], kind, f"{result}.{precision}"), TensorProto.FLOAT, result)
+            cast(cast(node.output[at], kind, f"{result}.{precision}"), TensorProto.FLOAT, result)
             narrow[result] = result
             continue
-        narrow[result] = node.output[0]
-        if not all(takes_tokens(reader) for reader in readers[result]):
-            cast(node.output[0], TensorProto.FLOAT, result)
-    for value in {weight.name: weight for found in products.values() for weight in found}.values():
-        _store(value, precision, widen=emulate)
+        narrow[result] = node.output[at]
+        results.add(result)
+        if not is_read_narrow(result):
+            cast(node.output[at], TensorProto.FLOAT, result)
+    weights = {weight.name: weight for factor in products.values() for weight in factor.weights}
+    computed = {
+        w.name for factor in products.values() if not factor.is_stored for w in factor.weights
+    }
+    for value in weights.values():
+        _require_range(value, precision)
+        if value.name not in computed:
+            _store(value, precision, widen=emulate)
     del graph.node[:]
     graph.node.extend(nodes)
 
@@ -125,6 +160,7 @@ def store_half(model: ModelProto, names: Collection[str]) -> None:
     casts = []
     for value in model.graph.initializer:
         if value.name in names and len(value.dims) > 1:
+            _require_range(value, "fp16")
             _store(value, "fp16")
             wide = f"{value.name}.wide"
             for node in model.graph.node:
@@ -157,48 +193,67 @@ def sdr_cost_db(snr_db: float, sdr_db: float = 11.0) -> float:
     return 10 * math.log10(1 + 10 ** ((sdr_db - snr_db) / 10))
 
 
-def _products(model: ModelProto) -> dict[str, list[TensorProto]]:
-    """Returns the weights of each product of tokens with weights, by the product's output.
+@dataclass(frozen=True)
+class _Factor:
+    """The right factor of a product."""
 
-    A product uses its weights directly or through nodes that reshape and stack them. The matrices
-    of a Fourier transform are not weights, and products of tokens with tokens have none.
+    weights: list[TensorProto]
+    is_stored: bool
+    """Whether it is these weights, reshaped and stacked. Otherwise it is computed from them when
+    the model is loaded, in float32, and then rounded: rounding its parts too would cost precision.
+    """
+
+
+def _products(model: ModelProto) -> dict[str, _Factor]:
+    """Returns the factor of each product of tokens with weights, by the product's output.
+
+    The matrices of a Fourier transform are not weights, and products of tokens with tokens have no
+    such factor.
     """
     weights = {value.name: value for value in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
     products = {}
     for node in model.graph.node:
         is_transform = not {fourier.ANALYSIS, fourier.SYNTHESIS}.isdisjoint(node.input)
-        if node.op_type != "MatMul" or is_transform:
+        if node.op_type != "MatMul" or is_transform or _factor(node.input[0], weights, makers):
             continue
-        found = _weights_of(node.input[1], weights, makers)
-        if found:
+        found = _factor(node.input[1], weights, makers)
+        if found and found.weights:
             products[node.output[0]] = found
     return products
 
 
-def _weights_of(
+def _factor(
     name: str, weights: Mapping[str, TensorProto], makers: Mapping[str, NodeProto]
-) -> list[TensorProto]:
-    """Returns the weights that a value consists of; none if it is anything else."""
+) -> _Factor | None:
+    """Returns the weights that a value consists of; None if it depends on anything else."""
     if name in weights:
-        return [weights[name]]
-    if name not in makers or makers[name].op_type not in RESHAPES:
-        return []
-    node = makers[name]
-    parts = node.input if node.op_type == "Concat" else node.input[:1]
-    found = [_weights_of(part, weights, makers) for part in parts]
-    return [weight for part in found for weight in part] if all(found) else []
+        return _Factor([weights[name]], True)
+    node = makers.get(name)
+    if node is None or node.op_type not in (*RESHAPES, *ARITHMETIC, "Constant"):
+        return None
+    parts = node.input if node.op_type in ("Concat", *ARITHMETIC) else node.input[:1]
+    found = [_factor(part, weights, makers) for part in parts if part]
+    if not all(found):
+        return None
+    stored = node.op_type not in ARITHMETIC and all(part.is_stored for part in found if part)
+    return _Factor([weight for part in found if part for weight in part.weights], stored)
+
+
+def _require_range(value: TensorProto, precision: str) -> None:
+    """Raises ModelError if a weight is too large for a precision."""
+    largest = np.abs(numpy_helper.to_array(value)).max(initial=0)
+    if largest > LARGEST[precision]:
+        raise ModelError(
+            f"weights must be within ±{LARGEST[precision]:g} in {precision}; got "
+            f"{largest:.3g} in {value.name}: export with "
+            f"{'bf16 or ' if precision == 'fp16' else ''}fp32"
+        )
 
 
 def _store(value: TensorProto, precision: str, *, widen: bool = False) -> None:
     """Rounds a tensor in place to a precision, stored in that precision or, widened, in float32."""
     exact = numpy_helper.to_array(value)
-    if np.abs(exact).max(initial=0) > LARGEST[precision]:
-        raise ModelError(
-            f"weights must be within ±{LARGEST[precision]:g} in {precision}; got "
-            f"{np.abs(exact).max():.3g} in {value.name}: export with "
-            f"{'bf16 or ' if precision == 'fp16' else ''}fp32"
-        )
     kind = torch.float16 if precision == "fp16" else torch.bfloat16
     small = torch.from_numpy(exact.copy()).to(kind)
     value.data_type = TensorProto.FLOAT if widen else KINDS[precision]

@@ -1,9 +1,9 @@
 """Derives the models for TensorRT from a verified portable model.
 
 TensorRT's parser supports neither our nodes nor nested functions. For ``tensorrt`` all bodies are
-inlined. For ``tensorrt-plugin`` only the mixers are inlined; the scans stay nodes without a body,
-which the parser maps to :mod:`bsmamba2.engines.tensorrt_plugin`. The model still computes the same,
-node by node, so the export's verification remains valid.
+inlined. For ``tensorrt-plugin`` the scans stay nodes without a body, which the parser maps to
+:mod:`bsmamba2.engines.tensorrt_plugin`. The model still computes the same, node by node, so the
+export's verification remains valid.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from bsmamba2.devices import cuda
 from bsmamba2.engines.tensorrt_plugin import PLUGIN, VERSION
 from bsmamba2.errors import ModelError
 from bsmamba2.formats.manifest import Manifest
-from bsmamba2_export import artifact, body
+from bsmamba2_export import artifact, body, residual_body
 from bsmamba2_export.trace import inlined, set_target
 
 TARGETS = ("tensorrt", "tensorrt-plugin")
@@ -57,7 +57,7 @@ def retarget(model: ModelProto, manifest: Manifest, target: str = "tensorrt") ->
 
 
 def _with_plugins(model: ModelProto, manifest: Manifest) -> ModelProto:
-    """Inlines the mixers, and marks the scans with the attributes that identify a plugin."""
+    """Inlines all but the scans, and marks these with the attributes that identify a plugin."""
     if not cuda.has_kernels(manifest):
         raise ModelError(
             f"model must have sizes that the CUDA kernels support; got {manifest.name}: use the "
@@ -68,7 +68,8 @@ def _with_plugins(model: ModelProto, manifest: Manifest) -> ModelProto:
             f"model must have its scans as nodes, as in the target portable; got {manifest.name} "
             f"with the target {manifest.target}: export it again"
         )
-    plugged = inliner.inline_selected_functions(model, [(body.DOMAIN, body.MIXER)])
+    inlined_kinds = [(body.DOMAIN, name) for name in (body.MIXER, residual_body.NAME)]
+    plugged = inliner.inline_selected_functions(model, inlined_kinds)
     del plugged.functions[:]
     namespace = PLUGIN.partition("::")[0]
     for node in plugged.graph.node:

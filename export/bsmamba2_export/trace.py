@@ -87,13 +87,17 @@ def trace(
     return finish(trace_nodes(net, io, streaming=streaming), net, target)
 
 
-def trace_nodes(net: Network, io: str = "spectrum", *, streaming: bool = False) -> ModelProto:
+def trace_nodes(
+    net: Network, io: str = "spectrum", *, streaming: bool = False, precision: str = "fp32"
+) -> ModelProto:
     """Traces the network; a process traces each form and size once and then only fills in weights.
 
     Args:
         net: the network, in evaluation mode.
         io: ``spectrum``, ``waveform`` or ``both``, see :class:`bsmamba2.Manifest`.
         streaming: whether to trace one step of a stream of a BSMamba2; see ``docs/manifest.md``.
+        precision: that of :func:`finish`. A waveform graph of a BSMamba2 in a lower precision has
+            the form for GPUs, :mod:`bsmamba2_network.compact`.
 
     Returns:
         The graph with its weights, with a dynamic batch and, unless the network takes only whole
@@ -103,9 +107,10 @@ def trace_nodes(net: Network, io: str = "spectrum", *, streaming: bool = False) 
     Raises:
         ModelError: the traced initialisers are not the network's state dict.
     """
-    form = net.config, io, streaming
+    few_operations = io == "waveform" and precision != "fp32"
+    form = net.config, io, streaming, few_operations
     if form not in _traced:
-        _traced[form] = _trace(net, io, streaming)
+        _traced[form] = _trace(net, io, streaming, few_operations)
     model = ModelProto()
     model.CopyFrom(_traced[form])
     weights = net.state_dict()
@@ -115,11 +120,11 @@ def trace_nodes(net: Network, io: str = "spectrum", *, streaming: bool = False) 
     return model
 
 
-_traced: dict[tuple[Any, str, bool], ModelProto] = {}
+_traced: dict[tuple[Any, str, bool, bool], ModelProto] = {}
 """Traced graphs without weights. A trace takes up to a minute and does not depend on weights."""
 
 
-def _trace(net: Network, io: str, streaming: bool) -> ModelProto:
+def _trace(net: Network, io: str, streaming: bool, few_operations: bool) -> ModelProto:
     """Traces the network's graph and clears the weights."""
     config = net.config
     weights = net.state_dict().keys()
@@ -153,7 +158,7 @@ def _trace(net: Network, io: str, streaming: bool) -> ModelProto:
         graph = SpectrumGraph(net)
         examples, axes = (noise(7),), ({0: batch, 2: Dim("frames")},)
     else:
-        graph = WaveformGraph(net)
+        graph = WaveformGraph(net, few_operations)
         examples = (torch.randn(2, config.channels, 3 * config.n_fft),)
         axes = ({0: batch, 2: Dim("samples", min=config.bins)},)
     operators.register_schemas()

@@ -18,20 +18,31 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from bsmamba2.audio import fourier
+from bsmamba2_network import BSMamba2, compact
 from bsmamba2_network.families import Network
 from bsmamba2_network.spectrum import without_dc
 
 
 class WaveformGraph(nn.Module):
-    """The traced module: (b, channels, samples) to (b, stems, channels, samples)."""
+    """The traced module: (b, channels, samples) to (b, stems, channels, samples).
 
-    def __init__(self, net: Network) -> None:
+    Args:
+        net: the network.
+        few_operations: whether a BSMamba2 has the form of :mod:`bsmamba2_network.compact`.
+    """
+
+    def __init__(self, net: Network, few_operations: bool = False) -> None:
         super().__init__()
         self.net = net
+        self.few_operations = few_operations
         self.fourier = Fourier(net.config.n_fft, net.config.hop)
 
     def forward(self, waveform: Tensor) -> Tensor:
-        stems = self.net.separate_spectrum(self.fourier(waveform), grouped=True)
+        spectrum = self.fourier(waveform)
+        if self.few_operations and isinstance(self.net, BSMamba2):
+            stems = compact.separate_spectrum(self.net, spectrum)
+        else:
+            stems = self.net.separate_spectrum(spectrum, grouped=True)
         if self.net.config.zero_dc:
             stems = without_dc(stems)
         return self.fourier.inverse(stems, waveform.shape[-1])

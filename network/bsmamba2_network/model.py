@@ -67,9 +67,14 @@ class Mamba2(nn.Module):
         self.out_proj = nn.Linear(d_inner, config.dim, bias=False)
 
     def forward(self, u: Tensor, start: State, reverse: bool) -> tuple[Tensor, State]:
+        y, end = self.scan(self.in_proj(u), start, reverse)
+        return self.out_proj(y), end
+
+    def scan(self, zxbcdt: Tensor, start: State, reverse: bool) -> tuple[Tensor, State]:
+        """Computes what is between in_proj and out_proj; see :func:`mamba2_scan`."""
         assert self.conv1d.bias is not None
         y, *end = mamba2_scan(
-            self.in_proj(u),
+            zxbcdt,
             self.conv1d.weight,
             self.conv1d.bias,
             self.dt_bias,
@@ -82,7 +87,7 @@ class Mamba2(nn.Module):
             reverse,
             NORM_EPSILON,
         )
-        return self.out_proj(y), (end[0], end[1])
+        return y, (end[0], end[1])
 
     def is_fused(self, x: Tensor) -> bool:
         """Returns whether :meth:`fused` can be called with ``x``."""

@@ -174,6 +174,7 @@ def mamba2_scan(
 
     Args:
         zxbcdt: (batch, L, 2·d_inner + 2·N + H), in_proj's output: z, x, B, C and dt concatenated.
+            Up to 7 more columns are padding.
         conv_weight: (d_inner + 2·N, 1, width).
         conv_bias: (d_inner + 2·N,).
         dt_bias: (H,).
@@ -203,6 +204,7 @@ def mamba2_scan(
 
 def _run(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Computes the operator, by the first kernels that support the inputs or by the body."""
+    inputs = (_without_padding(*inputs), *inputs[1:])
     if native.supports(*inputs):
         return cast("tuple[Tensor, Tensor, Tensor]", native.forward(*inputs))
     body = mamba_kernels.scan if mamba_kernels.supports(*inputs) else scan
@@ -247,7 +249,9 @@ def _backward(ctx, *gradients):  # type: ignore[no-untyped-def]
 
     The C++ kernel computes its gradients itself, and also recomputes the intermediates.
     """
-    if native.supports(*ctx.saved_tensors, *ctx.attributes):
+    zxbcdt = ctx.saved_tensors[0]
+    is_padded = _without_padding(*ctx.saved_tensors).shape != zxbcdt.shape
+    if not is_padded and native.supports(*ctx.saved_tensors, *ctx.attributes):
         input_gradients = native.gradients(
             *ctx.saved_tensors,
             *ctx.attributes,
@@ -269,6 +273,14 @@ def _backward(ctx, *gradients):  # type: ignore[no-untyped-def]
 
 
 mamba2_scan.register_autograd(_backward, setup_context=_remember)
+
+
+def _without_padding(zxbcdt: Tensor, *weights: Any) -> Tensor:
+    """Returns zxbcdt without columns of padding; ``weights`` are the scan's other inputs."""
+    conv_weight, _, _, A_log, _, norm_weight = weights[:6]
+    columns = norm_weight.shape[0] + conv_weight.shape[0] + A_log.shape[0]
+    more = zxbcdt.shape[2] - columns
+    return zxbcdt[..., :columns].contiguous() if 0 < more < 8 else zxbcdt
 
 
 def _check(

@@ -8,6 +8,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "cpu/product.h"
 #include "ort_api.h"
@@ -135,5 +136,8 @@ OrtCustomOp operator_table();
 const OrtCustomOp& scan_operator();
 const OrtCustomOp& cuda_scan_operator();
 const OrtCustomOp& mixer_operator(Speed);
+// On CUDA, for one type of tokens: ORT_FLOAT, ORT_FLOAT16 or ORT_BFLOAT16.
+template <int type>
+const OrtCustomOp& residual_norm_operator();
 
 }  // namespace bsmamba2

@@ -34,7 +34,7 @@ namespace {
 constexpr const char* speed_option = "bsmamba2.speed";
 
 // The session option with the folder of the CUDA kernels. A session with this option gets only the
-// CUDA operator: ONNX Runtime would assign nodes to the CPU if it had CPU kernels for them.
+// CUDA operators: ONNX Runtime would assign nodes to the CPU if it had CPU kernels for them.
 constexpr const char* cuda_kernels = "bsmamba2.cuda_kernels";
 
 std::string setting(const OrtSessionOptions* options, const char* key) {
@@ -82,7 +82,9 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
     static OrtCustomOpDomain* const exact =
         domain({&scan_operator(), &mixer_operator(Speed::exact)});
     static OrtCustomOpDomain* const fast = domain({&scan_operator(), &mixer_operator(Speed::fast)});
-    static OrtCustomOpDomain* const on_cuda = domain({&cuda_scan_operator()});
+    static OrtCustomOpDomain* const on_cuda = domain(
+        {&cuda_scan_operator(), &residual_norm_operator<ORT_FLOAT>(),
+         &residual_norm_operator<ORT_FLOAT16>(), &residual_norm_operator<ORT_BFLOAT16>()});
     const std::string kernels = setting(options, cuda_kernels);
     if (!kernels.empty()) cuda::set_kernels(kernels.c_str());
     const Speed speed = speed_of(setting(options, speed_option).c_str());

@@ -44,7 +44,7 @@ struct OnCuda {
     on_gpu.batch = call.batch, on_gpu.length = call.length, on_gpu.heads = int32_t(s.heads);
     on_gpu.conv_batch = call.conv_state_is_shared ? 1 : int32_t(call.batch);
     on_gpu.ssm_batch = call.ssm_state_is_shared ? 1 : int32_t(call.batch);
-    on_gpu.reverse = call.reverse, on_gpu.epsilon = call.epsilon, on_gpu.zxbcdt = call.zxbcdt;
+    on_gpu.reverse = call.reverse, on_gpu.row = int32_t(call.row), on_gpu.epsilon = call.epsilon, on_gpu.zxbcdt = call.zxbcdt;
     on_gpu.conv_weight = call.conv_weight, on_gpu.conv_bias = call.conv_bias;
     on_gpu.dt_bias = call.dt_bias, on_gpu.A_log = call.A_log, on_gpu.D = call.D;
     on_gpu.norm_weight = call.norm_weight;
@@ -77,13 +77,15 @@ void compute(const Kernel<Where>& kernel, OrtKernelContext* context) {
   const int64_t B = projected.dimensions[0], L = projected.dimensions[1];
   Call call = scan_call(context, kernel.attributes, conv_weight, B, L);
   const Shape& s = call.shape;
-  if (projected.dimensions[2] != s.row())
+  // Columns of padding let every row start at a multiple of 16 bytes.
+  const int64_t columns = projected.dimensions[2];
+  if (columns < s.row() || columns >= s.row() + 8)
     throw Refusal("zxbcdt must have 2 * heads * head_dim + 2 * state_size + heads = " +
                   std::to_string(s.row()) + " columns; got " +
-                  std::to_string(projected.dimensions[2]) + ".");
+                  std::to_string(columns) + ".");
   if (!Where::accepts(projected.type))
     throw Refusal(std::string("zxbcdt must be ") + Where::types + ".");
-  call.half = projected.type == ORT_FLOAT16;
+  call.half = projected.type == ORT_FLOAT16, call.row = columns;
   call.zxbcdt = projected.data;
   call.y = output(context, y, {B, L, s.inner()});
   call.conv_state_out =

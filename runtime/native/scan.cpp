@@ -61,6 +61,7 @@ struct Plan {
   const Isa& isa;
   const Shape& shape = call.shape;
   const int64_t past = shape.taps - 1;
+  const int64_t row = call.row ? call.row : shape.row();  // of zxbcdt, with padding
   const int64_t segments = (call.length + segment_length - 1) / segment_length;
   const int64_t state_size = shape.inner() * shape.state;
   const size_t block_floats = isa.block_floats(shape);
@@ -114,9 +115,9 @@ struct Rows {
         xbc_and_past[plan.past + i] = row;
         continue;
       }
-      const float* row = static_cast<const float*>(plan.call.zxbcdt) + plan.at(b, t, s.row());
+      const float* row = static_cast<const float*>(plan.call.zxbcdt) + plan.at(b, t, plan.row);
       if (plan.call.half) {
-        plan.isa.widen(static_cast<const uint16_t*>(plan.call.zxbcdt) + plan.at(b, t, s.row()),
+        plan.isa.widen(static_cast<const uint16_t*>(plan.call.zxbcdt) + plan.at(b, t, plan.row),
                        widened, s.row());
         row = widened;
         widened += s.row();
@@ -143,13 +144,13 @@ struct Rows {
 // shorter than the state, also part of the state before it.
 void store_conv_state(const Plan& plan, int64_t b) {
   if (!plan.call.conv_state_out) return;
-  const int64_t channels = plan.shape.channels(), past = plan.past, row = plan.shape.row();
+  const int64_t channels = plan.shape.channels(), past = plan.past;
   const float* before = plan.conv_state(b);
   float* after = plan.call.conv_state_out + b * channels * past;
   Pool::Loan memory(pool, size_t(channels));
   for (int64_t k = 0; k < past; ++k) {
     const int64_t t = plan.call.length - past + k;
-    const int64_t at = plan.at(b, t, row) + plan.shape.inner();
+    const int64_t at = plan.at(b, t, plan.row) + plan.shape.inner();
     const float* from = static_cast<const float*>(plan.call.zxbcdt) + at;
     if (plan.call.half && t >= 0) {
       plan.isa.widen(static_cast<const uint16_t*>(plan.call.zxbcdt) + at, memory.data(), channels);

@@ -90,6 +90,7 @@ struct Call {
   int64_t batch, length;
   bool half, reverse;
   float epsilon;
+  int64_t row;                // numbers from one token of zxbcdt to the next; 0 without padding
   const void* zxbcdt;         // (B, L, 2I + 2N + H)
   const float* conv_weight;   // (I + 2N, 1, K)
   const float* conv_bias;

@@ -49,7 +49,7 @@ def narrow(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Export
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_products_are_narrow_and_everything_else_is_float32(narrow: Export, precision: str) -> None:
-    graph = onnx.load(narrow(precision=precision)[0]).graph
+    graph = onnx.load(narrow(precision=precision, io="spectrum")[0]).graph
     kinds = {value.name: value.data_type for value in graph.initializer}
     mixer = "layers.0.0.forward_blocks.0.mixer."
     assert kinds[f"{mixer}in_proj.weight"] == kinds[f"{mixer}out_proj.weight"] == KINDS[precision]
@@ -59,11 +59,31 @@ def test_products_are_narrow_and_everything_else_is_float32(narrow: Export, prec
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_nothing_is_widened_between_the_projections(narrow: Export, precision: str) -> None:
-    graph = onnx.load(narrow(precision=precision)[0]).graph
+    graph = onnx.load(narrow(precision=precision, io="spectrum")[0]).graph
     makers = {name: node.op_type for node in graph.node for name in node.output}
     scans = [node for node in graph.node if node.op_type == "mamba2_scan"]
     readers = [n.op_type for n in graph.node for s in scans if s.output[0] in n.input]
     assert {makers[scan.input[0]] for scan in scans} == set(readers) == {"MatMul"}
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_the_form_for_gpus_stays_narrow_from_norm_to_norm(narrow: Export, precision: str) -> None:
+    graph = onnx.load(narrow(precision=precision)[0]).graph
+    makers = {name: node.op_type for node in graph.node for name in node.output}
+    scans = [node for node in graph.node if node.op_type == "mamba2_scan"]
+    norms = [node for node in graph.node if node.op_type == "residual_norm"]
+    assert (len(scans), len(norms)) == (8, 4)
+    read = [name for node in scans for name in node.input[:1]]
+    read += [name for node in norms for name in node.input[1:4]]
+    assert {makers[name] for name in read} == {"Reshape", "MatMul"}
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_the_form_for_gpus_rounds_weights_once(narrow: Export, precision: str) -> None:
+    graph = onnx.load(narrow(precision=precision)[0]).graph
+    assert KINDS[precision] not in {value.data_type for value in graph.initializer}
+    casts = [n for n in graph.node if n.op_type == "Cast" and n.attribute[0].i == KINDS[precision]]
+    assert len({node.input[0] for node in casts}) == len(casts) > 0
 
 
 @pytest.mark.parametrize(("precision", "least"), [("fp16", 45), ("bf16", 35)])
@@ -72,7 +92,7 @@ def test_the_manifest_has_the_snr_of_the_precision(
 ) -> None:
     manifest = narrow(precision=precision)[1]
     snr = manifest.verification
-    assert (manifest.precision, manifest.weights) == (precision, precision)
+    assert (manifest.precision, manifest.weights) == (precision, "fp32")
     assert least <= snr["audio"] <= snr["audio_kernel"] + 1 <= 80
 
 

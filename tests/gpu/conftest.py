@@ -39,9 +39,15 @@ def compile_lanes(source: str, output: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def lanes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Memory]:
+def lane_library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The kernels on a CPU."""
+    return ctypes.CDLL(str(compile_lanes("scan.cpp", tmp_path_factory.mktemp("lanes") / "s.so")))
+
+
+@pytest.fixture(scope="session")
+def lanes(lane_library: ctypes.CDLL) -> Callable[..., Memory]:
     """``lanes(scan, kind, states=True, last_lane_first=False)`` runs a scan with the kernels."""
-    library = ctypes.CDLL(str(compile_lanes("scan.cpp", tmp_path_factory.mktemp("lanes") / "s.so")))
+    library = lane_library
     library.scan_by_lanes.argtypes = [Call, ctypes.c_int, ctypes.c_int, ctypes.c_int]
     library.scan_by_lanes.restype = None
 

@@ -31,7 +31,8 @@ class Memory:
         self.scan = scan
         self.call = Call(
             batch, length, len(scan["A_log"]), scan["conv_state"].shape[0],
-            scan["ssm_state"].shape[0], scan.reverse, scan.epsilon, self.tokens.data_ptr(),
+            scan["ssm_state"].shape[0], scan.reverse, self.tokens.shape[2], scan.epsilon,
+            self.tokens.data_ptr(),
             *(scan[name].ctypes.data for name in PARAMETERS), self.y.data_ptr(),
             *((state.ctypes.data for state in self.states) if states else (None, None)),
         )  # fmt: skip

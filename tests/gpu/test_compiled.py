@@ -36,7 +36,7 @@ def test_the_shipped_kernels_match_this_source(compiler: ModuleType) -> None:
 def test_no_kernel_spills_registers(compiler: ModuleType) -> None:
     assert set(FACTS["resources"]) == set(compiler.MACHINES)
     for kernels in FACTS["resources"].values():
-        assert len(kernels) == 18
+        assert len(kernels) == 24
         assert {kernel["spilled_bytes"] for kernel in kernels.values()} == {0}
 
 
@@ -57,7 +57,7 @@ def test_the_ptx_has_all_kernels_for_its_target(compiler: ModuleType) -> None:
     target = re.search(r"^\.target (\w+)$", text, re.M)
     assert target is not None
     assert target[1] == compiler.VIRTUAL.replace("compute", "sm")
-    assert text.count(".visible .entry") == 18
+    assert text.count(".visible .entry") == 24
 
 
 def ptx(compiler: ModuleType) -> str:

@@ -199,14 +199,17 @@ def test_an_engine_on_a_card_binds_its_memory(
     def on_card(*arguments: Any, **options: Any) -> Any:
         return open_session(file, CPU)
 
-    def bound(ort: Any, session: Any, memory: tuple[str, int], stems: int) -> BoundSession:
-        assert memory == ("cuda", 1)
+    def bound(
+        ort: Any, session: Any, memory: tuple[str, int], stems: int, stream: Any
+    ) -> BoundSession:
+        assert (memory, stream.handle) == (("cuda", 1), 7)
         return BoundSession(ort, session, ("cpu", 0), stems)
 
     chunk = np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)
     expected = OrtEngine(file, CPU).run(chunk)
     monkeypatch.setattr(ort_engine, "open_session", on_card)
     monkeypatch.setattr(ort_engine, "BoundSession", bound)
+    monkeypatch.setattr(ort_engine, "CudaStream", lambda index: SimpleNamespace(handle=7))
     np.testing.assert_array_equal(OrtEngine(file, Device("cuda", 1)).run(chunk), expected)
 
 

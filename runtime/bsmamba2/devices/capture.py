@@ -1,15 +1,18 @@
 """Recording a CUDA graph while no other thread of this process uses CUDA.
 
 ONNX Runtime records in CUDA's global mode: an allocation or a synchronous copy by any other thread,
-even on another card, makes the recording fail.
+even on another card, makes the recording fail. So does freeing memory, which Python's garbage
+collection may do in any thread: what owns memory of a card is kept in :class:`Held`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from typing import Any
 
 from bsmamba2.devices.device import Device
 
@@ -24,6 +27,7 @@ class CaptureLock:
         self._changed = threading.Condition()
         self._users = 0
         self._recording = False
+        self._deferred: list[Callable[[], object]] = []
 
     @property
     def is_recording(self) -> bool:
@@ -54,12 +58,44 @@ class CaptureLock:
             yield
         finally:
             with self._changed:
+                deferred, self._deferred = self._deferred, []
                 self._recording = False
+                self._changed.notify_all()
+            for free in deferred:
+                self.release(free)
+
+    def release(self, free: Callable[[], object]) -> None:
+        """Calls ``free``, which frees memory of a card: now, or after the recording if one runs.
+
+        It never waits, so a finaliser may call it, in any thread.
+        """
+        with self._changed:
+            if self._recording:
+                self._deferred.append(free)
+                return
+            self._users += 1
+        try:
+            free()
+        finally:
+            with self._changed:
+                self._users -= 1
                 self._changed.notify_all()
 
 
 CAPTURE = CaptureLock()
 """The lock of this process."""
+
+
+class Held:
+    """Objects that own memory of a card, the last of which is dropped first.
+
+    When nothing uses this object any more, it drops them, but not while a thread records. So it
+    must be the only owner of the objects.
+    """
+
+    def __init__(self, *objects: Any) -> None:
+        self.objects = [*objects]
+        weakref.finalize(self, CAPTURE.release, self.objects.clear).atexit = False
 
 
 def using(device: Device) -> AbstractContextManager[None]:

@@ -20,6 +20,8 @@ KINDS = {"fp32": 0, "fp16": 1, "bf16": 2}
 HEAD_DIM = 64
 STATE_SIZES = (64, 128)
 """State sizes that have kernels."""
+MOST_FEATURES = 1024
+"""The widest rows that the kernel between blocks takes; they are a multiple of 8."""
 SETTING = "bsmamba2.cuda_kernels"
 """Option of an ONNX Runtime session: the folder of the kernels. With it, the registered library
 provides the operator on CUDA instead of the CPU."""
@@ -45,6 +47,7 @@ class Call(ctypes.Structure):
         ("conv_batch", ctypes.c_int32),
         ("ssm_batch", ctypes.c_int32),
         ("reverse", ctypes.c_int32),
+        ("row", ctypes.c_int32),
         ("epsilon", ctypes.c_float),
         *((name, ctypes.c_void_p) for name in _POINTERS),
     )
@@ -67,7 +70,10 @@ def has_kernels(manifest: Manifest) -> bool:
     try:
         (heads,), (inner,) = shapes[f"{FIRST_MIXER}A_log"], shapes[f"{FIRST_MIXER}norm.weight"]
         channels = shapes[f"{FIRST_MIXER}conv1d.weight"][0]
+        features = shapes[f"{FIRST_MIXER}in_proj.weight"][1]
     except (KeyError, ValueError, IndexError):
+        return False
+    if features % 8 or features > MOST_FEATURES:
         return False
     return inner == heads * HEAD_DIM and (channels - inner) // 2 in STATE_SIZES
 

@@ -6,12 +6,14 @@ import ctypes
 import math
 import weakref
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from bsmamba2.audio.array import Audio
 from bsmamba2.devices import nvidia
+from bsmamba2.devices.capture import CAPTURE
 from bsmamba2.devices.libraries import open_library
 from bsmamba2.errors import DeviceError
 
@@ -37,7 +39,8 @@ class CudaStream:
         self.call("cuStreamCreate", ctypes.byref(self._stream), _NON_BLOCKING)
         self.call("cuEventCreate", ctypes.byref(self._event), _NO_TIMING)
         owned = self.context, device, self._stream, self._event
-        weakref.finalize(self, _free_stream, library, *owned).atexit = False
+        free = partial(_free_stream, library, *owned)
+        weakref.finalize(self, CAPTURE.release, free).atexit = False
 
     @property
     def handle(self) -> int:
@@ -52,6 +55,17 @@ class CudaStream:
         """Makes later work on this stream wait for all work on the other stream so far."""
         self.call("cuEventRecord", other._event, other._stream)
         self.call("cuStreamWaitEvent", self._stream, other._event, 0)
+
+    def upload(self, address: int, values: Audio) -> None:
+        """Copies an array, which must be in pinned memory, to an address on the card."""
+        self._copy("cuMemcpyHtoDAsync_v2", ctypes.c_uint64(address), _pointer(values), values)
+
+    def download(self, values: Audio, address: int) -> None:
+        """Fills an array, which must be in pinned memory, from an address on the card."""
+        self._copy("cuMemcpyDtoHAsync_v2", _pointer(values), ctypes.c_uint64(address), values)
+
+    def _copy(self, function: str, to: Any, source: Any, values: Audio) -> None:
+        self.call(function, to, source, ctypes.c_size_t(values.nbytes), self._stream)
 
     def wait(self) -> None:
         """Waits until all work on the stream is done."""
@@ -70,15 +84,45 @@ class CudaStream:
             raise DeviceError(f"the NVIDIA card failed at {name}: {reason}{fix}")
 
 
-class CudaBuffer:
-    """A float32 buffer on the card and one in pinned host memory; both grow but never shrink."""
+def _pointer(values: Audio) -> ctypes.c_void_p:
+    return ctypes.c_void_p(values.ctypes.data)
+
+
+class PinnedBuffer:
+    """Pinned host memory, which copies to and from the card read and write in the background.
+
+    It grows but never shrinks.
+    """
 
     def __init__(self, stream: CudaStream) -> None:
         self._stream = stream
         self._bytes = 0
-        self._device, self._host = ctypes.c_uint64(), ctypes.c_void_p()
-        owned = stream.library, stream.context, self._device, self._host
-        weakref.finalize(self, _free_buffer, *owned).atexit = False
+        self._memory = ctypes.c_void_p()
+        free = partial(_free, stream.library, stream.context, "cuMemFreeHost", self._memory)
+        weakref.finalize(self, CAPTURE.release, free).atexit = False
+
+    def array(self, shape: Sequence[int]) -> Audio:
+        """Returns the memory as a float32 array of this shape."""
+        needed, stream = 4 * math.prod(shape), self._stream
+        if needed > self._bytes:
+            self._bytes = 0  # if allocating fails, the buffer is empty
+            _free(stream.library, stream.context, "cuMemFreeHost", self._memory)
+            size = ctypes.c_size_t(needed)
+            stream.call("cuMemAllocHost_v2", ctypes.byref(self._memory), size)
+            self._bytes = needed
+        floats = ctypes.cast(self._memory, ctypes.POINTER(ctypes.c_float))
+        return np.ctypeslib.as_array(floats, tuple(shape))
+
+
+class CudaBuffer:
+    """A float32 buffer on the card and one in pinned host memory; both grow but never shrink."""
+
+    def __init__(self, stream: CudaStream) -> None:
+        self._stream, self._pinned = stream, PinnedBuffer(stream)
+        self._bytes = 0
+        self._device = ctypes.c_uint64()
+        free = partial(_free, stream.library, stream.context, "cuMemFree_v2", self._device)
+        weakref.finalize(self, CAPTURE.release, free).atexit = False
 
     @property
     def address(self) -> int:
@@ -87,37 +131,32 @@ class CudaBuffer:
 
     def reserve(self, shape: Sequence[int]) -> None:
         """Grows the buffer to hold an array of this shape."""
-        needed = 4 * math.prod(shape)
+        needed, stream = 4 * math.prod(shape), self._stream
         if needed <= self._bytes:
             return
         self._bytes = 0  # if allocating fails, the buffer is empty
-        _free_buffer(self._stream.library, self._stream.context, self._device, self._host)
-        self._stream.call("cuMemAlloc_v2", ctypes.byref(self._device), ctypes.c_size_t(needed))
-        self._stream.call("cuMemAllocHost_v2", ctypes.byref(self._host), ctypes.c_size_t(needed))
+        _free(stream.library, stream.context, "cuMemFree_v2", self._device)
+        stream.call("cuMemAlloc_v2", ctypes.byref(self._device), ctypes.c_size_t(needed))
+        self._pinned.array(shape)
         self._bytes = needed
 
     def host(self, shape: Sequence[int]) -> Audio:
         """Returns the pinned memory as an array."""
         self.reserve(shape)
-        floats = ctypes.cast(self._host, ctypes.POINTER(ctypes.c_float))
-        return np.ctypeslib.as_array(floats, tuple(shape))
+        return self._pinned.array(shape)
 
     def upload(self, values: Audio) -> None:
         """Copies an array to the card, on the stream."""
-        self.host(values.shape)[...] = values
-        size = ctypes.c_size_t(values.nbytes)
-        self._stream.call("cuMemcpyHtoDAsync_v2", self._device, self._host, size, self._handle)
+        pinned = self.host(values.shape)
+        pinned[...] = values
+        self._stream.upload(self.address, pinned)
 
     def download(self, shape: Sequence[int]) -> Audio:
         """Copies from the card, waits, and returns a new array."""
-        size = ctypes.c_size_t(4 * math.prod(shape))
-        self._stream.call("cuMemcpyDtoHAsync_v2", self._host, self._device, size, self._handle)
+        pinned = self.host(shape)
+        self._stream.download(pinned, self.address)
         self._stream.wait()
-        return self.host(shape).copy()
-
-    @property
-    def _handle(self) -> ctypes.c_void_p:
-        return ctypes.c_void_p(self._stream.handle)
+        return pinned.copy()
 
 
 # What no Python object uses any more is freed. The driver waits for work in progress: cuMemFree for
@@ -132,9 +171,8 @@ def _free_stream(library: Any, context: Any, device: Any, stream: Any, event: An
     library.cuDevicePrimaryCtxRelease_v2(device)
 
 
-def _free_buffer(library: Any, context: Any, device: Any, host: Any) -> None:
+def _free(library: Any, context: Any, function: str, memory: Any) -> None:
     library.cuCtxSetCurrent(context)
-    for free, memory in ((library.cuMemFree_v2, device), (library.cuMemFreeHost, host)):
-        if memory.value:
-            free(memory)
-            memory.value = 0
+    if memory.value:
+        getattr(library, function)(memory)
+        memory.value = 0

@@ -12,19 +12,22 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from queue import SimpleQueue
+from queue import LifoQueue, SimpleQueue
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from bsmamba2.audio.array import Audio
 from bsmamba2.audio.snr import snr_db
-from bsmamba2.devices.capture import CAPTURE
+from bsmamba2.devices.capture import CAPTURE, Held
+from bsmamba2.devices.cuda_memory import CudaStream, PinnedBuffer
 
 log = logging.getLogger("bsmamba2")
 
 REPEATS = 3
 """Runs of one shape before it is recorded."""
+SLOTS = 2
+"""Callers whose inputs are in pinned memory: one is computed, and the next waits."""
 REPLAY_DB = 90.0
 """The SNR that a replay must reach against a plain run."""
 
@@ -50,10 +53,24 @@ class BoundSession:
         session: an ``onnxruntime.InferenceSession``.
         memory: ONNX Runtime's name for the device's memory, and its index: ``("cuda", 0)``.
         stems: number of stems, the second size of the output.
+        stream: the CUDA stream that the session was opened with. With it, callers copy their inputs
+            into pinned memory, of which there are :data:`SLOTS`, while another run is computed, and
+            copies to and from the card are enqueued on the stream. Without it they are synchronous.
     """
 
-    def __init__(self, ort: Any, session: Any, memory: tuple[str, int], stems: int) -> None:
-        self._ort, self._session, self._memory, self._stems = ort, session, memory, stems
+    def __init__(
+        self,
+        ort: Any,
+        session: Any,
+        memory: tuple[str, int],
+        stems: int,
+        stream: CudaStream | None = None,
+    ) -> None:
+        self._ort, self._held, self._memory, self._stems = ort, Held(stream, session), memory, stems
+        self._slots: LifoQueue[list[PinnedBuffer]] = LifoQueue()
+        if stream is not None:
+            for _ in range(SLOTS):
+                self._slots.put([PinnedBuffer(stream) for _ in session.get_inputs()])
         options = session.get_provider_options().values()
         self._may_record = any(given.get("enable_cuda_graph") == "1" for given in options)
         self._recorded: _Buffers | None = None
@@ -66,8 +83,25 @@ class BoundSession:
 
     def run(self, values: Sequence[Audio]) -> Values:
         """Runs inputs (batch, …) to outputs (batch, stems, …). Errors of ONNX Runtime propagate."""
+        if self._held.objects[0] is None:
+            return self._call(list(values))
+        slot = self._slots.get()  # waits for a free one
+        try:
+            return self._call(self._pinned_copies(slot, values))
+        finally:
+            self._slots.put(slot)
+
+    def _pinned_copies(self, slot: list[PinnedBuffer], values: Sequence[Audio]) -> Values:
+        with CAPTURE.using():  # a buffer may grow
+            self._held.objects[0].enter()
+            copies = [buffer.array(value.shape) for buffer, value in zip(slot, values, strict=True)]
+        for copy, value in zip(copies, values, strict=True):
+            copy[...] = value
+        return copies
+
+    def _call(self, values: Values) -> Values:
         stems: Future[Values] = Future()
-        self._calls.put((stems, self._run, list(values)))
+        self._calls.put((stems, self._run, values))
         return stems.result()
 
     def _run(self, values: Values) -> Values:
@@ -130,26 +164,50 @@ class _Buffers:
     def __init__(self, bound: BoundSession, shapes: list[tuple[int, ...]]) -> None:
         make = bound._ort.OrtValue.ortvalue_from_shape_and_type
         self.shapes = shapes
-        self._ort, self._session = bound._ort, bound._session
-        self._inputs = [make(shape, np.float32, *bound._memory) for shape in shapes]
-        self._outputs = [
+        self._ort, (self._stream, session) = bound._ort, bound._held.objects
+        inputs = [make(shape, np.float32, *bound._memory) for shape in shapes]
+        outputs = [
             make((shape[0], bound._stems, *shape[1:]), np.float32, *bound._memory)
             for shape in shapes
         ]
-        self._binding = self._session.io_binding()
-        for known, value in zip(self._session.get_inputs(), self._inputs, strict=True):
-            self._binding.bind_ortvalue_input(known.name, value)
-        for known, value in zip(self._session.get_outputs(), self._outputs, strict=True):
-            self._binding.bind_ortvalue_output(known.name, value)
+        binding = session.io_binding()
+        for known, value in zip(session.get_inputs(), inputs, strict=True):
+            binding.bind_ortvalue_input(known.name, value)
+        for known, value in zip(session.get_outputs(), outputs, strict=True):
+            binding.bind_ortvalue_output(known.name, value)
+        self._held = Held(session, inputs, outputs, binding)
+        self._pinned = [PinnedBuffer(self._stream) for _ in outputs] if self._stream else []
 
     def run(self, values: Values, graph: str) -> Values:
+        """Copies values to the card, runs the session, and copies its outputs back.
+
+        With a stream the values must be in pinned memory.
+        """
+        session, inputs, outputs, binding = self._held.objects
         options = self._ort.RunOptions()
         options.add_run_config_entry("gpu_graph_id", graph)
-        for buffer, value in zip(self._inputs, values, strict=True):
+        if self._stream is not None:
+            return self._run_on_stream(values, options)
+        for buffer, value in zip(inputs, values, strict=True):
             buffer.update_inplace(np.ascontiguousarray(value))
-        self._session.run_with_iobinding(self._binding, options)
+        session.run_with_iobinding(binding, options)
         # On the CPU an output is the buffer itself, which the next run overwrites.
         return [
             output.numpy().copy() if output.device_name() == "cpu" else output.numpy()
-            for output in self._outputs
+            for output in outputs
         ]
+
+    def _run_on_stream(self, values: Values, options: Any) -> Values:
+        """Enqueues the copies and the run, then waits once."""
+        session, inputs, outputs, binding = self._held.objects
+        stream = self._stream
+        stream.enter()
+        pinned = [b.array(o.shape()) for b, o in zip(self._pinned, outputs, strict=True)]
+        for buffer, value in zip(inputs, values, strict=True):
+            stream.upload(buffer.data_ptr(), value)
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        session.run_with_iobinding(binding, options)
+        for array, output in zip(pinned, outputs, strict=True):
+            stream.download(array, output.data_ptr())
+        stream.wait()
+        return [array.copy() for array in pinned]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bsmamba2.audio.array import Audio
+from bsmamba2.devices.capture import CAPTURE, Held
+from bsmamba2.devices.cuda_memory import CudaStream
 from bsmamba2.devices.device import CPU, Device
 from bsmamba2.devices.products import DEFAULT_SPEED
 from bsmamba2.engines.chunk_run import run_chunk
@@ -48,10 +51,16 @@ class OrtEngine:
             )
         self.manifest = manifest or file.manifest
         self.device = device
-        self._session = open_session(
-            file, device, weights, threads, kernel, graphs=True, speed=speed
-        )
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        stream: CudaStream | None = None
+        if device.kind == "cuda":
+            with CAPTURE.using():
+                stream = CudaStream(device.index)
+        session = open_session(
+            file, device, weights, threads, kernel, graphs=True, speed=speed,
+            stream=stream.handle if stream else 0,
+        )  # fmt: skip
+        self._held = Held(stream, session)
+        inputs, outputs = session.get_inputs(), session.get_outputs()
         require_float32(file, inputs, outputs)
         expected = 2 if self.manifest.io == "both" else 1
         if (len(inputs), len(outputs)) != (expected, expected):
@@ -64,9 +73,12 @@ class OrtEngine:
         self._bound: BoundSession | None = None
         if device.kind != "cpu":  # on a CPU there is nothing to copy
             memory = "cuda", device.index
-            self._bound = BoundSession(
-                import_onnxruntime(), self._session, memory, len(self.manifest.stems)
-            )
+            stems = len(self.manifest.stems)
+            self._bound = BoundSession(import_onnxruntime(), session, memory, stems, stream)
+
+    @property
+    def _session(self) -> Any:
+        return self._held.objects[1]
 
     def run(self, chunk: Audio) -> Audio:
         """See :meth:`bsmamba2.engines.protocols.Engine.run`."""

@@ -23,22 +23,29 @@ PROVIDERS = {
 """ONNX Runtime's provider for each kind of device."""
 
 
-def providers(device: Device, manifest: Manifest, graphs: bool = False) -> list[Any]:
+def providers(
+    device: Device, manifest: Manifest, graphs: bool = False, stream: int = 0
+) -> list[Any]:
     """Returns the device's provider with its options, then those for shape arithmetic.
 
     Args:
         device: where the model runs.
         manifest: the model.
         graphs: whether runs may be recorded as CUDA graphs.
+        stream: a CUDA stream for all work of the session; 0 if it makes its own.
     """
     common = {"device_id": str(device.index)}
     # Float32 means float32: TF32 has only three digits. For speed there are bf16 and fp16.
     cuda = common | {"use_tf32": "0"}
+    if graphs:
+        cuda["enable_cuda_graph"] = "1"
+    if stream:
+        cuda["user_compute_stream"] = str(stream)
     chosen: list[Any] = []
     if device.kind == "tensorrt":
         chosen.append((PROVIDERS["tensorrt"], common | _tensorrt_options(manifest)))
     if device.kind != "cpu":
-        chosen.append((PROVIDERS["cuda"], cuda | ({"enable_cuda_graph": "1"} if graphs else {})))
+        chosen.append((PROVIDERS["cuda"], cuda))
     return [*chosen, PROVIDERS["cpu"]]
 
 

@@ -36,6 +36,7 @@ def open_session(
     kernel: bool = True,
     graphs: bool = False,
     speed: str = products.DEFAULT_SPEED,
+    stream: int = 0,
 ) -> Any:
     """Loads the model into an ``onnxruntime.InferenceSession``.
 
@@ -49,6 +50,7 @@ def open_session(
         graphs: whether runs may be recorded as CUDA graphs by a caller who binds their memory
             (:mod:`bsmamba2.engines.ort_binding`); ``BSMAMBA2_CUDA_GRAPH=off`` forbids it.
         speed: which products the kernel uses on a CPU, see :mod:`bsmamba2.devices.products`.
+        stream: on a card, a CUDA stream for all work of the session; 0 if it makes its own.
 
     Raises:
         MissingExtra: no usable ONNX Runtime is installed.
@@ -82,7 +84,7 @@ def open_session(
     if in_place:
         _use_weights_in_place(options, file.missing_weights, poured)
     with capture.using(device):
-        session = _create(ort, file, options, device, graphs, in_place)
+        session = _create(ort, file, options, device, graphs, in_place, stream)
     provider = PROVIDERS[device.kind]
     if session.get_providers()[0] != provider:
         raise DeviceError(
@@ -206,7 +208,13 @@ def _use_weights_in_place(options: Any, names: Sequence[str], values: Sequence[A
 
 
 def _create(
-    ort: Any, file: OnnxFile, options: Any, device: Device, graphs: bool, in_place: bool
+    ort: Any,
+    file: OnnxFile,
+    options: Any,
+    device: Device,
+    graphs: bool,
+    in_place: bool,
+    stream: int = 0,
 ) -> Any:
     """Creates the session; without CUDA graphs if ONNX Runtime refuses the model with them."""
     try:
@@ -214,7 +222,7 @@ def _create(
             return ort.InferenceSession(
                 str(file.path),
                 options,
-                providers=providers(device, file.manifest, graphs),
+                providers=providers(device, file.manifest, graphs, stream),
                 disabled_optimizers=["ConstantFolding"] if in_place else [],
                 enable_fallback=0,
             )
@@ -222,7 +230,7 @@ def _create(
         reason = first_line(error)
     if not graphs:
         raise ModelError(f"ONNX Runtime refuses {file.path.name}: {reason}")
-    session = _create(ort, file, options, device, False, in_place)
+    session = _create(ort, file, options, device, False, in_place, stream)
     log.warning("CUDA graphs are not used, ONNX Runtime refuses them: %s", reason)
     return session
 

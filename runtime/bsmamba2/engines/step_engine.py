@@ -12,6 +12,7 @@ from bsmamba2.audio import stft
 from bsmamba2.audio.array import Audio
 from bsmamba2.audio.schedule import Schedule
 from bsmamba2.devices import capture
+from bsmamba2.devices.capture import Held
 from bsmamba2.devices.device import CPU, Device
 from bsmamba2.devices.products import DEFAULT_SPEED
 from bsmamba2.engines.ort_import import import_onnxruntime
@@ -58,9 +59,10 @@ class StepEngine:
             )
         self.manifest = manifest or file.manifest
         self.device = device
-        self._session = open_session(file, device, weights, threads, kernel, speed=speed)
+        session = open_session(file, device, weights, threads, kernel, speed=speed)
+        self._held = Held(session)
         states = self.manifest.states
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        inputs, outputs = session.get_inputs(), session.get_outputs()
         require_float32(file, inputs, outputs)
         taken = {"block", "lookahead", *(state.name for state in states)}
         returned = {f"next_{state.name}" for state in states}
@@ -82,6 +84,10 @@ class StepEngine:
             self._start = [self._make.ortvalue_from_numpy(zero, *self._memory) for zero in zeros]
         self._carried, self._batch = self._start, 0
         self._buffers: list[list[Any]] = []
+
+    @property
+    def _session(self) -> Any:
+        return self._held.objects[0]
 
     def another(self) -> StepEngine:
         """Returns an engine for another stream, which shares the session but not the states.

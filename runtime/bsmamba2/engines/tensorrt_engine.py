@@ -8,12 +8,13 @@ import json
 import threading
 import weakref
 from collections.abc import Sequence
+from functools import partial
 from queue import LifoQueue
 from typing import Any
 
 from bsmamba2.audio.array import Audio
 from bsmamba2.devices import cuda, nvidia
-from bsmamba2.devices.capture import CAPTURE
+from bsmamba2.devices.capture import CAPTURE, Held
 from bsmamba2.devices.cuda_memory import CudaBuffer, CudaStream
 from bsmamba2.devices.device import Device, missing_card
 from bsmamba2.engines import tensorrt_plugin
@@ -72,23 +73,24 @@ class TensorRtEngine:
         self._key, self._name = key, file.path.name
         self._tensors = _TENSORS[self.manifest.io]
         self._lock = threading.Lock()
-        # The runtime must live as long as the engine.
-        self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+        runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         self._compiled = CompiledKernels(file, device)
         self._slots: LifoQueue[_Slot] = LifoQueue()
         with CAPTURE.using():
             self._compute = CudaStream(device.index)
-            self._engine = self._runtime.deserialize_cuda_engine(content)
-            if self._engine is None:
+            engine = runtime.deserialize_cuda_engine(content)
+            if engine is None:
                 raise ModelError(
                     f"{key.backend} refuses {self._name}: update the driver, or build it again "
                     "with bsmamba2 build-engine"
                 )
-            self._context = self._compiled.create_context(self._engine)
+            # The runtime must live as long as the engine.
+            self._held = Held(runtime, engine, self._compiled.create_context(engine))
             for _ in range(SLOTS):
                 self._slots.put(_Slot(device.index, len(self._tensors)))
         if library is not None:  # it keeps memory for the scans on this stream
-            weakref.finalize(self, cuda.release, library, self._compute.handle).atexit = False
+            free = partial(cuda.release, library, self._compute.handle)
+            weakref.finalize(self, CAPTURE.release, free).atexit = False
 
     def run(self, chunk: Audio) -> Audio:
         """See :meth:`bsmamba2.engines.protocols.Engine.run`."""
@@ -144,13 +146,14 @@ class TensorRtEngine:
 
     def _execute(self, slot: _Slot, inputs: Sequence[Audio]) -> None:
         """Enqueues a run on the computing stream."""
+        context = self._held.objects[-1]
         for (source, target), values, buffers in zip(
             self._tensors, inputs, slot.buffers, strict=True
         ):
-            self._context.set_input_shape(source, values.shape)
-            self._context.set_tensor_address(source, buffers.input.address)
-            self._context.set_tensor_address(target, buffers.output.address)
-        if not self._context.execute_async_v3(self._compute.handle):
+            context.set_input_shape(source, values.shape)
+            context.set_tensor_address(source, buffers.input.address)
+            context.set_tensor_address(target, buffers.output.address)
+        if not context.execute_async_v3(self._compute.handle):
             raise ModelError(f"{self._name} failed to run: build it again for this card")
 
 

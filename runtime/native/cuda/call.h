@@ -35,8 +35,9 @@ struct Call {
   int32_t heads;
   int32_t conv_batch, ssm_batch;  // the states' batch sizes: batch or 1
   int32_t reverse;                // 0 or 1
+  int32_t row;                    // numbers from one token of zxbcdt to the next: 2I + 2N + H or more
   float epsilon;
-  const void* zxbcdt;        // (batch, length, 2I + 2N + H)
+  const void* zxbcdt;        // (batch, length, row); the columns after 2I + 2N + H are padding
   const float* conv_weight;  // (I + 2N, 1, 4)
   const float* conv_bias;    // (I + 2N)
   const float* dt_bias;      // (H)
@@ -50,6 +51,22 @@ struct Call {
   float* ssm_state_out;
   void* workspace;           // workspace_bytes, aligned to 256
 };
+
+// A call of residual_norm: network/bsmamba2_network/residual_norm.py. D is a multiple of 8.
+struct Residual {
+  int64_t batch, m, n;
+  int32_t features;          // D
+  float epsilon, next_epsilon;
+  const float* x;            // (batch, m, n, D)
+  const void* forwards;      // like x, in the type of the tokens
+  const void* backwards;
+  const void* scaled;
+  const float* bias;         // (D)
+  float* joined;             // (batch, n, m, D)
+  void* unit;                // like joined, in the type of the tokens
+};
+constexpr int residual_threads = 128;
+constexpr int residual_most_features = 1024;
 
 // The sizes for one type of tokens and one size of the state.
 template <class T, int N_>

@@ -19,7 +19,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 OUTPUT = HERE.parents[1] / "bsmamba2" / "devices" / "cuda_kernels"
-SOURCES = ("mamba2_scan.cu", "call.h", "device.h", "product.h", "sequence.h")
+SOURCES = ("mamba2_scan.cu", "call.h", "device.h", "product.h", "residual_norm.h", "sequence.h")
 MACHINES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_120")
 """Targets of machine code. It runs on these GPUs and on later ones of the same generation."""
 VIRTUAL = "compute_90"

@@ -4,9 +4,9 @@
 #pragma once
 
 #define DEVICE __device__ __forceinline__
-#define KERNEL(name, threads, blocks)                                                              \
+#define KERNEL(name, Argument, threads, blocks)                                                    \
   extern "C" __global__ void __launch_bounds__(threads, blocks)                                    \
-      name(const __grid_constant__ Call call)
+      name(const __grid_constant__ Argument call)
 
 // Blocks of `advance` that one multiprocessor should hold. Hopper and the server versions of
 // Blackwell have enough shared memory for three, which leaves 168 registers per thread; other GPUs

@@ -169,21 +169,43 @@ void set_kernels(const char* path) {
   folder = path;
 }
 
-void scan(Call call, Kind kind, int64_t N, Stream stream) {
+namespace {
+
+// Returns the kernels of the current context, loaded at its first call.
+Kernels& kernels_of(Context context) {
   static std::map<Context, Kernels> modules;
-  const std::lock_guard<std::mutex> lock(mutex);
-  const InContext here(stream);
-  Kernels& loaded = modules[here.context];
-  if (!call.workspace)
-    call.workspace =
-        workspaces[{here.context, stream}].at_least(workspace_bytes(call, kind, N));
-  launch_scan(call, kind, N, [&](const std::string& name, int64_t blocks, int threads, int shared) {
+  return modules[context];
+}
+
+// Returns the function that launches a kernel with `call` as its argument.
+template <class Argument>
+auto launcher(Kernels& loaded, Argument& call, Stream stream) {
+  return [&loaded, &call, stream](const std::string& name, int64_t blocks, int threads,
+                                  int shared) {
     void* arguments[] = {&call};
     check(driver().cuLaunchKernel(loaded.find(name, shared), unsigned(blocks), 1, 1,
                                   unsigned(threads), 1, 1, unsigned(shared), stream, arguments,
                                   nullptr),
           name.c_str());
-  });
+  };
+}
+
+}  // namespace
+
+void scan(Call call, Kind kind, int64_t N, Stream stream) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  const InContext here(stream);
+  Kernels& loaded = kernels_of(here.context);
+  if (!call.workspace)
+    call.workspace =
+        workspaces[{here.context, stream}].at_least(workspace_bytes(call, kind, N));
+  launch_scan(call, kind, N, launcher(loaded, call, stream));
+}
+
+void residual_norm(Residual call, Kind kind, Stream stream) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  const InContext here(stream);
+  launch_residual_norm(call, kind, launcher(kernels_of(here.context), call, stream));
 }
 
 void release(Stream stream) {

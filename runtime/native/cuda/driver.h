@@ -15,6 +15,9 @@ void set_kernels(const char* folder);
 // grows. Throws std::runtime_error with a message that states how to fix the problem.
 void scan(Call call, Kind kind, int64_t N, Stream stream);
 
+// The same for residual_norm, which needs no workspace.
+void residual_norm(Residual call, Kind kind, Stream stream);
+
 // Frees the workspace of a stream.
 void release(Stream stream);
 

@@ -44,4 +44,15 @@ void launch_scan(const Call& call, Kind kind, int64_t N, const Launch& launch) {
   });
 }
 
+// The same for a call of residual_norm.
+template <class Launch>
+void launch_residual_norm(const Residual& call, Kind kind, const Launch& launch) {
+  constexpr int64_t warps = residual_threads / 32;
+  const int64_t rows = call.batch * call.m * call.n;
+  if (rows == 0) return;
+  const std::string type = kind == Kind::fp16 ? "fp16" : kind == Kind::bf16 ? "bf16" : "fp32";
+  launch("residual_norm_" + type + (call.features > 256 ? "_d1024" : "_d256"),
+         (rows + warps - 1) / warps, residual_threads, 0);
+}
+
 }  // namespace bsmamba2::cuda

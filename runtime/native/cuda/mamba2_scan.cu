@@ -20,6 +20,7 @@
 #include "call.h"
 #include <device.h>
 #include "product.h"
+#include "residual_norm.h"
 #include "sequence.h"
 
 namespace bsmamba2::cuda {
@@ -337,16 +338,24 @@ DEVICE void normalise(const Call& call) {
 
 using namespace bsmamba2::cuda;
 
-#define KERNELS(kind, T, N)                                                                 \
-  KERNEL(prepare_##kind##_n##N, (Sizes<T, N>::prepare_threads), 1) { prepare<T, N>(call); } \
-  KERNEL(advance_##kind##_n##N, (Sizes<T, N>::threads), BSMAMBA2_RESIDENT) {                \
-    advance<T, N>(call);                                                                    \
-  }                                                                                         \
-  KERNEL(normalise_##kind##_n##N, (Sizes<T, N>::normalise_threads), 1) { normalise<T, N>(call); }
+#define KERNELS(kind, T, N)                                                                       \
+  KERNEL(prepare_##kind##_n##N, Call, (Sizes<T, N>::prepare_threads), 1) { prepare<T, N>(call); } \
+  KERNEL(advance_##kind##_n##N, Call, (Sizes<T, N>::threads), BSMAMBA2_RESIDENT) {                \
+    advance<T, N>(call);                                                                          \
+  }                                                                                               \
+  KERNEL(normalise_##kind##_n##N, Call, (Sizes<T, N>::normalise_threads), 1) {                    \
+    normalise<T, N>(call);                                                                        \
+  }
+#define KERNELS_OF_TYPE(kind, T)                                                  \
+  KERNELS(kind, T, 64)                                                            \
+  KERNELS(kind, T, 128)                                                           \
+  KERNEL(residual_norm_##kind##_d256, Residual, (residual_threads), 1) {          \
+    residual_norm<T, 256>(call);                                                  \
+  }                                                                               \
+  KERNEL(residual_norm_##kind##_d1024, Residual, (residual_threads), 1) {         \
+    residual_norm<T, residual_most_features>(call);                               \
+  }
 
-KERNELS(fp32, float, 64)
-KERNELS(fp32, float, 128)
-KERNELS(fp16, Half, 64)
-KERNELS(fp16, Half, 128)
-KERNELS(bf16, Bfloat, 64)
-KERNELS(bf16, Bfloat, 128)
+KERNELS_OF_TYPE(fp32, float)
+KERNELS_OF_TYPE(fp16, Half)
+KERNELS_OF_TYPE(bf16, Bfloat)

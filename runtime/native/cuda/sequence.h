@@ -64,10 +64,9 @@ struct Sequence {
   DEVICE Sequence(const Call& call, int64_t b) : length(int(call.length)), b(b) {
     const int inner = call.heads * head_dim;
     channels = inner + 2 * N;
-    const int row = inner + channels + call.heads;
-    stride = call.reverse ? -row : row;
-    z = static_cast<const T*>(call.zxbcdt) + index(call, 0) * row;
-    aligned = row * sizeof(T) % 16 == 0 && reinterpret_cast<int64_t>(call.zxbcdt) % 16 == 0;
+    stride = call.reverse ? -call.row : call.row;
+    z = static_cast<const T*>(call.zxbcdt) + index(call, 0) * call.row;
+    aligned = call.row * sizeof(T) % 16 == 0 && reinterpret_cast<int64_t>(call.zxbcdt) % 16 == 0;
   }
   // The index of token t among the tokens of all sequences.
   DEVICE int64_t index(const Call& call, int t) const {

@@ -14,8 +14,8 @@
 #include <vector>
 
 #define DEVICE inline
-#define KERNEL(name, threads, blocks) \
-  extern "C" __attribute__((visibility("default"))) void name(const bsmamba2::cuda::Call& call)
+#define KERNEL(name, Argument, threads, blocks) \
+  extern "C" __attribute__((visibility("default"))) void name(const bsmamba2::cuda::Argument& call)
 
 namespace bsmamba2::cuda {
 

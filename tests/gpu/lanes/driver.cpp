@@ -46,9 +46,11 @@ API cuModuleLoadData(void** out, const void* image) {
 }
 API cuModuleUnload(void*) { return 0; }
 API cuModuleGetFunction(void** out, void*, const char* name) {
-  const auto found = kernels.find(name);
-  if (found == kernels.end()) return 500;
-  *out = const_cast<std::string*>(&found->first);
+  const auto scan = kernels.find(name);
+  const auto residual = residual_kernels.find(name);
+  if (scan != kernels.end()) *out = const_cast<std::string*>(&scan->first);
+  else if (residual != residual_kernels.end()) *out = const_cast<std::string*>(&residual->first);
+  else return 500;
   return 0;
 }
 API cuFuncSetAttribute(void* function, int attribute, int value) {
@@ -72,9 +74,15 @@ API cuLaunchKernel(void* function, unsigned x, unsigned, unsigned, unsigned thre
   const std::string& name = *static_cast<std::string*>(function);
   log("launch " + name);
   if (shared != unsigned(shared_bytes[name])) return 1;
+  const bool is_scan = kernels.count(name);
   for (unsigned i = 0; i < x; ++i)
     Block(i, int(threads), shared)
-        .run([&] { kernels.at(name)(*static_cast<const Call*>(arguments[0])); }, false);
+        .run(
+            [&] {
+              if (is_scan) kernels.at(name)(*static_cast<const Call*>(arguments[0]));
+              else residual_kernels.at(name)(*static_cast<const Residual*>(arguments[0]));
+            },
+            false);
   return 0;
 }
 

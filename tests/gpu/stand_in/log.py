@@ -10,7 +10,9 @@ from pathlib import Path
 
 LARGE = 1_000_000
 """Values from which an elementwise operation takes longer than its launch."""
-ELEMENTWISE = re.compile(r"_(Unary|Binary)ElementWise|VariadicElementWise|_Concat|_Split|LayerNorm")
+ELEMENTWISE = re.compile(
+    r"_(Unary|Binary)ElementWise|VariadicElementWise|_Concat|_Split|LayerNorm|residual_norm"
+)
 PER_THREAD = 4
 """Values that a thread of ONNX Runtime's elementwise kernels computes."""
 

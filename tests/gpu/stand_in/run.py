@@ -1,8 +1,9 @@
 """Runs a shipped graph on the stand-ins and prints what happened as JSON.
 
-    python run.py GRAPH SECONDS [--precision PRECISION] [--runs N]
+    python run.py GRAPH SECONDS [--runs N] [--profile PREFIX]
 
-The log has a line ``mark RUN`` before each run and ``mark end`` after the last.
+The log has a line ``mark RUN`` before each run and ``mark end`` after the last. With ``--profile``
+ONNX Runtime writes its profile to a file whose name begins with the prefix.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ def main() -> None:
     parser.add_argument("graph", type=Path)
     parser.add_argument("seconds", type=float)
     parser.add_argument("--runs", type=int, default=6)
+    parser.add_argument("--profile", default="")
     arguments = parser.parse_args()
+    if arguments.profile:
+        _profile(arguments.profile)
     # It would load NVIDIA's own libraries, where a package has them, before the stand-ins.
     onnxruntime.preload_dlls = lambda: None
     warnings: list[str] = []
@@ -55,7 +59,22 @@ def main() -> None:
     log(b"mark\tend")
     assert engine._bound is not None
     recorded = engine._bound._recorded is not None
-    print(json.dumps({"placed": placed, "recorded": recorded, "warnings": warnings}))
+    found = {"placed": placed, "recorded": recorded, "warnings": warnings}
+    if arguments.profile:
+        found["profile"] = engine._session.end_profiling()
+    print(json.dumps(found))
+
+
+def _profile(prefix: str) -> None:
+    """Makes every session write a profile."""
+    options = onnxruntime.SessionOptions
+
+    def profiled() -> onnxruntime.SessionOptions:
+        chosen = options()
+        chosen.enable_profiling, chosen.profile_file_prefix = True, prefix
+        return chosen
+
+    onnxruntime.SessionOptions = profiled
 
 
 if __name__ == "__main__":

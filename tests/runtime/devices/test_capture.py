@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -10,7 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 import pytest
 
 from bsmamba2.devices import capture
-from bsmamba2.devices.capture import CAPTURE, CaptureLock
+from bsmamba2.devices.capture import CAPTURE, CaptureLock, Held
 from bsmamba2.devices.device import CPU, Device
 
 SECONDS = 20
@@ -90,3 +91,45 @@ def test_on_a_cpu_nothing_waits() -> None:
         pass
     with capture.using(Device("cuda", 0)):
         assert not CAPTURE.is_recording
+
+
+def test_what_is_dropped_while_a_thread_records_is_freed_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lock, freed = CaptureLock(), list[str]()
+    monkeypatch.setattr(capture, "CAPTURE", lock)
+    with lock.recording():
+        drop_memory(freed)
+        assert freed == []
+    assert freed == ["second", "first"]
+
+
+def test_what_is_dropped_otherwise_is_freed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, freed = CaptureLock(), list[str]()
+    monkeypatch.setattr(capture, "CAPTURE", lock)
+    with lock.using():
+        drop_memory(freed)
+        assert freed == ["second", "first"]
+
+
+def test_nobody_starts_to_record_while_memory_is_freed() -> None:
+    lock, leave = CaptureLock(), threading.Event()
+    freeing = threading.Thread(target=lock.release, args=(lambda: leave.wait(20),))
+    freeing.start()
+    with inside(lock.recording(), leave) as recorder:
+        assert not recorder.wait(0.05)
+        leave.set()
+        assert recorder.wait(20)
+    freeing.join(20)
+
+
+class Memory:
+    """An object that adds its name to a list when it is dropped."""
+
+    def __init__(self, name: str, dropped: list[str]) -> None:
+        weakref.finalize(self, dropped.append, name)
+
+
+def drop_memory(dropped: list[str]) -> None:
+    """Holds two objects and drops the last reference to their holder."""
+    Held(Memory("first", dropped), Memory("second", dropped))
