@@ -54,9 +54,9 @@ class UiServer:
         found = self.temporary.glob("bsmamba2-ui-*/**/*")
         return sorted(path.name for path in found if path.is_file() and path.stat().st_size)
 
-    def stop(self) -> int:
-        """Presses Ctrl-C and returns the exit status."""
-        self.process.send_signal(signal.SIGINT)
+    def stop(self, number: int = signal.SIGINT) -> int:
+        """Presses Ctrl-C, or sends another signal, and returns the exit status."""
+        self.process.send_signal(number)
         return self.process.wait(60)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Callable, Sequence
@@ -55,7 +56,7 @@ def serve(
     port: int | None = None,
     started: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Runs the page until Ctrl-C; then nothing of it is left.
+    """Runs the page until Ctrl-C or SIGTERM; then nothing of it is left.
 
     Args:
         load: returns a separator for a model and a device.
@@ -81,6 +82,7 @@ def serve(
         # A tab that is open keeps a connection, which must not keep the server.
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
         logging.getLogger("uvicorn.error").addFilter(_is_worth_reading)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
         with suppress(KeyboardInterrupt):
             started(f"http://{HOST}:{listener.getsockname()[1]}/")
             uvicorn.Server(config).run(sockets=[listener])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from contextlib import closing
 from importlib.util import find_spec
@@ -42,11 +43,12 @@ def test_the_running_page_is_not_reachable_from_the_network(ui: UiServer) -> Non
 
 
 @pytest.mark.skipif(find_spec("gradio") is None, reason="needs the extra ui")
-def test_ctrl_c_ends_the_server_and_removes_its_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_or_kill_ends_the_server_and_removes_its_folder(tmp_path: Path, number: int) -> None:
     with ui_server(tmp_path) as page:
         assert page.url.startswith("http://127.0.0.1:")
         assert list(page.temporary.iterdir()) != []
-        assert page.stop() == 0
+        assert page.stop(number) == 0
         assert list(page.temporary.iterdir()) == []
 
 
@@ -55,6 +57,7 @@ def test_ctrl_c_while_a_tab_is_open_prints_nothing(tmp_path: Path) -> None:
     with ui_server(tmp_path) as page:
         address = f"{page.url}gradio_api/heartbeat/tab"
         with requests.get(address, stream=True, timeout=300) as tab:
-            assert next(tab.iter_lines())
+            lines = tab.iter_lines()
+            assert next(lines)
             assert page.stop() == 0
         assert page.errors.read_text() == ""
