@@ -49,6 +49,15 @@ window.levels = () => window.meters.map((meter) => {
 });
 """
 
+_WATCH = """
+const button = document.querySelector("#play");
+window.played = null;
+button.addEventListener("click", () => { window.clicked = performance.now(); }, true);
+new MutationObserver(() => {
+  if (button.textContent === "Pause") window.played ??= performance.now() - window.clicked;
+}).observe(button, {childList: true});
+"""
+
 Value = TypeVar("Value")
 
 
@@ -86,6 +95,12 @@ class Browser:
             assert time.monotonic() < deadline, "it never happened"
             time.sleep(0.1)
         return value
+
+    def play(self) -> float:
+        """Plays a report; returns the seconds until it began, which a slow machine may see late."""
+        self.run(_WATCH)
+        self.find("#play").click()
+        return float(self.until(lambda: self.run("return window.played"))) / 1000
 
     def errors(self) -> list[str]:
         """Returns the errors and warnings that the browser logged since the last call."""

@@ -49,11 +49,6 @@ def opened(tab: Browser, tmp_path: Path) -> Iterator[Browser]:
     assert tab.errors() == []
 
 
-def play(tab: Browser) -> None:
-    tab.find("#play").click()
-    tab.until(lambda: tab.find("#play").text == "Pause")
-
-
 def heard(tab: Browser) -> list[bool]:
     """Which stems sound."""
     return [level > 0.01 for level in tab.run("return levels()")]
@@ -68,7 +63,7 @@ def focused(tab: Browser) -> Any:
 
 
 def test_all_stems_play_until_they_are_paused(opened: Browser) -> None:
-    play(opened)
+    opened.play()
     opened.until(lambda: heard(opened) == [True, True] and position(opened) > 0.3)
     opened.find("#play").click()
     stopped = position(opened)
@@ -77,7 +72,7 @@ def test_all_stems_play_until_they_are_paused(opened: Browser) -> None:
 
 
 def test_solo_and_mute_choose_what_sounds(opened: Browser) -> None:
-    play(opened)
+    opened.play()
     solo, mute = opened.all(".solo"), opened.all(".mute")
     for button, expected in (
         (solo[1], [False, True]),
@@ -122,7 +117,7 @@ def test_a_click_on_a_spectrogram_moves_there(opened: Browser) -> None:
 def test_playing_ends_at_the_start(opened: Browser) -> None:
     opened.run("arguments[0].value = 29.5; arguments[0].dispatchEvent(new Event('input'))",
                opened.find("#position"))  # fmt: skip
-    play(opened)
+    opened.play()
     opened.until(lambda: opened.find("#play").text == "Play")
     assert position(opened) == 0
 
@@ -153,7 +148,7 @@ def test_a_frame_in_a_notebook_plays_too(tab: Browser, tmp_path: Path) -> None:
     path.write_text(f"<!doctype html><title>a</title>{framed(report(), 3)}", encoding="utf-8")
     tab.open(path)
     tab.driver.switch_to.frame(tab.find("iframe"))
-    play(tab)
+    tab.play()
     tab.until(lambda: position(tab) > 0.3)
     tab.driver.switch_to.default_content()
     assert tab.run("return document.documentElement.scrollWidth <= window.innerWidth")

@@ -93,8 +93,7 @@ def listen(page: Browser, title: str) -> None:
     """Plays the report that is shown."""
     page.driver.switch_to.frame(page.find("iframe.report"))
     assert page.until(lambda: page.all("h1"))[0].text == title
-    page.find("#play").click()
-    page.until(lambda: float(page.find("#position").get_attribute("value")) > 0.2)
+    page.play()
     page.driver.switch_to.default_content()
 
 
