@@ -13,8 +13,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="they read /proc
 
 
 def test_a_batch_that_is_killed_and_resumed_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
-    moments = list(kills.campaign(tmp_path, kills=3, seed=1, songs=2))
-    assert len([moment for moment in moments if moment.startswith("killed")]) == 3
+    moments = list(kills.campaign(tmp_path, kills=2, seed=1, songs=2))
+    assert len([moment for moment in moments if moment.startswith("killed")]) == 2
 
 
 def test_mutated_files_are_processed_or_refused_in_one_sentence() -> None:
