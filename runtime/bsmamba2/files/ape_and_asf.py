@@ -136,7 +136,7 @@ def read_asf(file: BinaryIO, budget: Budget) -> PlainTags | None:
     body = b"".join(kept)
     header = ASF_START + (30 + len(body)).to_bytes(8, "little")
     copy = header + len(kept).to_bytes(4, "little") + b"\x01\x02" + body
-    return _from_asf(ASF(io.BytesIO(copy)).tags, budget)
+    return _from_asf(ASF(io.BytesIO(copy)).tags or (), budget)
 
 
 def _from_asf(found: Iterable[tuple[str, Any]], budget: Budget) -> PlainTags:

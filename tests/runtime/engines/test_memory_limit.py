@@ -43,6 +43,12 @@ def test_a_model_within_the_limit_is_loaded(write_onnx: WriteOnnx) -> None:
     assert model.chunk_engine(CPU).run(np.zeros((2, 400), np.float32)).shape == (1, 2, 400)
 
 
+@pytest.mark.parametrize("location", ["missing", "x" * 5000])
+def test_weights_that_cannot_be_found_are_refused(write_onnx: WriteOnnx, location: str) -> None:
+    with pytest.raises(ModelError, match="ONNX Runtime refuses"):
+        OnnxModel(write_onnx(gain_model(location=location))).chunk_engine(CPU)
+
+
 def test_the_limit_can_be_turned_off(
     write_onnx: WriteOnnx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
