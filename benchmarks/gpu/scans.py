@@ -49,7 +49,8 @@ class Kernel:
         parameters, (_, state_size, reverse, epsilon) = rest[:8], rest[8:]
         inputs = [v.detach().float().contiguous() for v in parameters]
         _, _, _, A_log, _, norm_weight, conv_state, ssm_state = inputs
-        batch, length, row = zxbcdt.shape
+        batch, length, columns = zxbcdt.shape
+        dt_columns = columns - 2 * (norm_weight.shape[0] + state_size)
         zxbcdt = zxbcdt.contiguous()
         y = zxbcdt.new_empty(batch, length, norm_weight.shape[0])
         rows = batch if self.states or self.compiled else 1
@@ -59,7 +60,7 @@ class Kernel:
         )
         call = cuda.Call(
             batch, length, A_log.shape[0], conv_state.shape[0], ssm_state.shape[0], int(reverse),
-            row, epsilon, zxbcdt.data_ptr(), *(v.data_ptr() for v in inputs), y.data_ptr(),
+            dt_columns, epsilon, zxbcdt.data_ptr(), *(v.data_ptr() for v in inputs), y.data_ptr(),
             *((conv.data_ptr(), ssm.data_ptr()) if self.states else (None, None)),
         )  # fmt: skip
         kind = next(name for name, dtype in TYPES.items() if dtype == zxbcdt.dtype)

@@ -44,7 +44,7 @@ struct OnCuda {
     on_gpu.batch = call.batch, on_gpu.length = call.length, on_gpu.heads = int32_t(s.heads);
     on_gpu.conv_batch = call.conv_state_is_shared ? 1 : int32_t(call.batch);
     on_gpu.ssm_batch = call.ssm_state_is_shared ? 1 : int32_t(call.batch);
-    on_gpu.reverse = call.reverse, on_gpu.row = int32_t(call.row), on_gpu.epsilon = call.epsilon, on_gpu.zxbcdt = call.zxbcdt;
+    on_gpu.reverse = call.reverse, on_gpu.dt_columns = int32_t(s.heads + call.row - s.row()), on_gpu.epsilon = call.epsilon, on_gpu.zxbcdt = call.zxbcdt;
     on_gpu.conv_weight = call.conv_weight, on_gpu.conv_bias = call.conv_bias;
     on_gpu.dt_bias = call.dt_bias, on_gpu.A_log = call.A_log, on_gpu.D = call.D;
     on_gpu.norm_weight = call.norm_weight;

@@ -29,9 +29,10 @@ class Memory:
             for name in ("conv_state", "ssm_state")
         ]
         self.scan = scan
+        dt_columns = self.tokens.shape[2] - 2 * (shape[2] + scan.state_size)
         self.call = Call(
             batch, length, len(scan["A_log"]), scan["conv_state"].shape[0],
-            scan["ssm_state"].shape[0], scan.reverse, self.tokens.shape[2], scan.epsilon,
+            scan["ssm_state"].shape[0], scan.reverse, dt_columns, scan.epsilon,
             self.tokens.data_ptr(),
             *(scan[name].ctypes.data for name in PARAMETERS), self.y.data_ptr(),
             *((state.ctypes.data for state in self.states) if states else (None, None)),

@@ -97,3 +97,16 @@ def test_a_nan_stays_in_its_sequence(lanes: Lanes) -> None:
     y = lanes(scan, "bf16").outputs()[0]
     assert np.isnan(y[0, 50:]).any()
     assert np.isfinite(y[1]).all()
+
+
+@pytest.mark.parametrize("reverse", [0, 1])
+def test_columns_of_padding_are_not_read(lanes: Lanes, reverse: int) -> None:
+    scan = kernel_scan(batch=2, length=70, heads=3, reverse=reverse)
+    more = -scan["zxbcdt"].shape[2] % 8
+    padding = [(0, 0), (0, 0), (0, more)]
+    padded = np.pad(scan["zxbcdt"], padding, constant_values=np.nan)
+    expected = lanes(scan, "bf16").outputs()
+    for a, b in zip(
+        expected, lanes(scan.with_tensors(zxbcdt=padded), "bf16").outputs(), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)

@@ -47,7 +47,7 @@ class Call(ctypes.Structure):
         ("conv_batch", ctypes.c_int32),
         ("ssm_batch", ctypes.c_int32),
         ("reverse", ctypes.c_int32),
-        ("row", ctypes.c_int32),
+        ("dt_columns", ctypes.c_int32),
         ("epsilon", ctypes.c_float),
         *((name, ctypes.c_void_p) for name in _POINTERS),
     )

@@ -78,10 +78,11 @@ def register() -> ctypes.CDLL:
         tensors = (
             zxbcdt, conv_weight, conv_bias, dt_bias, A_log, D, norm_weight, conv_state, ssm_state,
         )  # fmt: skip
-        batch, length, row = zxbcdt.shape
+        batch, length, columns = zxbcdt.shape
+        dt_columns = columns - 2 * (norm_weight.shape[0] + int(state_size.flat[0]))
         call = cuda.Call(
             batch, length, A_log.shape[0], conv_state.shape[0], ssm_state.shape[0],
-            int(reverse.flat[0]), row, float(epsilon.flat[0]),
+            int(reverse.flat[0]), dt_columns, float(epsilon.flat[0]),
             *(tensor.data_ptr for tensor in tensors), outputs[0].data_ptr, None, None,
         )  # fmt: skip
         cuda.scan(library, call, kinds[zxbcdt.dtype], int(state_size.flat[0]), stream)

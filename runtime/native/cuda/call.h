@@ -35,9 +35,9 @@ struct Call {
   int32_t heads;
   int32_t conv_batch, ssm_batch;  // the states' batch sizes: batch or 1
   int32_t reverse;                // 0 or 1
-  int32_t row;                    // numbers from one token of zxbcdt to the next: 2I + 2N + H or more
+  int32_t dt_columns;             // H, and the columns of padding after dt
   float epsilon;
-  const void* zxbcdt;        // (batch, length, row); the columns after 2I + 2N + H are padding
+  const void* zxbcdt;        // (batch, length, 2I + 2N + dt_columns)
   const float* conv_weight;  // (I + 2N, 1, 4)
   const float* conv_bias;    // (I + 2N)
   const float* dt_bias;      // (H)

@@ -59,25 +59,26 @@ struct Sequence {
   int stride;   // from one token to the next, in numbers
   bool aligned; // whether every eighth column is aligned to 16 bytes
   const T* z;   // the first token's columns
-  int64_t b;
+  int b;
 
-  DEVICE Sequence(const Call& call, int64_t b) : length(int(call.length)), b(b) {
+  DEVICE Sequence(const Call& call, int64_t b) : length(int(call.length)), b(int(b)) {
     const int inner = call.heads * head_dim;
     channels = inner + 2 * N;
-    stride = call.reverse ? -call.row : call.row;
-    z = static_cast<const T*>(call.zxbcdt) + index(call, 0) * call.row;
-    aligned = call.row * sizeof(T) % 16 == 0 && reinterpret_cast<int64_t>(call.zxbcdt) % 16 == 0;
+    const int row = inner + channels + call.dt_columns;
+    stride = call.reverse ? -row : row;
+    z = static_cast<const T*>(call.zxbcdt) + index(call, 0) * row;
+    aligned = row * sizeof(T) % 16 == 0 && reinterpret_cast<int64_t>(call.zxbcdt) % 16 == 0;
   }
   // The index of token t among the tokens of all sequences.
   DEVICE int64_t index(const Call& call, int t) const {
-    return b * call.length + (call.reverse ? call.length - 1 - t : t);
+    return int64_t(b) * call.length + (call.reverse ? call.length - 1 - t : t);
   }
   DEVICE const T* token(int t) const { return z + int64_t(t) * stride; }
   DEVICE const T* xbc(const Call& call, int t) const { return token(t) + call.heads * head_dim; }
   DEVICE const T* dt(const Call& call, int t) const { return xbc(call, t) + channels; }
   // (channels, 3), oldest first.
   DEVICE const float* conv_state(const Call& call) const {
-    return call.conv_state + (call.conv_batch == 1 ? 0 : b) * channels * (taps - 1);
+    return call.conv_state + (call.conv_batch == 1 ? 0 : int64_t(b)) * channels * (taps - 1);
   }
 };
 
