@@ -14,18 +14,18 @@ from filelock import FileLock
 
 from bsmamba2_export import trace
 
-Trace = Callable[[Any, str, bool], onnx.ModelProto]
+Trace = Callable[..., onnx.ModelProto]
 
 
 def traced_once(make: Trace, folder: Path) -> Trace:
-    """Returns a function that traces each form and size once, in the first process that asks."""
+    """Returns a function that traces each size and form once, in the first process that asks."""
 
-    def traced(net: Any, io: str, streaming: bool) -> onnx.ModelProto:
-        name = hashlib.sha256(repr((net.config, io, streaming)).encode()).hexdigest()
+    def traced(net: Any, *form: str | bool) -> onnx.ModelProto:
+        name = hashlib.sha256(repr((net.config, *form)).encode()).hexdigest()
         path = folder / f"{name}.onnx"
         with FileLock(f"{path}.lock"):
             if not path.exists():
-                path.write_bytes(make(net, io, streaming).SerializeToString())
+                path.write_bytes(make(net, *form).SerializeToString())
         return onnx.load_model_from_string(path.read_bytes())
 
     return traced
