@@ -1,6 +1,7 @@
 """How well a model separates real voices, synthetic songs, streams, and whole real songs.
 
-    python -m benchmarks.training.quality SET [-m MODEL] [--songs N] [--no-csdr] [--work FOLDER]
+    python -m benchmarks.training.quality SET [-m MODEL] [--songs N] [--no-csdr]
+                                          [--lookaheads-ms MS ...] [--work FOLDER]
 
 SET is a data set written by `bsmamba2 dataset`. After all measurements, this writes
 benchmarks/results/quality/ (the files of `bsmamba2 evaluate`, the plot of the streams and the
@@ -64,6 +65,14 @@ def main() -> None:
     parser.add_argument("-m", "--model", help="Default: the shipped model.")
     parser.add_argument("--songs", type=int, help="The maximum number of songs. Default: all.")
     parser.add_argument("--csdr", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument(
+        "--lookaheads-ms",
+        nargs="+",
+        type=int,
+        default=LOOKAHEADS_MS,
+        metavar="MS",
+        help=f"Lookaheads of streams; {SECOND_MS} is always among them. Default: 50 to 1000.",
+    )
     parser.add_argument("--before", help="The model before training on singers, for pictures.")
     parser.add_argument("--work", type=Path, help="Folder for downloads. Default: not kept.")
     arguments = parser.parse_args()
@@ -91,12 +100,15 @@ def measure(arguments: argparse.Namespace, work: Path) -> None:
     systems[name] = evaluation.model_estimator(separator, None)
     scores = evaluation.evaluate(songs, systems, csdr=arguments.csdr, jobs=2, progress=print)
     summary = evaluation.summarise(scores)
-    streams = {ms: stream_scores(separator, songs, ms) for ms in LOOKAHEADS_MS}
+    lookaheads_ms = sorted({*arguments.lookaheads_ms, SECOND_MS})
+    streams = {ms: stream_scores(separator, songs, ms) for ms in lookaheads_ms}
     minutes = minute_usdr(separator, songs)
 
     model = [] if arguments.model is None else ["-m", arguments.model]
     options = [] if arguments.songs is None else ["--songs", str(arguments.songs)]
     options += [] if arguments.csdr else ["--no-csdr"]
+    if arguments.lookaheads_ms is not LOOKAHEADS_MS:
+        options += ["--lookaheads-ms", *map(str, lookaheads_ms)]
     command = shlex.join(["python", "-m", "benchmarks.training.quality", "SET", *model, *options])
     about = f"{conditions(EVERY_CORE, 'onnxruntime')}; `{command}`."
     details = {TEACHER: {}, name: model_protocol(separator, arguments.model)}
@@ -104,7 +116,7 @@ def measure(arguments: argparse.Namespace, work: Path) -> None:
         list(details), arguments.dataset, len(songs), details, split="test"
     )
     table = results.write(scores, protocol, RESULTS / "quality")
-    latencies = {ms: stream_ms(separator, ms) for ms in LOOKAHEADS_MS}
+    latencies = {ms: stream_ms(separator, ms) for ms in lookaheads_ms}
     by_latency = [(latencies[ms], row) for ms, row in streams.items()]
     draw(by_latency, summary[name], RESULTS / "quality/streams.png")
     for picture in pictures:
