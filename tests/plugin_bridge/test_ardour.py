@@ -23,7 +23,7 @@ from support.vst3_abi import STEM
 if reason := ardour.missing():
     pytest.skip(reason, allow_module_level=True)
 
-SECONDS, TRACKS = 4, 3
+SECONDS, TRACKS, ATTEMPTS = 4, 3, 3
 SAMPLES = SECONDS * ardour.RATE
 SWITCH = 2 * ardour.RATE
 FADE = 256
@@ -69,9 +69,16 @@ class Session:
     bundle: Path
 
     def export(self) -> Audio:
-        """Exports without a server; returns what the plugin's track gave."""
-        stub_server.stop(self.server)
-        output = self.host.export(self.path, self.path.with_suffix(".wav"))
+        """Exports without a server; returns what the plugin's track gave.
+
+        On a machine with more work than cores Ardour was seen to export silence on every track, even
+        those without the plugin. Such an export shows nothing of the plugin and is repeated.
+        """
+        for _ in range(ATTEMPTS):
+            stub_server.stop(self.server)
+            output = self.host.export(self.path, self.path.with_suffix(".wav"))
+            if output.any():
+                break
         return self.track(output)
 
     def track(self, output: Audio) -> Audio:
@@ -169,7 +176,10 @@ def test_an_export_whose_server_is_killed_is_silent_from_there_and_the_next_is_r
     stub_server.kill_when_serving(session.server)
     text = ardour.finish(process)
     assert "a part of this render could not be separated" in text
-    output = session.track(ardour.read(tmp_path / "out.wav"))
+    exported = ardour.read(tmp_path / "out.wav")
+    if not exported.any():
+        pytest.skip("Ardour exported silence on every track; see Session.export")
+    output = session.track(exported)
     assert (np.abs(output) <= REST * np.abs(session.songs[0]) + 1e-6).all()
     assert not np.abs(output[:, -ardour.RATE :] > 1e-6).any()
     started.rmdir()
