@@ -71,8 +71,8 @@ class Session:
     def export(self) -> Audio:
         """Exports without a server; returns what the plugin's track gave.
 
-        On a machine with more work than cores Ardour was seen to export silence on every track, even
-        those without the plugin. Such an export shows nothing of the plugin and is repeated.
+        On an overloaded machine Ardour was seen to export silence on every track, even on those
+        without the plugin. Such an export shows nothing of the plugin and is repeated.
         """
         for _ in range(ATTEMPTS):
             stub_server.stop(self.server)
