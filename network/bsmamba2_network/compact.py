@@ -84,7 +84,12 @@ def _run_block(
         projected = unit @ weight.T
         y, _ = mixer.scan(projected.flatten(0, 1), zero, direction.reverse)
         added.append((y @ (mixer.out_proj.weight.T @ join)).unflatten(0, x.shape[:2]))
-    return residual_norm(x, *added, unit @ (joins[0] + joins[1]), bias, NORM_EPSILON, next_epsilon)
+    scaled = unit @ (joins[0] + joins[1])
+    forwards, backwards = added
+    result: tuple[Tensor, Tensor] = residual_norm(
+        x, forwards, backwards, scaled, bias, NORM_EPSILON, next_epsilon
+    )
+    return result
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,8 @@ def _split_bands(split: BandSplit, x: Tensor, channels: int) -> Tensor:
         bias = torch.stack([cast("Any", net)[1].bias for net in nets])
         features.append(unit.transpose(0, 1) @ weight.mT + bias[:, None])
     joined = torch.cat(features) if len(features) > 1 else features[0]
-    return joined.unflatten(1, x.shape[:2]).transpose(0, 1)
+    result: Tensor = joined.unflatten(1, x.shape[:2]).transpose(0, 1)
+    return result
 
 
 def _estimate_masks(estimator: MaskEstimator, unit: Tensor, gamma: Tensor, channels: int) -> Tensor:
@@ -169,7 +175,8 @@ def _estimate_masks(estimator: MaskEstimator, unit: Tensor, gamma: Tensor, chann
     joined = torch.cat(rows, -1) if len(rows) > 1 else rows[0]
     places = dict(zip(numbers, range(len(numbers)), strict=True))
     order = torch.tensor([places[number] for number in range(sum(estimator.widths))])
-    return joined.index_select(-1, order).unflatten(0, (unit.shape[0], unit.shape[2]))
+    masks: Tensor = joined.index_select(-1, order).unflatten(0, (unit.shape[0], unit.shape[2]))
+    return masks
 
 
 def _pad_halves(part: Tensor, more: int) -> Tensor:

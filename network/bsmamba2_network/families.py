@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
 
@@ -85,7 +85,7 @@ def network_of(
         names = {field.name for field in dataclasses.fields(found)}
         changes = {k: v for k, v in known.items() if k in names and v is not None}
         found = dataclasses.replace(found, **changes)
-    return build_network(network, found, checkpoint)  # type: ignore[return-value]
+    return cast("Network", build_network(cast("Any", network), found, checkpoint))
 
 
 def guesses(checkpoint: Checkpoint) -> tuple[str, ...]:

@@ -128,6 +128,8 @@ class HTDemucs(checkpoints.StoredNetwork):
         config: the sizes. Default: ``htdemucs``.
     """
 
+    config: HTDemucsConfig
+
     def __init__(self, config: HTDemucsConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or HTDemucsConfig()

@@ -171,6 +171,8 @@ class BSMamba2(checkpoints.StoredNetwork):
         config: the sizes. Default: the paper's.
     """
 
+    config: Config
+
     def __init__(self, config: Config | None = None) -> None:
         super().__init__()
         self.config = config = config or Config()

@@ -137,6 +137,8 @@ class RoFormer(checkpoints.StoredNetwork):
         config: the family and the sizes.
     """
 
+    config: RoFormerConfig
+
     def __init__(self, config: RoFormerConfig) -> None:
         super().__init__()
         self.config = config

@@ -235,6 +235,8 @@ class SCNet(checkpoints.StoredNetwork):
         config: the sizes. Default: ``scnet_small``.
     """
 
+    config: SCNetConfig
+
     def __init__(self, config: SCNetConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or SCNetConfig()

@@ -180,8 +180,8 @@ def test_the_check_vector_is_reproduced_and_a_damaged_one_is_not(
 def test_a_graph_that_computes_something_else_is_deleted(
     net: BSMamba2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong_trace(net: BSMamba2, io: str, streaming: bool) -> onnx.ModelProto:
-        model = trace.trace_nodes(net, io, streaming=streaming)
+    def wrong_trace(net: BSMamba2, *form: Any, **options: Any) -> onnx.ModelProto:
+        model = trace.trace_nodes(net, *form, **options)
         values = {value.name: value for value in model.graph.initializer}
         gamma = onnx.numpy_helper.to_array(values["final_norm.gamma"])
         values["final_norm.gamma"].CopyFrom(

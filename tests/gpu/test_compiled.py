@@ -39,7 +39,7 @@ KNOWN_SPILLS = {("sm_90", "advance_fp16_n128"): 8}
 
 def test_no_other_kernel_spills_registers(compiler: ModuleType) -> None:
     assert set(FACTS["resources"]) == set(compiler.MACHINES)
-    spilled = {}
+    spilled: dict[tuple[str, str], int] = {}
     for target, kernels in FACTS["resources"].items():
         assert len(kernels) == 24
         spilled |= {(target, name): k["spilled_bytes"] for name, k in kernels.items()}

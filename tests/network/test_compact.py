@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def network(config: Config) -> BSMamba2:
         {"head_dim": 32},  # rows of the projection that are no multiple of 8 values
     ],
 )
-def test_stems_equal_the_networks(changes: dict[str, object]) -> None:
+def test_stems_equal_the_networks(changes: dict[str, Any]) -> None:
     net = network(dataclasses.replace(SMALL, **changes))
     mixture = torch.randn(2, net.config.channels, 5, net.config.bins, 2)
     with torch.inference_mode():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from mutagen.apev2 import APEBinaryValue, APEv2
-from mutagen.asf import ASF, ASFByteArrayAttribute
+from mutagen.asf import ASF, ASFByteArrayAttribute  # type: ignore[attr-defined]
 from mutagen.id3 import TIT2
 from mutagen.mp3 import MP3
 
