@@ -176,10 +176,7 @@ def test_an_export_whose_server_is_killed_is_silent_from_there_and_the_next_is_r
     stub_server.kill_when_serving(session.server)
     text = ardour.finish(process)
     assert "a part of this render could not be separated" in text
-    exported = ardour.read(tmp_path / "out.wav")
-    if not exported.any():
-        pytest.skip("Ardour exported silence on every track; see Session.export")
-    output = session.track(exported)
+    output = session.track(ardour.read(tmp_path / "out.wav"))
     assert (np.abs(output) <= REST * np.abs(session.songs[0]) + 1e-6).all()
     assert not np.abs(output[:, -ardour.RATE :] > 1e-6).any()
     started.rmdir()
