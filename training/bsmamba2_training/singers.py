@@ -90,9 +90,18 @@ def write_labelled_song(mixture: Audio, vocals: Audio, folder: Path, singer: Pat
 
     The folder appears last, when all is complete.
     """
-    scale = min(1.0, 0.98 / max(1e-9, float(np.abs(mixture).max())))
     gated, weight = label(mixture, vocals)
-    singing = join_singing(gated)
+    _write_song(mixture, gated, weight, folder, singer)
+
+
+def write_song_with_truth(mixture: Audio, vocals: Audio, folder: Path, singer: Path) -> None:
+    """The same for a song whose vocals are known, and exactly zero where nobody sings."""
+    _write_song(mixture, vocals, np.ones(mixture.shape[1], np.float32), folder, singer)
+
+
+def _write_song(mixture: Audio, vocals: Audio, weight: Audio, folder: Path, singer: Path) -> None:
+    scale = min(1.0, 0.98 / max(1e-9, float(np.abs(mixture).max())))
+    singing = join_singing(vocals)
     if singing.size:
         singer.parent.mkdir(parents=True, exist_ok=True)
         with replacing(singer) as path:
@@ -100,7 +109,7 @@ def write_labelled_song(mixture: Audio, vocals: Audio, folder: Path, singer: Pat
     unfinished = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    files = {"mixture": scale * mixture.T, "vocals": scale * gated.T, "weight": weight}
+    files = {"mixture": scale * mixture.T, "vocals": scale * vocals.T, "weight": weight}
     for name, audio in files.items():
         soundfile.write(unfinished / f"{name}.wav", audio, SAMPLE_RATE, "PCM_16")
     unfinished.rename(folder)

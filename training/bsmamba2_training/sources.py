@@ -20,6 +20,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from bsmamba2_training import repositories
+
 Split = Literal["train", "valid", "test"]
 Kind = Literal["voice", "music", "songs"]
 """Songs are mixtures of voice and music, whose voices a teacher separates."""
@@ -362,17 +364,24 @@ SCRATCH = Package(
 """Real voices that only give figures (:mod:`benchmarks.training.real_voices`)."""
 
 
-def format_attributions(licence_text: Callable[[Package], str]) -> str:
-    """Returns the attributions as Markdown: a table, then the licence text of each package."""
+def format_attributions(licence_text: Callable[[Package], str], singers: bool) -> str:
+    """Returns the attributions as Markdown: a table, then the licence text of each package.
+
+    Args:
+        licence_text: returns the copyright file of a package.
+        singers: whether songs are used, and so the teacher and the repositories.
+    """
     lines = ["| package | version | used as | licence | by |", "|---|---|---|---|---|"]
     for package in PACKAGES:
         use = f"{package.split}, {package.kind}"
         cells = (package.name, package.version, use, package.licence, package.by)
         lines.append(f"| {' | '.join(cells)} |")
-    if any(package.kind == "songs" for package in PACKAGES):
+    if singers:
         use = "teacher that separated the songs"
         cells = (SPLEETER.name, SPLEETER.version, use, SPLEETER.licence, SPLEETER.by)
         lines.append(f"| {' | '.join(cells)} |")
+        lines += repositories.format_rows()
     by_name = {package.name: package for package in PACKAGES}
     lines += [f"\n## {name}\n\n{licence_text(package)}" for name, package in by_name.items()]
+    lines += repositories.format_addresses() if singers else []
     return "\n".join(lines) + "\n"

@@ -22,7 +22,7 @@ MAX_HAAS_S, MAX_DOUBLE_S = 0.03, 0.045
 
 def draw_place(rng: np.random.Generator) -> str:
     """Draws where a stem sounds."""
-    return str(rng.choice(PLACES, p=(0.35, 0.15, 0.12, 0.1, 0.13, 0.15)))
+    return str(rng.choice(PLACES, p=(0.25, 0.22, 0.1, 0.2, 0.1, 0.13)))
 
 
 def place(audio: Audio, where: str, rng: np.random.Generator) -> Audio:
