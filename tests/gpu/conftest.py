@@ -23,6 +23,8 @@ from kernel.scans import Scan
 from .fake_tensorrt import FakeTensorRT
 from .memory import Memory
 
+H100_SHARED_BYTES = 228 << 10
+L4_SHARED_BYTES = 100 << 10
 LANES = Path(__file__).parent / "lanes"
 KEY = BuildKey("0" * 64, "tensorrt-rtx", "1.7", ("sm90",), batch=2, frames=101)
 
@@ -46,16 +48,24 @@ def lane_library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 
 @pytest.fixture(scope="session")
 def lanes(lane_library: ctypes.CDLL) -> Callable[..., Memory]:
-    """``lanes(scan, kind, states=True, last_lane_first=False)`` runs a scan with the kernels."""
+    """``lanes(scan, kind, states=True, shared=…, last_lane_first=False)`` runs a scan.
+
+    ``shared`` is the shared memory of a multiprocessor, in bytes.
+    """
     library = lane_library
-    library.scan_by_lanes.argtypes = [Call, ctypes.c_int, ctypes.c_int, ctypes.c_int]
+    library.scan_by_lanes.argtypes = [Call, *[ctypes.c_int] * 2, ctypes.c_int64, ctypes.c_int]
     library.scan_by_lanes.restype = None
 
     def run(
-        scan: Scan, kind: str = "fp32", *, states: bool = True, last_lane_first: bool = False
+        scan: Scan,
+        kind: str = "fp32",
+        *,
+        states: bool = True,
+        shared: int = H100_SHARED_BYTES,
+        last_lane_first: bool = False,
     ) -> Memory:
         memory = Memory(scan, kind, states)
-        library.scan_by_lanes(memory.call, KINDS[kind], scan.state_size, last_lane_first)
+        library.scan_by_lanes(memory.call, KINDS[kind], scan.state_size, shared, last_lane_first)
         return memory
 
     return run

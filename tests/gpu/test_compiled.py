@@ -33,17 +33,13 @@ def test_the_shipped_kernels_match_this_source(compiler: ModuleType) -> None:
     assert compiler.source_sha256() == FACTS["source_sha256"], f"run {compiler.__file__}"
 
 
-KNOWN_SPILLS = {("sm_90", "advance_fp16_n128"): 8}
-"""Since rows may have padding, one number is stored and read again; to be removed."""
-
-
-def test_no_other_kernel_spills_registers(compiler: ModuleType) -> None:
+def test_no_kernel_spills_registers_and_none_exceeds_its_share(compiler: ModuleType) -> None:
     assert set(FACTS["resources"]) == set(compiler.MACHINES)
-    spilled: dict[tuple[str, str], int] = {}
-    for target, kernels in FACTS["resources"].items():
-        assert len(kernels) == 24
-        spilled |= {(target, name): k["spilled_bytes"] for name, k in kernels.items()}
-    assert {key: bytes_ for key, bytes_ in spilled.items() if bytes_} == KNOWN_SPILLS
+    for kernels in FACTS["resources"].values():
+        assert len(kernels) == 30
+        assert not any(kernel["spilled_bytes"] for kernel in kernels.values())
+        prepare = [k["registers"] for name, k in kernels.items() if name.startswith("prepare")]
+        assert max(prepare) <= 128
 
 
 def test_every_listed_target_is_shipped_and_no_other(compiler: ModuleType) -> None:
@@ -63,7 +59,7 @@ def test_the_ptx_has_all_kernels_for_its_target(compiler: ModuleType) -> None:
     target = re.search(r"^\.target (\w+)$", text, re.M)
     assert target is not None
     assert target[1] == compiler.VIRTUAL.replace("compute", "sm")
-    assert text.count(".visible .entry") == 24
+    assert text.count(".visible .entry") == 30
 
 
 def ptx(compiler: ModuleType) -> str:

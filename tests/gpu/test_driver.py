@@ -23,7 +23,7 @@ from gpu.memory import Memory, kernel_scan
 from kernel.scans import snr_db
 
 opened = cuda.load(library())
-for length, state_size, kind in [(70, 64, "bf16"), (40, 128, "fp32"), (0, 64, "fp16")]:
+for length, state_size, kind in [(70, 64, "bf16"), (40, 128, "fp32"), (0, 128, "fp16")]:
     memory = Memory(kernel_scan(batch=2, length=length, heads=2, state_size=state_size), kind)
     try:
         cuda.scan(opened, memory.call, kind, state_size)
@@ -69,7 +69,7 @@ def test_calls_run_in_order_on_one_workspace_that_grows_and_is_released(
 ) -> None:
     error, log = run(fake_driver)
     launches = [line.removeprefix("launch ") for line in log if line.startswith("launch")]
-    variants = ["bf16_n64"] * 3 + ["fp32_n128"] * 3 + ["fp16_n64"] * 2
+    variants = ["bf16_n64"] * 3 + ["fp32_n128"] * 3 + ["fp16_n128"] * 2
     steps = ["prepare", "advance", "normalise"] * 3
     assert not error
     assert launches == [f"{s}_{v}" for s, v in zip(steps, variants, strict=False)]
@@ -94,6 +94,17 @@ def test_a_gpu_gets_the_machine_code_of_its_generation_or_ptx(
 ) -> None:
     error, log = run(fake_driver, FAKE_GPU=gpu)
     assert (error, log[0]) == ("", f"load {loaded}")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "variant"),
+    [("8.0", "n128"), ("8.6", "n128_short"), ("8.9", "n128_short"), ("12.0", "n128_short")],
+)
+def test_a_gpu_with_little_shared_memory_scans_shorter_segments(
+    run: Start, fake_driver: Path, gpu: str, variant: str
+) -> None:
+    error, log = run(fake_driver, FAKE_GPU=gpu)
+    assert (error, log[-2]) == ("", f"launch advance_fp16_{variant}")
 
 
 def test_a_missing_driver_is_reported(run: Start) -> None:

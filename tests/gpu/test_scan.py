@@ -9,6 +9,7 @@ import pytest
 
 from kernel.scans import snr_db
 
+from .conftest import L4_SHARED_BYTES
 from .memory import Memory, kernel_scan
 
 Lanes = Callable[..., Memory]
@@ -28,6 +29,15 @@ def test_every_kernel_matches_the_recurrence(
 ) -> None:
     scan = kernel_scan(batch=2, length=70, heads=2, state_size=state_size, reverse=reverse)
     check(lanes(scan, kind), LEAST_DB[kind])
+
+
+@pytest.mark.parametrize("kind", ["fp16", "bf16"])
+@pytest.mark.parametrize("length", [0, 1, 31, 32, 33, 70])
+def test_shorter_segments_for_little_shared_memory_match_the_recurrence(
+    lanes: Lanes, kind: str, length: int
+) -> None:
+    scan = kernel_scan(batch=2, length=length, heads=2, state_size=128, reverse=1)
+    check(lanes(scan, kind, shared=L4_SHARED_BYTES), LEAST_DB[kind])
 
 
 @pytest.mark.parametrize("kind", ["fp32", "bf16"])

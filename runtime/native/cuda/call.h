@@ -68,11 +68,11 @@ struct Residual {
 constexpr int residual_threads = 128;
 constexpr int residual_most_features = 1024;
 
-// The sizes for one type of tokens and one size of the state.
-template <class T, int N_>
+// The sizes for one type of tokens, one size of the state and segments of Q tokens.
+template <class T, int N_, int Q_ = sizeof(T) == 2 ? 64 : 32>
 struct Sizes {
-  static constexpr int N = N_, P = head_dim;
-  static constexpr int Q = sizeof(T) == 2 ? 64 : 32;  // tokens of a segment
+  using Token = T;
+  static constexpr int N = N_, P = head_dim, Q = Q_;
   static constexpr int pad = 16 / sizeof(T);  // puts the rows of shared memory in different banks
   static constexpr int warps = 4, threads = 32 * warps;
   static constexpr int prepare_threads = 256, normalise_threads = 128;
@@ -113,5 +113,15 @@ struct Sizes {
     return reinterpret_cast<int32_t*>(static_cast<char*>(c.workspace) + nonzero_heads_at(c));
   }
 };
+
+using fp32_n64 = Sizes<float, 64>;
+using fp32_n128 = Sizes<float, 128>;
+using fp16_n64 = Sizes<Half, 64>;
+using fp16_n128 = Sizes<Half, 128>;
+using bf16_n64 = Sizes<Bfloat, 64>;
+using bf16_n128 = Sizes<Bfloat, 128>;
+// For GPUs whose multiprocessors have too little shared memory for two blocks of n128.
+using fp16_n128_short = Sizes<Half, 128, 32>;
+using bf16_n128_short = Sizes<Bfloat, 128, 32>;
 
 }  // namespace bsmamba2::cuda

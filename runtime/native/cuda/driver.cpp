@@ -62,6 +62,7 @@ struct Driver {
   }
 };
 constexpr int major_version = 75, minor_version = 76;  // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_…
+constexpr int shared_of_multiprocessor = 81;           // CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_…
 constexpr int dynamic_shared_bytes = 8;                // CU_FUNC_ATTRIBUTE_MAX_…_SIZE_BYTES
 constexpr Result out_of_memory = 2;
 
@@ -84,6 +85,7 @@ std::string folder;
 class Kernels {
   Module module = nullptr;
   std::map<std::string, Function> functions;
+  int shared = 0;
 
   bool load(const std::string& file) {
     std::ifstream stream(folder + "/" + file, std::ios::binary);
@@ -102,6 +104,8 @@ class Kernels {
     check(driver().cuCtxGetDevice(&device), "querying the GPU");
     check(driver().cuDeviceGetAttribute(&major, major_version, device), "querying the GPU");
     check(driver().cuDeviceGetAttribute(&minor, minor_version, device), "querying the GPU");
+    check(driver().cuDeviceGetAttribute(&shared, shared_of_multiprocessor, device),
+          "querying the GPU");
     for (int m = minor; m >= 0; --m)
       if (load("sm_" + std::to_string(major * 10 + m) + ".cubin")) return;
     if (major >= 9 && load("compute_90.ptx")) return;
@@ -112,6 +116,9 @@ class Kernels {
     throw std::runtime_error("the NVIDIA driver could load none of the kernels in " + folder +
                              " for compute capability " + name + ": update the driver.");
   }
+
+  // Shared memory of a multiprocessor, in bytes.
+  int shared_bytes() const { return shared; }
 
   Function find(const std::string& name, int shared_bytes) {
     const auto cached = functions.find(name);
@@ -199,7 +206,7 @@ void scan(Call call, Kind kind, int64_t N, Stream stream) {
   if (!call.workspace)
     call.workspace =
         workspaces[{here.context, stream}].at_least(workspace_bytes(call, kind, N));
-  launch_scan(call, kind, N, launcher(loaded, call, stream));
+  launch_scan(call, kind, N, loaded.shared_bytes(), launcher(loaded, call, stream));
 }
 
 void residual_norm(Residual call, Kind kind, Stream stream) {

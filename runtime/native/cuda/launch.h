@@ -12,27 +12,42 @@ enum class Kind { fp32, fp16, bf16 };
 
 inline bool has_kernels(int64_t P, int64_t N) { return P == head_dim && (N == 64 || N == 128); }
 
-// Calls body(Sizes<T, N>{}, "kind_nN") for this type of tokens and state size.
+// Shared memory that CUDA adds to that of every block.
+constexpr int64_t reserved_bytes = 1024;
+
+// Calls body(sizes, "kind_nN") for this type of tokens and state size. One block per multiprocessor
+// leaves its tensor cores idle while the block waits for memory, so where the shared memory of a
+// multiprocessor, in bytes, is too small for two blocks, segments are shorter.
 template <class Body>
-auto with_sizes(Kind kind, int64_t N, const Body& body) {
-  if (kind == Kind::fp16)
-    return N == 64 ? body(Sizes<Half, 64>{}, "fp16_n64") : body(Sizes<Half, 128>{}, "fp16_n128");
-  if (kind == Kind::bf16)
-    return N == 64 ? body(Sizes<Bfloat, 64>{}, "bf16_n64")
-                   : body(Sizes<Bfloat, 128>{}, "bf16_n128");
-  return N == 64 ? body(Sizes<float, 64>{}, "fp32_n64") : body(Sizes<float, 128>{}, "fp32_n128");
+auto with_sizes(Kind kind, int64_t N, int64_t shared, const Body& body) {
+  const auto fits_twice = [shared](auto sizes) {
+    return 2 * (int64_t(sizeof(typename decltype(sizes)::Shared)) + reserved_bytes) <= shared;
+  };
+  if (kind == Kind::fp16) {
+    if (N == 64) return body(fp16_n64{}, "fp16_n64");
+    if (fits_twice(fp16_n128{})) return body(fp16_n128{}, "fp16_n128");
+    return body(fp16_n128_short{}, "fp16_n128_short");
+  }
+  if (kind == Kind::bf16) {
+    if (N == 64) return body(bf16_n64{}, "bf16_n64");
+    if (fits_twice(bf16_n128{})) return body(bf16_n128{}, "bf16_n128");
+    return body(bf16_n128_short{}, "bf16_n128_short");
+  }
+  return N == 64 ? body(fp32_n64{}, "fp32_n64") : body(fp32_n128{}, "fp32_n128");
 }
 
+// Enough for any GPU: longer segments need more.
 inline int64_t workspace_bytes(const Call& call, Kind kind, int64_t N) {
-  return with_sizes(kind, N, [&](auto sizes, const char*) { return sizes.workspace_bytes(call); });
+  return with_sizes(kind, N, INT64_MAX,
+                    [&](auto sizes, const char*) { return sizes.workspace_bytes(call); });
 }
 
 // Calls launch(name, blocks, threads, bytes of shared memory) for each kernel. The kernels must run
 // in this order, on one stream.
 template <class Launch>
-void launch_scan(const Call& call, Kind kind, int64_t N, const Launch& launch) {
+void launch_scan(const Call& call, Kind kind, int64_t N, int64_t shared, const Launch& launch) {
   if (call.batch == 0) return;
-  with_sizes(kind, N, [&](auto sizes, const std::string& variant) {
+  with_sizes(kind, N, shared, [&](auto sizes, const std::string& variant) {
     using S = decltype(sizes);
     constexpr int64_t warps = S::normalise_threads / 32;
     launch("prepare_" + variant, call.batch * S::prepare_blocks(call), S::prepare_threads, 0);

@@ -27,10 +27,10 @@ namespace bsmamba2::cuda {
 
 // Computes B and C of one segment, which all heads share. Also, once per call: whether a state of
 // batch 1 is nonzero, and the output state of the convolution. Grid max(segments, 1) · batch.
-template <class T, int N>
+template <class S>
 DEVICE void prepare(const Call& call) {
-  using S = Sizes<T, N>;
-  constexpr int groups = 2 * N / 8, R = S::Q * groups / S::prepare_threads;
+  using T = typename S::Token;
+  constexpr int N = S::N, groups = 2 * N / 8, R = S::Q * groups / S::prepare_threads;
   const int64_t segment = block() % S::prepare_blocks(call), b = block() / S::prepare_blocks(call);
   const int inner = call.heads * head_dim;
   const Sequence<T, N> s(call, b);
@@ -67,10 +67,10 @@ DEVICE void prepare(const Call& call) {
 // The sums are computed in double and stored as two floats each, because the difference of two sums
 // must stay accurate after a strong decay. Tokens past the end have Δ = 0, so they neither write to
 // the state nor decay it.
-template <class T, int N>
-DEVICE void discretise(const Call& call, const Sequence<T, N>& sequence, int segment, int h,
-                       typename Sizes<T, N>::Shared& s) {
-  constexpr int Q = Sizes<T, N>::Q, each = Q / 32;
+template <class S, class Tokens>
+DEVICE void discretise(const Call& call, const Tokens& sequence, int segment, int h,
+                       typename S::Shared& s) {
+  constexpr int Q = S::Q, each = Q / 32;
   const double A = -double(expf(call.A_log[h])) * 1.4426950408889634;
   float delta[each];
   double total[each], sum = 0;
@@ -104,10 +104,10 @@ DEVICE void discretise(const Call& call, const Sequence<T, N>& sequence, int seg
 }
 
 // Scans one head of one sequence. Grid H · batch.
-template <class T, int N>
+template <class S>
 DEVICE void advance(const Call& call) {
-  using S = Sizes<T, N>;
-  constexpr int P = S::P, Q = S::Q;
+  using T = typename S::Token;
+  constexpr int N = S::N, P = S::P, Q = S::Q;
   // A warp computes the outputs of 16 tokens, in a part of the columns, and 16 rows of the state.
   constexpr int row_groups = Q / 16, column_groups = S::warps / row_groups;
   constexpr int out_tiles = P / 8 / column_groups;
@@ -172,7 +172,7 @@ DEVICE void advance(const Call& call) {
 #pragma unroll
       for (int r = 0; r < R; ++r) *reinterpret_cast<Eight<T>*>(&s.x[row + r][column]) = x[r];
     }
-    if (warp == 0) discretise<T, N>(call, sequence, segment, h, s);
+    if (warp == 0) discretise<S>(call, sequence, segment, h, s);
     wait_for_copies();
     barrier();
 
@@ -307,9 +307,9 @@ DEVICE void advance(const Call& call) {
 }
 
 // Normalises over all heads, in place. Grid tokens / warps.
-template <class T, int N>
+template <class S>
 DEVICE void normalise(const Call& call) {
-  using S = Sizes<T, N>;
+  using T = typename S::Token;
   constexpr int warps = S::normalise_threads / 32;
   const int64_t token = block() * warps + thread() / 32;
   if (token >= call.batch * call.length) return;
@@ -338,24 +338,28 @@ DEVICE void normalise(const Call& call) {
 
 using namespace bsmamba2::cuda;
 
-#define KERNELS(kind, T, N)                                                                       \
-  KERNEL(prepare_##kind##_n##N, Call, (Sizes<T, N>::prepare_threads), 1) { prepare<T, N>(call); } \
-  KERNEL(advance_##kind##_n##N, Call, (Sizes<T, N>::threads), BSMAMBA2_RESIDENT) {                \
-    advance<T, N>(call);                                                                          \
-  }                                                                                               \
-  KERNEL(normalise_##kind##_n##N, Call, (Sizes<T, N>::normalise_threads), 1) {                    \
-    normalise<T, N>(call);                                                                        \
-  }
-#define KERNELS_OF_TYPE(kind, T)                                                  \
-  KERNELS(kind, T, 64)                                                            \
-  KERNELS(kind, T, 128)                                                           \
-  KERNEL(residual_norm_##kind##_d256, Residual, (residual_threads), 1) {          \
-    residual_norm<T, 256>(call);                                                  \
-  }                                                                               \
-  KERNEL(residual_norm_##kind##_d1024, Residual, (residual_threads), 1) {         \
-    residual_norm<T, residual_most_features>(call);                               \
+#define SCAN(variant)                                                                            \
+  KERNEL(prepare_##variant, Call, (variant::prepare_threads), 2) { prepare<variant>(call); }     \
+  KERNEL(advance_##variant, Call, (variant::threads), BSMAMBA2_RESIDENT) {                       \
+    advance<variant>(call);                                                                      \
+  }                                                                                              \
+  KERNEL(normalise_##variant, Call, (variant::normalise_threads), 1) { normalise<variant>(call); }
+#define RESIDUAL_NORM(kind, T)                                                                   \
+  KERNEL(residual_norm_##kind##_d256, Residual, (residual_threads), 1) {                         \
+    residual_norm<T, 256>(call);                                                                 \
+  }                                                                                              \
+  KERNEL(residual_norm_##kind##_d1024, Residual, (residual_threads), 1) {                        \
+    residual_norm<T, residual_most_features>(call);                                              \
   }
 
-KERNELS_OF_TYPE(fp32, float)
-KERNELS_OF_TYPE(fp16, Half)
-KERNELS_OF_TYPE(bf16, Bfloat)
+SCAN(fp32_n64)
+SCAN(fp32_n128)
+SCAN(fp16_n64)
+SCAN(fp16_n128)
+SCAN(fp16_n128_short)
+SCAN(bf16_n64)
+SCAN(bf16_n128)
+SCAN(bf16_n128_short)
+RESIDUAL_NORM(fp32, float)
+RESIDUAL_NORM(fp16, Half)
+RESIDUAL_NORM(bf16, Bfloat)

@@ -82,6 +82,21 @@ struct Sequence {
   }
 };
 
+// Adds what the input state contributes to the sums of the first tokens, in two columns.
+template <class T, int N, int R>
+DEVICE void add_state(const Call& call, const Sequence<T, N>& s, int t0, int column,
+                      float (&sum)[R][2]) {
+#pragma unroll
+  for (int r = 0; r < R; ++r)
+#pragma unroll
+    for (int k = 0; k < taps - 1; ++k)
+      if (t0 + r + k < taps - 1)
+#pragma unroll
+        for (int e = 0; e < 2; ++e)
+          sum[r][e] += call.conv_weight[(column + e) * taps + k] *
+                       s.conv_state(call)[(column + e) * (taps - 1) + t0 + r + k];
+}
+
 // Computes the convolution and SiLU of R tokens, starting at t0, in eight columns of x|B|C. The
 // inputs before the first token are the state; outputs past the last token are 0.
 template <class T, int N, int R>
@@ -99,21 +114,19 @@ DEVICE void convolve(const Call& call, const Sequence<T, N>& s, int t0, int colu
   for (int c = 0; c < 8; c += 2) {
     float sum[R][2];
 #pragma unroll
-    for (int e = 0; e < 2; ++e) {
+    for (int e = 0; e < 2; ++e)
 #pragma unroll
       for (int r = 0; r < R; ++r) sum[r][e] = call.conv_bias[column + c + e];
+    // The state is float32, so it is not in `input`.
+    if (t0 < taps - 1) add_state(call, s, t0, column + c, sum);
+#pragma unroll
+    for (int e = 0; e < 2; ++e)
 #pragma unroll
       for (int k = 0; k < taps; ++k) {
         const float w = weight[(c + e) * taps + k];
 #pragma unroll
-        for (int r = 0; r < R; ++r) {
-          sum[r][e] += w * input[r + k][c + e];
-          // The state is float32, so it is not in `input`.
-          if (k < taps - 1 && t0 + r + k < taps - 1)
-            sum[r][e] += w * s.conv_state(call)[(column + c + e) * (taps - 1) + t0 + r + k];
-        }
+        for (int r = 0; r < R; ++r) sum[r][e] += w * input[r + k][c + e];
       }
-    }
 #pragma unroll
     for (int r = 0; r < R; ++r) {
       const bool inside = t0 + r < s.length;

@@ -21,6 +21,11 @@ int capability(int part) {
     std::sscanf(text, "%d.%d", &numbers[0], &numbers[1]);
   return numbers[part];
 }
+int shared_of_multiprocessor() {  // CUDA C++ Programming Guide, technical specifications
+  const int major = capability(0), minor = capability(1);
+  const bool is_server = major == 8 ? minor == 0 : major < 12;
+  return (is_server ? major == 8 ? 164 : 228 : 100) << 10;
+}
 std::map<std::string, int> shared_bytes;
 int context, module;
 
@@ -34,7 +39,7 @@ API cuCtxPushCurrent_v2(void*) { return 0; }
 API cuCtxPopCurrent_v2(void**) { return 0; }
 API cuCtxGetDevice(int* device) { *device = 0; return 0; }
 API cuDeviceGetAttribute(int* value, int attribute, int) {
-  *value = capability(attribute - 75);
+  *value = attribute == 81 ? shared_of_multiprocessor() : capability(attribute - 75);
   return 0;
 }
 API cuModuleLoadData(void** out, const void* image) {

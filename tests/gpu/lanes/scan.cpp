@@ -13,7 +13,8 @@
 
 static const std::map<std::string, void (*)(const Call&)> kernels = {
     KERNELS_OF(fp32_n64), KERNELS_OF(fp32_n128), KERNELS_OF(fp16_n64),
-    KERNELS_OF(fp16_n128), KERNELS_OF(bf16_n64), KERNELS_OF(bf16_n128)};
+    KERNELS_OF(fp16_n128), KERNELS_OF(fp16_n128_short), KERNELS_OF(bf16_n64),
+    KERNELS_OF(bf16_n128), KERNELS_OF(bf16_n128_short)};
 
 #define RESIDUALS_OF(kind) \
   {"residual_norm_" #kind "_d256", residual_norm_##kind##_d256}, \
@@ -31,8 +32,8 @@ extern "C" __attribute__((visibility("default"))) void residual_norm_by_lanes(
   });
 }
 
-extern "C" __attribute__((visibility("default"))) void scan_by_lanes(Call call, int kind, int N,
-                                                                     int last_lane_first) {
+extern "C" __attribute__((visibility("default"))) void scan_by_lanes(
+    Call call, int kind, int N, int64_t shared, int last_lane_first) {
   std::vector<char> workspace(size_t(workspace_bytes(call, Kind(kind), N)) + 256, char(0xff));
   call.workspace =
       reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(workspace.data()) + 255) / 256 * 256);
@@ -40,5 +41,5 @@ extern "C" __attribute__((visibility("default"))) void scan_by_lanes(Call call, 
     for (int64_t i = 0; i < blocks; ++i)
       Block(i, threads, shared).run([&] { kernels.at(name)(call); }, last_lane_first);
   };
-  launch_scan(call, Kind(kind), N, launch);
+  launch_scan(call, Kind(kind), N, shared, launch);
 }

@@ -29,7 +29,8 @@ API int cuDeviceGetName(char* name, int size, int) {
 }
 API int cuDeviceTotalMem_v2(size_t* bytes, int) { *bytes = size_t{80} << 30; return 0; }
 API int cuDeviceGetAttribute(int* value, int attribute, int) {
-  *value = attribute == 75 ? 9 : 0;  // compute capability 9.0
+  // Compute capability 9.0, and 228 KiB of shared memory per multiprocessor.
+  *value = attribute == 75 ? 9 : attribute == 81 ? 228 << 10 : 0;
   return 0;
 }
 API int cuGetErrorString(int, const char** text) { *text = "error of the stand-in"; return 0; }
