@@ -47,9 +47,9 @@ def main() -> None:
     lengths = sorted(parser.parse_args().minutes)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        random_model("tiny", folder)
+        model = random_model("tiny", folder)
         watch = Watch()
-        runs = {minutes: measure(folder, minutes) for minutes in lengths}
+        runs = {minutes: measure(model, minutes) for minutes in lengths}
         load = background_load(watch.background_cores())
     rows = [row(minutes, runs[minutes], lengths[0], runs[lengths[0]]) for minutes in lengths]
     page = "\n".join(
@@ -74,15 +74,16 @@ def main() -> None:
     assert peak(runs[lengths[-1]]) <= 1.1 * peak(runs[lengths[0]]), "memory grows with the song"
 
 
-def measure(folder: Path, minutes: int) -> Curve:
+def measure(model: Path, minutes: int) -> Curve:
     """Separates this many minutes of noise and samples the memory of the process."""
+    folder = model.parent
     song = folder / f"{minutes}.flac"
     minute = np.random.default_rng(minutes).uniform(-0.1, 0.1, (60 * 44100, 2))
     with soundfile.SoundFile(song, "w", 44100, 2, "PCM_16") as file:
         for _ in range(minutes):
             file.write(minute)
     command = [sys.executable, "-m", "bsmamba2", "separate", str(song), "--device", "cpu"]
-    command += ["-m", str(folder / "tiny.safetensors"), "-o", str(folder / "out")]
+    command += ["-m", str(model), "-o", str(folder / "out")]
     environment = os.environ | {"BSMAMBA2_CACHE": str(folder / "cache")}
     start = time.perf_counter()
     curve: Curve = []
