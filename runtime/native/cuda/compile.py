@@ -26,7 +26,7 @@ VIRTUAL = "compute_90"
 """The target of the PTX, which the driver compiles for GPUs of later generations.
 
 All GPUs of generations 8 and 9 have machine code, so PTX for ``compute_80`` would support no
-additional GPU. Compiled for ``compute_80``, the PTX differs in ``.target sm_80`` and, in the six
+additional GPU. Compiled for ``compute_80``, the PTX differs in ``.target sm_80`` and, in the eight
 ``advance`` kernels, ``.minnctapersm 2`` instead of 3 (see ``BSMAMBA2_RESIDENT`` in ``device.h``),
 which would let fewer blocks run at a time on a Blackwell server GPU.
 """
