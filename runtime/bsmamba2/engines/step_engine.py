@@ -81,9 +81,10 @@ class StepEngine:
         # A state of batch 1 broadcasts, so the same initial states serve any batch.
         zeros = [np.zeros((1, *state.shape[1:]), np.float32) for state in states]
         with capture.using(device):
-            self._start = [self._make.ortvalue_from_numpy(zero, *self._memory) for zero in zeros]
+            make = self._make.ortvalue_from_numpy
+            self._start = Held(*(make(zero, *self._memory) for zero in zeros))
         self._carried, self._batch = self._start, 0
-        self._buffers: list[list[Any]] = []
+        self._buffers: list[Held] = []
 
     @property
     def _session(self) -> Any:
@@ -122,7 +123,7 @@ class StepEngine:
         self._check(block, lookahead)
         with capture.using(self.device):
             written = self._free_buffers(block.shape[0])
-            stems = self._run(block, lookahead, self._carried, written)
+            stems = self._run(block, lookahead, self._carried.objects, written.objects)
         self._carried = written
         return stems
 
@@ -140,7 +141,7 @@ class StepEngine:
         """
         # As in the last step of a stream, the last frame is the lookahead.
         with capture.using(self.device):
-            stems = self._run(spectrum[:, :, :-1], spectrum[:, :, -1:], self._start, [])
+            stems = self._run(spectrum[:, :, :-1], spectrum[:, :, -1:], self._start.objects, [])
         return np.concatenate(stems, axis=3)
 
     def _run(
@@ -167,7 +168,7 @@ class StepEngine:
             require_shape(value, (batch, len(self.manifest.stems), *sizes), self.manifest.name)
         return stems[0], stems[1]
 
-    def _free_buffers(self, batch: int) -> list[Any]:
+    def _free_buffers(self, batch: int) -> Held:
         """Returns the set of buffers that the next step writes to."""
         if batch != self._batch:
             self._buffers = []  # frees the old buffers before the new ones are allocated
@@ -176,10 +177,10 @@ class StepEngine:
         one, other = self._buffers
         return other if self._carried is one else one
 
-    def _allocate(self, batch: int) -> list[Any]:
+    def _allocate(self, batch: int) -> Held:
         make = self._make.ortvalue_from_shape_and_type
         shapes = [state.shape for state in self.manifest.states]
-        return [make((batch * n, *sizes), np.float32, *self._memory) for n, *sizes in shapes]
+        return Held(*(make((batch * n, *sizes), np.float32, *self._memory) for n, *sizes in shapes))
 
     def _check(self, block: Audio, lookahead: Audio) -> None:
         manifest = self.manifest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from bsmamba2 import AudioError, ModelError, Separator
 from bsmamba2.audio.array import Audio
 from bsmamba2.audio.schedule import Schedule
 from bsmamba2.audio.snr import snr_db
+from bsmamba2.devices.capture import CAPTURE
 from bsmamba2.devices.device import CPU
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.engines.step_engine import StepEngine, StepsAsEngine
@@ -65,6 +67,16 @@ def test_a_block_does_not_depend_on_frames_beyond_its_lookahead(engine: StepEngi
     assert snr_db(one[:, :, :, 6:9], other[:, :, :, 6:9]) < 60
 
 
+def test_states_of_a_stream_are_not_freed_while_a_graph_is_recorded(engine: StepEngine) -> None:
+    stream = engine.another()
+    stream.step(spectrum(3), spectrum(2))
+    state = weakref.ref(stream._carried.objects[0])
+    with CAPTURE.recording():
+        del stream
+        assert state() is not None
+    assert state() is None
+
+
 def test_states_alternate_between_two_sets_of_buffers(engine: StepEngine) -> None:
     engine.reset()
     carried = []
@@ -72,7 +84,7 @@ def test_states_alternate_between_two_sets_of_buffers(engine: StepEngine) -> Non
         engine.step(spectrum(3), spectrum(2))
         carried.append(engine._carried)
     assert carried[0] is carried[2] is not carried[1] is carried[3]
-    assert [tuple(v.shape()) for v in carried[0]] == [s.shape for s in TINY.manifest.states]
+    assert [tuple(v.shape()) for v in carried[0].objects] == [s.shape for s in TINY.manifest.states]
 
 
 def test_streams_in_a_batch_are_independent(engine: StepEngine) -> None:
