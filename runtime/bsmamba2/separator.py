@@ -223,7 +223,8 @@ class Separator:
             template: names of the files, see :class:`bsmamba2.files.naming.Template`.
             bitrate: kbit/s of MP3, Vorbis or Opus. Default: libsndfile's.
             start_s, duration_s: the part of the song to separate; its files have names such as
-                ``song_vocals_30s-45s.flac``. See :class:`bsmamba2.files.excerpt.Excerpt`.
+                ``song_vocals_30s-45s.flac``, or ``song_vocals_30s-end.flac`` if the song ends
+                before. See :class:`bsmamba2.files.excerpt.Excerpt`.
             mix: gains in dB by stem, e.g. ``{"vocals": -14, "instrumental": 0}``: writes one file,
                 ``song_mix``, instead of the stems. Stems that are not listed are silent.
             report: whether to write a page to see and hear the result too, with the name of a stem

@@ -173,6 +173,19 @@ def test_the_stems_of_an_excerpt_sum_to_that_part_of_the_song(
     np.testing.assert_array_equal(sum(map(integers, paths.values())), expected)
 
 
+@pytest.mark.parametrize(("start_s", "label"), [(0, "0s-end"), (1.75, "1.75s-end")])
+@pytest.mark.parametrize("name", ["song.wav", "song.mp3"])
+def test_an_excerpt_beyond_the_end_is_named_by_the_end(
+    stub: Stubs, song: WriteSong, name: str, start_s: float, label: str
+) -> None:
+    path = song(name, None, samples=2 * 44100)
+    options: dict[str, Any] = {"start_s": start_s, "duration_s": 60, "report": True, "resume": True}
+    paths = Separator(stub.half()).separate_file(path, **options)
+    assert paths["vocals"].stem == f"song_vocals_{label}"
+    assert f">{label}<" in (path.parent / f"song_report_{label}.html").read_text()
+    assert Separator(stub.half()).separate_file(path, **options) == paths
+
+
 def test_arrays_of_an_excerpt_are_that_part_of_the_song(song: WriteSong) -> None:
     path = song(samples=44100)
     stems = bsmamba2.separate(path, device="cpu", start_s=0.25, duration_s=0.125)

@@ -66,6 +66,8 @@ class FilePlan:
     """The path of each stem that is written."""
     record: Record
     excerpt: Excerpt = WHOLE
+    label: str = ""
+    """What the names of the excerpt's files end with; empty for the whole song."""
     weights: tuple[float, ...] | None = None
     """The factor of each output of the model in a mix; None for stems."""
     piped: WavReader | None = None
@@ -167,17 +169,17 @@ class OutputOptions:
         piped = standard_input(self.excerpt) if song == STDIN else None
         with piped or SongFile(song, self.excerpt) as opened:
             encoding = self._encoding(opened)
-            seconds = opened.samples / opened.sample_rate
+            seconds, label = opened.samples / opened.sample_rate, opened.label
         folder = song.parent if directory is None else directory
         if piped and directory is None:
             folder = Path()
         tags = read_tags(song).fields if template.has_tags and not piped else {}
         # An excerpt never has the name of the whole song; only a name that was given is kept.
-        label = "" if self.suffix else self.excerpt.label
+        ending = "" if self.suffix else label
         names = {
-            stem: template.base(song.name, stem, model.name, tags) + label for stem in selected
+            stem: template.base(song.name, stem, model.name, tags) + ending for stem in selected
         }
-        page = template.base(song.name, "report", model.name, tags) + label + ".html"
+        page = template.base(song.name, "report", model.name, tags) + ending + ".html"
         longest = max(encoding.suffix, encoding.as_float().suffix, ".wav", key=len)
         for name in names.values():
             require_lengths(folder / (name + longest))
@@ -194,8 +196,9 @@ class OutputOptions:
             stems,
             tuple(names.get(stem) for stem in stems),
             {} if self.to_stdout else {s: folder / (n + encoding.suffix) for s, n in names.items()},
-            self._record(song, folder, model, encoding, names),
+            self._record(song, folder, model, encoding, names, label),
             excerpt=self.excerpt,
+            label=label,
             weights=self.mix.weights(model.available) if self.mix else None,
             piped=piped,
             to_stdout=self.to_stdout,
@@ -210,6 +213,7 @@ class OutputOptions:
         model: Manifest,
         encoding: Encoding,
         names: Mapping[str, str],
+        label: str,
     ) -> Record:
         options: dict[str, object] = {
             "overlap": model.overlap if self.overlap is None else self.overlap,
@@ -226,8 +230,7 @@ class OutputOptions:
             options["excerpt"] = [self.excerpt.start_s, self.excerpt.duration_s]
         if self.mix:
             options["mix"] = self.mix.resolve(model.available)
-        label = self.excerpt.label + (f"_{MIX}" if self.mix else "")
-        return Record(song, folder, model, options, label)
+        return Record(song, folder, model, options, label + (f"_{MIX}" if self.mix else ""))
 
     def _encoding(self, song: SongFile | WavReader) -> Encoding:
         """Chooses the encoding of a song's stems, WAV where nothing was asked and FLAC cannot."""

@@ -139,5 +139,5 @@ def _settings(plan: FilePlan) -> dict[str, str]:
         "Files written": ", ".join(plan.outputs) or "none",
         "Format": f"{encoding.format} {encoding.subtype}",
         "Beyond full scale": plan.clip,
-        "Part": "the whole song" if plan.excerpt.is_whole else plan.excerpt.label.strip("_"),
+        "Part": "the whole song" if plan.excerpt.is_whole else plan.label.strip("_"),
     }

@@ -46,14 +46,23 @@ class Excerpt:
         """Whether it is the whole song."""
         return self.start_s == 0 and self.duration_s is None
 
-    @property
-    def label(self) -> str:
-        """What the names of its files end with, such as ``_30s-45s``; empty for the whole song."""
+    def label(self, song_s: float | None = None) -> str:
+        """Returns what the names of its files end with; empty for the whole song.
+
+        ``_30s-45s``, or ``_30s-end`` if it ends with the song.
+
+        Args:
+            song_s: the length of the song in seconds. None: unknown; the label then has the end
+                that was asked for.
+        """
         if self.is_whole:
             return ""
+        start = _seconds(self.start_s)
         if self.duration_s is None:
-            return f"_{_seconds(self.start_s)}-end"
-        return f"_{_seconds(self.start_s)}-{_seconds(self.start_s + self.duration_s)}"
+            return f"_{start}-end"
+        end_s = self.start_s + self.duration_s
+        is_beyond = song_s is not None and end_s > song_s
+        return f"_{start}-{'end' if is_beyond else _seconds(end_s)}"
 
     def bounds(self, sample_rate: int) -> tuple[int, int | None]:
         """Returns the first sample and the one after the last; None for the end of the song.

@@ -120,6 +120,14 @@ class SongFile:
         return max(0, stop - self._first)
 
     @property
+    def label(self) -> str:
+        """What the names of the excerpt's files end with, by the length in the header."""
+        length_s = self._stated / self.sample_rate
+        if self._file.format == "MP3":  # libsndfile may give too few
+            length_s = max(length_s, self._structure.seconds or 0)
+        return self._excerpt.label(length_s or None)
+
+    @property
     def first(self) -> int:
         """The sample of the file that the first one is."""
         return self._first

@@ -99,10 +99,18 @@ class WavReader:
         require_rate(self.sample_rate)
         self.first, self._stop = excerpt.bounds(self.sample_rate)
 
+        self._stated = (self._bytes or 0) // self._format.frame_bytes
+        """Samples of the whole song, as the header states them; 0 if it states none."""
+
+    @property
+    def label(self) -> str:
+        """What the names of the excerpt's files end with, by the length in the header."""
+        return self._excerpt.label(self._stated / self.sample_rate or None)
+
     @property
     def samples(self) -> int:
         """The length that the header states; 0 if it states none."""
-        stated = (self._bytes or 0) // self._format.frame_bytes
+        stated = self._stated
         stop = stated if self._stop is None else min(self._stop, stated or self._stop)
         return max(0, stop - self.first)
 

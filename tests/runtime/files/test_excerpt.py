@@ -26,7 +26,7 @@ def test_excerpts_that_follow_each_other_share_no_sample_and_leave_none_out(
 
 
 def test_the_whole_song_has_no_end_and_no_label() -> None:
-    assert (WHOLE.bounds(44100), WHOLE.label, WHOLE.is_whole) == ((0, None), "", True)
+    assert (WHOLE.bounds(44100), WHOLE.label(20), WHOLE.is_whole) == ((0, None), "", True)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,20 @@ def test_the_whole_song_has_no_end_and_no_label() -> None:
     ],
 )
 def test_the_label_states_both_ends(excerpt: Excerpt, label: str) -> None:
-    assert excerpt.label == label
+    assert excerpt.label() == excerpt.label(91) == label
+
+
+@pytest.mark.parametrize(
+    ("excerpt", "label"),
+    [
+        (Excerpt(15, 60), "_15s-end"),
+        (Excerpt(19.5, 1), "_19.5s-end"),
+        (Excerpt(0, 60), "_0s-end"),
+        (Excerpt(15, 5), "_15s-20s"),
+    ],
+)
+def test_the_label_names_no_time_after_the_end_of_the_song(excerpt: Excerpt, label: str) -> None:
+    assert excerpt.label(20) == label
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,14 @@ def test_an_excerpt_is_its_part_of_the_song(noise: Noise) -> None:
         read(content, Excerpt(2))
 
 
+@pytest.mark.parametrize(("size", "label"), [(16000, "_0.5s-end"), (0, "_0.5s-9.5s")])
+def test_only_a_stated_length_shortens_the_label(noise: Noise, size: int, label: str) -> None:
+    content = with_size(wav(noise(1, 8000)), size)
+    with WavReader(io.BytesIO(content), Excerpt(0.5, 9)) as song:
+        list(song.blocks())
+        assert song.label == label
+
+
 def test_a_padded_end_is_no_sample(noise: Noise) -> None:
     content = wav(noise(1, 3), "PCM_24")
     data = content[: content.index(b"data") + 8 + 9]
