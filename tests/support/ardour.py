@@ -3,6 +3,10 @@
 A session has stereo tracks that play WAV files, and the plugin on the first track. Ardour's Lua has
 no function that imports audio, so the regions are written into the session's XML.
 
+Ardour connects new tracks to the master bus in another thread, and drops what is left to connect
+when the session closes. On a busy machine sessions were saved before that, and all their exports
+were silent. So the script connects the tracks itself.
+
 The command ardour7-export 7.3 is not used: it exports before the engine knows its latencies, so on
 a busy machine some exports, with all their tracks, are 16 samples early. Ardour fixed this in its
 commit 7cb8140b3a.
@@ -37,12 +41,19 @@ TIMEOUT_SECONDS = 300
 CREATE = """
 local backend = AudioEngine:set_backend("None (Dummy)", "", "")
 backend:set_buffer_size({block})
+ARDOUR.config():set_input_auto_connect(ARDOUR.AutoConnectOption.ManualConnect)
+ARDOUR.config():set_output_auto_connect(ARDOUR.AutoConnectOption.ManualConnect)
 local session = create_session("{folder}", "song", {rate})
 assert(session, "no session")
+local master = session:master_out():input()
 local order, mode = ARDOUR.PresentationInfo.max_order, ARDOUR.TrackMode.Normal
 local first = true
 for track in session:new_audio_track(2, 2, nil, {tracks}, "Track", order, mode, true):iter() do
   track:set_strict_io(true)
+  for channel = 0, 1 do
+    local output, input = track:output():audio(channel), master:audio(channel)
+    assert(output:connect(input:name()) == 0, "no connection to the master bus")
+  end
   if first then
     local plugin = ARDOUR.LuaAPI.new_plugin(session, "{plugin}", ARDOUR.PluginType.VST3, "")
     assert(not plugin:isnil(), "no plugin")
