@@ -160,7 +160,8 @@ std::string Parameters::text_of(int id, double value) {
   if (id == waiting) return waiting_texts[size_t(plain)];
   char text[32];
   std::snprintf(text, sizeof text, id == missed ? "%.0f" : "%.1f", plain);
-  return text;
+  const std::string unit = descriptions[id].unit;
+  return writes_units_ && !unit.empty() ? text + (" " + unit) : text;
 }
 
 bool Parameters::value_of(int id, const char16_t* text, double* value) {

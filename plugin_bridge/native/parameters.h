@@ -34,6 +34,9 @@ class Parameters {
   // Sets the read-only parameter; returns whether it has changed.
   bool set_missed(int blocks);
 
+  // Whether texts end with the unit. Most hosts append it themselves.
+  void write_units(bool on) { writes_units_ = on; }
+
   vst3::ParameterInfo info(int id) const;
   std::string text_of(int id, double value);
   // Returns false if the text is not a value.
@@ -52,4 +55,5 @@ class Parameters {
 
   const std::shared_ptr<Choices> choices_;
   std::atomic<double> values_[count] = {};
+  std::atomic<bool> writes_units_{false};
 };

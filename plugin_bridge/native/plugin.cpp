@@ -91,6 +91,7 @@ class Effect final : public Component, public AudioProcessor, public EditControl
 
   Result initialize(Unknown* context) override {
     automates_output_ = is_ardour(context);
+    parameters_.write_units(automates_output_);
     return ok;
   }
 
@@ -307,7 +308,7 @@ class Effect final : public Component, public AudioProcessor, public EditControl
   }
 
   // Ardour, and Mixbus, which is made from it, align automation with the plugin's output; other
-  // hosts with its input.
+  // hosts with its input. They also show a parameter's text without its unit.
   static bool is_ardour(Unknown* context) {
     HostApplication* host = nullptr;
     char16_t name[128] = {};

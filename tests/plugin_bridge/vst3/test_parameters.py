@@ -46,6 +46,15 @@ def test_parameters_begin_with_their_defaults(folder: Path) -> None:
     plugin.close()
 
 
+@pytest.mark.parametrize(("name", "shown"), [("Ardour", ["0.0 dB", "100.0 %"]), ("Reaper", None)])
+def test_texts_have_units_where_the_host_appends_none(
+    folder: Path, name: str, shown: list[str] | None
+) -> None:
+    plugin = host.Plugin(host.bundle(), name=name)
+    assert [plugin.shown(index) for index in (GAIN, MIX)] == (shown or ["0.0", "100.0"])
+    plugin.close()
+
+
 def test_lists_show_what_the_server_offers(plugin: host.Plugin) -> None:
     assert plugin.texts(MODEL) == ["small", "four stems"]
     assert plugin.texts(STEM) == ["vocals", "instrumental", "mixture"]
