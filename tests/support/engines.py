@@ -5,6 +5,7 @@ Other tests run ONNX Runtime sessions; this module does not import ONNX Runtime.
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -35,6 +36,19 @@ class StubEngine:
         self.lengths.append(chunk.shape[1])
         stems: Audio = self.separate(chunk)
         return stems
+
+
+class Gate:
+    """An engine that runs its first chunk when it is told to."""
+
+    def __init__(self) -> None:
+        self.entered, self.opened = threading.Event(), threading.Event()
+        self.engine = StubEngine(self._separate)
+
+    def _separate(self, chunk: Audio) -> Audio:
+        self.entered.set()
+        assert self.opened.wait(300)
+        return half(chunk)
 
 
 class StubStepper:

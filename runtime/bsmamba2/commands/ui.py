@@ -29,16 +29,37 @@ from bsmamba2.separator import Separator
     help="Default: 7860, or a free one if it is taken.",
 )
 @click.option("--no-browser", is_flag=True, help="Print the address, and open no browser.")
+@click.option(
+    "--idle-hours",
+    type=click.FloatRange(0, min_open=True),
+    default=12,
+    show_default=True,
+    help="Remove the songs and stems of a tab that was not used for so long.",
+)
+@click.option(
+    "--disk-gb",
+    type=click.FloatRange(0, min_open=True),
+    default=20,
+    show_default=True,
+    help="Disk space for the songs and stems of all tabs; at most half of what is free.",
+)
 def ui(
-    models: tuple[str, ...], device: str, speed: str, port: int | None, no_browser: bool
+    models: tuple[str, ...],
+    device: str,
+    speed: str,
+    port: int | None,
+    no_browser: bool,
+    idle_hours: float,
+    disk_gb: float,
 ) -> None:
     """Open a page in the browser: drop songs, choose a model, listen to the stems, download them.
 
     Only browsers of this machine can open it, and nothing is sent anywhere. It runs until Ctrl-C.
     Songs and stems are in a temporary folder: those of a tab are removed when it is closed, and the
-    folder at the end.
+    folder at the end. An open tab that is not used for --idle-hours loses them too.
     """
     from bsmamba2.ui.server import serve
+    from bsmamba2.ui.storage import GB, HOUR_S, Limits
 
     for model in models:
         Separator(model, device, load=False)  # so that a wrong one is refused here
@@ -51,4 +72,5 @@ def ui(
         if not no_browser:
             webbrowser.open(url)
 
-    serve(load, models, device, port, started)
+    limits = Limits(idle_hours * HOUR_S, disk_gb * GB)
+    serve(load, models, device, port, started, limits)

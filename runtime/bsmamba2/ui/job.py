@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("bsmamba2")
 
+_BYTES_PER_SECOND = 44_100 * 2 * 3
+"""Of a stem, about: stereo with 24 bits."""
+
 
 class SongSeparator(Protocol):
     """The part of a :class:`bsmamba2.Separator` that a job uses."""
@@ -160,10 +163,17 @@ class Job:
         settings: for all of them.
         folder: for their stems and reports; removed by :meth:`close`.
         shared: separates.
+        require_room: gets the bytes that a song will take, about; raises an Error if that is too
+            much.
     """
 
     def __init__(
-        self, songs: Sequence[Path], settings: Settings, folder: Path, shared: SharedModel
+        self,
+        songs: Sequence[Path],
+        settings: Settings,
+        folder: Path,
+        shared: SharedModel,
+        require_room: Callable[[float], None] = lambda wanted: None,
     ) -> None:
         self.songs = songs
         self.settings = settings
@@ -171,6 +181,7 @@ class Job:
         self.total = len(songs)
         """Number of songs."""
         self._shared = shared
+        self._require_room = require_room
         self._cancel = threading.Event()
         self._status = Status()
         self._thread = threading.Thread(target=self._run, name="bsmamba2 job", daemon=True)
@@ -245,6 +256,7 @@ class Job:
             self._set(fraction=done / clock.total, left_s=clock.left(done))
 
         try:
+            self._require_room(plan.seconds * _BYTES_PER_SECOND * len(plan.outputs))
             written = separator.separate_planned(plan, progress=progress, cancel=self._cancel)
         except Exception as error:
             return self._failure(plan.song, error)

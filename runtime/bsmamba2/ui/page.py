@@ -11,21 +11,25 @@ import gradio as gr
 from bsmamba2.ui import choices, markup
 from bsmamba2.ui.job import Result, Settings
 from bsmamba2.ui.sessions import Sessions
+from bsmamba2.ui.storage import HOUR_S
 
 TITLE = "bsmamba2"
 INTRODUCTION = """
 # Separate songs
 Drop songs, choose a model, and listen to the stems. Everything stays on this machine: songs, stems
 and settings are sent nowhere. Closing or reloading this tab stops the separation and removes your
-songs and stems from this page's folder, so download what you want to keep.
+songs and stems from this page's folder, and so does leaving it unused for {hours:g} h. Download
+what you want to keep.
 """
+EXPIRED = (
+    "Your songs and stems were removed, because this tab was not used for {hours:g} h: drop the "
+    "songs again."
+)
 THEME = gr.themes.Default(  # its own fonts would be loaded from the network
     font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
 )
 
 _INTERVAL_S = 0.3
-_UPLOADS_S = (3600, 24 * 3600)
-"""How often uploads are looked at, and from which age on those are removed that no visitor has."""
 
 
 def build(sessions: Sessions, names: Sequence[str], device: str = "auto") -> gr.Blocks:
@@ -37,8 +41,9 @@ def build(sessions: Sessions, names: Sequence[str], device: str = "auto") -> gr.
         device: preselected.
     """
     devices = list(dict.fromkeys([device, *choices.devices()]))
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=_UPLOADS_S) as page:
-        gr.Markdown(INTRODUCTION)
+    idle_s = sessions.limits.idle_s
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+        gr.Markdown(INTRODUCTION.format(hours=idle_s / HOUR_S))
         songs = gr.File(label="Songs", file_count="multiple", elem_id="songs")
         with gr.Row():
             model = gr.Dropdown(list(names), value=names[0], label="Model", elem_id="model")
@@ -66,7 +71,7 @@ def build(sessions: Sessions, names: Sequence[str], device: str = "auto") -> gr.
                 yield {progress: markup.message(missing)}
                 return
             uploaded = [Path(path) for path in paths]
-            if not all(map(sessions.is_upload, uploaded)) or model not in names:
+            if not all(map(sessions.storage.is_upload, uploaded)) or model not in names:
                 yield {progress: markup.message("Reload this page, and drop the songs again.")}
                 return
             settings = Settings(model, device, tuple(stems), choices.FORMATS[format])
@@ -113,6 +118,17 @@ def build(sessions: Sessions, names: Sequence[str], device: str = "auto") -> gr.
         def keep(paths: list[str] | None, request: gr.Request) -> None:
             sessions.keep(_session(request), [Path(path) for path in paths or ()])
 
+        def notice(request: gr.Request) -> dict[Any, Any]:
+            if not sessions.has_expired(_session(request)):
+                return {progress: gr.skip()}  # gradio refuses an empty dict
+            return {
+                songs: None,
+                progress: markup.message(EXPIRED.format(hours=idle_s / HOUR_S)),
+                files: "",
+                shown: gr.Radio([], visible=False),
+                report: "",
+            }
+
         def leave(request: gr.Request) -> None:
             sessions.close(_session(request))
 
@@ -128,6 +144,13 @@ def build(sessions: Sessions, names: Sequence[str], device: str = "auto") -> gr.
         cancel.click(stop, queue=False, show_progress="hidden", api_visibility="private")
         shown.input(show, shown, report, show_progress="hidden", api_visibility="private")
         model.input(_stems, model, stems, show_progress="hidden", api_visibility="private")
+        gr.Timer(min(30.0, idle_s / 4)).tick(
+            notice,
+            outputs=[songs, progress, files, shown, report],
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
         page.unload(leave)
     return page
 

@@ -8,8 +8,9 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from bsmamba2.ui.sessions import Sessions
 
 if TYPE_CHECKING:
     from bsmamba2.ui.job import SongSeparator
+    from bsmamba2.ui.storage import Limits
 
 HOST = "127.0.0.1"
 """Other machines cannot reach it."""
@@ -55,6 +57,7 @@ def serve(
     device: str = "auto",
     port: int | None = None,
     started: Callable[[str], None] = lambda url: None,
+    limits: Limits | None = None,
 ) -> None:
     """Runs the page until Ctrl-C or SIGTERM; then nothing of it is left.
 
@@ -64,6 +67,7 @@ def serve(
         device: preselected.
         port: see :func:`listen`.
         started: gets the address once browsers can open it.
+        limits: of what is kept.
 
     Raises:
         Error: the port is taken.
@@ -72,8 +76,8 @@ def serve(
         closing(listen(port)) as listener,
         tempfile.TemporaryDirectory(prefix="bsmamba2-ui-", ignore_cleanup_errors=True) as folder,
     ):
-        sessions = Sessions(Path(folder), SharedModel(load))
-        _prepare(sessions.uploads)
+        sessions = Sessions(Path(folder), SharedModel(load), limits)
+        _prepare(sessions.storage.uploads)
         import uvicorn
 
         from bsmamba2.ui.application import application
@@ -83,10 +87,29 @@ def serve(
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
         logging.getLogger("uvicorn.error").addFilter(_is_worth_reading)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
-        with suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt), _expiring(sessions):
             started(f"http://{HOST}:{listener.getsockname()[1]}/")
             uvicorn.Server(config).run(sockets=[listener])
         sessions.close_all()
+
+
+@contextmanager
+def _expiring(sessions: Sessions) -> Iterator[None]:
+    """Removes what is not used, until the end of the block."""
+    ended = threading.Event()
+    interval_s = min(60.0, sessions.limits.idle_s / 4)
+
+    def run() -> None:
+        while not ended.wait(interval_s):
+            sessions.expire()
+
+    thread = threading.Thread(target=run, name="bsmamba2 expiry", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _is_worth_reading(record: logging.LogRecord) -> bool:

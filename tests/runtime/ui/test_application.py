@@ -63,12 +63,30 @@ def test_no_file_of_the_machine_is_served(ui: UiServer, path: str) -> None:
     assert "[project]" not in answer.text
 
 
+def function(ui: UiServer, name: str) -> int:
+    """Returns the number of a function of the page."""
+    functions = get(ui, "config").json()["dependencies"]
+    return int(next(each["id"] for each in functions if each["api_name"] == name))
+
+
+def test_the_page_may_ask_whether_its_songs_were_removed(ui: UiServer) -> None:
+    body = {"data": [], "fn_index": function(ui, "notice"), "session_hash": "new"}
+    answer = requests.post(f"{ui.url}gradio_api/run/predict", json=body, timeout=300)
+    assert answer.status_code == 200
+    assert '"value"' not in answer.text  # nothing changes
+
+
+def test_an_upload_without_a_length_is_refused(ui: UiServer) -> None:
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    parts = iter([b"--x--"])  # sent in chunks
+    answer = requests.post(f"{ui.url}gradio_api/upload", data=parts, headers=kind, timeout=300)
+    assert (answer.status_code, answer.text) == (411, "state the length of the upload")
+
+
 def test_a_path_of_the_machine_is_no_song(ui: UiServer) -> None:
     song = {"path": str(ROOT / "README.md"), "meta": {"_type": "gradio.FileData"}}
-    functions = get(ui, "config").json()["dependencies"]
-    run = next(each["id"] for each in functions if each["api_name"] == "run")
     data = [[song], "small", "auto", ["vocals"], "FLAC"]
-    body = {"data": data, "fn_index": run, "session_hash": "stranger"}
+    body = {"data": data, "fn_index": function(ui, "run"), "session_hash": "stranger"}
     joined = requests.post(f"{ui.url}gradio_api/queue/join", json=body, timeout=300)
     stream = get(ui, "gradio_api/queue/data?session_hash=stranger").text
     assert joined.status_code == 200

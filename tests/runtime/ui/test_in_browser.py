@@ -12,7 +12,7 @@ import requests
 
 from support.browser import Browser, browsing, needs_browser
 from support.fixtures import WriteSong
-from support.ui_server import UiServer
+from support.ui_server import UiServer, ui_server
 
 pytestmark = needs_browser
 
@@ -32,13 +32,18 @@ def page(chromium: Browser, ui: UiServer) -> Iterator[Browser]:
     first = chromium.driver.current_window_handle
     open_page(chromium, ui)
     yield chromium
-    assert [line for line in chromium.errors() if "Method not implemented" not in line] == []
+    assert errors(chromium) == []
     for tab in chromium.driver.window_handles:
         chromium.driver.switch_to.window(tab)
         if tab != first:
             chromium.driver.close()
     chromium.driver.switch_to.window(first)
     chromium.until(lambda: ui.kept_files() == [])
+
+
+def errors(chromium: Browser) -> list[str]:
+    """Returns what the browser logged, without what every page of gradio logs."""
+    return [line for line in chromium.errors() if "Method not implemented" not in line]
 
 
 def open_page(chromium: Browser, ui: UiServer) -> str:
@@ -149,3 +154,40 @@ def test_two_visitors_at_once_do_not_mix(page: Browser, song: WriteSong, ui: UiS
         assert f'filename="{name}_vocals.wav"' in stem.headers["content-disposition"]
     tokens = {address.split("/")[-3] for address in addresses.values()}
     assert len(tokens) == 2
+
+
+def test_an_open_tab_that_is_not_used_loses_its_songs_and_says_so(
+    chromium: Browser, song: WriteSong, tmp_path: Path
+) -> None:
+    with ui_server(tmp_path, "--idle-hours", "0.02") as server:
+        open_page(chromium, server)
+        separate(chromium, song("short.wav", samples=SECOND))
+        chromium.until(lambda: progress(chromium) == "Done: 1 song.")
+        address = chromium.find("#files a").get_attribute("href")
+        assert server.kept_files() != []
+        server.let_pass(100)
+        chromium.until(lambda: "was not used for 0.02 h" in progress(chromium))
+        assert server.kept_files() == []
+        assert requests.get(address, timeout=300).status_code == 404
+        assert (chromium.all("#files a"), chromium.all("iframe.report")) == ([], [])
+        chromium.until(lambda: chromium.all("#songs input[type=file]"))  # another song can follow
+        assert errors(chromium) == []
+        chromium.driver.close()
+        chromium.driver.switch_to.window(chromium.driver.window_handles[0])
+
+
+def test_a_song_for_which_there_is_no_room_is_refused_in_a_sentence(
+    chromium: Browser, song: WriteSong, tmp_path: Path
+) -> None:
+    with ui_server(tmp_path, "--disk-gb", "0.0006") as server:
+        open_page(chromium, server)
+        chromium.find("#songs input[type=file]").send_keys(
+            str(song("large.wav", samples=4 * SECOND))
+        )
+        chromium.until(lambda: "with more disk space" in chromium.find("body").text)
+        assert server.kept_files() == []
+        separate(chromium, song("small.wav", samples=2 * SECOND))
+        chromium.until(lambda: progress(chromium) == "Done: 0 songs, 1 failed.")
+        assert "with more disk space" in chromium.find("#files .error").text
+        chromium.driver.close()
+        chromium.driver.switch_to.window(chromium.driver.window_handles[0])

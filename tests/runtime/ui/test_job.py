@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bsmamba2 import ModelError, Separator
+from bsmamba2 import AudioError, ModelError, Separator
 from bsmamba2.audio.array import Audio
-from bsmamba2.ui.job import Job, Phase, Settings, SharedModel
-from support.engines import StubEngine, Stubs, half
+from bsmamba2.ui.job import Job, Phase, Result, Settings, SharedModel
+from support.engines import Gate, StubEngine, Stubs, half
 from support.fixtures import WriteSong
 
 SETTINGS = Settings("stub")
@@ -36,19 +36,6 @@ def job(tmp_path: Path, stub: Stubs) -> Iterator[Callable[..., Job]]:
     yield make
     for one in made:
         one.close()
-
-
-class Gate:
-    """An engine that runs its first chunk when it is told to."""
-
-    def __init__(self) -> None:
-        self.entered, self.opened = threading.Event(), threading.Event()
-        self.engine = StubEngine(self._separate)
-
-    def _separate(self, chunk: Audio) -> Audio:
-        self.entered.set()
-        assert self.opened.wait(300)
-        return half(chunk)
 
 
 def test_a_song_becomes_stems_and_a_report(job: Callable[..., Job], song: WriteSong) -> None:
@@ -179,3 +166,19 @@ def test_closing_a_job_removes_its_files(job: Callable[..., Job], song: WriteSon
     one.close()
     assert not one.folder.exists()
     assert not one.status.results[0].files[0].exists()
+
+
+def test_a_song_for_which_there_is_no_room_is_a_sentence_and_writes_nothing(
+    tmp_path: Path, stub: Stubs, song: WriteSong
+) -> None:
+    asked: list[float] = []
+
+    def refuse(wanted: float) -> None:
+        asked.append(wanted)
+        raise AudioError("the disk is full")
+
+    one = Job([song()], SETTINGS, tmp_path / "job", shared(stub.half()), refuse)
+    one.start()
+    assert one.wait().results == (Result("song.wav", error="the disk is full"),)
+    assert asked == [2 * 44100 * 6]
+    assert not one.folder.exists()

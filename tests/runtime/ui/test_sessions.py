@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from bsmamba2 import Separator
 from bsmamba2.ui.job import Phase, Settings, SharedModel
 from bsmamba2.ui.sessions import Sessions
-from support.engines import Stubs
+from bsmamba2.ui.storage import HOUR_S
+from support.engines import Gate, Stubs
 from support.fixtures import WriteSong
 
 
@@ -67,7 +69,7 @@ def test_a_visitor_who_leaves_ends_only_the_own_job(sessions: Sessions, song: Wr
 
 def upload(sessions: Sessions, name: str) -> Path:
     """Returns a file that was uploaded, as gradio keeps it: in a folder of its content."""
-    path = sessions.uploads / "0123" / name
+    path = sessions.storage.uploads / "0123" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"no audio")
     return path
@@ -76,7 +78,7 @@ def upload(sessions: Sessions, name: str) -> Path:
 def test_the_uploads_of_a_visitor_who_leaves_are_removed(sessions: Sessions) -> None:
     sessions.keep("a", [upload(sessions, "a.wav")])
     sessions.close("a")
-    assert list(sessions.uploads.iterdir()) == []
+    assert list(sessions.storage.uploads.iterdir()) == []
 
 
 def test_a_song_that_two_visitors_uploaded_remains_until_both_have_left(sessions: Sessions) -> None:
@@ -109,6 +111,61 @@ def test_a_file_that_was_not_uploaded_is_never_removed(sessions: Sessions, tmp_p
     assert own.exists()
 
 
+def idle(sessions: Sessions, name: str) -> None:
+    """Lets a visitor's last use be a day ago."""
+    sessions._used[name] -= 24 * HOUR_S
+    sessions.expire()
+
+
+def test_a_visitor_who_is_idle_loses_songs_and_stems_and_is_told_once(
+    sessions: Sessions, song: WriteSong
+) -> None:
+    path = upload(sessions, "a.wav")
+    token, job = sessions.start("a", [path, song(samples=500)], Settings("stub"))
+    assert job.wait().phase is Phase.DONE
+    idle(sessions, "a")
+    assert sessions.of_token(token) is None
+    assert not job.folder.exists()
+    assert not path.exists()
+    assert [sessions.has_expired("a") for _ in range(2)] == [True, False]
+
+
+def test_downloads_and_reports_are_use(sessions: Sessions, song: WriteSong) -> None:
+    token = start(sessions, "a", song(samples=500))
+    for use in (lambda: sessions.of_token(token), lambda: sessions.of_session("a")):
+        sessions._used["a"] -= 24 * HOUR_S
+        assert use() is not None
+        sessions.expire()
+    assert sessions.of_token(token) is not None
+
+
+def test_a_job_that_runs_is_use(tmp_path: Path, song: WriteSong) -> None:
+    gate = Gate()
+    sessions = Sessions(tmp_path, SharedModel(lambda *_: Separator(gate.engine, load=False)))
+    token, _ = sessions.start("a", [song()], Settings("stub"))
+    assert gate.entered.wait(300)
+    idle(sessions, "a")
+    assert sessions.of_token(token) is not None
+    gate.opened.set()
+    sessions.close_all()
+
+
+def test_a_visitor_who_begins_again_is_not_told(sessions: Sessions) -> None:
+    sessions.keep("a", [upload(sessions, "a.wav")])
+    idle(sessions, "a")
+    sessions.keep("a", [upload(sessions, "b.wav")])
+    assert not sessions.has_expired("a")
+
+
+def test_an_upload_that_nobody_has_is_removed_when_it_is_old(sessions: Sessions) -> None:
+    kept, old, new = (upload(sessions, f"{name}.wav") for name in ("kept", "old", "new"))
+    for path in (kept, old):
+        os.utime(path, (0, 0))
+    sessions.keep("a", [kept])
+    sessions.expire()
+    assert [path.exists() for path in (kept, old, new)] == [True, False, True]
+
+
 def test_a_token_cannot_be_guessed(sessions: Sessions, song: WriteSong) -> None:
     token = start(sessions, "a", song(samples=500))
     assert len(token) >= 32
@@ -116,12 +173,12 @@ def test_a_token_cannot_be_guessed(sessions: Sessions, song: WriteSong) -> None:
 
 
 def test_only_files_that_were_uploaded_are_songs(sessions: Sessions, tmp_path: Path) -> None:
-    folder = sessions.uploads / "0123"
+    folder = sessions.storage.uploads / "0123"
     folder.mkdir(parents=True)
     for path in (folder / "a.wav", tmp_path / "own.wav"):
         path.write_bytes(b"")
     (folder / "link.wav").symlink_to(tmp_path / "own.wav")
-    assert sessions.is_upload(folder / "a.wav")
+    assert sessions.storage.is_upload(folder / "a.wav")
     for path in (tmp_path / "own.wav", folder / "../../own.wav", folder / "link.wav", folder):
-        assert not sessions.is_upload(path)
-    assert not sessions.is_upload(folder / "gone.wav")
+        assert not sessions.storage.is_upload(path)
+    assert not sessions.storage.is_upload(folder / "gone.wav")
