@@ -87,21 +87,19 @@ class AvFile:
         """The files that were joined and are not open yet, if there are several."""
         self._joined: BinaryIO | None = None
         self._container: Any = None
-        self._stream: Any = None
         if len(structure.starts) > 1:
             self._joined = open_regular(path)
             stops = (*structure.starts, os.fstat(self._joined.fileno()).st_size)
             self._others = [Window(self._joined, *span) for span in pairwise(stops)]
         try:
-            self._open()
+            context = self._open()
         except AudioError:
             self.close()
             raise
-        context = self._stream.codec_context
         codec = str(context.name)
         self.samplerate = sample_rate or int(context.sample_rate or 0)
         self.channels = int(context.layout.nb_channels)
-        self.format, self.subtype = _encoding(self._container.format.name, codec, context)
+        self.format, self.subtype = _encoding(self._format, codec, context)
         self._layout = context.layout
         self._arrived: Fifo[np.float64] = Fifo(self.channels, np.float64)
         self._frames = self._decoded()
@@ -114,8 +112,8 @@ class AvFile:
         self._count = 0
         """Decoded samples."""
 
-    def _open(self) -> None:
-        """Opens the song, or the next of the files that were joined.
+    def _open(self) -> Any:
+        """Opens the song, or the next of the files that were joined; returns its codec's context.
 
         Raises:
             AudioError: FFmpeg cannot read it, or it contains no audio.
@@ -129,7 +127,7 @@ class AvFile:
                 f"{self._path} is not audio that libsndfile or FFmpeg reads ({first_line(error)}): "
                 "convert it to WAV or FLAC first"
             ) from None
-        self._stream = self._container.streams.best("audio")
+        self._stream: Any = self._container.streams.best("audio")
         if self._stream is None:
             raise AudioError(f"{self._path} contains no audio: choose a file with audio")
         context = self._stream.codec_context
@@ -139,6 +137,12 @@ class AvFile:
             )
         if context.name in LOSSLESS:
             context.options = {"err_detect": "crccheck+explode"}
+        return context
+
+    @property
+    def _format(self) -> str:
+        """FFmpeg's name of the container."""
+        return str(self._container.format.name)
 
     @property
     def frames(self) -> int:
@@ -171,7 +175,7 @@ class AvFile:
         is_one_part = len(self._structure.starts) == 1 and self._structure.seconds is None
         is_one_part &= not self._structure.packets_may_fail
         counts = self._stream.time_base == Fraction(1, self.samplerate)
-        return is_one_part and counts and self._container.format.name not in ESTIMATED
+        return is_one_part and counts and self._format not in ESTIMATED
 
     def seek(self, frames: int) -> int:
         """Moves to a sample or to one before it, if nothing was read yet.
@@ -276,7 +280,7 @@ class AvFile:
         if self._structure.seconds is not None:  # of all files together
             decoded_s = self._count / self.samplerate
             return bool(self._others) or decoded_s >= self._structure.seconds - TOLERANCE_S
-        stated_s, name = self._stated_s(), self._container.format.name
+        stated_s, name = self._stated_s(), self._format
         if stated_s is None or (name in ESTIMATED and not failed):
             return True
         counts = name in EXACT and self._stream.time_base == Fraction(1, self._stream.rate)
