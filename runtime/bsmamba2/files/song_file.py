@@ -22,7 +22,7 @@ from bsmamba2.files.encoding import Encoding
 from bsmamba2.files.excerpt import WHOLE, Excerpt
 from bsmamba2.files.joined_files import flac_starts
 from bsmamba2.files.native_chunks import read_native_chunks
-from bsmamba2.files.speakers import mask_of, to_wav_order
+from bsmamba2.files.speakers import IMPLIED_MASKS, mask_of, to_wav_order
 from bsmamba2.files.structure import read_structure
 from bsmamba2.installation import install_command
 
@@ -135,6 +135,8 @@ class SongFile:
         """The speakers of the channels, see :mod:`bsmamba2.files.speakers`; None if unknown."""
         if isinstance(self._file, AvFile):
             return mask_of(self._file.speakers)
+        if self._file.format == "OGG" and self.channels > 2:
+            return IMPLIED_MASKS.get(self.channels)
         with audio_errors(f"{self.path} cannot be read", "check its permissions"):
             return read_native_chunks(self.path).speaker_mask
 
