@@ -65,6 +65,21 @@ def product(n: int) -> ModelProto:
     return bomb(*nodes, column=[-1, 1], row=[1, -1])
 
 
+def growing() -> bytes:
+    """Every 64th sample times every other: a second takes 0.2 GB, eight seconds take 10 GB."""
+    nodes = [
+        helper.make_node("Reshape", ["stems", "flat"], ["all"]),
+        helper.make_node("Slice", ["all", "first", "last", "axis", "step"], ["few"]),
+        helper.make_node("Reshape", ["few", "column"], ["p"]),
+        helper.make_node("Reshape", ["few", "row"], ["q"]),
+        helper.make_node("MatMul", ["p", "q"], ["big"]),
+    ]
+    shapes = {"flat": [-1], "column": [-1, 1], "row": [1, -1]}
+    slices = {"first": [0], "last": [2**62], "axis": [0], "step": [64]}
+    content: bytes = bomb(*nodes, **shapes, **slices).SerializeToString()
+    return content
+
+
 def copies(n: int) -> ModelProto:
     """Copies of copies of the input."""
     names = ["stems", *(f"c{k}" for k in range(11)), "big"]

@@ -18,7 +18,7 @@ import numpy as np
 from bsmamba2.audio.array import Audio
 from bsmamba2.errors import ModelError
 from bsmamba2.formats.manifest import METADATA_KEY
-from bsmamba2.formats.protobuf import fields, text, varint
+from bsmamba2.formats.protobuf import MappedFile, fields, text, varint
 from bsmamba2.models.graph import Graph
 
 MAX_BYTES = (1 << 31) - 1
@@ -49,7 +49,7 @@ def read_tensors(path: Path) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     Raises:
         ModelError: the file is damaged.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with path.open("rb") as file, MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         (graph,) = [field for n, field in fields(data, range(len(data))) if n == _MODEL_GRAPH]
         found = list(fields(data, graph))
         inputs = tuple(_tensor(data, field) for n, field in found if n == _GRAPH_INPUT)
@@ -80,7 +80,7 @@ def complete_onnx(graph: Graph) -> bytes:
 
     with (
         graph.file.path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
     ):
 
         def change_tensor(number: int, field: range) -> bytes | None:
@@ -100,7 +100,7 @@ def complete_onnx(graph: Graph) -> bytes:
         return _rewritten(data, range(len(data)), change)
 
 
-def _filled(data: mmap.mmap, tensor: range, values: Audio) -> bytes:
+def _filled(data: MappedFile, tensor: range, values: Audio) -> bytes:
     """Returns a tensor whose values are in the file instead of elsewhere."""
 
     def without_external(number: int, field: range) -> bytes | None:
@@ -113,7 +113,7 @@ def _filled(data: mmap.mmap, tensor: range, values: Audio) -> bytes:
 
 
 def _rewritten(
-    data: mmap.mmap, message: range, change: Callable[[int, range], bytes | None]
+    data: MappedFile, message: range, change: Callable[[int, range], bytes | None]
 ) -> bytes:
     """Returns a message with some fields replaced.
 
@@ -154,11 +154,11 @@ def _number(value: int) -> bytes:
     return bytes([*digits, value])
 
 
-def _metadata_key(data: mmap.mmap, entry: range) -> str:
+def _metadata_key(data: MappedFile, entry: range) -> str:
     return text(data, dict(fields(data, entry))[_ENTRY_KEY])
 
 
-def _tensor(data: mmap.mmap, value: range) -> Tensor:
+def _tensor(data: MappedFile, value: range) -> Tensor:
     parts = dict(fields(data, value))
     kind = dict(fields(data, parts[_VALUE_TYPE]))[_TYPE_TENSOR]
     shape = dict(fields(data, kind)).get(_TENSOR_SHAPE, range(0))
@@ -166,7 +166,7 @@ def _tensor(data: mmap.mmap, value: range) -> Tensor:
     return Tensor(text(data, parts[_VALUE_NAME]), tuple(sizes))
 
 
-def _size(data: mmap.mmap, dimension: range) -> int:
+def _size(data: MappedFile, dimension: range) -> int:
     """Returns the size that a dimension states, −1 if it has only a name."""
     if dimension and data[dimension.start] == _DIMENSION_SIZE << 3:
         return varint(data, dimension.start + 1, dimension.stop)[0]

@@ -17,6 +17,7 @@ from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.errors import ModelError
 from bsmamba2.formats.bfloat16 import STORED_DTYPE, widen_bfloat16
 from bsmamba2.formats.onnx_file import initialisers
+from bsmamba2.formats.protobuf import MappedFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -69,7 +70,7 @@ def widened(file: OnnxFile) -> dict[str, Audio]:
         ModelError: the weights are not inside the file, or their lengths contradict its manifest.
     """
     shapes, read_only = file.manifest.initialisers, mmap.ACCESS_READ
-    with file.path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=read_only) as data:
+    with file.path.open("rb") as opened, MappedFile(opened.fileno(), 0, access=read_only) as data:
         found = {
             name: _widen(data[place.start : place.stop], file.manifest, shapes[name])
             for name, place in initialisers(data)

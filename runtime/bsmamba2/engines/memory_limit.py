@@ -1,9 +1,12 @@
-"""Limits the memory that an untrusted ONNX file may take while it is loaded and checked.
+"""Limits the memory that an untrusted ONNX file may take while it is loaded, checked and first run.
 
 A file of a few hundred bytes may ask for any amount: a constant of any shape, a tensor repeated any
 number of times, a product of everything with everything. Shapes depend on values that only a run
 computes, so the operating system counts. Only Linux does; elsewhere there is no limit. Other
-threads share the limit, which is why it ends with the check and leaves several hundred megabytes.
+threads share the limit, which is why it leaves several hundred megabytes, and is in force only
+while the file is loaded and checked, and in the first run of each greater length: memory may grow
+with the square of the length. A file whose memory depends on the samples themselves can still take
+more in a later run.
 """
 
 from __future__ import annotations
@@ -60,7 +63,7 @@ def limited(file: OnnxFile, device: Device, audio_bytes: int) -> Iterator[None]:
     Args:
         file: the model that is loaded and checked.
         device: where; there is no limit on a GPU.
-        audio_bytes: length of the audio that checks it.
+        audio_bytes: length of the audio that it separates meanwhile, in float32.
 
     Raises:
         ModelError: the model takes more.
@@ -76,11 +79,39 @@ def limited(file: OnnxFile, device: Device, audio_bytes: int) -> Iterator[None]:
         if isinstance(error, ModelError) and not _is_about_memory(error):
             raise
         raise ModelError(
-            f"{file.path.name} must be loaded and checked in {most / 1e9:.1f} GB of memory; got a "
+            f"{file.path.name} must be loaded and run in {most / 1e9:.1f} GB of memory; got a "
             f"request for more: export it again, or set {VARIABLE}=off if you trust the file"
         ) from None
     finally:
         _leave(most)
+
+
+class FirstRuns:
+    """Limits the first run of each length that is greater than all before it.
+
+    Args:
+        file: the model.
+        device: where it runs.
+    """
+
+    def __init__(self, file: OnnxFile, device: Device) -> None:
+        self._file = file
+        self._device = device
+        self._passed = 0
+
+    @contextlib.contextmanager
+    def limited(self, audio_bytes: int) -> Iterator[None]:
+        """Limits a run on audio of this length, unless one of the same length has passed.
+
+        Raises:
+            ModelError: the model takes more memory than it may.
+        """
+        if audio_bytes <= self._passed:
+            yield
+            return
+        with limited(self._file, self._device, audio_bytes):
+            yield
+        self._passed = max(self._passed, audio_bytes)
 
 
 def _is_about_memory(error: ModelError) -> bool:

@@ -11,6 +11,7 @@ from bsmamba2.devices.cuda_memory import CudaStream
 from bsmamba2.devices.device import CPU, Device
 from bsmamba2.devices.products import DEFAULT_SPEED
 from bsmamba2.engines.chunk_run import run_chunk
+from bsmamba2.engines.memory_limit import FirstRuns
 from bsmamba2.engines.ort_binding import BoundSession
 from bsmamba2.engines.ort_import import import_onnxruntime
 from bsmamba2.engines.ort_session import (
@@ -51,6 +52,8 @@ class OrtEngine:
             )
         self.manifest = manifest or file.manifest
         self.device = device
+        self.first_runs: FirstRuns | None = None
+        """Limits the memory of runs, if the graph is untrusted."""
         stream: CudaStream | None = None
         if device.kind == "cuda":
             with CAPTURE.using():
@@ -82,7 +85,10 @@ class OrtEngine:
 
     def run(self, chunk: Audio) -> Audio:
         """See :meth:`bsmamba2.engines.protocols.Engine.run`."""
-        return run_chunk(self.manifest, chunk, self.run_graph)
+        if self.first_runs is None:
+            return run_chunk(self.manifest, chunk, self.run_graph)
+        with self.first_runs.limited(chunk.nbytes):
+            return run_chunk(self.manifest, chunk, self.run_graph)
 
     def run_spectrum(self, mixture: Audio) -> Audio:
         """Runs a graph of spectra: (batch, channels, frames, bins, 2) to (batch, stems, …)."""

@@ -15,6 +15,7 @@ from bsmamba2.devices import capture
 from bsmamba2.devices.capture import Held
 from bsmamba2.devices.device import CPU, Device
 from bsmamba2.devices.products import DEFAULT_SPEED
+from bsmamba2.engines.memory_limit import FirstRuns
 from bsmamba2.engines.ort_import import import_onnxruntime
 from bsmamba2.engines.ort_session import (
     first_line,
@@ -59,6 +60,8 @@ class StepEngine:
             )
         self.manifest = manifest or file.manifest
         self.device = device
+        self.first_runs: FirstRuns | None = None
+        """Limits the memory of runs, if the graph is untrusted."""
         session = open_session(file, device, weights, threads, kernel, speed=speed)
         self._held = Held(session)
         states = self.manifest.states
@@ -148,6 +151,16 @@ class StepEngine:
         self, block: Audio, lookahead: Audio, before: list[Any], after: list[Any]
     ) -> tuple[Audio, Audio]:
         """Runs the session from ``before``; writes the next states to ``after``, if not empty."""
+        if self.first_runs is None:
+            return self._run_session(block, lookahead, before, after)
+        batch, channels, frames = block.shape[:3]
+        samples = (frames + lookahead.shape[2]) * self.manifest.hop
+        with self.first_runs.limited(batch * channels * samples * np.dtype(np.float32).itemsize):
+            return self._run_session(block, lookahead, before, after)
+
+    def _run_session(
+        self, block: Audio, lookahead: Audio, before: list[Any], after: list[Any]
+    ) -> tuple[Audio, Audio]:
         binding = self._session.io_binding()
         for name in ("block_stems", "lookahead_stems"):
             binding.bind_output(name, "cpu")

@@ -8,14 +8,17 @@ file or address.
 from __future__ import annotations
 
 import logging
+import os
 from fractions import Fraction
-from itertools import chain
-from typing import TYPE_CHECKING, Any
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from bsmamba2.audio.fifo import Fifo
 from bsmamba2.errors import AudioError, MissingExtra, first_line
+from bsmamba2.files.joined_files import Window
+from bsmamba2.files.regular_file import open_regular
 from bsmamba2.installation import install_command
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ log = logging.getLogger("bsmamba2")
 
 OPTIONS = {
     "protocol_whitelist": "file",
-    "format_whitelist": "aac,aiff,ape,asf,caf,dsf,flac,matroska,mov,mp3,ogg,tta,wav,webm,wv",
+    "format_whitelist": "aac,aiff,ape,asf,au,caf,dsf,flac,matroska,mov,mp3,ogg,tta,w64,wav,webm,wv",
 }
 
 CONTAINERS = {"wav": "WAV", "flac": "FLAC", "aiff": "AIFF", "caf": "CAF"}
@@ -52,6 +55,9 @@ LOSSLESS = ("alac", "ape", "flac", "tta", "wavpack")
 ESTIMATED = ("aac", "asf", "mp3", "ogg")
 """Containers whose length FFmpeg estimates, or whose length says nothing about missing bytes."""
 
+EXACT = ("aiff", "au", "caf", "flac", "tta", "w64", "wav", "wv")
+"""Containers that count the samples of a lossless song."""
+
 TOLERANCE_S = 0.25
 """How much shorter than stated a song may be: containers round, and encoders add padding."""
 
@@ -59,7 +65,8 @@ TOLERANCE_S = 0.25
 class AvFile:
     """A song decoded by PyAV, with the methods of ``soundfile.SoundFile`` that we use.
 
-    The samples have the rate and channels of the start, also if they change later.
+    The samples have the rate and channels of the start, also if they change later. Files that were
+    joined are decoded one after the other.
 
     Args:
         path: the song.
@@ -76,39 +83,66 @@ class AvFile:
         self._av = import_av(path, why)
         self._path = path
         self._structure = structure
+        self._others: list[Window] = []
+        """The files that were joined and are not open yet, if there are several."""
+        self._joined: BinaryIO | None = None
+        self._container: Any = None
+        if len(structure.starts) > 1:
+            self._joined = open_regular(path)
+            stops = (*structure.starts, os.fstat(self._joined.fileno()).st_size)
+            self._others = [Window(self._joined, *span) for span in pairwise(stops)]
         try:
-            # With its protocol, the part of a name before a colon is not taken for one.
-            self._container = self._av.open(f"file:{path}", options=OPTIONS)
-        except (self._av.error.FFmpegError, OSError, ValueError) as error:
-            raise AudioError(
-                f"{path} is not audio that libsndfile or FFmpeg reads ({first_line(error)}): "
-                "convert it to WAV or FLAC first"
-            ) from None
-        self._stream = self._container.streams.best("audio")
-        if self._stream is None:
+            context = self._open()
+        except AudioError:
             self.close()
-            raise AudioError(f"{path} contains no audio: choose a file with audio")
-        context = self._stream.codec_context
-        if context is None:
-            self.close()
-            raise AudioError(
-                f"{path} contains audio that FFmpeg cannot decode: convert it to WAV first"
-            )
+            raise
         codec = str(context.name)
-        if codec in LOSSLESS:
-            context.options = {"err_detect": "crccheck+explode"}
         self.samplerate = sample_rate or int(context.sample_rate or 0)
         self.channels = int(context.layout.nb_channels)
-        self.format, self.subtype = _encoding(self._container.format.name, codec, context)
+        self.format, self.subtype = _encoding(self._format, codec, context)
         self._layout = context.layout
         self._arrived: Fifo[np.float64] = Fifo(self.channels, np.float64)
         self._frames = self._decoded()
         self._found: Iterator[Any] | None = None
         """The decoded frames after a seek."""
+        self._kind: tuple[str, int, str] | None = None
+        """The layout, rate and format of the last frame."""
         self._end_s = 0.0
-        """Where the decoded samples end, in the container's time."""
+        """Where the decoded samples of the open file end, in the container's time."""
         self._count = 0
         """Decoded samples."""
+
+    def _open(self) -> Any:
+        """Opens the song, or the next of the files that were joined; returns its codec's context.
+
+        Raises:
+            AudioError: FFmpeg cannot read it, or it contains no audio.
+        """
+        # With its protocol, the part of a name before a colon is not taken for one.
+        source = self._others.pop(0) if self._others else f"file:{self._path}"
+        try:
+            self._container = self._av.open(source, options=OPTIONS)
+        except (self._av.error.FFmpegError, OSError, ValueError) as error:
+            raise AudioError(
+                f"{self._path} is not audio that libsndfile or FFmpeg reads ({first_line(error)}): "
+                "convert it to WAV or FLAC first"
+            ) from None
+        self._stream: Any = self._container.streams.best("audio")
+        if self._stream is None:
+            raise AudioError(f"{self._path} contains no audio: choose a file with audio")
+        context = self._stream.codec_context
+        if context is None:
+            raise AudioError(
+                f"{self._path} contains audio that FFmpeg cannot decode: convert it to WAV first"
+            )
+        if context.name in LOSSLESS:
+            context.options = {"err_detect": "crccheck+explode"}
+        return context
+
+    @property
+    def _format(self) -> str:
+        """FFmpeg's name of the container."""
+        return str(self._container.format.name)
 
     @property
     def frames(self) -> int:
@@ -138,9 +172,10 @@ class AvFile:
 
     def can_seek(self) -> bool:
         """Whether :meth:`seek` can find a sample: the container's clock counts samples."""
-        is_one_part = self._structure.seconds is None and not self._structure.packets_may_fail
+        is_one_part = len(self._structure.starts) == 1 and self._structure.seconds is None
+        is_one_part &= not self._structure.packets_may_fail
         counts = self._stream.time_base == Fraction(1, self.samplerate)
-        return is_one_part and counts and self._container.format.name not in ESTIMATED
+        return is_one_part and counts and self._format not in ESTIMATED
 
     def seek(self, frames: int) -> int:
         """Moves to a sample or to one before it, if nothing was read yet.
@@ -166,34 +201,45 @@ class AvFile:
         return at
 
     def close(self) -> None:
-        self._container.close()
+        if self._container is not None:
+            self._container.close()
+        if self._joined is not None:
+            self._joined.close()
 
     def _decoded(self) -> Iterator[Exact]:
         """Yields (channels, n) for each frame, in the layout and at the rate of the start."""
-        convert: Any = None
-        kind = None
+        yield from self._decoded_file()
+        while self._others:
+            self._container.close()
+            self._open()
+            yield from self._decoded_file()
+
+    def _decoded_file(self) -> Iterator[Exact]:
+        """Yields the frames of the file that is open, and requires it to be whole."""
+        start, convert = self._count, None
+        self._end_s = 0.0
         try:
             for frame in self._found or self._undamaged_frames():
                 if frame.time is not None:
                     self._end_s = frame.time + frame.samples / frame.sample_rate
-                found = frame.layout.name, frame.sample_rate, frame.format.name
-                if found != kind:
+                kind = frame.layout.name, frame.sample_rate, frame.format.name
+                if kind != self._kind:
                     if convert is not None:
                         yield from (self._samples(part) for part in convert.resample(None))
+                    convert = None
+                    if self._kind:
                         log.warning(
                             "%s changes to %s at %d Hz after %.1f s: it is converted to its start's"
                             " rate and channels",
-                            self._path.name, *found[:2], self._count / self.samplerate,
+                            self._path.name, *kind[:2], self._count / self.samplerate,
                         )  # fmt: skip
-                    same = frame.layout.nb_channels == self.channels
-                    layout = None if same else self._layout
-                    convert = self._av.AudioResampler("dbl", layout, self.samplerate)
-                    kind = found
+                    self._kind = kind
+                convert = convert or self._converter(frame)
                 yield from (self._samples(part) for part in convert.resample(frame))
             if convert is not None:
                 yield from (self._samples(part) for part in convert.resample(None))
         except (self._av.error.FFmpegError, ValueError) as error:
-            if not self._reached_the_end():
+            if self._count == start or not self._reached_the_end(failed=True):
                 raise AudioError(
                     f"{self._path} cannot be read to the end (FFmpeg fails after "
                     f"{self._count / self.samplerate:.1f} s: {first_line(error)}): it is damaged; "
@@ -202,9 +248,14 @@ class AvFile:
             log.warning("%s has damaged data after its end", self._path.name)
         if not self._reached_the_end():
             raise AudioError(
-                f"{self._path} ends after {self._count / self.samplerate:.1f} s, but states "
-                f"{self.frames / self.samplerate:.1f} s: it is incomplete; get a new copy"
+                f"{self._path} ends after {(self._count - start) / self.samplerate:.3f} s, but "
+                f"states {self.frames / self.samplerate:.3f} s: it is incomplete; get a new copy"
             )
+
+    def _converter(self, frame: Any) -> Any:
+        """Returns what converts frames of this kind."""
+        same = frame.layout.nb_channels == self.channels
+        return self._av.AudioResampler("dbl", None if same else self._layout, self.samplerate)
 
     def _samples(self, frame: Any) -> Exact:
         """Returns (channels, n). Planar frames of 8 channels make PyAV read beyond their planes."""
@@ -220,14 +271,21 @@ class AvFile:
                 if not self._structure.packets_may_fail:
                     raise
 
-    def _reached_the_end(self) -> bool:
-        if self._structure.seconds is not None:
+    def _reached_the_end(self, failed: bool = False) -> bool:
+        """Whether the open file was decoded to its end.
+
+        Args:
+            failed: whether FFmpeg failed, so that even an estimated length counts.
+        """
+        if self._structure.seconds is not None:  # of all files together
             decoded_s = self._count / self.samplerate
-            return decoded_s >= self._structure.seconds - TOLERANCE_S
-        stated_s = self._stated_s()
-        if stated_s is None or self._container.format.name in ESTIMATED:
+            return bool(self._others) or decoded_s >= self._structure.seconds - TOLERANCE_S
+        stated_s, name = self._stated_s(), self._format
+        if stated_s is None or (name in ESTIMATED and not failed):
             return True
-        return self._end_s >= stated_s - TOLERANCE_S
+        counts = name in EXACT and self._stream.time_base == Fraction(1, self._stream.rate)
+        tolerance_s = 0.5 / self._stream.rate if counts else TOLERANCE_S
+        return self._end_s >= stated_s - tolerance_s
 
     def _stated_s(self) -> float | None:
         stream = self._stream

@@ -18,6 +18,8 @@ from typing import BinaryIO
 SEARCH_BYTES = 1 << 16
 """How far to search for the next frame after bytes that are none."""
 
+HEADER_BYTES = 8
+
 MAX_FRAMES = 1 << 20
 """The most frames that are counted, several hours; of a longer song nothing is said."""
 
@@ -86,7 +88,7 @@ def find_first_frame(file: BinaryIO, size: int) -> int | None:
     Returns None if the file has no frames.
     """
     at = 0
-    while tag := _tag_bytes(file, at):
+    while tag := tag_bytes(file, at):
         at += tag
     return _search(file, at, size, in_a_row=3)
 
@@ -95,10 +97,13 @@ def count_frames(file: BinaryIO, size: int, first: int) -> Frames:
     """Counts the frames of a file from the first one; without parts if there are too many."""
     found, at = Frames(), first
     for _ in range(MAX_FRAMES):
-        frame = _frame(_read(file, at, 8))
+        frame = _frame(_read(file, at, HEADER_BYTES))
         changes = not found.parts or frame is None or frame.kind != found.parts[-1].kind
         if frame is None or (changes and found.parts and not _is_row(file, at, size, 2)):
-            tag = _tag_bytes(file, at)
+            tag = tag_bytes(file, at)
+            if _read(file, at, HEADER_BYTES)[:1] == b"\xff" and size - at < HEADER_BYTES:
+                found.is_cut = True  # within a header
+                break
             after = at + tag if tag else _search(file, at + 1, size, in_a_row=2)
             if after is None:
                 break
@@ -132,14 +137,14 @@ def _search(file: BinaryIO, at: int, size: int, in_a_row: int) -> int | None:
 
 def _is_row(file: BinaryIO, at: int, size: int, count: int) -> bool:
     """Whether so many frames of one kind follow each other, or fewer and then the end or a tag."""
-    first = frame = _frame(_read(file, at, 8))
+    first = frame = _frame(_read(file, at, HEADER_BYTES))
     for _ in range(count - 1):
         if frame is None or first is None or frame.kind != first.kind:
             return False
         at += frame.size
-        if at == size or _tag_bytes(file, at):
+        if at == size or tag_bytes(file, at):
             return True
-        frame = _frame(_read(file, at, 8))
+        frame = _frame(_read(file, at, HEADER_BYTES))
     return frame is not None and first is not None and frame.kind == first.kind
 
 
@@ -182,7 +187,7 @@ def _stated_frames(file: BinaryIO, at: int, frame: Frame) -> int | None:
     return int.from_bytes(content[50:54]) if content[36:40] == b"VBRI" else None
 
 
-def _tag_bytes(file: BinaryIO, at: int) -> int:
+def tag_bytes(file: BinaryIO, at: int) -> int:
     """Returns the length of a tag (ID3v2, ID3v1, APE) at this place; 0 if there is none."""
     start = _read(file, at, 32)
     if start[:3] == b"ID3" and len(start) >= 10 and max(start[6:10]) < 128:

@@ -6,6 +6,7 @@ import logging
 import os
 import stat
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,9 @@ from bsmamba2.errors import AudioError, MissingExtra, first_line, printable
 from bsmamba2.files.av_file import AvFile
 from bsmamba2.files.encoding import Encoding
 from bsmamba2.files.excerpt import WHOLE, Excerpt
+from bsmamba2.files.joined_files import flac_starts
 from bsmamba2.files.native_chunks import read_native_chunks
-from bsmamba2.files.speakers import mask_of, to_wav_order
+from bsmamba2.files.speakers import IMPLIED_MASKS, mask_of, to_wav_order
 from bsmamba2.files.structure import read_structure
 from bsmamba2.installation import install_command
 
@@ -93,6 +95,10 @@ class SongFile:
             )
         self._file = self._open()
         self._stated = int(self._file.frames)
+        if self._structure.samples is not None:
+            self._stated = min(self._stated, self._structure.samples)
+        if len(self._structure.starts) > 1 and self._structure.seconds is None:
+            self._stated = 0
         try:
             with self._naming_the_song():
                 require_channels(self.channels)
@@ -137,6 +143,8 @@ class SongFile:
         """The speakers of the channels, see :mod:`bsmamba2.files.speakers`; None if unknown."""
         if isinstance(self._file, AvFile):
             return mask_of(self._file.speakers)
+        if self._file.format == "OGG" and self.channels > 2:
+            return IMPLIED_MASKS.get(self.channels)
         with audio_errors(f"{self.path} cannot be read", "check its permissions"):
             return read_native_chunks(self.path).speaker_mask
 
@@ -152,6 +160,7 @@ class SongFile:
                 while it was read, has no samples, or has a sample that is not finite.
         """
         size = self.path.stat().st_size
+        self._join_flac()
         at = self._go_to_start()
         is_empty = True
         while at != self._stop and len(frames := self._read(at)):
@@ -181,6 +190,20 @@ class SongFile:
                 self._structure.doubt,
                 at / self.sample_rate,
             )
+
+    def _join_flac(self) -> None:
+        """Lets FFmpeg read FLAC files that were joined; only reading all of the file shows it."""
+        if self._file.format != "FLAC" or self._stop is not None or self._structure.starts != (0,):
+            return
+        with audio_errors(f"{self.path} cannot be read", "check its disk"):
+            starts = flac_starts(self.path)
+        if len(starts) == 1:
+            return
+        why = f"{len(starts)} files are joined in it, and libsndfile reads the first"
+        self._structure = replace(self._structure, beyond_libsndfile=why, starts=starts)
+        file = self._open()
+        self._file.close()
+        self._file, self._stated = file, 0
 
     def _go_to_start(self) -> int:
         """Moves to the first sample; returns where the song ended if it ends before."""
@@ -218,6 +241,8 @@ class SongFile:
         """
         stop = self._stop if stop is None else stop
         count = BLOCK if stop is None else min(BLOCK, stop - start)
+        if self._file.format in ("FLAC", "W64") and self._stated > 0:
+            count = min(count, self._stated - start)  # libsndfile reads what follows too
         try:
             frames: Exact = self._file.read(count, dtype="float64", always_2d=True)
             if self._file.format == "OGG":

@@ -88,9 +88,12 @@ class Tags:
     """The song's chunks that describe it, for stems of the same kind."""
 
     def with_speakers(self, mask: int | None, channels: int) -> Tags:
-        """Returns these tags with the comment that states the speakers of a FLAC file."""
+        """Returns these tags with the comment that states the speakers of a FLAC file.
+
+        Without it FFmpeg takes five and six channels for layouts with speakers at the sides.
+        """
         fields = {name: lines for name, lines in self.fields.items() if name != FLAC_COMMENT}
-        if mask is not None and mask != IMPLIED_MASKS.get(channels):
+        if mask is not None and (channels > 2 or mask != IMPLIED_MASKS[channels]):
             fields[FLAC_COMMENT] = [f"0x{mask:04X}"]
         return replace(self, fields=fields)
 

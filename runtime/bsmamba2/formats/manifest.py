@@ -330,7 +330,7 @@ _FORMAT_2 = ("family", "transform", "fixed_length", "normalize", "zero_dc")
 
 def default_overlap(chunk: int, sample_rate: int) -> float:
     """Returns a crossfade of a second, at most half a chunk, as a fraction of the chunk."""
-    return 0.5 if chunk <= 2 * sample_rate else sample_rate / chunk
+    return 0.5 if chunk <= max(0, 2 * sample_rate) else sample_rate / chunk
 
 
 _COUNTERPARTS = {"vocals": "instrumental", "instrumental": "vocals", "other": "vocals"}

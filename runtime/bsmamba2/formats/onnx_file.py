@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from bsmamba2.errors import ModelError, first_line, printable
 from bsmamba2.files.regular_file import open_regular
 from bsmamba2.formats.manifest import METADATA_KEY, Manifest
-from bsmamba2.formats.protobuf import fields, text
+from bsmamba2.formats.protobuf import MappedFile, fields, text
 
 WEIGHTLESS = "weights"
 """The location of weights in a graph without weights, until a checkpoint provides them."""
@@ -52,7 +52,7 @@ def read_onnx(path: Path) -> OnnxFile:
     try:
         with (
             open_regular(path) as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+            MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
         ):
             metadata, locations = _scan_model(data)
     except ModelError:
@@ -79,7 +79,7 @@ def read_onnx(path: Path) -> OnnxFile:
     return OnnxFile(path, Manifest.from_json(metadata[METADATA_KEY]), missing, data_files)
 
 
-def initialisers(data: mmap.mmap) -> Iterator[tuple[str, range]]:
+def initialisers(data: MappedFile) -> Iterator[tuple[str, range]]:
     """Yields each initialiser in the file with the range of its bytes.
 
     Raises:
@@ -94,7 +94,7 @@ def initialisers(data: mmap.mmap) -> Iterator[tuple[str, range]]:
                         yield text(data, parts[_TENSOR_NAME]), parts[_TENSOR_RAW]
 
 
-def _scan_model(data: mmap.mmap) -> tuple[dict[str, str], list[tuple[str, str | None]]]:
+def _scan_model(data: MappedFile) -> tuple[dict[str, str], list[tuple[str, str | None]]]:
     """Returns the metadata, and each initialiser's location: None inside the file."""
     metadata: dict[str, str] = {}
     locations: list[tuple[str, str | None]] = []
@@ -109,7 +109,7 @@ def _scan_model(data: mmap.mmap) -> tuple[dict[str, str], list[tuple[str, str | 
     return metadata, locations
 
 
-def _tensor(data: mmap.mmap, message: range) -> tuple[str, str | None]:
+def _tensor(data: MappedFile, message: range) -> tuple[str, str | None]:
     name, location = "", None
     for number, field in fields(data, message):
         if number == _TENSOR_NAME:
@@ -120,6 +120,6 @@ def _tensor(data: mmap.mmap, message: range) -> tuple[str, str | None]:
     return name, location
 
 
-def _entry(data: mmap.mmap, message: range) -> tuple[str, str]:
+def _entry(data: MappedFile, message: range) -> tuple[str, str]:
     parts = {number: text(data, field) for number, field in fields(data, message)}
     return parts.get(_ENTRY_KEY, ""), parts.get(_ENTRY_VALUE, "")

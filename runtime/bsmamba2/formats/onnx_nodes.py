@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 from bsmamba2.errors import ModelError, printable
 from bsmamba2.files.regular_file import open_regular
-from bsmamba2.formats.protobuf import fields, text
+from bsmamba2.formats.protobuf import MappedFile, fields, text
 
 MAX_OPERATORS = 20_000
 """ONNX Runtime takes about 6 s to load so many; the largest shipped graph has 8,009."""
@@ -44,7 +44,7 @@ def require_bounded(path: Path) -> None:
         ModelError: an operator contains a graph, a function calls itself, there are too many
             operators, or a tensor is sparse.
     """
-    with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with open_regular(path) as file, MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         graph: Counter[_Name] = Counter()
         functions: dict[_Name, Counter[_Name]] = {}
         for number, field in fields(data, range(len(data))):
@@ -60,7 +60,7 @@ def require_bounded(path: Path) -> None:
         )
 
 
-def _calls(data: mmap.mmap, message: range, node: int, path: Path) -> Counter[_Name]:
+def _calls(data: MappedFile, message: range, node: int, path: Path) -> Counter[_Name]:
     """Returns how often a graph or a function calls each operator."""
     calls: Counter[_Name] = Counter()
     for number, field in fields(data, message):
@@ -73,13 +73,13 @@ def _calls(data: mmap.mmap, message: range, node: int, path: Path) -> Counter[_N
     return calls
 
 
-def _name(data: mmap.mmap, message: range, domain: int, name: int, overload: int) -> _Name:
+def _name(data: MappedFile, message: range, domain: int, name: int, overload: int) -> _Name:
     parts = dict(fields(data, message))
     shown = [text(data, parts[n]) if n in parts else "" for n in (domain, name, overload)]
     return shown[0], shown[1], shown[2]
 
 
-def _require_plain_attributes(data: mmap.mmap, node: range, name: _Name, path: Path) -> None:
+def _require_plain_attributes(data: MappedFile, node: range, name: _Name, path: Path) -> None:
     for number, field in fields(data, node):
         if number == _NODE_ATTRIBUTE:
             for inner, _ in fields(data, field):

@@ -7,7 +7,16 @@ from collections.abc import Iterator
 
 from bsmamba2.errors import ModelError
 
+MAX_FIELDS = 1 << 19
+"""The most fields that are read of a file; the largest shipped graph has 64,000."""
+
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+class MappedFile(mmap.mmap):
+    """A file of nested fields in memory, of which so many may still be read."""
+
+    fields_left = MAX_FIELDS
 
 
 def text(data: mmap.mmap, field: range) -> str:
@@ -22,16 +31,21 @@ def text(data: mmap.mmap, field: range) -> str:
         raise ModelError("text that is not UTF-8") from None
 
 
-def fields(data: mmap.mmap, message: range) -> Iterator[tuple[int, range]]:
+def fields(data: MappedFile, message: range) -> Iterator[tuple[int, range]]:
     """Yields number and range of each length-delimited field of a message; skips other fields.
 
     Raises:
-        ModelError: the message is damaged.
+        ModelError: the message is damaged, or the file has too many fields.
     """
     at = message.start
     while at < message.stop:
+        data.fields_left -= 1
+        if data.fields_left < 0:
+            raise ModelError("too many fields")
         key, at = varint(data, at, message.stop)
         kind = key & 7
+        if key < 8:
+            raise ModelError("a field without a number")
         if kind == _BYTES:
             size, at = varint(data, at, message.stop)
             if size > message.stop - at:

@@ -8,7 +8,7 @@ import numpy as np
 
 from bsmamba2.devices.products import DEFAULT_SPEED
 from bsmamba2.engines.float32_twin import ReducedPrecisionOrtEngine, widened
-from bsmamba2.engines.memory_limit import limited
+from bsmamba2.engines.memory_limit import FirstRuns, limited
 from bsmamba2.engines.ort_engine import OrtEngine
 from bsmamba2.engines.step_engine import StepEngine, SteppedEngine, StepsAsEngine
 from bsmamba2.errors import ModelError
@@ -59,6 +59,7 @@ class OnnxModel(Model):
             if verify:
                 self._try(engine)
                 verify_chunks(engine, self.graph(), speed)
+        engine.first_runs = FirstRuns(self._file, device)
         return engine
 
     def step_engine(
@@ -71,6 +72,7 @@ class OnnxModel(Model):
             if verify:
                 self._try(SteppedEngine(engine, CHECK_STEPS))
                 verify_steps(engine, self.graph(), speed)
+        engine.first_runs = FirstRuns(self._file, device)
         return engine
 
     def add_checks(

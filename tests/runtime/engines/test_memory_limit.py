@@ -15,7 +15,7 @@ from bsmamba2.engines.memory_limit import VARIABLE, budget_bytes, limited
 from bsmamba2.formats.onnx_file import read_onnx
 from bsmamba2.models.onnx_model import OnnxModel
 from support.fixtures import WriteOnnx
-from support.memory_bombs import BOMBS, memory_bomb
+from support.memory_bombs import BOMBS, growing, memory_bomb
 from support.models import gain_model
 
 if sys.platform != "linux":
@@ -32,7 +32,7 @@ def test_a_model_that_asks_for_gigabytes_is_refused(write_onnx: WriteOnnx, name:
     )
     Path("/proc/self/clear_refs").write_text("5")  # the peak is the present use from now on
     first = peak_bytes()
-    with pytest.raises(ModelError, match=r"must be loaded and checked in 0\.\d GB of memory"):
+    with pytest.raises(ModelError, match=r"must be loaded and run in 0\.\d GB of memory"):
         model.chunk_engine(CPU)
     assert peak_bytes() - first < 1 << 30
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
@@ -47,6 +47,13 @@ def test_a_model_within_the_limit_is_loaded(write_onnx: WriteOnnx) -> None:
 def test_weights_that_cannot_be_found_are_refused(write_onnx: WriteOnnx, location: str) -> None:
     with pytest.raises(ModelError, match="ONNX Runtime refuses"):
         OnnxModel(write_onnx(gain_model(location=location))).chunk_engine(CPU)
+
+
+def test_memory_that_grows_with_the_square_of_the_length_is_refused(write_onnx: WriteOnnx) -> None:
+    engine = OnnxModel(write_onnx(growing())).chunk_engine(CPU)
+    assert engine.run(np.zeros((2, 44_100), np.float32)).shape == (1, 2, 44_100)
+    with pytest.raises(ModelError, match=r"must be loaded and run in \d\.\d GB of memory"):
+        engine.run(np.zeros((2, 400_000), np.float32))
 
 
 def test_the_limit_can_be_turned_off(

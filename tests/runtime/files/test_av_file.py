@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -140,6 +141,39 @@ def test_all_parts_of_a_chain_are_read(song: WriteSong, name: str, count: int) -
     assert samples.shape[1] == pytest.approx(48000 * count, rel=0.07)
     last = samples[:, 48000 * (count - 1) + 4000 : 48000 * count]
     assert np.abs(last).mean() > 0.03
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.m4a", "aac"), ("a.webm", "libopus"), ("a.wma", "wmav2"), ("a.wv", "wavpack"),
+     ("a.tta", "tta"), ("a.opus", "libopus")],
+)  # fmt: skip
+def test_joined_files_of_other_rates_and_channels_are_read(
+    encode: Encode, name: str, codec: str
+) -> None:
+    rate = 24000 if codec == "libopus" else 22050
+    first = encode(name, codec, samples=24_000)[0].read_bytes()
+    other = encode(name, codec, rate=rate, channels=1, samples=rate)[0].read_bytes()
+    path, _ = encode(name, codec, samples=24_000)
+    path.write_bytes(first + other + first)
+    assert read_song(path).shape == (2, pytest.approx(2 * 48000, abs=7000))
+
+
+def test_a_live_webm_that_ends_within_a_block_is_refused(encode: Encode) -> None:
+    path, _ = encode("a.webm", "libopus")
+    content = bytearray(path.read_bytes())
+    at = content.index(bytes.fromhex("18538067")) + 4
+    content[at : at + 8] = b"\x01" + 7 * b"\xff"
+    path.write_bytes(content[:-1000])
+    with pytest.raises(AudioError, match="incomplete"):
+        read_song(path)
+
+
+def test_a_flac_without_its_last_frame_is_refused(song: WriteSong) -> None:
+    path = song("a.flac", samples=100_000)
+    os.truncate(path, path.stat().st_size - 3000)
+    with pytest.raises(AudioError, match="it is damaged|incomplete"):
+        read_song(path)
 
 
 def test_a_chain_that_ends_too_early_is_refused(stub: Stubs, song: WriteSong) -> None:

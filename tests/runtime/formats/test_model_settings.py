@@ -34,6 +34,13 @@ def test_settings_out_of_range_are_refused(name: str, value: int) -> None:
         ModelSettings(**settings).apply(GRAPH)
 
 
+@pytest.mark.parametrize("chunk", [0, -1, 1])
+@pytest.mark.parametrize("sample_rate", [0, -1])
+def test_two_settings_out_of_range_are_refused(chunk: int, sample_rate: int) -> None:
+    with pytest.raises(ModelError, match="sample_rate|chunk"):
+        ModelSettings(chunk=chunk, sample_rate=sample_rate).apply(GRAPH)
+
+
 def test_without_settings_a_graph_keeps_its_own() -> None:
     assert ModelSettings().apply(GRAPH).to_json() == GRAPH.to_json()
 

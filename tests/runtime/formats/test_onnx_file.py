@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from bsmamba2 import ModelError
 from bsmamba2.files.hashing import file_sha256
 from bsmamba2.formats.onnx_file import initialisers, read_onnx
+from bsmamba2.formats.protobuf import MappedFile
 from support.fixtures import WriteOnnx
 from support.models import MANIFEST, gain_model
 
@@ -33,7 +34,7 @@ def test_the_files_that_hold_weights_are_listed(write_onnx: WriteOnnx) -> None:
 def test_initialisers_are_found_with_their_bytes(write_onnx: WriteOnnx) -> None:
     with (
         write_onnx(gain_model()).open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
     ):
         stored = {name: data[place.start : place.stop] for name, place in initialisers(data)}
     assert stored == {"factor": np.float32(0.5).tobytes(), "one": np.int64(1).tobytes()}
@@ -86,3 +87,9 @@ def test_a_mutated_model_is_read_or_refused_in_a_sentence(
         read_onnx(path)
     except ModelError as error:
         assert str(path) in str(error) or "manifest" in str(error)
+
+
+@pytest.mark.parametrize("content", [b"\x08\0" * 2_000_000, b"\x12\0" * 2_000_000])
+def test_a_file_of_too_many_fields_is_refused(write_onnx: WriteOnnx, content: bytes) -> None:
+    with pytest.raises(ModelError, match="is not an ONNX file"):
+        read_onnx(write_onnx(content))

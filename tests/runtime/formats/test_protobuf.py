@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bsmamba2 import ModelError
-from bsmamba2.formats.protobuf import fields, text
+from bsmamba2.formats.protobuf import MappedFile, fields, text
 
 
 @contextmanager
-def mapped(content: bytes) -> Iterator[mmap.mmap]:
-    with mmap.mmap(-1, len(content)) as data:
+def mapped(content: bytes) -> Iterator[MappedFile]:
+    with MappedFile(-1, len(content)) as data:
         data.write(content)
         yield data
 
