@@ -19,7 +19,7 @@ from torch.nn.functional import gelu, glu, pad
 from bsmamba2.errors import ModelError
 from bsmamba2_network import checkpoints, spectrum
 from bsmamba2_network.cross_transformer import CrossTransformer, Scale
-from bsmamba2_network.global_norm import GlobalNorm
+from bsmamba2_network.global_norm import GlobalNorm, mean_of_example
 from bsmamba2_network.htdemucs_config import STRIDE, HTDemucsConfig
 
 KERNEL = 2 * STRIDE
@@ -260,7 +260,7 @@ def _branch(
 
 def _standardise(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Returns (x − mean) / (deviation + 1e-5), the mean and the deviation of each example."""
-    axes = tuple(range(1, x.ndim))
-    mean = x.mean(axes, keepdim=True)
-    deviation = x.std(axes, keepdim=True)
+    mean = mean_of_example(x)
+    count = x[0].numel()  # the deviation is that of a sample, as in torch.std
+    deviation = torch.sqrt(mean_of_example((x - mean).square()) * (count / (count - 1)))
     return (x - mean) / (deviation + 1e-5), mean, deviation

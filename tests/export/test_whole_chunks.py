@@ -21,7 +21,9 @@ from bsmamba2.models.check import check_input
 from bsmamba2_export import artifact
 from bsmamba2_export.engine_builder import build_engine
 from bsmamba2_export.exporter import describe, export_network
+from bsmamba2_network import HTDemucs, HTDemucsConfig
 from bsmamba2_network.families import Network
+from support.reference_networks import randomised
 from support.small_convnets import SIZES, small_network
 
 FAMILIES = pytest.mark.parametrize("family", SIZES)
@@ -137,6 +139,14 @@ def test_weights_in_half_precision_make_a_smaller_file_that_agrees(
     verification = dict(read_onnx(half).manifest.verification)
     assert verification.pop("stored_weights") > 40
     assert min(verification.values()) >= 90
+
+
+def test_a_long_chunk_agrees_although_its_mean_is_over_millions_of_numbers(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = HTDemucs(HTDemucsConfig(width=4, bottom=16, layers=1))
+    randomised(net)
+    manifest = export_network(net, describe(net, "long"), tmp_path / "long.onnx")
+    assert min(manifest.verification.values()) >= 95
 
 
 @FAMILIES
