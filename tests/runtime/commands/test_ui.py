@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bsmamba2.installation import install_command
+from bsmamba2.ui.storage import Limits
 from support.commands import run_command
 
 
@@ -16,9 +17,11 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """The arguments with which the page would have been served."""
     calls: list[tuple[Any, ...]] = []
 
-    def serve(load: Any, models: Any, device: str, port: int | None, started: Any) -> None:
+    def serve(
+        load: Any, models: Any, device: str, port: int | None, started: Any, limits: Limits
+    ) -> None:
         started("http://127.0.0.1:1/")
-        calls.append((tuple(models), device, port))
+        calls.append((tuple(models), device, port, limits))
 
     monkeypatch.setattr("bsmamba2.ui.server.serve", serve)
     return calls
@@ -32,15 +35,16 @@ def test_the_address_is_printed_and_opened(
     result = run_command("ui")
     assert result.stdout == "http://127.0.0.1:1/ (Ctrl-C stops it)\n"
     assert opened == ["http://127.0.0.1:1/"]
-    assert served == [((), "auto", None)]
+    assert served == [((), "auto", None, Limits())]
 
 
 def test_the_options_preselect(
     served: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("webbrowser.open", pytest.fail)
-    run_command("ui", "-m", "small", "--device", "cpu", "--port", 7777, "--no-browser")
-    assert served == [(("small",), "cpu", 7777)]
+    places = "-m", "small", "--device", "cpu", "--port", 7777
+    run_command("ui", *places, "--idle-hours", 0.5, "--disk-gb", 2, "--no-browser")
+    assert served == [(("small",), "cpu", 7777, Limits(1800, 2e9))]
 
 
 def test_a_wrong_model_is_refused_before_anything_is_served(served: list[tuple[Any, ...]]) -> None:
