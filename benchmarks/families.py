@@ -64,7 +64,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             rows.append(measure(size, systems, Path(folder), arguments.runs))
     about = conditions(EVERY_CORE, "onnxruntime", "torch")
-    about += f"; {background_load(watch.background_cores())}; `python -m benchmarks.families`."
+    about += f"; {background_load(watch.background_cores())}; `PYTHONPATH=tests python -m benchmarks.families --runs {arguments.runs}`."
     page = describe(rows, about)
     (RESULTS / "families.md").write_text(page)
     print(page)
