@@ -64,7 +64,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             rows.append(measure(size, systems, Path(folder), arguments.runs))
     about = conditions(EVERY_CORE, "onnxruntime", "torch")
-    about += f"; {background_load(watch.background_cores())}; `PYTHONPATH=tests python -m benchmarks.families --runs {arguments.runs}`."
+    command = f"PYTHONPATH=tests python -m benchmarks.families --runs {arguments.runs}"
+    about += f"; {background_load(watch.background_cores())}; `{command}`."
     page = describe(rows, about)
     (RESULTS / "families.md").write_text(page)
     print(page)
@@ -72,7 +73,7 @@ def main() -> None:
 
 def measure(size: str, systems: list[str], folder: Path, runs: int) -> dict[str, Figures]:
     """Returns the figures of each system, all on one chunk."""
-    subprocess.run(command(size, "write", folder), check=True, cwd=ROOT)
+    subprocess.run(serving_command(size, "write", folder), check=True, cwd=ROOT)
     times: dict[str, list[float]] = {name: [] for name in systems}
     figures: dict[str, Figures] = {}
     with ExitStack() as stack:
@@ -91,7 +92,7 @@ def measure(size: str, systems: list[str], folder: Path, runs: int) -> dict[str,
     return figures
 
 
-def command(size: str, speed: str, folder: Path) -> list[str]:
+def serving_command(size: str, speed: str, folder: Path) -> list[str]:
     return [sys.executable, "-m", "benchmarks.families", "--serve", size, speed, str(folder)]
 
 
@@ -99,7 +100,7 @@ def command(size: str, speed: str, folder: Path) -> list[str]:
 def process(size: str, speed: str, folder: Path) -> Iterator[Callable[[], Figures]]:
     """Yields a function that lets the process of a system run once and returns its figures."""
     serving = subprocess.Popen(
-        command(size, speed, folder),
+        serving_command(size, speed, folder),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
     )  # fmt: skip
     assert serving.stdin
