@@ -64,7 +64,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             rows.append(measure(size, systems, Path(folder), arguments.runs))
     about = conditions(EVERY_CORE, "onnxruntime", "torch")
-    command = f"PYTHONPATH=tests python -m benchmarks.families --runs {arguments.runs}"
+    command = " ".join(["PYTHONPATH=tests python -m benchmarks.families", *sys.argv[1:]])
     about += f"; {background_load(watch.background_cores())}; `{command}`."
     page = describe(rows, about)
     (RESULTS / "families.md").write_text(page)
@@ -201,9 +201,9 @@ def describe(rows: list[dict[str, Figures]], about: str) -> str:
         "# Other networks",
         "",
         "Separating one chunk of the published length, with random weights: time, and peak memory "
-        "of the process.",
+        "of the process. The last columns are times relative to PyTorch's.",
         "",
-        f"| network | {' | '.join(systems)} | {' | '.join(f'{n}: time' for n in systems[1:])} |",
+        f"| network | {' | '.join(systems)} | {' | '.join(f'{n}, relative' for n in systems[1:])} |",
         f"|---|{'---|' * len(systems)}{'---|' * (len(systems) - 1)}",
     ]
     for row in rows:

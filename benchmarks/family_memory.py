@@ -28,7 +28,7 @@ from bsmamba2_network import (
     RoFormerConfig,
     SCNet,
     SCNetConfig,
-)  # fmt: skip
+)
 from bsmamba2_network.roformer_config import MEL, mel_bands
 from bsmamba2_network.sizes import Sizes
 
