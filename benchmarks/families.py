@@ -197,14 +197,15 @@ def engine(folder: Path, speed: str) -> Run:
 def describe(rows: list[dict[str, Figures]], about: str) -> str:
     """Returns the page."""
     systems = list(rows[0])
+    heads = ["network", *systems, *(f"{name}, relative" for name in systems[1:])]
     lines = [
         "# Other networks",
         "",
         "Separating one chunk of the published length, with random weights: time, and peak memory "
         "of the process. The last columns are times relative to PyTorch's.",
         "",
-        f"| network | {' | '.join(systems)} | {' | '.join(f'{n}, relative' for n in systems[1:])} |",
-        f"|---|{'---|' * len(systems)}{'---|' * (len(systems) - 1)}",
+        f"| {' | '.join(heads)} |",
+        f"|{'---|' * len(heads)}",
     ]
     for row in rows:
         base = row[PYTORCH]
